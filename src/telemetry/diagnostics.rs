@@ -1,0 +1,69 @@
+//! Diagnostics: `log` and `env_logger`, as text or as one JSON object a line, to stderr.
+//!
+//! `RUST_LOG` wins over `LOG_LEVEL`, which wins over the YAML's `log.level`.
+
+use std::io::Write as _;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// `log:` in the YAML.
+#[derive(Debug, Clone, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// `error`, `warn`, `info`, `debug`, `trace` or `off`; or a filter such as `warn,tollgate=debug`. Default `info`
+    /// for the gateway and `warn` for its libraries.
+    pub level: String,
+    /// `text` (default) or `json`.
+    pub format: LogFormat,
+}
+
+/// How a diagnostic line looks.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// `2026-11-21T10:00:00Z INFO tollgate: message`
+    #[default]
+    Text,
+    /// `{"time":"...","level":"INFO","target":"tollgate","message":"..."}`
+    Json,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: "warn,tollgate=info".into(), format: LogFormat::Text }
+    }
+}
+
+impl LogConfig {
+    /// The filter that is in force, after the environment had its say.
+    pub fn filter(&self) -> String {
+        let from = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        from("RUST_LOG").or_else(|| from("LOG_LEVEL")).unwrap_or_else(|| self.level.clone())
+    }
+
+    /// True when `level` is a filter that env_logger understands.
+    pub fn is_valid(&self) -> bool {
+        env_filter::Builder::new().try_parse(&self.level).is_ok()
+    }
+
+    /// Installs the logger. A second call has no effect: the first logger stays.
+    pub fn install(&self) {
+        let mut builder = env_logger::Builder::new();
+        builder.parse_filters(&self.filter());
+        if self.format == LogFormat::Json {
+            builder.format(|out, record| {
+                let line = serde_json::json!({
+                    "time": out.timestamp_millis().to_string(),
+                    "level": record.level().as_str(),
+                    "target": record.target(),
+                    "message": record.args().to_string(),
+                });
+                writeln!(out, "{line}")
+            });
+        } else {
+            builder.format_timestamp_millis();
+        }
+        let _ = builder.try_init();
+    }
+}

@@ -1,0 +1,277 @@
+//! Prometheus metrics. Labels come from closed sets only: route, service, backend, filter, method class, status.
+//!
+//! Every child that the request path touches is resolved once and kept: a lookup by label values per request would
+//! hash strings and take a lock.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
+
+use prometheus::{
+    Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+    core::{Collector, GenericCounterVec, GenericGaugeVec},
+};
+
+/// The buckets that OpenTelemetry's semantic conventions name for `http.server.request.duration`.
+const BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+/// Methods as a label: the known ones, everything else as `OTHER`, so that a client cannot invent label values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MethodClass(usize);
+
+const METHODS: [&str; 10] =
+    ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "OTHER"];
+
+impl MethodClass {
+    /// The class of `method`.
+    pub fn of(method: &str) -> Self {
+        Self(METHODS.iter().position(|known| *known == method).unwrap_or(METHODS.len() - 1))
+    }
+
+    /// The label value.
+    pub fn label(self) -> &'static str {
+        METHODS[self.0]
+    }
+}
+
+/// Every metric family of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    started: Instant,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    retries: IntCounterVec,
+    backend_up: IntGaugeVec,
+    limited: IntCounterVec,
+    checks: IntCounterVec,
+    refusals: IntCounterVec,
+    faults: IntCounterVec,
+    success: IntCounter,
+    errors: IntCounter,
+    success_rate: Gauge,
+    uptime: Gauge,
+    memory: IntGauge,
+    bytes: IntCounterVec,
+    /// Requests being served now.
+    pub in_flight: IntGauge,
+    /// Requests whose client went away before the answer was complete.
+    pub canceled: IntCounter,
+    /// Access log lines lost.
+    pub log_dropped: IntCounter,
+    /// Rate limit buckets thrown out to stay within their number.
+    pub evictions: IntCounter,
+    /// Panics caught in request tasks.
+    pub panics: IntCounter,
+    /// Bytes of request and response bodies.
+    pub received: IntCounter,
+    /// Bytes of response bodies.
+    pub sent: IntCounter,
+}
+
+/// The children of one route and its service.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    requests: IntCounterVec,
+    route: String,
+    service: String,
+    by_status: [OnceLock<Box<StatusCounters>>; METHODS.len()],
+    /// Seconds from the request's head to the end of the answer.
+    pub duration: Histogram,
+    /// Refused by a rate limit.
+    pub limited: IntCounter,
+}
+
+type StatusCounters = [OnceLock<IntCounter>; 500];
+
+/// The children of one service.
+#[derive(Debug)]
+pub struct ServiceMetrics {
+    backend_up: IntGaugeVec,
+    service: String,
+    /// Attempts after the first.
+    pub retries: IntCounter,
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
+    // Names are constants of this file: a clash or a malformed name fails every test that starts anything.
+    let metric = metric.unwrap_or_else(|e| panic!("metric definition: {e}"));
+    registry.register(Box::new(metric.clone())).unwrap_or_else(|e| panic!("metric registration: {e}"));
+    metric
+}
+
+impl Metrics {
+    /// A fresh set; one per process, and one per test.
+    pub fn new() -> Arc<Self> {
+        let registry = Registry::new();
+        let r = &registry;
+        let counter = |name: &str, help: &str| register(r, IntCounter::new(name, help));
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            register::<IntCounterVec>(r, GenericCounterVec::new(Opts::new(name, help), labels))
+        };
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            register(r, GenericGaugeVec::new(Opts::new(name, help), labels))
+        };
+        let bytes = counters("gateway_transferred_bytes_total", "Body bytes moved.", &["direction"]);
+        let build = gauges("gateway_build_info", "Always 1; the version is in the label.", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let duration = HistogramOpts::new(
+            "http_server_request_duration_seconds",
+            "Time from a request's head to the end of its answer.",
+        )
+        .buckets(BUCKETS.to_vec());
+        let limited_labels = ["route"];
+        Arc::new(Self {
+            started: Instant::now(),
+            requests: counters(
+                "gateway_requests_total",
+                "Requests answered.",
+                &["route", "service", "method", "status"],
+            ),
+            duration: register(r, HistogramVec::new(duration, &["route", "service"])),
+            retries: counters("gateway_retries_total", "Attempts after the first one.", &["service"]),
+            backend_up: gauges("gateway_backend_up", "1 when the backend may be used.", &["service", "backend"]),
+            limited: counters("gateway_rate_limited_total", "Requests refused by a rate limit.", &limited_labels),
+            checks: counters("rate_limit_checks_total", "Rate limit decisions.", &["result"]),
+            refusals: counters("gateway_filter_refusals_total", "Requests that a filter answered.", &["route", "filter"]),
+            faults: counters("gateway_filter_faults_total", "Filters that could not do their work.", &["route", "filter"]),
+            success: counter("gateway_requests_success_total", "Requests answered below 500."),
+            errors: counter("gateway_requests_error_total", "Requests answered with 500 or above."),
+            success_rate: register(
+                r,
+                Gauge::new("gateway_success_ratio", "Share of requests answered below 500, since the start."),
+            ),
+            uptime: register(r, Gauge::new("gateway_uptime_seconds", "Time since the start.")),
+            memory: register(r, IntGauge::new("gateway_memory_alloc_bytes", "Resident memory of the process.")),
+            received: bytes.with_label_values(&["received"]),
+            sent: bytes.with_label_values(&["sent"]),
+            bytes,
+            in_flight: register(r, IntGauge::new("gateway_requests_in_flight", "Requests being served now.")),
+            canceled: counter("gateway_proxy_canceled_total", "Requests whose client went away early."),
+            log_dropped: counter("gateway_access_log_dropped_total", "Access log lines lost."),
+            evictions: counter("gateway_limiter_evictions_total", "Buckets evicted while still in use."),
+            panics: counter("gateway_panics_total", "Panics caught."),
+            registry,
+        })
+    }
+
+    /// The children of a route. A reload asks again and gets the same counters.
+    pub fn route(&self, route: &str, service: &str) -> RouteMetrics {
+        RouteMetrics {
+            requests: self.requests.clone(),
+            route: route.to_owned(),
+            service: service.to_owned(),
+            by_status: std::array::from_fn(|_| OnceLock::new()),
+            duration: self.duration.with_label_values(&[route, service]),
+            limited: self.limited.with_label_values(&[route]),
+        }
+    }
+
+    /// The children of a service.
+    pub fn service(&self, service: &str) -> ServiceMetrics {
+        ServiceMetrics {
+            backend_up: self.backend_up.clone(),
+            service: service.to_owned(),
+            retries: self.retries.with_label_values(&[service]),
+        }
+    }
+
+    /// Requests that `filter` answered on `route`.
+    pub fn refusals(&self, route: &str, filter: &str) -> IntCounter {
+        self.refusals.with_label_values(&[route, filter])
+    }
+
+    /// Times that `filter` failed on `route`.
+    pub fn faults(&self, route: &str, filter: &str) -> IntCounter {
+        self.faults.with_label_values(&[route, filter])
+    }
+
+    /// Rate limit decisions: (allowed, refused).
+    pub fn limit_checks(&self) -> (IntCounter, IntCounter) {
+        (self.checks.with_label_values(&["allowed"]), self.checks.with_label_values(&["refused"]))
+    }
+
+    /// Seconds since the start.
+    pub fn uptime(&self) -> f64 {
+        self.started.elapsed().as_secs_f64()
+    }
+
+    /// (all, below 500, 500 and above), summed over routes.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are whole and positive")]
+    pub fn totals(&self) -> (u64, u64, u64) {
+        let mut totals = (0, 0, 0);
+        for family in self.requests.collect() {
+            for metric in family.get_metric() {
+                let count = metric.get_counter().get_value() as u64;
+                let status = metric.get_label().iter().find(|label| label.name() == "status");
+                let failed = status.is_some_and(|label| label.value().starts_with('5'));
+                totals.0 += count;
+                *(if failed { &mut totals.2 } else { &mut totals.1 }) += count;
+            }
+        }
+        totals
+    }
+
+    /// The text exposition of everything.
+    pub fn render(&self) -> Vec<u8> {
+        let (all, success, errors) = self.totals();
+        // Derived at scrape time: a request then pays for one counter, not three.
+        self.success.inc_by(success.saturating_sub(self.success.get()));
+        self.errors.inc_by(errors.saturating_sub(self.errors.get()));
+        #[expect(clippy::cast_precision_loss, reason = "a ratio")]
+        self.success_rate.set(if all == 0 { 1.0 } else { success as f64 / all as f64 });
+        self.uptime.set(self.uptime());
+        self.memory.set(i64::try_from(super::resident_bytes()).unwrap_or(i64::MAX));
+        let mut out = Vec::with_capacity(16 << 10);
+        if let Err(e) = TextEncoder::new().encode(&self.registry.gather(), &mut out) {
+            log::error!("metrics: {e}");
+        }
+        out
+    }
+}
+
+impl RouteMetrics {
+    /// Counts one answered request.
+    pub fn count(&self, method: MethodClass, status: u16) {
+        let slot = usize::from(status.clamp(100, 599) - 100);
+        let counters = self.by_status[method.0].get_or_init(|| Box::new([const { OnceLock::new() }; 500]));
+        let counter = counters[slot].get_or_init(|| {
+            let status = (slot + 100).to_string();
+            self.requests.with_label_values(&[&self.route, &self.service, method.label(), &status])
+        });
+        counter.inc();
+    }
+}
+
+impl ServiceMetrics {
+    /// Says whether a backend may be used.
+    pub fn backend_up(&self, backend: &str, up: bool) {
+        self.backend_up.with_label_values(&[&self.service, backend]).set(i64::from(up));
+    }
+
+    /// Forgets a backend that is no longer there.
+    pub fn backend_gone(&self, backend: &str) {
+        let _ = self.backend_up.remove_label_values(&[&self.service, backend]);
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_by_closed_labels_and_derives_totals() {
+        let metrics = Metrics::new();
+        let route = metrics.route("users", "users");
+        route.count(MethodClass::of("GET"), 200);
+        route.count(MethodClass::of("BREW"), 503);
+        let text = String::from_utf8(metrics.render()).unwrap();
+        assert!(text.contains(r#"gateway_requests_total{method="OTHER",route="users",service="users",status="503"} 1"#));
+        assert!(text.contains("gateway_requests_success_total 1"), "{text}");
+        assert!(text.contains("gateway_success_ratio 0.5"));
+        assert_eq!(metrics.totals(), (2, 1, 1));
+    }
+}

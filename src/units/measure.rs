@@ -1,0 +1,195 @@
+//! Durations, sizes and rates as people write them: `250ms`, `1h30m`, `10MiB`, `100/s`, `5000/10m`.
+
+use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, de};
+
+/// A length of time. `0` is allowed where zero has a meaning; a bare number is refused, because its unit is a guess.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+/// A number of bytes: `512`, `64KiB`, `10MB` (powers of ten), `1GiB` (powers of two).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+/// A count per length of time: `10/s`, `600/m`, `5000/10m`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How many.
+    pub count: u32,
+    /// In how long.
+    pub per: Duration,
+}
+
+const TIME_UNITS: &[(&str, u64)] = &[
+    ("us", 1_000),
+    ("ms", 1_000_000),
+    ("s", 1_000_000_000),
+    ("m", 60_000_000_000),
+    ("h", 3_600_000_000_000),
+    ("d", 86_400_000_000_000),
+];
+
+const SIZE_UNITS: &[(&str, u64)] = &[
+    ("", 1),
+    ("b", 1),
+    ("k", 1 << 10),
+    ("kb", 1_000),
+    ("kib", 1 << 10),
+    ("m", 1 << 20),
+    ("mb", 1_000_000),
+    ("mib", 1 << 20),
+    ("g", 1 << 30),
+    ("gb", 1_000_000_000),
+    ("gib", 1 << 30),
+];
+
+/// Splits `"1h30m"` into its next number and unit.
+fn number_and_unit(text: &str) -> Option<(f64, &str, &str)> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number = text.get(..digits)?.parse().ok()?;
+    let rest = &text[digits..];
+    let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+    Some((number, &rest[..end], &rest[end..]))
+}
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "0" {
+            return Ok(Self(Duration::ZERO));
+        }
+        let wrong = || format!("'{text}' is not a duration: write it like 250ms, 5s, 1h30m (units us, ms, s, m, h, d)");
+        let (mut rest, mut total) = (text.trim(), 0f64);
+        while !rest.is_empty() {
+            let (number, unit, tail) = number_and_unit(rest).ok_or_else(wrong)?;
+            let nanos = TIME_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?.1;
+            #[expect(clippy::cast_precision_loss, reason = "a unit is a small power of ten")]
+            let nanos = nanos as f64;
+            total += number * nanos;
+            rest = tail;
+        }
+        // 10 years: beyond that the number is a slip, and nanoseconds would leave u64.
+        if text.trim().is_empty() || total > 3.2e17 {
+            return Err(wrong());
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded just above")]
+        Ok(Self(Duration::from_nanos(total.round() as u64)))
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is not a size: write it like 512, 64KiB, 10MB, 1GiB");
+        let lower = text.trim().to_ascii_lowercase();
+        let digits = lower.find(|c: char| !c.is_ascii_digit()).unwrap_or(lower.len());
+        let number: u64 = lower[..digits].parse().map_err(|_| wrong())?;
+        let unit = lower[digits..].trim();
+        let factor = SIZE_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?.1;
+        number.checked_mul(factor).map(Self).ok_or_else(wrong)
+    }
+}
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is not a rate: write it like 10/s, 600/m, 5000/10m");
+        let (count, per) = text.trim().split_once('/').ok_or_else(wrong)?;
+        let count: u32 = count.trim().parse().map_err(|_| wrong())?;
+        let per = per.trim();
+        let per = if per.starts_with(|c: char| c.is_ascii_digit()) { per.to_owned() } else { format!("1{per}") };
+        let per = per.parse::<Span>().map_err(|_| wrong())?.0;
+        if count == 0 || per.is_zero() { Err(wrong()) } else { Ok(Self { count, per }) }
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl From<Span> for Duration {
+    fn from(span: Span) -> Self {
+        span.0
+    }
+}
+
+/// Reads a unit from a YAML scalar, whether or not it looks like a number.
+fn from_scalar<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(deserializer: D) -> Result<T, D::Error> {
+    Cow::<str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+}
+
+macro_rules! unit {
+    ($type:ty, $name:literal, $pattern:literal, $description:literal) => {
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                from_scalar(deserializer)
+            }
+        }
+
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                $name.into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": ["string", "integer"], "pattern": $pattern, "description": $description })
+            }
+        }
+    };
+}
+
+unit!(Span, "Span", r"^(0|([0-9]+(\.[0-9]+)?(us|ms|s|m|h|d))+)$", "A duration: 250ms, 5s, 1h30m.");
+unit!(Size, "Size", r"^[0-9]+ ?([kKmMgG]?([iI]?[bB])?)$", "A number of bytes: 512, 64KiB, 10MB.");
+unit!(Rate, "Rate", r"^[0-9]+/.+$", "A rate: 10/s, 600/m, 5000/10m.");
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!("250ms".parse::<Span>().unwrap().0, Duration::from_millis(250));
+        assert_eq!("1h30m".parse::<Span>().unwrap().0, Duration::from_secs(5400));
+        assert_eq!("1.5s".parse::<Span>().unwrap().0, Duration::from_millis(1500));
+        assert_eq!("0".parse::<Span>().unwrap().0, Duration::ZERO);
+        for wrong in ["", "5", "5 s", "s", "5x", "-1s", "1e9s", "99999999999d"] {
+            assert!(wrong.parse::<Span>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!("512".parse::<Size>().unwrap().0, 512);
+        assert_eq!("64KiB".parse::<Size>().unwrap().0, 65_536);
+        assert_eq!("10mb".parse::<Size>().unwrap().0, 10_000_000);
+        for wrong in ["", "ten", "1.5MB", "10XB", "99999999999GiB"] {
+            assert!(wrong.parse::<Size>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn rates() {
+        assert_eq!("10/s".parse::<Rate>().unwrap(), Rate { count: 10, per: Duration::from_secs(1) });
+        assert_eq!("5000/10m".parse::<Rate>().unwrap(), Rate { count: 5000, per: Duration::from_secs(600) });
+        for wrong in ["10", "0/s", "10/0s", "/s", "10/fortnight", "-1/s"] {
+            assert!(wrong.parse::<Rate>().is_err(), "{wrong:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in ".{0,20}") {
+            let _ = (text.parse::<Span>(), text.parse::<Size>(), text.parse::<Rate>());
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Floor 1: values that every other floor speaks in, and the tree that YAML becomes before it is typed.
+//!
+//! Nothing here knows HTTP, Pingora or a clock.
+
+mod measure;
+mod problem;
+mod secret;
+mod suggest;
+pub mod tree;
+
+pub use measure::{Rate, Size, Span};
+pub use problem::{Problem, Problems};
+pub use secret::{Secret, SecretRef};
+pub use suggest::nearest;

@@ -1,0 +1,381 @@
+//! serde's view of a [`Node`]: a `Deserializer` whose errors know their node.
+
+use std::{cell::RefCell, fmt, marker::PhantomData};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{
+        self, DeserializeSeed, EnumAccess, IntoDeserializer as _, MapAccess, SeqAccess, VariantAccess, Visitor,
+        value::{StrDeserializer, StringDeserializer},
+    },
+    forward_to_deserialize_any,
+};
+
+use super::{At, Node, Place, Value, read::SetAside};
+use crate::units::nearest;
+
+/// Why a node could not be typed.
+#[derive(Debug)]
+pub(super) struct Fault {
+    pub(super) message: String,
+    /// The node to set aside.
+    pub(super) culprit: Option<Node>,
+    /// Where to point, when not at the culprit itself.
+    pub(super) place: Option<Place>,
+    /// Follows from a mistake that has been reported.
+    pub(super) consequence: bool,
+    missing: Option<&'static str>,
+}
+
+impl Fault {
+    fn at(mut self, node: &Node) -> Self {
+        self.culprit.get_or_insert_with(|| node.clone());
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl de::Error for Fault {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self { message: message.to_string(), culprit: None, place: None, consequence: false, missing: None }
+    }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        Self::custom(format!("unknown key '{field}'{}", hint(field, expected)))
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        Self::custom(format!("unknown value '{variant}'{}", hint(variant, expected)))
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self { missing: Some(field), ..Self::custom(format!("key '{field}' is missing")) }
+    }
+}
+
+/// The nearest right name, or, failing that, all of them.
+fn hint(wrong: &str, expected: &[&'static str]) -> String {
+    match nearest(wrong, expected.iter().copied()) {
+        Some(right) => format!(" (did you mean '{right}'?)"),
+        None if expected.is_empty() => " (there are no keys here)".to_owned(),
+        None => format!(" (known: {})", expected.join(", ")),
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct De<'a> {
+    node: &'a Node,
+    aside: &'a SetAside,
+}
+
+impl<'a> De<'a> {
+    pub(super) fn new(node: &'a Node, aside: &'a SetAside) -> Self {
+        Self { node, aside }
+    }
+
+    fn found(&self) -> String {
+        match self.node.value() {
+            _ if self.node.is_null() => "nothing".to_owned(),
+            Value::Scalar { text, .. } => format!("'{text}'"),
+            Value::Seq(_) => "a list".to_owned(),
+            Value::Map(_) => "a mapping".to_owned(),
+        }
+    }
+
+    fn expected(&self, what: &str) -> Fault {
+        let message = format!("expected {what}, found {}", self.found());
+        <Fault as de::Error>::custom(message).at(self.node)
+    }
+
+    fn integer<T: std::str::FromStr + fmt::Display>(&self, min: T, max: T) -> Result<T, Fault> {
+        let Value::Scalar { text, .. } = self.node.value() else {
+            return Err(self.expected("a whole number"));
+        };
+        text.parse().map_err(|_| self.expected(&format!("a whole number from {min} to {max}")))
+    }
+
+    fn float(&self) -> Result<f64, Fault> {
+        match self.node.value() {
+            Value::Scalar { text, .. } => text.parse().map_err(|_| self.expected("a number")),
+            _ => Err(self.expected("a number")),
+        }
+    }
+
+    fn text(&self) -> Result<&'a str, Fault> {
+        match self.node.value() {
+            Value::Scalar { text, .. } if !self.node.is_null() => Ok(text),
+            _ => Err(self.expected("text")),
+        }
+    }
+}
+
+macro_rules! integers {
+    ($($method:ident $visit:ident $type:ident),*) => {$(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+            visitor.$visit(self.integer($type::MIN, $type::MAX)?).map_err(|e: Fault| e.at(self.node))
+        }
+    )*};
+}
+
+impl<'de> Deserializer<'de> for De<'_> {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        let result = match self.node.value() {
+            Value::Seq(_) => return self.deserialize_seq(visitor),
+            Value::Map(_) => return self.deserialize_map(visitor),
+            _ if self.node.is_null() => visitor.visit_unit(),
+            Value::Scalar { text, plain: false } => visitor.visit_str(text),
+            Value::Scalar { text, plain: true } => match text.as_str() {
+                "true" | "True" | "TRUE" => visitor.visit_bool(true),
+                "false" | "False" | "FALSE" => visitor.visit_bool(false),
+                _ => match (text.parse::<u64>(), text.parse::<i64>(), text.parse::<f64>()) {
+                    (Ok(number), _, _) => visitor.visit_u64(number),
+                    (_, Ok(number), _) => visitor.visit_i64(number),
+                    (_, _, Ok(number)) if text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c)) => {
+                        visitor.visit_f64(number)
+                    }
+                    _ => visitor.visit_str(text),
+                },
+            },
+        };
+        result.map_err(|e: Fault| e.at(self.node))
+    }
+
+    integers! {
+        deserialize_u8 visit_u8 u8, deserialize_u16 visit_u16 u16, deserialize_u32 visit_u32 u32,
+        deserialize_u64 visit_u64 u64, deserialize_i8 visit_i8 i8, deserialize_i16 visit_i16 i16,
+        deserialize_i32 visit_i32 i32, deserialize_i64 visit_i64 i64
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        match self.node.value() {
+            Value::Scalar { text, .. } if matches!(text.as_str(), "true" | "True" | "TRUE") => visitor.visit_bool(true),
+            Value::Scalar { text, .. } if matches!(text.as_str(), "false" | "False" | "FALSE") => {
+                visitor.visit_bool(false)
+            }
+            _ => Err(self.expected("true or false")),
+        }
+    }
+
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_f64(self.float()?).map_err(|e: Fault| e.at(self.node))
+    }
+
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_f64(self.float()?).map_err(|e: Fault| e.at(self.node))
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        visitor.visit_str(self.text()?).map_err(|e: Fault| e.at(self.node))
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        if self.node.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &str, visitor: V) -> Result<V::Value, Fault> {
+        if name == AT || name == NODE {
+            HANDED.with_borrow_mut(|slot| *slot = Some(self.node.clone()));
+        }
+        if name == NODE { visitor.visit_unit() } else { visitor.visit_newtype_struct(self) }
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        let Value::Seq(items) = self.node.value() else { return Err(self.expected("a list")) };
+        visitor.visit_seq(Items { items: items.iter(), aside: self.aside }).map_err(|e| e.at(self.node))
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Fault> {
+        self.deserialize_seq(visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        let entries = match self.node.value() {
+            Value::Map(entries) => entries.as_slice(),
+            // `services:` with nothing under it is an empty mapping.
+            _ if self.node.is_null() => &[],
+            _ => return Err(self.expected("a mapping")),
+        };
+        let access = Entries { entries: entries.iter(), value: None, aside: self.aside };
+        visitor.visit_map(access).map_err(|mut fault: Fault| {
+            if let (Some(name), None) = (fault.missing.take(), &fault.culprit) {
+                fault.consequence = self.node.get(name).is_some_and(|child| self.aside.contains(child));
+            }
+            fault.at(self.node)
+        })
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        self.deserialize_map(visitor)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Fault> {
+        let (name, value, at) = match self.node.value() {
+            Value::Scalar { text, .. } if !self.node.is_null() => (text.as_str(), None, self.node),
+            Value::Map(entries) if entries.len() == 1 => (entries[0].0.as_str(), Some(&entries[0].2), self.node),
+            _ => return Err(self.expected(&format!("one of {}", variants.join(", ")))),
+        };
+        let value = value.map(|node| De { node, aside: self.aside });
+        visitor.visit_enum(Choice { name, value, node: self.node }).map_err(|e| e.at(at))
+    }
+
+    forward_to_deserialize_any! {
+        char bytes byte_buf unit unit_struct tuple_struct identifier ignored_any i128 u128
+    }
+}
+
+struct Items<'a> {
+    items: std::slice::Iter<'a, Node>,
+    aside: &'a SetAside,
+}
+
+impl<'de> SeqAccess<'de> for Items<'_> {
+    type Error = Fault;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Fault> {
+        let aside = self.aside;
+        let Some(node) = self.items.find(|node| !aside.contains(node)) else { return Ok(None) };
+        seed.deserialize(De { node, aside }).map(Some).map_err(|e| e.at(node))
+    }
+}
+
+struct Entries<'a> {
+    entries: std::slice::Iter<'a, (String, Place, Node)>,
+    value: Option<&'a Node>,
+    aside: &'a SetAside,
+}
+
+impl<'de> MapAccess<'de> for Entries<'_> {
+    type Error = Fault;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
+        let aside = self.aside;
+        let Some((name, place, node)) = self.entries.find(|(_, _, node)| !aside.contains(node)) else {
+            return Ok(None);
+        };
+        self.value = Some(node);
+        let key: StringDeserializer<Fault> = name.clone().into_deserializer();
+        seed.deserialize(key).map(Some).map_err(|e| Fault { place: Some(place.clone()), ..e.at(node) })
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
+        let node = self.value.take().ok_or_else(|| <Fault as de::Error>::custom("a value without its key"))?;
+        seed.deserialize(De { node, aside: self.aside }).map_err(|e| e.at(node))
+    }
+}
+
+struct Choice<'a> {
+    name: &'a str,
+    value: Option<De<'a>>,
+    node: &'a Node,
+}
+
+impl<'de, 'a> EnumAccess<'de> for Choice<'a> {
+    type Error = Fault;
+    type Variant = Self;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Fault> {
+        let name: StrDeserializer<'_, Fault> = self.name.into_deserializer();
+        Ok((seed.deserialize(name).map_err(|e| e.at(self.node))?, self))
+    }
+}
+
+impl Choice<'_> {
+    fn wants_settings(&self) -> Fault {
+        let message = format!("'{}' needs a value: write it as '{}: ...'", self.name, self.name);
+        <Fault as de::Error>::custom(message).at(self.node)
+    }
+}
+
+impl<'de> VariantAccess<'de> for Choice<'_> {
+    type Error = Fault;
+
+    fn unit_variant(self) -> Result<(), Fault> {
+        match self.value {
+            Some(value) if !value.node.is_null() => {
+                Err(<Fault as de::Error>::custom(format!("'{}' takes no value", self.name)).at(self.node))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Fault> {
+        let value = self.value.ok_or_else(|| self.wants_settings())?;
+        seed.deserialize(value)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Fault> {
+        self.value.ok_or_else(|| self.wants_settings())?.deserialize_seq(visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
+        self.value.ok_or_else(|| self.wants_settings())?.deserialize_map(visitor)
+    }
+}
+
+// serde has no channel for positions: a node is handed over beside it, in the same call, on the same thread.
+const AT: &str = "tollgate::At";
+const NODE: &str = "tollgate::Node";
+
+thread_local! {
+    static HANDED: RefCell<Option<Node>> = const { RefCell::new(None) };
+}
+
+pub(super) fn deserialize_at<'de, D: Deserializer<'de>, T: Deserialize<'de>>(de: D) -> Result<At<T>, D::Error> {
+    struct AtVisitor<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for AtVisitor<T> {
+        type Value = At<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a value")
+        }
+
+        fn visit_newtype_struct<D: Deserializer<'de>>(self, de: D) -> Result<At<T>, D::Error> {
+            let place = HANDED.with_borrow_mut(Option::take).map(|node| node.place().clone()).unwrap_or_default();
+            Ok(At { value: T::deserialize(de)?, place })
+        }
+    }
+
+    de.deserialize_newtype_struct(AT, AtVisitor(PhantomData))
+}
+
+pub(super) fn deserialize_node<'de, D: Deserializer<'de>>(de: D) -> Result<Node, D::Error> {
+    struct NodeVisitor;
+
+    impl Visitor<'_> for NodeVisitor {
+        type Value = Node;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a node of a configuration file")
+        }
+
+        fn visit_unit<E: de::Error>(self) -> Result<Node, E> {
+            HANDED.with_borrow_mut(Option::take).ok_or_else(|| E::custom("no node was handed over"))
+        }
+    }
+
+    de.deserialize_newtype_struct(NODE, NodeVisitor)
+}

@@ -1,0 +1,160 @@
+//! The tree that YAML becomes before it is typed: every node knows its line, its column and its key path, so that
+//! whoever finds a mistake, at whatever depth and however late, can say where it is.
+//!
+//! `text -> parse -> Node -> read::<T>`: serde's derive does the typing, but stops at its first error; [`read`]
+//! reports that error, sets the offending node aside and reads again, until nothing is wrong or nothing is left.
+
+mod de;
+mod parse;
+mod read;
+
+use std::{borrow::Cow, ops::Deref, sync::Arc};
+
+pub use parse::parse;
+pub use read::read;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer};
+
+use super::Problem;
+
+/// Where something stands in the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// 1-based line.
+    pub line: usize,
+    /// 1-based column.
+    pub column: usize,
+    /// Key path from the root.
+    pub path: String,
+}
+
+impl Place {
+    /// A problem at this place.
+    pub fn problem(&self, message: impl Into<String>) -> Problem {
+        Problem { line: self.line, column: self.column, path: self.path.clone(), message: message.into() }
+    }
+}
+
+/// One node of the tree; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Node(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    id: u32,
+    place: Place,
+    value: Value,
+}
+
+/// What a node holds.
+#[derive(Debug)]
+pub enum Value {
+    /// Text; `plain` when it stood without quotes and may therefore mean a number, a boolean or null.
+    Scalar {
+        /// The text, after `${VAR}` expansion.
+        text: String,
+        /// Written without quotes.
+        plain: bool,
+    },
+    /// A list.
+    Seq(Vec<Node>),
+    /// A mapping, in the order of the file: key, where the key stands, value.
+    Map(Vec<(String, Place, Node)>),
+}
+
+impl Node {
+    fn new(id: u32, place: Place, value: Value) -> Self {
+        Self(Arc::new(Inner { id, place, value }))
+    }
+
+    /// An empty mapping at `place`: the settings of a filter that was named and not configured.
+    pub fn empty_map(place: Place) -> Self {
+        Self::new(u32::MAX, place, Value::Map(Vec::new()))
+    }
+
+    /// Where it stands.
+    pub fn place(&self) -> &Place {
+        &self.0.place
+    }
+
+    /// What it holds.
+    pub fn value(&self) -> &Value {
+        &self.0.value
+    }
+
+    /// The value under `key`, when this is a mapping that has it.
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        match self.value() {
+            Value::Map(entries) => entries.iter().find(|(name, _, _)| name == key).map(|(_, _, node)| node),
+            _ => None,
+        }
+    }
+
+    /// The node at a key path such as `services.users.urls[1]`, or its nearest ancestor.
+    pub fn at(&self, path: &str) -> &Node {
+        let mut node = self;
+        for step in path.split(['.', '[']).map(|step| step.trim_end_matches(']')).filter(|step| !step.is_empty()) {
+            let next = match node.value() {
+                Value::Seq(items) => step.parse::<usize>().ok().and_then(|index| items.get(index)),
+                _ => node.get(step),
+            };
+            match next {
+                Some(next) => node = next,
+                None => return node,
+            }
+        }
+        node
+    }
+
+    /// True for an absent value: `key:`, `~` or `null`.
+    pub fn is_null(&self) -> bool {
+        matches!(self.value(), Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+    }
+}
+
+/// A typed value that remembers where it stood.
+#[derive(Debug, Clone)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Its place.
+    pub place: Place,
+}
+
+impl<T> Deref for At<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        de::deserialize_at(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        de::deserialize_node(deserializer)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for At<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}

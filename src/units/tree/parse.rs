@@ -1,0 +1,293 @@
+//! YAML text to [`Node`]s: anchors, merge keys and `${VAR}` are resolved here, once.
+
+use std::{borrow::Cow, collections::HashMap, rc::Rc};
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, SpannedEventReceiver};
+
+use super::{Node, Place, Value};
+use crate::units::{Problem, Problems};
+
+/// More nodes than any configuration has: stops "billion laughs" aliases.
+const MAX_NODES: u32 = 500_000;
+/// Deeper than any configuration is: keeps recursion off the end of the stack.
+const MAX_DEPTH: usize = 64;
+
+/// Reads one YAML document; `lookup` answers `${VAR}`.
+///
+/// # Errors
+/// The syntax error, alone: what follows it cannot be trusted.
+pub fn parse(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<(Node, Problems), Problem> {
+    let mut builder = Builder::default();
+    let syntax = |mark: &Marker, info: &str| Problem {
+        line: mark.line(),
+        column: mark.col() + 1,
+        path: String::new(),
+        message: format!("invalid YAML: {info}"),
+    };
+    Parser::new_from_str(text).load(&mut builder, true).map_err(|e| syntax(e.marker(), e.info()))?;
+    if let Some((mark, info)) = builder.failure {
+        return Err(syntax(&mark, &info));
+    }
+    let root = builder.roots.into_iter().next();
+    let root = root.unwrap_or_else(|| Rc::new(Raw { mark: (1, 1), body: Body::Map(Vec::new()) }));
+    let mut finisher = Finisher { lookup, problems: Problems::default(), next: 0 };
+    let node = finisher.node(&root, String::new());
+    Ok((node, finisher.problems))
+}
+
+struct Raw {
+    mark: (usize, usize),
+    body: Body,
+}
+
+enum Body {
+    Scalar { text: String, plain: bool },
+    Seq(Vec<Rc<Raw>>),
+    Map(Vec<(Rc<Raw>, Rc<Raw>)>),
+}
+
+/// Builds the raw tree from parser events.
+#[derive(Default)]
+struct Builder {
+    open: Vec<(Marker, usize, bool, Vec<Rc<Raw>>)>,
+    anchors: HashMap<usize, Rc<Raw>>,
+    roots: Vec<Rc<Raw>>,
+    failure: Option<(Marker, String)>,
+}
+
+impl Builder {
+    fn add(&mut self, anchor: usize, raw: Rc<Raw>) {
+        if anchor > 0 {
+            self.anchors.insert(anchor, raw.clone());
+        }
+        match self.open.last_mut() {
+            Some((_, _, _, children)) => children.push(raw),
+            None => self.roots.push(raw),
+        }
+    }
+
+    fn fail(&mut self, mark: Marker, info: &str) {
+        self.failure.get_or_insert_with(|| (mark, info.to_owned()));
+    }
+
+    fn close(&mut self) {
+        let Some((start, anchor, map, children)) = self.open.pop() else { return };
+        let body = if map {
+            let mut pairs = Vec::with_capacity(children.len() / 2);
+            let mut children = children.into_iter();
+            while let (Some(key), Some(value)) = (children.next(), children.next()) {
+                pairs.push((key, value));
+            }
+            Body::Map(pairs)
+        } else {
+            Body::Seq(children)
+        };
+        self.add(anchor, Rc::new(Raw { mark: mark_of(&start), body }));
+    }
+}
+
+fn mark_of(mark: &Marker) -> (usize, usize) {
+    (mark.line(), mark.col() + 1)
+}
+
+impl<'input> SpannedEventReceiver<'input> for Builder {
+    fn on_event(&mut self, event: Event<'input>, span: Span) {
+        match event {
+            Event::DocumentStart(_) if !self.roots.is_empty() => {
+                self.fail(span.start, "a second document: one file holds one configuration");
+            }
+            Event::Scalar(text, style, anchor, _) => {
+                let body = Body::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain };
+                self.add(anchor, Rc::new(Raw { mark: mark_of(&span.start), body }));
+            }
+            Event::SequenceStart(anchor, ..) => self.open.push((span.start, anchor, false, Vec::new())),
+            Event::MappingStart(anchor, ..) => self.open.push((span.start, anchor, true, Vec::new())),
+            Event::SequenceEnd | Event::MappingEnd => self.close(),
+            Event::Alias(id) => match self.anchors.get(&id).cloned() {
+                Some(target) => self.add(0, target),
+                None => self.fail(span.start, "an alias inside its own anchor"),
+            },
+            _ => {}
+        }
+        if self.open.len() > MAX_DEPTH {
+            self.fail(span.start, "nested too deeply");
+        }
+    }
+}
+
+/// Gives every node its path, expands variables, applies merge keys.
+struct Finisher<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<String>,
+    problems: Problems,
+    next: u32,
+}
+
+impl Finisher<'_> {
+    fn node(&mut self, raw: &Raw, path: String) -> Node {
+        let place = Place { line: raw.mark.0, column: raw.mark.1, path };
+        let id = self.next;
+        self.next += 1;
+        if id == MAX_NODES {
+            self.problems.push(place.problem("too many nodes: an alias repeats itself without end"));
+        }
+        let value = match &raw.body {
+            _ if id >= MAX_NODES => Value::Seq(Vec::new()),
+            Body::Scalar { text, plain } => Value::Scalar { text: self.expand(text, &place), plain: *plain },
+            Body::Seq(items) => Value::Seq(
+                items.iter().enumerate().map(|(i, raw)| self.node(raw, format!("{}[{i}]", place.path))).collect(),
+            ),
+            Body::Map(pairs) => Value::Map(self.map(pairs, &place)),
+        };
+        Node::new(id, place, value)
+    }
+
+    fn map(&mut self, pairs: &[(Rc<Raw>, Rc<Raw>)], place: &Place) -> Vec<(String, Place, Node)> {
+        let mut entries: Vec<(String, Place, Node)> = Vec::with_capacity(pairs.len());
+        let mut merged = Vec::new();
+        for (key, value) in pairs {
+            let key_place = Place { line: key.mark.0, column: key.mark.1, path: place.path.clone() };
+            let Body::Scalar { text: name, plain } = &key.body else {
+                self.problems.push(key_place.problem("a key must be a word, not a list or a mapping"));
+                continue;
+            };
+            if *plain && name == "<<" {
+                merged.push(value);
+                continue;
+            }
+            if entries.iter().any(|(known, _, _)| known == name) {
+                self.problems.push(key_place.problem(format!("key '{name}' appears twice")));
+                continue;
+            }
+            let node = self.node(value, join(&place.path, name));
+            entries.push((name.clone(), key_place, node));
+        }
+        for raw in merged {
+            self.merge(raw, place, &mut entries);
+        }
+        entries
+    }
+
+    /// `<<: *anchor`: what the mapping does not say itself.
+    fn merge(&mut self, raw: &Raw, place: &Place, entries: &mut Vec<(String, Place, Node)>) {
+        match &raw.body {
+            Body::Map(pairs) => {
+                for entry in self.map(pairs, place) {
+                    if !entries.iter().any(|(known, _, _)| *known == entry.0) {
+                        entries.push(entry);
+                    }
+                }
+            }
+            Body::Seq(items) => items.iter().for_each(|item| self.merge(item, place, entries)),
+            Body::Scalar { .. } => {
+                let at = Place { line: raw.mark.0, column: raw.mark.1, path: place.path.clone() };
+                self.problems.push(at.problem("'<<' merges a mapping: give it an alias, like '<<: *name'"));
+            }
+        }
+    }
+
+    /// Replaces `${VAR}` and `${VAR:-default}`; `$${` stands for a literal `${`.
+    fn expand(&mut self, text: &str, place: &Place) -> String {
+        if !text.contains("${") {
+            return text.to_owned();
+        }
+        let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+        while let Some(start) = rest.find("${") {
+            if rest[..start].ends_with('$') {
+                out.push_str(&rest[..start - 1]);
+                out.push_str("${");
+                rest = &rest[start + 2..];
+                continue;
+            }
+            out.push_str(&rest[..start]);
+            let Some(end) = rest[start..].find('}') else {
+                self.problems.push(place.problem("'${' without its '}' (write '$${' for a literal one)"));
+                return out;
+            };
+            out.push_str(&self.variable(&rest[start + 2..start + end], place));
+            rest = &rest[start + end + 1..];
+        }
+        out.push_str(rest);
+        out
+    }
+
+    fn variable(&mut self, inner: &str, place: &Place) -> Cow<'static, str> {
+        let (name, default) = inner.split_once(":-").map_or((inner, None), |(name, default)| (name, Some(default)));
+        // An empty variable takes the default, as in a shell.
+        match ((self.lookup)(name).filter(|value| !value.is_empty() || default.is_none()), default) {
+            (Some(value), _) => value.into(),
+            (None, Some(default)) => default.to_owned().into(),
+            (None, None) => {
+                self.problems.push(place.problem(format!(
+                    "environment variable '{name}' is not set (give it a default: ${{{name}:-value}})"
+                )));
+                "".into()
+            }
+        }
+    }
+}
+
+/// `a` and `b` to `a.b`; a name with a dot or a bracket in it is quoted, so that a path can be read back.
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn env(name: &str) -> Option<String> {
+        (name == "PORT").then(|| "8080".to_owned())
+    }
+
+    fn text_at(yaml: &str, path: &str) -> String {
+        match parse(yaml, &env).unwrap().0.at(path).value() {
+            Value::Scalar { text, .. } => text.clone(),
+            other => panic!("not a scalar: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn expands_variables() {
+        assert_eq!(text_at("a: 127.0.0.1:${PORT}", "a"), "127.0.0.1:8080");
+        assert_eq!(text_at("a: ${NOPE:-x}-${PORT}", "a"), "x-8080");
+        assert_eq!(text_at("a: $${PORT}", "a"), "${PORT}");
+        let (_, problems) = parse("a:\n  b: ${NOPE}", &env).unwrap();
+        let problem = &problems.sorted()[0];
+        assert_eq!((problem.line, problem.column, problem.path.as_str()), (2, 6, "a.b"));
+    }
+
+    #[test]
+    fn merges_anchors() {
+        let yaml = "base: &b { x: 1, y: 2 }\nuse:\n  <<: *b\n  y: 3\n";
+        assert_eq!(text_at(yaml, "use.x"), "1");
+        assert_eq!(text_at(yaml, "use.y"), "3");
+    }
+
+    #[test]
+    fn stops_a_billion_laughs() {
+        let mut yaml = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for i in 1..12 {
+            let below = format!("*a{}", i - 1);
+            yaml += &format!("a{i}: &a{i} [{}]\n", [below.as_str(); 10].join(", "));
+        }
+        let (_, problems) = parse(&yaml, &env).unwrap();
+        assert!(problems.sorted()[0].message.contains("too many nodes"));
+    }
+
+    #[test]
+    fn duplicate_keys_and_syntax_errors_have_a_place() {
+        let (_, problems) = parse("a: 1\nb: 2\na: 3\n", &env).unwrap();
+        assert_eq!(problems.sorted()[0].line, 3);
+        assert_eq!(parse("a: [1, 2\nb: 3\n", &env).unwrap_err().line, 2);
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "[ -~\n]{0,80}") {
+            let _ = parse(&text, &env);
+        }
+    }
+}
