@@ -1,1 +1,3 @@
+//! Tollgate, a programmable API gateway on Cloudflare's Pingora.
 
+pub mod limit;
