@@ -1,3 +1,6 @@
 //! Tollgate.
+pub mod auth;
+pub mod filter;
+pub mod limit;
 pub mod telemetry;
 pub mod units;

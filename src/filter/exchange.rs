@@ -1,0 +1,140 @@
+//! What a filter sees of a request, and the little that filters leave for one another.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, LazyLock},
+    time::{Duration, Instant, SystemTime},
+};
+
+use http::{HeaderMap, HeaderValue};
+use pingora::http::RequestHeader;
+
+use crate::{auth::Identity, limit::Verdict};
+
+/// The clock, read once per request and handed down: no filter reads it again.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Monotonic time since the process began.
+    pub since_start: Duration,
+    /// Seconds since 1970.
+    pub unix: u64,
+}
+
+impl Now {
+    /// Reads both clocks.
+    pub fn read() -> Self {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs());
+        Self { since_start: START.elapsed(), unix }
+    }
+}
+
+/// One request on its way through the chain.
+pub struct Exchange<'a> {
+    /// The head, with its path already normalised.
+    pub request: &'a RequestHeader,
+    /// What is known of the request beyond its head.
+    pub state: &'a mut State,
+    /// The time of the request.
+    pub now: Now,
+}
+
+impl<'a> Exchange<'a> {
+    /// An exchange without a connection, as unit tests and the configuration's own `tests:` make it.
+    pub fn new(request: &'a RequestHeader, state: &'a mut State, now: Now) -> Self {
+        Self { request, state, now }
+    }
+
+    /// A header's value when there is exactly one and it is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        single(&self.request.headers, name)?.to_str().ok()
+    }
+}
+
+/// The value of `name` when it stands exactly once: two credentials are as good as none.
+pub(crate) fn single<'h>(headers: &'h HeaderMap, name: impl http::header::AsHeaderName) -> Option<&'h HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_some() { None } else { first }
+}
+
+/// The name of a request in logs, problems and headers.
+#[derive(Debug, Clone)]
+pub enum RequestId {
+    /// Made here; written out only when somebody asks.
+    Own(u128),
+    /// The client's, checked by the `request_id` filter.
+    Given(Arc<str>),
+}
+
+impl RequestId {
+    /// A new one. Random, not secret: it names, it does not protect.
+    pub fn fresh() -> Self {
+        Self::Own(fastrand::u128(..))
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own(number) => write!(f, "{number:032x}"),
+            Self::Given(text) => f.write_str(text),
+        }
+    }
+}
+
+/// A rate limit that was applied, for the headers of the answer and for the log.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// The limit's name in `RateLimit` headers.
+    pub policy: Arc<str>,
+    /// What it decided.
+    pub verdict: Verdict,
+}
+
+/// What is known of a request beyond its head. Narrow on purpose; a filter's own data goes into `extensions`.
+#[derive(Debug)]
+pub struct State {
+    /// The client, as trusted proxies tell it.
+    pub client: IpAddr,
+    /// The request came over TLS, or a trusted proxy says that it did.
+    pub secure: bool,
+    /// The request's name.
+    pub id: RequestId,
+    /// Who sent it, once a filter has found out.
+    pub identity: Option<Arc<Identity>>,
+    /// Limits that were applied, in order.
+    pub limits: Vec<Applied>,
+    /// Compress the answer at this level.
+    pub compress: Option<u32>,
+    /// Bytes of the request's body seen so far.
+    pub body_seen: u64,
+    /// Typed data of filters.
+    pub extensions: http::Extensions,
+    /// How many steps of the chain have begun.
+    pub(crate) entered: usize,
+}
+
+impl State {
+    /// The state of a request from `client`.
+    pub fn new(client: IpAddr) -> Self {
+        Self {
+            client,
+            secure: false,
+            id: RequestId::fresh(),
+            identity: None,
+            limits: Vec::new(),
+            compress: None,
+            body_seen: 0,
+            extensions: http::Extensions::new(),
+            entered: 0,
+        }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
+}

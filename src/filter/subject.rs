@@ -1,0 +1,95 @@
+//! Whom a limit is about: the client's address, its key, a claim, a header, the path, or several of these together.
+//!
+//! A part that a request does not have (no such header, not authenticated) is a value of its own: all requests without
+//! it share one bucket. A missing key never means "unlimited".
+
+use std::{borrow::Cow, str::FromStr};
+
+use http::HeaderName;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, de};
+
+use super::Exchange;
+use crate::limit::KeyHasher;
+
+/// One part of a limit's key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Part {
+    ClientIp,
+    ApiKey,
+    Header(HeaderName),
+    Claim(String),
+    Path,
+    All,
+}
+
+impl FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None => match text {
+                "client_ip" => Ok(Self::ClientIp),
+                "api_key" => Ok(Self::ApiKey),
+                "path" => Ok(Self::Path),
+                "all" => Ok(Self::All),
+                _ => Err(unknown(text)),
+            },
+            Some(("header", name)) => {
+                name.trim().parse().map(Self::Header).map_err(|_| format!("'{name}' is not a header name"))
+            }
+            Some(("claim", path)) if !path.trim().is_empty() => Ok(Self::Claim(path.trim().to_owned())),
+            Some(_) => Err(unknown(text)),
+        }
+    }
+}
+
+fn unknown(text: &str) -> String {
+    let known = ["client_ip", "api_key", "path", "all"];
+    match crate::units::nearest(text, known) {
+        Some(right) => format!("unknown value '{text}' (did you mean '{right}'?)"),
+        None => format!("unknown value '{text}' (known: client_ip, api_key, path, all, header:NAME, claim:PATH)"),
+    }
+}
+
+impl<'de> Deserialize<'de> for Part {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Cow::<str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Part {
+    fn schema_name() -> Cow<'static, str> {
+        "Subject".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": "^(client_ip|api_key|path|all|header:.+|claim:.+)$",
+            "description": "client_ip, api_key, path, all, header:NAME or claim:PATH"
+        })
+    }
+}
+
+/// The hash of what `parts` say of this request. `ipv6_prefix` is how much of an IPv6 address counts as one client.
+pub(crate) fn key(parts: &[Part], ipv6_prefix: u8, exchange: &Exchange<'_>) -> u64 {
+    let mut hasher = KeyHasher::new().ipv6_prefix(ipv6_prefix);
+    for part in parts {
+        hasher = match part {
+            Part::ClientIp => hasher.ip(exchange.state.client),
+            Part::ApiKey => {
+                hasher.text(exchange.state.identity.as_ref().map(|identity| identity.subject.as_str()))
+            }
+            Part::Header(name) => hasher.bytes(exchange.request.headers.get(name).map(http::HeaderValue::as_bytes)),
+            Part::Claim(path) => {
+                let claim = exchange.state.identity.as_ref().and_then(|identity| identity.claim(path));
+                hasher.text(claim.as_deref())
+            }
+            Part::Path => hasher.text(Some(exchange.request.uri.path())),
+            Part::All => hasher,
+        };
+    }
+    hasher.finish()
+}
+

@@ -1,0 +1,34 @@
+//! Rate limits as arithmetic: a key and a cost go in, a [`Verdict`] comes out.
+//!
+//! [`Quota`] says how much is allowed, [`decide`] is the pure decision, [`Table`] applies it to many keys in bounded memory, and
+//! [`KeyHasher`] turns "this client on that route" into the `u64` that a table wants. Nothing here reads a clock, does I/O or
+//! knows HTTP: the caller passes `now`, as the time since any fixed start, and says what to do with a refusal.
+//!
+//! A request that is refused consumes nothing, so a client that keeps hammering is served again as soon as one that waits.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tollgate::limit::{KeyHasher, Quota, Table};
+//!
+//! // 100 requests a second on average, at most 3 of them at once, for some ten thousand clients.
+//! let quota = Quota::new(100, Duration::from_secs(1), 3)?;
+//! let table = Table::new(quota, 10_000);
+//! let alice = KeyHasher::new().key("route:/users").text("alice").finish();
+//!
+//! let start = Duration::ZERO;
+//! assert_eq!(table.take(alice, 1, start).remaining, 2);
+//! assert_eq!(table.take(alice, 2, start).remaining, 0);
+//!
+//! let refused = table.take(alice, 1, start);
+//! assert_eq!(refused.retry, Some(Duration::from_millis(10)));
+//! assert!(table.take(alice, 1, start + Duration::from_millis(10)).allowed());
+//! # Ok::<(), tollgate::limit::InvalidQuota>(())
+//! ```
+
+mod gcra;
+mod key;
+mod table;
+
+pub use gcra::{InvalidQuota, Quota, Tat, Verdict, decide};
+pub use key::{Key, KeyHasher};
+pub use table::Table;
