@@ -7,7 +7,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 
 use crate::{
     auth::Keys,
-    limit::{Quota, Table},
+    limit::{KeyHasher, Quota, Table},
     telemetry::Metrics,
 };
 
@@ -49,26 +49,34 @@ impl Invalid {
 
 /// Limit tables by name: a reload that leaves a limit as it was keeps its cells.
 #[derive(Debug, Default)]
-pub struct Tables(Mutex<HashMap<String, Arc<Table>>>);
+pub struct Tables {
+    by_scope: Mutex<HashMap<String, (usize, Arc<Table>)>>,
+    hasher: KeyHasher,
+}
 
 impl Tables {
     /// The table of `scope`, made anew when its quota or its size changed.
     pub fn get(&self, scope: &str, quota: Quota, capacity: usize) -> Arc<Table> {
-        let mut tables = self.0.lock();
-        if let Some(table) = tables.get(scope)
-            && table.quota() == quota
-            && table.requested_capacity() == capacity
+        let mut tables = self.by_scope.lock();
+        if let Some((size, table)) = tables.get(scope)
+            && *table.quota() == quota
+            && *size == capacity
         {
             return table.clone();
         }
         let table = Arc::new(Table::new(quota, capacity));
-        tables.insert(scope.to_owned(), table.clone());
+        tables.insert(scope.to_owned(), (capacity, table.clone()));
         table
+    }
+
+    /// The hasher of every key: seeded once per process, so that keys stay the same over a reload.
+    pub fn hasher(&self) -> &KeyHasher {
+        &self.hasher
     }
 
     /// Buckets in use that were thrown out, over all tables.
     pub fn evictions(&self) -> u64 {
-        self.0.lock().values().map(|table| table.evictions()).sum()
+        self.by_scope.lock().values().map(|(_, table)| table.evictions()).sum()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a filter sees of a request, and the little that filters leave for one another.
 
 use std::{
+    any::Any,
     fmt,
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, LazyLock},
@@ -112,6 +113,8 @@ pub struct State {
     pub body_seen: u64,
     /// Typed data of filters.
     pub extensions: http::Extensions,
+    /// Things that must live as long as the request does.
+    held: Vec<Box<dyn Any + Send + Sync>>,
     /// How many steps of the chain have begun.
     pub(crate) entered: usize,
 }
@@ -128,8 +131,14 @@ impl State {
             compress: None,
             body_seen: 0,
             extensions: http::Extensions::new(),
+            held: Vec::new(),
             entered: 0,
         }
+    }
+
+    /// Keeps `guard` until the request has ended, however it ends.
+    pub fn hold(&mut self, guard: Box<dyn Any + Send + Sync>) {
+        self.held.push(guard);
     }
 }
 

@@ -72,24 +72,27 @@ impl JsonSchema for Part {
     }
 }
 
-/// The hash of what `parts` say of this request. `ipv6_prefix` is how much of an IPv6 address counts as one client.
-pub(crate) fn key(parts: &[Part], ipv6_prefix: u8, exchange: &Exchange<'_>) -> u64 {
-    let mut hasher = KeyHasher::new().ipv6_prefix(ipv6_prefix);
+/// The hash of what `parts` say of this request.
+pub(crate) fn key(parts: &[Part], hasher: &KeyHasher, exchange: &Exchange<'_>) -> u64 {
+    let mut key = hasher.key("");
     for part in parts {
-        hasher = match part {
-            Part::ClientIp => hasher.ip(exchange.state.client),
-            Part::ApiKey => {
-                hasher.text(exchange.state.identity.as_ref().map(|identity| identity.subject.as_str()))
-            }
-            Part::Header(name) => hasher.bytes(exchange.request.headers.get(name).map(http::HeaderValue::as_bytes)),
-            Part::Claim(path) => {
-                let claim = exchange.state.identity.as_ref().and_then(|identity| identity.claim(path));
-                hasher.text(claim.as_deref())
-            }
-            Part::Path => hasher.text(Some(exchange.request.uri.path())),
-            Part::All => hasher,
+        key = match part {
+            Part::ClientIp => key.ip(exchange.state.client),
+            Part::ApiKey => match &exchange.state.identity {
+                Some(identity) => key.text(&identity.subject),
+                None => key.absent(),
+            },
+            Part::Header(name) => match exchange.request.headers.get(name) {
+                Some(value) => key.bytes(value.as_bytes()),
+                None => key.absent(),
+            },
+            Part::Claim(path) => match exchange.state.identity.as_ref().and_then(|identity| identity.claim(path)) {
+                Some(value) => key.text(&value),
+                None => key.absent(),
+            },
+            Part::Path => key.text(exchange.request.uri.path()),
+            Part::All => key,
         };
     }
-    hasher.finish()
+    key.finish()
 }
-

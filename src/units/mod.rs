@@ -2,12 +2,14 @@
 //!
 //! Nothing here knows HTTP, Pingora or a clock.
 
+mod cidr;
 mod measure;
 mod problem;
 mod secret;
 mod suggest;
 pub mod tree;
 
+pub use cidr::Cidr;
 pub use measure::{Rate, Size, Span};
 pub use problem::{Problem, Problems};
 pub use secret::{Secret, SecretRef};

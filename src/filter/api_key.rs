@@ -1,0 +1,151 @@
+//! `api_key`: who may pass, by a key in a header.
+//!
+//! YAML: `api_key` or `api_key: { header: X-API-KEY, bearer: true, scopes: [orders:read], allow: [acme] }`.
+//! Keys stand in `api_keys:` as SHA-256 digests (`tollgate hash-key` makes one). The credential is hidden from the
+//! backend, which learns the key's id from `identity_header` instead. Keys are never read from the URL: URLs are
+//! logged everywhere. Unknown, malformed and disabled keys get the same answer.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use pingora::http::RequestHeader;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+
+use super::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, Reply, State, env::schema_of, exchange::single};
+use crate::auth::Keys;
+
+/// Settings of `api_key`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// The header that carries the key. Default `X-API-KEY`.
+    header: String,
+    /// Also take the key from `Authorization: Bearer`. Default false.
+    bearer: bool,
+    /// Pass the credential on to the backend. Default false.
+    forward: bool,
+    /// Tells the backend the key's id; a client's own header of that name is dropped. Default `X-Consumer-ID`.
+    identity_header: String,
+    /// Ids of the keys that may pass. Empty: every key.
+    allow: Vec<String>,
+    /// Scopes that a key must have, all of them.
+    scopes: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            header: "X-API-KEY".into(),
+            bearer: false,
+            forward: false,
+            identity_header: "X-Consumer-ID".into(),
+            allow: Vec::new(),
+            scopes: Vec::new(),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct ApiKey {
+    header: HeaderName,
+    bearer: bool,
+    forward: bool,
+    identity: HeaderName,
+    allow: Vec<String>,
+    scopes: Vec<String>,
+    keys: Arc<Keys>,
+    challenge: HeaderValue,
+}
+
+impl Configure for ApiKey {
+    const NAME: &'static str = "api_key";
+    type Config = Config;
+
+    fn configure(config: Config, env: &Env) -> Result<Self, Invalid> {
+        let mut invalid = Invalid::default();
+        let mut name = |path: &str, text: &str| {
+            text.parse().unwrap_or_else(|_| {
+                invalid.push(path, format!("'{text}' is not a header name"));
+                header::AUTHORIZATION
+            })
+        };
+        let (header, identity) = (name("header", &config.header), name("identity_header", &config.identity_header));
+        if env.keys.is_empty() {
+            invalid.push("", "there are no keys: list some under 'api_keys:', or nobody can pass");
+        }
+        for (i, id) in config.allow.iter().enumerate() {
+            if !env.keys.has_id(id) {
+                let near = crate::units::nearest(id, env.keys.ids());
+                let near = near.map(|near| format!(" (did you mean '{near}'?)")).unwrap_or_default();
+                invalid.push(format!("allow[{i}]"), format!("no key has the id '{id}'{near}"));
+            }
+        }
+        let challenge = HeaderValue::try_from(format!("ApiKey realm=\"{}\", header=\"{header}\"", env.route));
+        let challenge = challenge.unwrap_or_else(|_| HeaderValue::from_static("ApiKey"));
+        invalid.into_result()?;
+        let Config { bearer, forward, allow, scopes, .. } = config;
+        Ok(Self { header, bearer, forward, identity, allow, scopes, keys: env.keys.clone(), challenge })
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        schema_of::<Config>(generator)
+    }
+}
+
+/// The token of `Authorization: Bearer`; the scheme's name is case-insensitive (RFC 9110 §11.1).
+pub(crate) fn bearer(value: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
+}
+
+impl ApiKey {
+    fn presented<'h>(&self, exchange: &'h Exchange<'_>) -> Option<&'h [u8]> {
+        let headers = &exchange.request.headers;
+        if let Some(value) = single(headers, &self.header) {
+            return Some(value.as_bytes());
+        }
+        if !self.bearer {
+            return None;
+        }
+        single(headers, header::AUTHORIZATION).and_then(bearer).map(str::as_bytes)
+    }
+
+    fn refuse(&self, detail: &'static str) -> Flow {
+        Reply::unauthorized(self.challenge.clone(), detail).into()
+    }
+}
+
+#[async_trait]
+impl Filter for ApiKey {
+    async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
+        let Some(key) = self.presented(exchange) else {
+            return Ok(self.refuse("an API key is required"));
+        };
+        let Ok(identity) = self.keys.find(key, exchange.now.unix) else {
+            return Ok(self.refuse("the API key is not valid"));
+        };
+        let allowed = self.allow.is_empty() || self.allow.contains(&identity.subject);
+        if !allowed || !self.scopes.iter().all(|scope| identity.has_scope(scope)) {
+            return Ok(Reply::problem(StatusCode::FORBIDDEN, "the API key may not do this").into());
+        }
+        exchange.state.identity = Some(identity.clone());
+        Ok(Flow::Next)
+    }
+
+    fn upstream(&self, head: &mut RequestHeader, state: &State) -> Result<(), Fault> {
+        if !self.forward {
+            head.remove_header(&self.header);
+            if self.bearer {
+                head.remove_header(&header::AUTHORIZATION);
+            }
+        }
+        head.remove_header(&self.identity);
+        if let Some(identity) = &state.identity {
+            let value = HeaderValue::try_from(&identity.subject).map_err(|e| Fault(format!("identity header: {e}")))?;
+            head.insert_header(self.identity.clone(), value).map_err(|e| Fault(e.to_string()))?;
+        }
+        Ok(())
+    }
+}

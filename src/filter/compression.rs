@@ -1,0 +1,71 @@
+//! `compression`: answers smaller on the wire, for clients that accept it.
+//!
+//! YAML: `compression` or `compression: { level: 5 }` (1 fast to 9 small). gzip, brotli and zstd by
+//! `Accept-Encoding`; media types that are compressed already are left alone. Encoding itself is Pingora's module.
+
+use async_trait::async_trait;
+use http::{HeaderValue, header};
+use pingora::http::ResponseHeader;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+
+use super::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of};
+
+/// Settings of `compression`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// 1 (fast) to 9 (small). Default 5.
+    level: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { level: 5 }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Compression {
+    level: u32,
+}
+
+impl Configure for Compression {
+    const NAME: &'static str = "compression";
+    type Config = Config;
+
+    fn configure(config: Config, _: &Env) -> Result<Self, Invalid> {
+        if !(1..=9).contains(&config.level) {
+            return Err(Invalid::at("level", format!("{} is not a level from 1 to 9", config.level)));
+        }
+        Ok(Self { level: config.level })
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        schema_of::<Config>(generator)
+    }
+}
+
+#[async_trait]
+impl Filter for Compression {
+    async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
+        exchange.state.compress = Some(self.level);
+        Ok(Flow::Next)
+    }
+
+    fn response(&self, head: &mut ResponseHeader, _: &mut State) -> Result<(), Fault> {
+        // Whatever this client gets, a cache on the way must not hand it to one that accepts less (RFC 9110 §12.5.5).
+        vary(head, "Accept-Encoding", &HeaderValue::from_static("Accept-Encoding"))
+    }
+}
+
+/// Adds a field name to `Vary` unless it stands there already.
+pub(crate) fn vary(head: &mut ResponseHeader, name: &str, value: &HeaderValue) -> Result<(), Fault> {
+    let listed = |line: &HeaderValue| {
+        line.to_str().is_ok_and(|line| line.split(',').any(|item| item.trim() == "*" || item.trim().eq_ignore_ascii_case(name)))
+    };
+    if head.headers.get_all(header::VARY).iter().any(listed) {
+        return Ok(());
+    }
+    head.append_header(header::VARY, value.clone()).map(|_| ()).map_err(|e| Fault(e.to_string()))
+}

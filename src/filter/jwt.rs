@@ -1,0 +1,260 @@
+//! `jwt`: who may pass, by a signed token in `Authorization: Bearer` (RFC 6750, RFC 7519, RFC 8725).
+//!
+//! YAML: `jwt: { algorithms: [RS256], keys: [{ jwks: /etc/tollgate/jwks.json }], issuer: https://id.example, audience: api }`.
+//! Algorithms come from here and never from the token; `exp` is required, `nbf` checked; a token that must be
+//! understood beyond what we know (`crit`) is refused. The token is hidden from the backend unless `forward: true`.
+//! What it does not do: fetch keys by URL (the key file is read when the configuration is).
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use async_trait::async_trait;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use pingora::http::RequestHeader;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+
+use super::{
+    Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany, Reply, State, api_key::bearer, env::schema_of,
+    exchange::single,
+};
+use crate::{
+    auth::{Algorithm, JwtError, Keyset, Policy, Verifier},
+    units::{SecretRef, Span},
+};
+
+/// Settings of `jwt`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Signature algorithms that are accepted: HS256/384/512, RS256/384/512, PS256/384/512, ES256/384, EdDSA.
+    algorithms: Vec<String>,
+    /// Keys that may have signed.
+    keys: Vec<KeySource>,
+    /// `iss`: one or several. Not checked when absent.
+    #[serde(default)]
+    issuer: OneOrMany<String>,
+    /// `aud`: the token must name one of these. Not checked when absent.
+    #[serde(default)]
+    audience: OneOrMany<String>,
+    /// Clock difference to allow for. Default 30s.
+    #[serde(default = "default_leeway")]
+    leeway: Span,
+    /// Claims that must be there; with a value, that must be equal to it.
+    #[serde(default)]
+    required_claims: BTreeMap<String, serde_json::Value>,
+    /// Scopes that the token must have (`scope` or `scp`), all of them; 403 otherwise.
+    #[serde(default)]
+    scopes: Vec<String>,
+    /// The claim that names the client. Default `sub`.
+    #[serde(default = "default_subject")]
+    subject_claim: String,
+    /// The header that carries the token. Default `Authorization`, as `Bearer`; any other header holds the bare token.
+    #[serde(default = "default_header")]
+    header: String,
+    /// Pass the token on to the backend. Default false.
+    #[serde(default)]
+    forward: bool,
+    /// Tells the backend the subject; a client's own header of that name is dropped. Default `X-Auth-Subject`.
+    #[serde(default = "default_identity")]
+    identity_header: String,
+    /// Tells the backend claims: header name to claim path. A client's own headers of these names are dropped.
+    #[serde(default)]
+    claim_headers: BTreeMap<String, String>,
+    /// Verified tokens to remember, so that a signature is checked once; 0 checks every time. Default 10000.
+    #[serde(default = "default_cache")]
+    cache: usize,
+}
+
+/// Where a verification key comes from.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum KeySource {
+    /// A shared secret, for HS algorithms.
+    Secret(SecretRef),
+    /// A file with a public key or certificate in PEM.
+    Pem(PathBuf),
+    /// A file with a JWK set (RFC 7517).
+    Jwks(PathBuf),
+}
+
+fn default_leeway() -> Span {
+    Span(std::time::Duration::from_secs(30))
+}
+
+fn default_subject() -> String {
+    "sub".into()
+}
+
+fn default_header() -> String {
+    "Authorization".into()
+}
+
+fn default_identity() -> String {
+    "X-Auth-Subject".into()
+}
+
+fn default_cache() -> usize {
+    10_000
+}
+
+#[derive(Debug)]
+pub(crate) struct Jwt {
+    verifier: Verifier,
+    header: HeaderName,
+    forward: bool,
+    identity: HeaderName,
+    claims: Vec<(HeaderName, String)>,
+    realm: String,
+    scopes: String,
+}
+
+fn header_name(path: String, text: &str, invalid: &mut Invalid) -> HeaderName {
+    text.parse().unwrap_or_else(|_| {
+        invalid.push(path, format!("'{text}' is not a header name"));
+        header::AUTHORIZATION
+    })
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|e| format!("cannot read '{}': {e}", path.display()))
+}
+
+/// Adds what `source` holds to `keyset`.
+fn add_key(keyset: &mut Keyset, source: &KeySource, algorithms: &[Algorithm]) -> Result<(), String> {
+    match source {
+        KeySource::Secret(reference) => keyset.add_secret(reference.read()?.expose()).map_err(|e| e.to_string()),
+        KeySource::Pem(path) => keyset.add_pem(&read_file(path)?).map_err(|e| e.to_string()),
+        KeySource::Jwks(path) => keyset.add_jwks(&read_file(path)?, algorithms).map_err(|e| e.to_string()),
+    }
+}
+
+impl Config {
+    fn algorithms(&self, invalid: &mut Invalid) -> Vec<Algorithm> {
+        if self.algorithms.is_empty() {
+            invalid.push("algorithms", "name at least one algorithm");
+        }
+        let mut known = Vec::new();
+        for (i, name) in self.algorithms.iter().enumerate() {
+            match name.parse() {
+                Ok(algorithm) => known.push(algorithm),
+                Err(_) => invalid.push(format!("algorithms[{i}]"), format!("'{name}' is not a signature algorithm that is accepted")),
+            }
+        }
+        known
+    }
+
+    fn keyset(&self, algorithms: &[Algorithm], invalid: &mut Invalid) -> Keyset {
+        let mut keyset = Keyset::default();
+        if self.keys.is_empty() {
+            invalid.push("keys", "give at least one key");
+        }
+        for (i, source) in self.keys.iter().enumerate() {
+            if let Err(message) = add_key(&mut keyset, source, algorithms) {
+                invalid.push(format!("keys[{i}]"), message);
+            }
+        }
+        keyset
+    }
+}
+
+impl Configure for Jwt {
+    const NAME: &'static str = "jwt";
+    type Config = Config;
+
+    fn configure(config: Config, env: &Env) -> Result<Self, Invalid> {
+        let mut invalid = Invalid::default();
+        let algorithms = config.algorithms(&mut invalid);
+        let keyset = config.keyset(&algorithms, &mut invalid);
+        let header = header_name("header".into(), &config.header, &mut invalid);
+        let identity = header_name("identity_header".into(), &config.identity_header, &mut invalid);
+        let claims = config.claim_headers.iter();
+        let claims = claims
+            .map(|(name, claim)| (header_name(format!("claim_headers.{name}"), name, &mut invalid), claim.clone()))
+            .collect();
+        invalid.into_result()?;
+        let required = config.required_claims.into_iter().map(|(name, value)| (name, (!value.is_null()).then_some(value)));
+        let policy = Policy {
+            algorithms,
+            issuers: config.issuer.0,
+            audiences: config.audience.0,
+            leeway: config.leeway.0,
+            required: required.collect(),
+            scopes: config.scopes.clone(),
+            subject_claim: config.subject_claim,
+            ..Policy::default()
+        };
+        let mut verifier = Verifier::new(policy, keyset).map_err(|e| Invalid::at("keys", e.to_string()))?;
+        if config.cache > 0 {
+            verifier = verifier.with_cache(config.cache);
+        }
+        let (realm, scopes) = (env.route.replace(['"', '\\'], ""), config.scopes.join(" "));
+        Ok(Self { verifier, header, forward: config.forward, identity, claims, realm, scopes })
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        schema_of::<Config>(generator)
+    }
+}
+
+impl Jwt {
+    fn token<'h>(&self, exchange: &'h Exchange<'_>) -> Option<&'h str> {
+        let value = single(&exchange.request.headers, &self.header)?;
+        if self.header == header::AUTHORIZATION { bearer(value) } else { value.to_str().ok() }
+    }
+
+    /// The challenge of RFC 6750 §3: no error code when no token was sent.
+    fn challenge(&self, error: Option<&JwtError>) -> HeaderValue {
+        let mut text = format!("Bearer realm=\"{}\"", self.realm);
+        if let Some(error) = error {
+            text += &format!(", error=\"{}\", error_description=\"{error}\"", error.code());
+        }
+        if !self.scopes.is_empty() && matches!(error, Some(JwtError::MissingScope(_))) {
+            text += &format!(", scope=\"{}\"", self.scopes);
+        }
+        HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("Bearer"))
+    }
+}
+
+#[async_trait]
+impl Filter for Jwt {
+    async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
+        let Some(token) = self.token(exchange) else {
+            return Ok(Reply::unauthorized(self.challenge(None), "a bearer token is required").into());
+        };
+        let error = match self.verifier.verify(token, exchange.now.unix) {
+            Ok(identity) => {
+                exchange.state.identity = Some(identity);
+                return Ok(Flow::Next);
+            }
+            Err(error) => error,
+        };
+        let challenge = self.challenge(Some(&error));
+        let reply = if matches!(error, JwtError::MissingScope(_)) {
+            Reply::problem(StatusCode::FORBIDDEN, error.to_string()).header(header::WWW_AUTHENTICATE, challenge)
+        } else {
+            Reply::unauthorized(challenge, error.to_string())
+        };
+        Ok(reply.into())
+    }
+
+    fn upstream(&self, head: &mut RequestHeader, state: &State) -> Result<(), Fault> {
+        if !self.forward {
+            head.remove_header(&self.header);
+        }
+        let mut tell = |name: &HeaderName, text: Option<&str>| {
+            head.remove_header(name);
+            let Some(text) = text else { return Ok(()) };
+            let value = HeaderValue::try_from(text).map_err(|e| Fault(format!("header {name}: {e}")))?;
+            head.insert_header(name.clone(), value).map_err(|e| Fault(e.to_string()))
+        };
+        let identity = state.identity.as_deref();
+        tell(&self.identity, identity.map(|identity| identity.subject.as_str()))?;
+        for (name, claim) in &self.claims {
+            tell(name, identity.and_then(|identity| identity.claim(claim)).as_deref())?;
+        }
+        Ok(())
+    }
+}

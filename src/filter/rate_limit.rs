@@ -1,0 +1,195 @@
+//! `rate_limit`: how fast, by token bucket.
+//!
+//! YAML: `rate_limit: { rate: 10/s, burst: 20, by: client_ip }`. Exactly `burst` requests pass at once and then `rate`;
+//! a refused request costs nothing. `by` is one of `client_ip`, `api_key`, `header:NAME`, `claim:PATH`, `path`, `all`,
+//! or a list of them (one bucket per combination). Buckets are this process's own and bounded in number.
+//!
+//! Headers: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers, -11), the older `X-RateLimit-Limit`,
+//! `-Remaining` and `-Reset` (seconds from now), and `Retry-After` on a refusal.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use async_trait::async_trait;
+use http::{HeaderName, HeaderValue, StatusCode};
+use pingora::http::ResponseHeader;
+use prometheus::IntCounter;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+
+use super::{
+    Applied, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany, Reply, State,
+    env::schema_of,
+    reply::whole_seconds,
+    subject::{self, Part},
+};
+use crate::{
+    limit::{KeyHasher, Quota, Table},
+    units::Rate,
+};
+
+/// Settings of `rate_limit`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Requests per time, in the long run: `10/s`, `600/m`.
+    rate: Rate,
+    /// Requests that may come at once. Default: the rate's count.
+    #[serde(default)]
+    burst: Option<u32>,
+    /// What has a bucket of its own. Default `client_ip`.
+    #[serde(default)]
+    by: OneOrMany<Part>,
+    /// The limit's name in `RateLimit` headers. Default `default`.
+    #[serde(default = "default_name")]
+    name: String,
+    /// Which headers tell the client. Default `both`.
+    #[serde(default)]
+    headers: Announce,
+    /// The most buckets to remember. When they are all in use, the fullest is forgotten (and counted). Default 100000.
+    #[serde(default = "default_buckets")]
+    max_buckets: usize,
+    /// How many bits of an IPv6 address make one client. Default 64: a subscriber has at least a /64.
+    #[serde(default = "default_prefix")]
+    ipv6_prefix: u8,
+}
+
+/// Which rate limit headers are sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Announce {
+    /// All of them.
+    #[default]
+    Both,
+    /// `RateLimit` and `RateLimit-Policy`.
+    Ietf,
+    /// `X-RateLimit-*`.
+    Legacy,
+    /// None; a refusal still carries `Retry-After`.
+    None,
+}
+
+fn default_name() -> String {
+    "default".into()
+}
+
+fn default_buckets() -> usize {
+    100_000
+}
+
+fn default_prefix() -> u8 {
+    64
+}
+
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const X_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const X_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+#[derive(Debug)]
+pub(crate) struct RateLimit {
+    table: Arc<Table>,
+    by: Vec<Part>,
+    hasher: KeyHasher,
+    announce: Announce,
+    name: Arc<str>,
+    policy: HeaderValue,
+    limit: HeaderValue,
+    violated: String,
+    limited: IntCounter,
+    checks: (IntCounter, IntCounter),
+}
+
+impl Configure for RateLimit {
+    const NAME: &'static str = "rate_limit";
+    type Config = Config;
+
+    fn configure(config: Config, env: &Env) -> Result<Self, Invalid> {
+        let mut invalid = Invalid::default();
+        let burst = config.burst.unwrap_or(config.rate.count);
+        let quota = Quota::new(config.rate.count, config.rate.per, burst);
+        if let Err(e) = &quota {
+            invalid.push(if config.burst == Some(0) { "burst" } else { "" }, e.to_string());
+        }
+        if !(1..=128).contains(&config.ipv6_prefix) {
+            invalid.push("ipv6_prefix", format!("{} is not a prefix from 1 to 128", config.ipv6_prefix));
+        }
+        if !(1..=100_000_000).contains(&config.max_buckets) {
+            invalid.push("max_buckets", format!("{} is not a number from 1 to 100000000", config.max_buckets));
+        }
+        let named = !config.name.is_empty() && config.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        if !named {
+            invalid.push("name", format!("'{}' is not a name of letters, digits and -_.", config.name));
+        }
+        invalid.into_result()?;
+        let quota = quota.map_err(|e| Invalid::at("", e.to_string()))?;
+        // `w` is the time in which the whole quota `q` comes back (draft -11 §3).
+        let policy = format!("\"{}\";q={burst};w={}", config.name, whole_seconds(quota.refill()));
+        let by = if config.by.0.is_empty() { vec![Part::ClientIp] } else { config.by.0 };
+        Ok(Self {
+            table: env.tables.get(&env.scope, quota, config.max_buckets),
+            by,
+            hasher: env.tables.hasher().clone().ipv6_prefix(config.ipv6_prefix),
+            announce: config.headers,
+            policy: HeaderValue::try_from(policy).map_err(|e| Invalid::at("name", e.to_string()))?,
+            limit: HeaderValue::from(burst),
+            violated: format!("\"violated-policies\":[\"{}\"]", config.name),
+            name: config.name.into(),
+            limited: env.metrics.route(&env.route, "").limited,
+            checks: env.metrics.limit_checks(),
+        })
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        schema_of::<Config>(generator)
+    }
+}
+
+#[async_trait]
+impl Filter for RateLimit {
+    async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
+        let key = subject::key(&self.by, &self.hasher, exchange);
+        let verdict = self.table.take(key, 1, exchange.now.since_start);
+        exchange.state.limits.push(Applied { policy: self.name.clone(), verdict });
+        let Some(wait) = verdict.retry else {
+            self.checks.0.inc();
+            return Ok(Flow::Next);
+        };
+        self.checks.1.inc();
+        self.limited.inc();
+        let detail = "too many requests: wait as long as Retry-After says";
+        let reply = Reply::problem(StatusCode::TOO_MANY_REQUESTS, detail)
+            .kind("https://iana.org/assignments/http-problem-types#quota-exceeded", Some(self.violated.clone()));
+        Ok(reply.retry_after(wait).into())
+    }
+
+    fn response(&self, head: &mut ResponseHeader, state: &mut State) -> Result<(), Fault> {
+        let Some(applied) = state.limits.iter().find(|applied| Arc::ptr_eq(&applied.policy, &self.name)) else {
+            return Ok(());
+        };
+        let verdict = applied.verdict;
+        // Until more quota is there: for a refused request, that is when it would pass.
+        let reset = whole_seconds(verdict.retry.unwrap_or(verdict.reset));
+        let write = |head: &mut ResponseHeader| -> pingora::Result<()> {
+            if matches!(self.announce, Announce::Both | Announce::Ietf) {
+                let mut line = String::with_capacity(32);
+                let _ = write!(line, "\"{}\";r={};t={reset}", self.name, verdict.remaining);
+                head.append_header(POLICY, self.policy.clone())?;
+                head.append_header(LIMIT, line)?;
+            }
+            if matches!(self.announce, Announce::Both | Announce::Legacy) && !tighter(head, verdict.remaining) {
+                head.insert_header(X_LIMIT, self.limit.clone())?;
+                head.insert_header(X_REMAINING, HeaderValue::from(verdict.remaining))?;
+                head.insert_header(X_RESET, HeaderValue::from(reset))?;
+            }
+            Ok(())
+        };
+        write(head).map_err(|e| Fault(e.to_string()))
+    }
+}
+
+/// True when another limit of this chain, one that leaves less, has spoken already: the old headers hold one limit only.
+fn tighter(head: &ResponseHeader, remaining: u32) -> bool {
+    let other = head.headers.get(X_REMAINING).and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+    other.is_some_and(|other| other < remaining)
+}

@@ -1,0 +1,190 @@
+//! Who the client is, when load balancers may stand in between, and what the backend is told about it.
+//!
+//! Only a peer on `trusted_proxies` is believed: then the right-most address of `X-Forwarded-For` (or `Forwarded`) that
+//! is not itself a trusted proxy is the client. From everybody else these fields are dropped, underscore spellings
+//! included (some backends read `X_Forwarded_For` as the same field). Ours are appended.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use pingora::http::RequestHeader;
+
+use crate::units::Cidr;
+
+/// Fields that say where a request came from.
+pub(super) const FORWARDED: [&str; 8] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-server",
+    "x-real-ip",
+];
+
+/// Fields by which the gateway itself speaks to backends: never a client's to send.
+const OURS: [&str; 2] = ["x-consumer-id", "x-auth-subject"];
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Proxies whose word is taken.
+#[derive(Debug, Clone, Default)]
+pub struct TrustedProxies(pub Vec<Cidr>);
+
+/// Where a request came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The client.
+    pub client: IpAddr,
+    /// The peer is a trusted proxy.
+    pub trusted: bool,
+    /// The client speaks TLS.
+    pub secure: bool,
+}
+
+impl TrustedProxies {
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(address))
+    }
+
+    /// Finds the client of a request that `peer` sent.
+    pub fn origin(&self, peer: IpAddr, tls: bool, headers: &HeaderMap) -> Origin {
+        let peer = peer.to_canonical();
+        if self.0.is_empty() || !self.trusts(peer) {
+            return Origin { client: peer, trusted: false, secure: tls };
+        }
+        let proto = last(headers, "x-forwarded-proto");
+        let secure = proto.map_or(tls, |proto| proto.eq_ignore_ascii_case("https"));
+        let mut client = peer;
+        let mut chain = hops(headers, "x-forwarded-for", Some);
+        if chain.is_empty() {
+            chain = hops(headers, "forwarded", forwarded_for);
+        }
+        for hop in chain.into_iter().rev() {
+            // What cannot be read was not written by a proxy of ours: everything left of it is hearsay.
+            let Some(address) = address(hop) else { break };
+            client = address.to_canonical();
+            if !self.trusts(client) {
+                break;
+            }
+        }
+        Origin { client, trusted: true, secure }
+    }
+}
+
+fn last<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get_all(name).iter().next_back()?.to_str().ok()?.rsplit(',').next().map(str::trim)
+}
+
+/// The items of a list field over all its lines, from left to right.
+fn hops<'h>(headers: &'h HeaderMap, name: &str, item: fn(&'h str) -> Option<&'h str>) -> Vec<&'h str> {
+    let lines = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?"));
+    lines.flat_map(|line| line.split(',')).map(|text| item(text.trim()).unwrap_or("?")).collect()
+}
+
+/// `for=` of one element of `Forwarded` (RFC 7239 §4).
+fn forwarded_for(element: &str) -> Option<&str> {
+    element.split(';').find_map(|pair| {
+        let (name, value) = pair.trim().split_once('=')?;
+        name.trim().eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"'))
+    })
+}
+
+/// An address as proxies write it: bare, with a port, or in brackets.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.split(']').next()).unwrap_or(text);
+    bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+}
+
+/// Drops what the client may not say and adds what we know, on the copy that goes to the backend.
+pub(super) fn tell_backend(head: &mut RequestHeader, peer: IpAddr, origin: Origin) -> pingora::Result<()> {
+    let unwanted: Vec<HeaderName> = head.headers.keys().filter(|name| unwanted(name.as_str(), origin.trusted)).cloned().collect();
+    for name in &unwanted {
+        head.remove_header(name);
+    }
+    let address = peer.to_canonical().to_string();
+    let chain = match joined(&head.headers, &X_FORWARDED_FOR) {
+        Some(before) => format!("{before}, {address}"),
+        None => address,
+    };
+    head.insert_header(X_FORWARDED_FOR, chain)?;
+    head.insert_header(X_REAL_IP, origin.client.to_string())?;
+    head.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(if origin.secure { "https" } else { "http" }))?;
+    if !head.headers.contains_key(X_FORWARDED_HOST)
+        && let Some(host) = host_value(head)
+    {
+        head.insert_header(X_FORWARDED_HOST, host)?;
+    }
+    Ok(())
+}
+
+/// The value of `Host`, or what HTTP/2 has in its place.
+fn host_value(head: &RequestHeader) -> Option<HeaderValue> {
+    let host = head.headers.get(http::header::HOST).cloned();
+    host.or_else(|| HeaderValue::try_from(head.uri.authority()?.as_str()).ok())
+}
+
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let lines: Vec<&str> = headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).collect();
+    (!lines.is_empty()).then(|| lines.join(", "))
+}
+
+fn unwanted(name: &str, trusted: bool) -> bool {
+    if name.contains('_') {
+        let dashed = name.replace('_', "-");
+        return FORWARDED.contains(&dashed.as_str()) || OURS.contains(&dashed.as_str());
+    }
+    // The first letters decide for nearly every field.
+    match name.as_bytes().first() {
+        Some(b'f' | b'x') => (!trusted && FORWARDED.contains(&name)) || OURS.contains(&name),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn client(peer: &str, lines: &[(&'static str, &'static str)]) -> String {
+        let trusted = TrustedProxies(vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        trusted.origin(peer.parse().unwrap(), false, &headers).client.to_string()
+    }
+
+    #[test]
+    fn an_untrusted_peer_is_the_client_whatever_it_says() {
+        assert_eq!(client("192.0.2.1", &[("x-forwarded-for", "203.0.113.9")]), "192.0.2.1");
+        assert_eq!(client("::ffff:192.0.2.1", &[]), "192.0.2.1");
+    }
+
+    #[test]
+    fn the_right_most_untrusted_address_wins() {
+        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "6.6.6.6, 203.0.113.9, 10.0.0.2")]), "203.0.113.9");
+        let lines = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "203.0.113.9")];
+        assert_eq!(client("10.0.0.1", &lines), "203.0.113.9");
+        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "6.6.6.6, unknown, 10.0.0.2")]), "10.0.0.2");
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "203.0.113.9:4711")]), "203.0.113.9");
+    }
+
+    #[test]
+    fn forwarded_is_read_when_the_other_is_absent() {
+        let line = [("forwarded", r#"for=6.6.6.6, for="[2606:4700::1]:80";proto=https, for=10.0.0.2"#)];
+        assert_eq!(client("10.0.0.1", &line), "2606:4700::1");
+    }
+
+    #[test]
+    fn underscore_spellings_are_dropped() {
+        assert!(unwanted("x_forwarded_for", true) && unwanted("x-forwarded_proto", false) && unwanted("x_consumer_id", true));
+        assert!(unwanted("x-real-ip", false) && !unwanted("x-real-ip", true) && unwanted("x-consumer-id", true));
+        assert!(!unwanted("x-custom_field", false) && !unwanted("user-agent", false));
+    }
+}
