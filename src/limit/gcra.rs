@@ -142,29 +142,45 @@ impl Quota {
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// [`decide`], with the clock already in ticks: the table's retry loop converts it once.
+    /// The decision alone, in ticks: what the table needs before its swap, and nothing that can wait until after it.
     #[inline]
-    pub(super) fn decide(&self, tat: u64, now: u64, cost: u32) -> (Verdict, Option<u64>) {
-        let verdict = |missing: u64, retry| Verdict {
-            limit: self.burst,
-            remaining: u32::try_from(self.full.saturating_sub(missing) / self.token).unwrap_or(self.burst),
-            reset: self.duration(missing),
-            retry,
-        };
+    pub(super) fn step(&self, tat: u64, now: u64, cost: u32) -> Step {
         let missing = tat.saturating_sub(now);
         if cost == 0 {
-            return (verdict(missing, None), None);
+            return Step { missing, next: None, wait: None };
         }
         if cost > self.burst {
-            return (verdict(missing, Some(Verdict::NEVER)), None);
+            return Step { missing, next: None, wait: Some(u64::MAX) };
         }
         // The product is at most `full`; the sum saturates only for a state that another quota made, and is then refused.
         let after = missing.saturating_add(u64::from(cost) * self.token);
         if after > self.full {
-            return (verdict(missing, Some(self.duration(after - self.full))), None);
+            return Step { missing, next: None, wait: Some(after - self.full) };
         }
-        (verdict(after, None), Some(now + after))
+        Step { missing: after, next: Some(now + after), wait: None }
     }
+
+    /// The decision in the words of the caller.
+    #[inline]
+    pub(super) fn verdict(&self, step: Step) -> Verdict {
+        Verdict {
+            limit: self.burst,
+            remaining: u32::try_from(self.full.saturating_sub(step.missing) / self.token).unwrap_or(self.burst),
+            reset: self.duration(step.missing),
+            retry: step.wait.map(|wait| if wait == u64::MAX { Verdict::NEVER } else { self.duration(wait) }),
+        }
+    }
+}
+
+/// A decision, in ticks.
+#[derive(Clone, Copy)]
+pub(super) struct Step {
+    /// Until the bucket is full, after the decision.
+    missing: u64,
+    /// The new state, if it changes.
+    pub(super) next: Option<u64>,
+    /// How long to wait, if refused; `u64::MAX` is for ever.
+    wait: Option<u64>,
 }
 
 /// When a bucket will be full again, on the clock of the quota that made it; the whole state of one client.
@@ -206,8 +222,8 @@ impl Verdict {
 /// `None` as the new state means "unchanged": the request was refused, or it cost nothing. A cost of zero only looks, and always
 /// passes. `now` may step back (another thread read the clock earlier): that gives nothing away, the missing time is waited for again.
 pub fn decide(quota: &Quota, tat: Tat, now: Duration, cost: u32) -> (Verdict, Option<Tat>) {
-    let (verdict, next) = quota.decide(tat.0, quota.instant(now), cost);
-    (verdict, next.map(Tat))
+    let step = quota.step(tat.0, quota.instant(now), cost);
+    (quota.verdict(step), step.next.map(Tat))
 }
 
 #[cfg(test)]

@@ -116,7 +116,7 @@ impl Table {
         }
         if cost == 0 || cost > self.quota.burst() {
             // It changes nothing, so it needs no slot: an unknown key is a full bucket.
-            return self.quota.decide(0, now, cost).0;
+            return self.quota.verdict(self.quota.step(0, now, cost));
         }
         self.admit(&page.get_or_init(new_page)[place.bucket % PAGE], place, cost, now)
     }
@@ -165,10 +165,10 @@ impl Table {
                 if slot.key.load(Relaxed) != place.key {
                     continue 'again;
                 }
-                let (verdict, next) = self.quota.decide(tat, now, cost);
-                let Some(next) = next else { return Some(verdict) };
+                let step = self.quota.step(tat, now, cost);
+                let Some(next) = step.next else { return Some(self.quota.verdict(step)) };
                 match slot.tat.compare_exchange_weak(tat, next, AcqRel, Acquire) {
-                    Ok(_) => return Some(verdict),
+                    Ok(_) => return Some(self.quota.verdict(step)),
                     Err(seen) => tat = seen,
                 }
             }
@@ -252,10 +252,18 @@ impl Place {
 
 #[inline]
 fn find(bucket: &Bucket, place: Place) -> Option<&Slot> {
-    let (front, back) = bucket.0.split_at(LINE);
-    let (own, other) = if place.home == 0 { (front, back) } else { (back, front) };
+    in_line(bucket, place, place.home).or_else(|| in_line(bucket, place, place.home ^ LINE))
+}
+
+/// All four slots are compared before anything is decided: which of them it is cannot be predicted, and a wrong guess of the
+/// processor costs more than the comparisons.
+#[inline]
+fn in_line(bucket: &Bucket, place: Place, line: usize) -> Option<&Slot> {
+    let slots: &[Slot; LINE] = bucket.0[line..].first_chunk()?;
     // Relaxed: whoever goes on to use the slot looks at the key again.
-    own.iter().chain(other).find(|slot| slot.key.load(Relaxed) == place.key)
+    let is = |slot: &Slot| u32::from(slot.key.load(Relaxed) == place.key);
+    let found = is(&slots[0]) | is(&slots[1]) << 1 | is(&slots[2]) << 2 | is(&slots[3]) << 3;
+    (found != 0).then(|| &slots[found.trailing_zeros() as usize % LINE])
 }
 
 #[cold]

@@ -1,0 +1,183 @@
+//! Reading the two JSON objects of a token without leaving room for two opinions about what they say.
+//!
+//! A name that occurs twice is refused (RFC 7519, 4 allows that): parsers differ in which of the two they take, so that the
+//! gateway and the service behind it could see two different tokens. Times are numbers and nothing else.
+
+use std::{fmt, time::Duration};
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::{identity::lookup, jwt::JwtError};
+
+/// A JSON object whose own names are unique; objects inside it are not looked at.
+pub(super) struct Unique(pub(super) Map<String, Value>);
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Names;
+        impl<'de> Visitor<'de> for Names {
+            type Value = Unique;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with unique names")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Unique, A::Error> {
+                let mut map = Map::new();
+                while let Some((name, value)) = access.next_entry::<String, Value>()? {
+                    if map.insert(name, value).is_some() {
+                        return Err(serde::de::Error::custom("a name occurs twice"));
+                    }
+                }
+                Ok(Unique(map))
+            }
+        }
+        deserializer.deserialize_map(Names)
+    }
+}
+
+/// When a token is good, leeway included: from `from` on, and until just before `until`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Window {
+    pub(super) from: u64,
+    pub(super) until: u64,
+}
+
+impl Window {
+    /// From `exp` (required), `nbf` and `iat`.
+    pub(super) fn of(claims: &Map<String, Value>, leeway: Duration) -> Result<Self, JwtError> {
+        let leeway = leeway.as_secs();
+        let until = seconds(claims, "exp")?.ok_or_else(|| JwtError::MissingClaim("exp".to_owned()))?;
+        let from = seconds(claims, "nbf")?.max(seconds(claims, "iat")?).unwrap_or(0);
+        Ok(Self { from: from.saturating_sub(leeway), until: until.saturating_add(leeway) })
+    }
+
+    pub(super) fn check(self, now: u64) -> Result<(), JwtError> {
+        if now >= self.until {
+            Err(JwtError::Expired)
+        } else if now < self.from {
+            Err(JwtError::NotYet)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// A NumericDate, which may have a fraction. Rounding up is exact, as our own clock is in whole seconds.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast saturates, which is what is meant"
+)]
+fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, JwtError> {
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    let seconds =
+        value.as_u64().or_else(|| value.as_f64().filter(|value| value.is_finite()).map(|value| value.ceil() as u64));
+    seconds.map(Some).ok_or(JwtError::Malformed)
+}
+
+/// Whether `claims` name one of `accepted` under `name`, as a text or in a list of texts.
+pub(super) fn names_one_of(claims: &Map<String, Value>, name: &str, accepted: &[String]) -> Result<bool, JwtError> {
+    let is_accepted =
+        |value: &Value| value.as_str().is_some_and(|value| accepted.iter().any(|accepted| accepted == value));
+    match claims.get(name) {
+        None => Err(JwtError::MissingClaim(name.to_owned())),
+        Some(Value::Array(values)) => Ok(values.iter().any(is_accepted)),
+        Some(value) => Ok(is_accepted(value)),
+    }
+}
+
+/// Checks that the claim at `path` is there and, with `wanted`, that it is this value or a list that holds it.
+pub(super) fn require(claims: &Map<String, Value>, path: &str, wanted: Option<&Value>) -> Result<(), JwtError> {
+    let found = lookup(claims, path).ok_or_else(|| JwtError::MissingClaim(path.to_owned()))?;
+    match wanted {
+        None => Ok(()),
+        Some(wanted) if found == wanted => Ok(()),
+        Some(wanted) if found.as_array().is_some_and(|values| values.contains(wanted)) => Ok(()),
+        Some(_) => Err(JwtError::ClaimMismatch(path.to_owned())),
+    }
+}
+
+/// The scopes of a token: `scope` as RFC 8693 has it, else `scp` or `scopes` as others do; each a text with spaces or a list.
+pub(super) fn scopes(claims: &Map<String, Value>) -> Vec<String> {
+    match ["scope", "scp", "scopes"].iter().find_map(|name| claims.get(*name)) {
+        Some(Value::String(text)) => text.split_ascii_whitespace().map(str::to_owned).collect(),
+        Some(Value::Array(values)) => values.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The name of the holder at `path`: a text that is not empty, or a number.
+pub(super) fn subject(claims: &Map<String, Value>, path: &str) -> Result<String, JwtError> {
+    match lookup(claims, path) {
+        Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
+        Some(Value::Number(number)) => Ok(number.to_string()),
+        None => Err(JwtError::MissingClaim(path.to_owned())),
+        Some(_) => Err(JwtError::ClaimMismatch(path.to_owned())),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn map(value: &Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn a_name_may_occur_once() {
+        let names = |json: &str| serde_json::from_str::<Unique>(json).map(|unique| unique.0.len()).ok();
+        assert_eq!(names(r#"{"a": 1, "b": {"a": 2, "a": 3}}"#), Some(2));
+        assert_eq!(names(r#"{"a": 1, "a": 1}"#), None);
+        assert_eq!(names(r#"{"a": 1, "\u0061": 1}"#), None);
+        assert_eq!(names("[]"), None);
+        assert_eq!(names("{} {}"), None);
+    }
+
+    #[test]
+    fn a_window_has_both_ends() {
+        let window = |claims| Window::of(&map(&claims), Duration::from_secs(5));
+        assert_eq!(window(json!({"exp": 100})), Ok(Window { from: 0, until: 105 }));
+        assert_eq!(window(json!({"exp": 100.5, "nbf": 50, "iat": 60.1})), Ok(Window { from: 56, until: 106 }));
+        assert_eq!(window(json!({"exp": 1e300, "nbf": -7})), Ok(Window { from: 0, until: u64::MAX }));
+        assert_eq!(window(json!({})), Err(JwtError::MissingClaim("exp".to_owned())));
+        for wrong in
+            [json!({"exp": "100"}), json!({"exp": null}), json!({"exp": 1, "nbf": true}), json!({"exp": 1, "iat": [1]})]
+        {
+            assert_eq!(window(wrong.clone()), Err(JwtError::Malformed), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_deadline_is_already_too_late() {
+        let window = Window { from: 10, until: 20 };
+        assert_eq!(window.check(9), Err(JwtError::NotYet));
+        assert_eq!(window.check(10), Ok(()));
+        assert_eq!(window.check(19), Ok(()));
+        assert_eq!(window.check(20), Err(JwtError::Expired));
+    }
+
+    #[test]
+    fn scopes_come_in_many_spellings() {
+        let held = |claims| scopes(&map(&claims));
+        assert_eq!(held(json!({"scope": " a  b "})), ["a", "b"]);
+        assert_eq!(held(json!({"scp": ["a", "b", 7]})), ["a", "b"]);
+        assert_eq!(held(json!({"scopes": "a"})), ["a"]);
+        assert_eq!(held(json!({"scope": "a", "scopes": "b"})), ["a"]);
+        assert!(held(json!({"scope": {"a": true}})).is_empty());
+    }
+
+    #[test]
+    fn a_required_claim_may_be_in_a_list() {
+        let claims = map(&json!({"realm": {"roles": ["a", "b"]}, "tier": "gold"}));
+        assert_eq!(require(&claims, "realm.roles", Some(&json!("b"))), Ok(()));
+        assert_eq!(require(&claims, "tier", None), Ok(()));
+        assert_eq!(require(&claims, "tier", Some(&json!("go"))), Err(JwtError::ClaimMismatch("tier".to_owned())));
+        assert_eq!(require(&claims, "realm.x", None), Err(JwtError::MissingClaim("realm.x".to_owned())));
+    }
+}

@@ -1,0 +1,111 @@
+//! What a verified credential says about its holder, whatever kind of credential it was.
+//!
+//! It does not decide what the holder may do.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+/// The kind of credential that was verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Method {
+    /// A secret that we know the digest of.
+    ApiKey,
+    /// A signed JSON Web Token.
+    Jwt,
+}
+
+impl Method {
+    /// The name for logs and headers: `api_key` or `jwt`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ApiKey => "api_key",
+            Self::Jwt => "jwt",
+        }
+    }
+}
+
+/// The holder of a verified credential.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Identity {
+    /// Who it is: the owner of the key, or the subject of the token.
+    pub subject: String,
+    /// How that was shown.
+    pub method: Method,
+    /// What the credential was issued for.
+    pub scopes: Vec<String>,
+    /// All else the credential says; for a token, its claims.
+    pub claims: Map<String, Value>,
+    /// Which key it was: the id of the API key, or the `kid` of the key that signed the token.
+    pub key_id: Option<String>,
+}
+
+impl Identity {
+    /// The text, number or boolean at `path`; its parts are separated by dots, as in `realm.tenant`.
+    ///
+    /// A name that contains dots itself, such as `https://example.com/role`, is found too. Lists, objects and null are `None`.
+    pub fn claim(&self, path: &str) -> Option<Cow<'_, str>> {
+        match lookup(&self.claims, path)? {
+            Value::String(text) => Some(Cow::Borrowed(text)),
+            Value::Number(number) => Some(Cow::Owned(number.to_string())),
+            Value::Bool(true) => Some(Cow::Borrowed("true")),
+            Value::Bool(false) => Some(Cow::Borrowed("false")),
+            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        }
+    }
+
+    /// Whether the credential was issued for `scope`.
+    pub fn has_scope(&self, scope: &str) -> bool {
+        self.scopes.iter().any(|held| held == scope)
+    }
+}
+
+/// The value at a dotted path; the whole path as one name comes first, then the shortest name that leads further.
+pub(super) fn lookup<'a>(claims: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    claims.get(path).or_else(|| {
+        path.match_indices('.').find_map(|(dot, _)| match claims.get(&path[..dot]) {
+            Some(Value::Object(inner)) => lookup(inner, &path[dot + 1..]),
+            _ => None,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn identity(claims: Value) -> Identity {
+        let Value::Object(claims) = claims else { panic!("an object") };
+        let scopes = vec!["read".to_owned(), "write".to_owned()];
+        Identity { subject: "alice".to_owned(), method: Method::Jwt, scopes, claims, key_id: None }
+    }
+
+    #[test]
+    fn a_claim_is_found_by_its_path() {
+        let identity = identity(json!({
+            "tier": "gold", "age": 7, "admin": true, "off": false, "none": null, "list": ["x"],
+            "realm": { "tenant": "acme", "deep": { "er": 1.5 } }, "https://example.com/role": "owner", "a.b": { "c.d": "e" },
+        }));
+        let claim = |path| identity.claim(path);
+        assert_eq!(claim("tier").as_deref(), Some("gold"));
+        assert_eq!(claim("age").as_deref(), Some("7"));
+        assert_eq!(claim("admin").as_deref(), Some("true"));
+        assert_eq!(claim("off").as_deref(), Some("false"));
+        assert_eq!(claim("realm.tenant").as_deref(), Some("acme"));
+        assert_eq!(claim("realm.deep.er").as_deref(), Some("1.5"));
+        assert_eq!(claim("https://example.com/role").as_deref(), Some("owner"));
+        assert_eq!(claim("a.b.c.d").as_deref(), Some("e"));
+        for absent in ["", ".", "realm", "realm.", "realm.none", "none", "list", "list.0", "tier.x"] {
+            assert_eq!(claim(absent), None, "{absent}");
+        }
+    }
+
+    #[test]
+    fn scopes_are_whole_words() {
+        let identity = identity(json!({}));
+        assert!(identity.has_scope("read") && identity.has_scope("write"));
+        assert!(!identity.has_scope("rea") && !identity.has_scope("read write") && !identity.has_scope(""));
+    }
+}

@@ -1,0 +1,27 @@
+//! Who is asking: credentials in, an [`Identity`] out.
+//!
+//! [`Keys`] knows API keys by their digest, [`Verifier`] checks JSON Web Tokens against a [`Policy`] and a [`Keyset`]. Both are
+//! pure: they fetch nothing, read no clock (`now` is an argument, in Unix seconds) and know no HTTP. Where a credential is found in
+//! a request, how a refusal looks, and when a key set is fetched again is for the caller.
+//!
+//! No error and no `Debug` output here contains a credential or a part of one.
+
+mod apikey;
+mod cache;
+mod claims;
+mod digest;
+mod identity;
+mod jwt;
+mod keyset;
+mod mint;
+
+pub use apikey::{DuplicateKey, Entry, Keys, Refusal};
+pub use cache::VerifiedTokens;
+pub use digest::{Digest, InvalidDigest};
+pub use identity::{Identity, Method};
+pub use jwt::{JwtError, Policy, Verifier};
+pub use keyset::{KeyError, Keyset};
+pub use mint::{NoEntropy, generate_key, has_checksum};
+
+/// The signature algorithms a [`Policy`] can name.
+pub use jsonwebtoken::Algorithm;
