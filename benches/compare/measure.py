@@ -106,7 +106,7 @@ def _measure_load(able: list[tuple[Row, Peer, str, Job]], plan: Plan, stage: Sta
     running: list[tuple[Row, Running]] = []
     for row, peer, binary, job in able:
         with _noted(row):
-            running.append((row, stage.start(peer, binary, job)))
+            running.append((row, stage.start(peer, binary, job, plan.connections)))
     for row, peer in running:
         with _noted(row):
             _load(peer, plan, stage, WARM_UP_SECONDS)
@@ -154,7 +154,7 @@ def _measure_idle(able: list[tuple[Row, Peer, str, Job]], plan: Plan, stage: Sta
             if not row.note:
                 plan.progress(f"{job.name}: round {number + 1} of {plan.rounds}, {row.peer}")
                 with _noted(row):
-                    running = stage.start(peer, binary, job)
+                    running = stage.start(peer, binary, job, plan.idle_connections)
                     try:
                         row.idle.append(_idle(running, plan.idle_connections, stage))
                     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from jobs import JOBS
 
+VERSION = re.compile(r"\d+\.\d+\.\d+[-+~.\w]*")
 NO_TLS = {job.name: "no TLS listener yet" for job in JOBS.values() if "tls" in job.tags}
 
 
@@ -22,18 +24,19 @@ class Peer:
     name: str
     template: str
     arguments: Callable[[Path], list[str]]
-    version: str
+    version_option: str
     find: Callable[[], str | None]
     lacks: Mapping[str, str] = field(default_factory=dict)
     instead: Mapping[str, str] = field(default_factory=dict)
 
-    def version_line(self, binary: str) -> str:
-        """The first line the binary says about its version."""
+    def version(self, binary: str) -> str:
+        """The version number the binary prints; its own path, which may look like one, left out."""
         try:
-            done = subprocess.run([binary, self.version], capture_output=True, text=True, timeout=20)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return f"unknown ({error})"
-        return next((line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()), "unknown")
+            done = subprocess.run([binary, self.version_option], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return "unknown version"
+        found = VERSION.search((done.stdout + done.stderr).replace(binary, ""))
+        return found[0] if found else "unknown version"
 
 
 def find_envoy() -> str | None:
@@ -56,7 +59,7 @@ def all_peers(tollgate: Path) -> dict[str, Peer]:
             name="tollgate",
             template="tollgate.yaml",
             arguments=lambda config: ["-c", str(config)],
-            version="--version",
+            version_option="--version",
             find=lambda: str(tollgate.resolve()) if tollgate.is_file() else None,
             lacks=NO_TLS,
         ),
@@ -64,7 +67,7 @@ def all_peers(tollgate: Path) -> dict[str, Peer]:
             name="nginx",
             template="nginx.conf",
             arguments=lambda config: ["-p", str(config.parent), "-e", "stderr", "-c", str(config)],
-            version="-v",
+            version_option="-v",
             find=lambda: shutil.which("nginx", path=_system_path()),
             instead={"jwt": "plain"},
         ),
@@ -72,14 +75,14 @@ def all_peers(tollgate: Path) -> dict[str, Peer]:
             name="haproxy",
             template="haproxy.cfg",
             arguments=lambda config: ["-db", "-f", str(config)],
-            version="-v",
+            version_option="-v",
             find=lambda: shutil.which("haproxy", path=_system_path()),
         ),
         Peer(
             name="envoy",
             template="envoy.yaml",
             arguments=lambda config: ["--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c", str(config)],
-            version="--version",
+            version_option="--version",
             find=find_envoy,
         ),
     )

@@ -23,13 +23,13 @@ def table(job: Job, rows: Sequence[Row], aligned: bool) -> str:
     """One job as a heading and a Markdown table."""
     columns, cells = (IDLE_COLUMNS, _idle_cells(rows)) if job.driver == "idle" else (LOAD_COLUMNS, _load_cells(rows))
     lines = [columns, *cells]
-    widths = [3] * len(columns)
+    widths = [0] * len(columns)
     if aligned:
         # A row without numbers has only a note (skipped, failed), which may be long.
         full = [line for line in lines if len(line) == len(columns)]
         widths = [max(map(len, column)) for column in zip(*full)]
     body = [_line(line, widths) for line in lines]
-    body.insert(1, _line(["-" * width for width in widths], widths))
+    body.insert(1, _line(["-" * max(width, 3) for width in widths], widths))
     return "\n".join([f"### {job.name}: {job.title}", "", *body])
 
 

@@ -15,7 +15,7 @@ from template import render
 
 HIGH_RATE = 10_000_000
 LOW_RATE = 1
-SPARE_CONNECTIONS = 2000
+SPARE_CONNECTIONS = 500
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,11 @@ class Running:
 class Stage:
     """Starts the origin and the peers; all of them belong to the supervisor."""
 
-    def __init__(self, directory: Path, cores: Cores, supervisor: Supervisor, nginx: str, connections: int) -> None:
+    def __init__(self, directory: Path, cores: Cores, supervisor: Supervisor, nginx: str) -> None:
         self.directory = directory
         self.cores = cores
         self.credentials = Credentials(directory)
         self._supervisor = supervisor
-        self._connections = connections
         self._ports = Ports()
         self._folders = 0
         self._shared = self.credentials.template_values()
@@ -45,12 +44,18 @@ class Stage:
         directory.chmod(0o711)
         self._origin = self._start_origin(nginx)
 
-    def start(self, peer: Peer, binary: str, job: Job) -> Running:
-        """Start `peer` configured for `job`, and see that it does the job."""
+    def start(self, peer: Peer, binary: str, job: Job, connections: int) -> Running:
+        """Start `peer` configured for `job` and so many connections, and see that it does the job."""
         folder = self._folder(f"{peer.name}-{job.name}")
         port, admin = self._ports.take(), self._ports.take()
         config = folder / peer.template
-        config.write_text(render(peer.template, job.tags, self._values(job, folder, port, admin)))
+        values = self._values(job) | {
+            "DIR": folder,
+            "PORT": port,
+            "ADMIN": admin,
+            "MAXCONN": connections + SPARE_CONNECTIONS,
+        }
+        config.write_text(render(peer.template, job.tags, values))
         child = self._supervisor.start([binary, *peer.arguments(config)], self.cores.proxy, folder / "output")
         try:
             child.wait_for_port(port)
@@ -79,18 +84,10 @@ class Stage:
         self._supervisor.start(argv, self.cores.origin, folder / "output").wait_for_port(port)
         return port
 
-    def _values(self, job: Job, folder: Path, port: int, admin: int) -> dict[str, object]:
-        """What the placeholders of a peer's template stand for."""
+    def _values(self, job: Job) -> dict[str, object]:
+        """What the placeholders stand for in every peer's template."""
         rate = LOW_RATE if "low" in job.tags else HIGH_RATE
-        return self._shared | {
-            "DIR": folder,
-            "PORT": port,
-            "ADMIN": admin,
-            "ORIGIN": self._origin,
-            "RATE": rate,
-            "BURST": rate,
-            "MAXCONN": self._connections + SPARE_CONNECTIONS,
-        }
+        return self._shared | {"ORIGIN": self._origin, "RATE": rate, "BURST": rate}
 
     def _folder(self, name: str) -> Path:
         self._folders += 1
