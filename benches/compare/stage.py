@@ -53,7 +53,8 @@ class Stage:
             "DIR": folder,
             "PORT": port,
             "ADMIN": admin,
-            "MAXCONN": connections + SPARE_CONNECTIONS,
+            # nginx starts to drop idle connections when less than a sixteenth of its slots is free.
+            "MAXCONN": connections * 9 // 8 + SPARE_CONNECTIONS,
         }
         config.write_text(render(peer.template, job.tags, values))
         child = self._supervisor.start([binary, *peer.arguments(config)], self.cores.proxy, folder / "output")
