@@ -41,7 +41,7 @@ class Credentials:
         ids = {key: f"client-{number}" for number, key in enumerate(self.keys)}
         nginx = "".join(f'"{key}" "{name}";\n' for key, name in ids.items())
         digests = [{"id": name, "sha256": hashlib.sha256(key.encode()).hexdigest()} for key, name in ids.items()]
-        jwk = {"kty": "oct", "alg": "HS256", "kid": "bench", "k": _base64url(self.jwt_secret.encode())}
+        jwk = {"kty": "oct", "alg": "HS256", "k": _base64url(self.jwt_secret.encode())}
         return {
             "KEYS_NGINX": self._write("keys.map", nginx),
             "KEYS_HAPROXY": self._write("keys.acl", "\n".join(self.keys) + "\n"),
@@ -72,7 +72,7 @@ class Credentials:
 
 def sign_hs256(claims: dict[str, object], secret: str) -> str:
     """Encode `claims` as a JWT signed with HS256."""
-    parts = [_base64url(json.dumps(part).encode()) for part in ({"alg": "HS256", "typ": "JWT", "kid": "bench"}, claims)]
+    parts = [_base64url(json.dumps(part).encode()) for part in ({"alg": "HS256", "typ": "JWT"}, claims)]
     signed = ".".join(parts)
     return f"{signed}.{_base64url(hmac.digest(secret.encode(), signed.encode(), 'sha256'))}"
 

@@ -26,7 +26,7 @@ IDLE_CLIENT_SECONDS = 60
 
 @dataclass(frozen=True)
 class Sample:
-    """One measurement of one peer under load. CPU in us per request, memory in MB, latency in ms."""
+    """One measurement under load: CPU in us per request, memory in MB, latency in ms; `busy` is the share of a core."""
 
     cpu: float
     user: float
