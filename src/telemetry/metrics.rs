@@ -54,7 +54,6 @@ pub struct Metrics {
     success_rate: Gauge,
     uptime: Gauge,
     memory: IntGauge,
-    bytes: IntCounterVec,
     /// Requests being served now.
     pub in_flight: IntGauge,
     /// Requests whose client went away before the answer was complete.
@@ -87,7 +86,7 @@ pub struct RouteMetrics {
 type StatusCounters = [OnceLock<IntCounter>; 500];
 
 /// The children of one service.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ServiceMetrics {
     backend_up: IntGaugeVec,
     service: String,
@@ -147,7 +146,6 @@ impl Metrics {
             memory: register(r, IntGauge::new("gateway_memory_alloc_bytes", "Resident memory of the process.")),
             received: bytes.with_label_values(&["received"]),
             sent: bytes.with_label_values(&["sent"]),
-            bytes,
             in_flight: register(r, IntGauge::new("gateway_requests_in_flight", "Requests being served now.")),
             canceled: counter("gateway_proxy_canceled_total", "Requests whose client went away early."),
             log_dropped: counter("gateway_access_log_dropped_total", "Access log lines lost."),

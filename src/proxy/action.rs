@@ -1,0 +1,293 @@
+//! What a route does once its chain has let a request through: forward it, redirect it, or answer it.
+
+use std::{collections::BTreeMap, fmt::Write as _, str::FromStr};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use pingora::http::RequestHeader;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{head::host_of, pattern::PathPattern, service::Service};
+use crate::filter::{Invalid, Reply, ReplyBody};
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Action {
+    /// It goes to a backend of this service.
+    Forward(std::sync::Arc<Service>),
+    /// It is sent elsewhere.
+    Redirect(StatusCode, Template),
+    /// It is answered with this.
+    Respond(Box<Reply>),
+}
+
+/// `redirect:` of a route.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RedirectConfig {
+    /// The new location; `{host}`, `{path}`, `{query}` (with its `?`) and names of the path pattern are filled in.
+    pub to: String,
+    /// 301, 302, 303, 307 or 308. Default 308: method and body stay.
+    #[serde(default = "permanent")]
+    pub status: u16,
+}
+
+fn permanent() -> u16 {
+    308
+}
+
+/// `respond:` of a route.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RespondConfig {
+    /// Default 200.
+    #[serde(default = "ok")]
+    pub status: u16,
+    /// The body. Default empty.
+    #[serde(default)]
+    pub body: String,
+    /// Its media type. Default `text/plain; charset=utf-8`.
+    #[serde(default = "text_plain")]
+    pub content_type: String,
+    /// Further headers.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+fn ok() -> u16 {
+    200
+}
+
+fn text_plain() -> String {
+    "text/plain; charset=utf-8".into()
+}
+
+/// Text with `{names}` in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template(Vec<Piece>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Piece {
+    Text(String),
+    Name(String),
+}
+
+impl FromStr for Template {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (mut pieces, mut rest) = (Vec::new(), text);
+        while let Some((before, after)) = rest.split_once('{') {
+            let (name, tail) = after.split_once('}').ok_or_else(|| format!("'{text}': a '{{' without its '}}'"))?;
+            pieces.push(Piece::Text(before.to_owned()));
+            pieces.push(Piece::Name(name.to_owned()));
+            rest = tail;
+        }
+        pieces.push(Piece::Text(rest.to_owned()));
+        Ok(Self(pieces))
+    }
+}
+
+impl Template {
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Name(name) => Some(name.as_str()),
+            Piece::Text(_) => None,
+        })
+    }
+
+    /// Checks that every name will have a value.
+    fn check(&self, extra: &[&str], paths: &[PathPattern]) -> Result<(), String> {
+        for name in self.names() {
+            if !extra.contains(&name) && !paths.iter().all(|path| path.names().any(|known| known == name)) {
+                let known: Vec<_> = extra.iter().copied().chain(paths.iter().flat_map(PathPattern::names)).collect();
+                return Err(match crate::units::nearest(name, known.iter().copied()) {
+                    Some(right) => format!("nothing is called '{{{name}}}' here (did you mean '{{{right}}}'?)"),
+                    None => format!("nothing is called '{{{name}}}' here (known: {})", known.join(", ")),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn fill(&self, value: impl Fn(&str, &mut String)) -> String {
+        let mut out = String::new();
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(text) => out.push_str(text),
+                Piece::Name(name) => value(name, &mut out),
+            }
+        }
+        out
+    }
+}
+
+fn capture(pattern: &PathPattern, path: &str, name: &str, out: &mut String) {
+    if let Some((_, value)) = pattern.captures(path).into_iter().find(|(known, _)| *known == name) {
+        out.push_str(value);
+    }
+}
+
+/// How the path changes on its way to the backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rewrite {
+    /// This prefix is taken off.
+    Strip(String),
+    /// The path becomes this.
+    To(Template),
+}
+
+impl Rewrite {
+    /// The path that the backend will see, without its query; `None` when it stays.
+    pub fn apply(&self, pattern: &PathPattern, path: &str) -> Option<String> {
+        match self {
+            Self::Strip(prefix) => {
+                let rest = path.strip_prefix(prefix.as_str())?;
+                match rest.as_bytes().first() {
+                    None => Some("/".to_owned()),
+                    Some(b'/') => Some(rest.to_owned()),
+                    // `/apiary` does not lie below `/api`.
+                    Some(_) => None,
+                }
+            }
+            Self::To(template) => {
+                let filled = template.fill(|name, out| capture(pattern, path, name, out));
+                // A captured value may be anything a path may hold; the result is read the same way as any path.
+                super::path::normalise(&filled).ok().map(std::borrow::Cow::into_owned)
+            }
+        }
+    }
+
+    /// Reads `strip_prefix:` and `rewrite:`.
+    pub(super) fn build(strip: Option<&str>, to: Option<&str>, paths: &[PathPattern], wrong: &mut Invalid) -> Option<Self> {
+        match (strip, to) {
+            (None, None) => None,
+            (Some(_), Some(_)) => {
+                wrong.push("rewrite", "'rewrite' and 'strip_prefix' exclude each other");
+                None
+            }
+            (Some(prefix), None) => {
+                let trimmed = prefix.trim_end_matches('/');
+                if !prefix.starts_with('/') || trimmed.is_empty() || super::path::normalise(trimmed).map(|p| p != trimmed).unwrap_or(true) {
+                    wrong.push("strip_prefix", format!("'{prefix}' is not a path prefix: write it like /api"));
+                }
+                Some(Self::Strip(trimmed.to_owned()))
+            }
+            (None, Some(text)) => match text.parse::<Template>() {
+                Ok(template) if text.starts_with('/') => {
+                    if let Err(message) = template.check(&[], paths) {
+                        wrong.push("rewrite", message);
+                    }
+                    Some(Self::To(template))
+                }
+                Ok(_) => {
+                    wrong.push("rewrite", format!("'{text}' does not begin with a slash"));
+                    None
+                }
+                Err(message) => {
+                    wrong.push("rewrite", message);
+                    None
+                }
+            },
+        }
+    }
+}
+
+impl Action {
+    pub(super) fn redirect(config: &RedirectConfig, paths: &[PathPattern], wrong: &mut Invalid) -> Option<Self> {
+        let status = StatusCode::from_u16(config.status).ok().filter(|s| matches!(s.as_u16(), 301 | 302 | 303 | 307 | 308));
+        if status.is_none() {
+            wrong.push("redirect.status", format!("{} is not a redirect: 301, 302, 303, 307 or 308", config.status));
+        }
+        let template = config.to.parse::<Template>().and_then(|template| {
+            template.check(&["host", "path", "query"], paths)?;
+            HeaderValue::try_from(&config.to).map_err(|_| "a location cannot hold that".to_owned())?;
+            Ok(template)
+        });
+        match template {
+            Ok(template) => Some(Self::Redirect(status?, template)),
+            Err(message) => {
+                wrong.push("redirect.to", message);
+                None
+            }
+        }
+    }
+
+    pub(super) fn respond(config: &RespondConfig, wrong: &mut Invalid) -> Option<Self> {
+        let status = StatusCode::from_u16(config.status).ok().filter(|status| (200..600).contains(&status.as_u16()));
+        if status.is_none() {
+            wrong.push("respond.status", format!("{} is not a final status from 200 to 599", config.status));
+        }
+        let media = HeaderValue::try_from(&config.content_type);
+        if media.is_err() {
+            wrong.push("respond.content_type", "a media type cannot hold that");
+        }
+        let mut headers = Vec::new();
+        for (name, value) in &config.headers {
+            match (name.parse::<HeaderName>(), HeaderValue::try_from(value)) {
+                (Ok(name), Ok(value)) => headers.push((name, value)),
+                _ => wrong.push(format!("respond.headers.{name}"), "not a header name with a value that headers can carry"),
+            }
+        }
+        let bodiless = status.is_some_and(|status| matches!(status.as_u16(), 204 | 205 | 304));
+        if bodiless && !config.body.is_empty() {
+            wrong.push("respond.body", format!("an answer with status {} has no body", config.status));
+        }
+        let body = match media.ok()? {
+            _ if config.body.is_empty() => ReplyBody::Empty,
+            media => ReplyBody::Bytes(media, Bytes::from(config.body.clone())),
+        };
+        Some(Self::Respond(Box::new(Reply { headers, body, ..Reply::empty(status?) })))
+    }
+}
+
+/// The answer of a redirect.
+pub(super) fn location(status: StatusCode, to: &Template, pattern: &PathPattern, head: &RequestHeader) -> Reply {
+    let text = to.fill(|name, out| match name {
+        "host" => out.push_str(host_of(head)),
+        "path" => out.push_str(head.uri.path()),
+        "query" => {
+            if let Some(query) = head.uri.query() {
+                let _ = write!(out, "?{query}");
+            }
+        }
+        name => capture(pattern, head.uri.path(), name, out),
+    });
+    match HeaderValue::try_from(text) {
+        Ok(location) => Reply::empty(status).header(header::LOCATION, location),
+        Err(_) => Reply::problem(StatusCode::BAD_REQUEST, "this request cannot be redirected"),
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn rewritten(to: &str, pattern: &str, path: &str) -> Option<String> {
+        Rewrite::To(to.parse().unwrap()).apply(&pattern.parse().unwrap(), path)
+    }
+
+    #[test]
+    fn rewrites_by_name() {
+        assert_eq!(rewritten("/v2/{id}/x", "/users/{id}", "/users/7").unwrap(), "/v2/7/x");
+        assert_eq!(rewritten("/v2/{rest}", "/users/*", "/users/a/b").unwrap(), "/v2/a/b");
+        assert_eq!(rewritten("/v2/{rest}", "/users/*", "/users").unwrap(), "/v2/");
+    }
+
+    #[test]
+    fn strips_whole_segments() {
+        let strip = |path: &str| Rewrite::Strip("/api".into()).apply(&"/*".parse().unwrap(), path);
+        assert_eq!(strip("/api/users").unwrap(), "/users");
+        assert_eq!(strip("/api").unwrap(), "/");
+        assert_eq!(strip("/apiary"), None);
+    }
+
+    #[test]
+    fn a_template_names_only_what_is_there() {
+        let check = |text: &str| text.parse::<Template>().unwrap().check(&["host"], &["/users/{id}".parse().unwrap()]);
+        assert!(check("https://{host}/{id}").is_ok());
+        assert!(check("/{idd}").unwrap_err().contains("did you mean '{id}'"));
+    }
+}

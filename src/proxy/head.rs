@@ -1,0 +1,199 @@
+//! What a request's head must be like before anything is done with it.
+//!
+//! Pingora takes heads of up to 1 MiB, HTTP/1.1 without `Host`, and `Content-Length` beside `Transfer-Encoding`
+//! (`pingora-core` 0.9.1, v1/common.rs and v1/server.rs). An operator expects less patience.
+
+use http::{HeaderMap, Method, StatusCode, Version, header};
+use pingora::http::RequestHeader;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::path::{self, PathError};
+use crate::{
+    filter::Reply,
+    units::{Size, Span},
+};
+
+/// `limits:` in the YAML: what one client may ask of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeadLimits {
+    /// All header fields together; 431 beyond. Default 32KiB.
+    pub header_size: Size,
+    /// Number of header fields; 431 beyond. Default 100, at most 256.
+    pub headers: usize,
+    /// The request target; 414 beyond. Default 8KiB.
+    pub uri: Size,
+    /// An unused client connection is closed after this. Default 60s.
+    pub keepalive: Span,
+    /// Requests on one client connection before it is closed. Default 10000; 0 is no limit.
+    pub requests_per_connection: u32,
+    /// Silence in the middle of a request's body, or of an answer's delivery, before the connection is given up.
+    /// Default 30s.
+    pub stall: Span,
+}
+
+impl Default for HeadLimits {
+    fn default() -> Self {
+        Self {
+            header_size: Size(32 << 10),
+            headers: 100,
+            uri: Size(8 << 10),
+            keepalive: Span(std::time::Duration::from_secs(60)),
+            requests_per_connection: 10_000,
+            stall: Span(std::time::Duration::from_secs(30)),
+        }
+    }
+}
+
+/// Checks a head and normalises its path in place.
+///
+/// # Errors
+/// The refusal: 400, 405, 414 or 431.
+pub(super) fn admit(head: &mut RequestHeader, limits: &HeadLimits) -> Result<(), Reply> {
+    sizes(head, limits)?;
+    if matches!(head.method, Method::CONNECT | Method::TRACE) {
+        return Err(Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this method is not available here").closing());
+    }
+    host(head).map_err(bad)?;
+    framing(&head.headers).map_err(bad)?;
+    if head.method == Method::OPTIONS && head.uri.path() == "*" {
+        return Ok(());
+    }
+    normalise(head).map_err(|e| bad(e.detail()))
+}
+
+/// A request that cannot be read in one way only: what follows it on the connection cannot be trusted either.
+fn bad(detail: &'static str) -> Reply {
+    Reply::problem(StatusCode::BAD_REQUEST, detail).closing()
+}
+
+fn sizes(head: &RequestHeader, limits: &HeadLimits) -> Result<(), Reply> {
+    if head.raw_path().len() as u64 > limits.uri.0 {
+        return Err(Reply::problem(StatusCode::URI_TOO_LONG, "the request target is too long").closing());
+    }
+    let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if bytes as u64 > limits.header_size.0 || head.headers.len() > limits.headers {
+        let detail = "the header fields are too large";
+        return Err(Reply::problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail).closing());
+    }
+    Ok(())
+}
+
+/// RFC 9112 §3.2: HTTP/1.1 has exactly one `Host`.
+fn host(head: &RequestHeader) -> Result<(), &'static str> {
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => Err("there is more than one Host field"),
+        (None, None) if head.version == Version::HTTP_11 => Err("the Host field is missing"),
+        (Some(host), None) if !host_is_valid(host.as_bytes()) => Err("the Host field is malformed"),
+        _ => Ok(()),
+    }
+}
+
+fn host_is_valid(host: &[u8]) -> bool {
+    // uri-host [":" port]: reg-name, IPv4 or a bracketed IPv6 address; what else `http` would let pass is refused here.
+    !host.is_empty() && host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(b))
+}
+
+/// RFC 9112 §6.3: a message has one framing.
+fn framing(headers: &HeaderMap) -> Result<(), &'static str> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if lengths.next().is_some() {
+        return Err("there is more than one Content-Length field");
+    }
+    if length.is_some() && headers.contains_key(header::TRANSFER_ENCODING) {
+        return Err("Content-Length and Transfer-Encoding exclude each other");
+    }
+    match headers.get_all(header::TRANSFER_ENCODING).iter().next_back() {
+        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Err("the transfer coding is not supported"),
+        _ => Ok(()),
+    }
+}
+
+fn normalise(head: &mut RequestHeader) -> Result<(), PathError> {
+    let raw = head.raw_path();
+    // A target with bytes beyond ASCII never becomes a `Uri` path that says the same.
+    if !raw.is_ascii() {
+        return Err(PathError::Character);
+    }
+    let path = path::normalise(head.uri.path())?;
+    let absolute = head.uri.scheme().is_some();
+    if matches!(path, std::borrow::Cow::Borrowed(_)) && !absolute {
+        return Ok(());
+    }
+    let target = match head.uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.into_owned(),
+    };
+    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    parts.path_and_query = Some(target.parse().map_err(|_| PathError::Character)?);
+    head.set_uri(http::Uri::from_parts(parts).map_err(|_| PathError::Character)?);
+    Ok(())
+}
+
+/// The host that a request is for, without its port.
+pub(super) fn host_of(head: &RequestHeader) -> &str {
+    let authority = head.uri.authority().map(http::uri::Authority::as_str);
+    let host = authority.or_else(|| head.headers.get(header::HOST)?.to_str().ok()).unwrap_or_default();
+    let host = match host.rfind(':') {
+        Some(colon) if !host[colon..].contains(']') => &host[..colon],
+        _ => host,
+    };
+    host.strip_suffix('.').unwrap_or(host)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn admitted(method: &str, target: &str, fields: &[(&'static str, &str)]) -> Result<String, u16> {
+        let mut head = RequestHeader::build(method, target.as_bytes(), None).unwrap();
+        head.set_version(Version::HTTP_11);
+        for (name, value) in fields {
+            head.append_header(*name, *value).unwrap();
+        }
+        admit(&mut head, &HeadLimits::default()).map_err(|reply| reply.status.as_u16())?;
+        Ok(head.uri.to_string())
+    }
+
+    #[test]
+    fn normalises_the_path_and_keeps_the_query() {
+        let host = [("host", "h")];
+        assert_eq!(admitted("GET", "/a/../b?x=/../y", &host).unwrap(), "/b?x=/../y");
+        assert_eq!(admitted("GET", "/a", &host).unwrap(), "/a");
+        assert_eq!(admitted("GET", "/../a", &host), Err(400));
+    }
+
+    #[test]
+    fn refuses_ambiguous_heads() {
+        assert_eq!(admitted("GET", "/", &[]), Err(400));
+        assert_eq!(admitted("GET", "/", &[("host", "a"), ("host", "b")]), Err(400));
+        assert_eq!(admitted("GET", "/", &[("host", "a b")]), Err(400));
+        let both = [("host", "h"), ("content-length", "3"), ("transfer-encoding", "chunked")];
+        assert_eq!(admitted("POST", "/", &both), Err(400));
+        assert_eq!(admitted("POST", "/", &[("host", "h"), ("transfer-encoding", "gzip, chunked")]), Err(400));
+        assert_eq!(admitted("TRACE", "/", &[("host", "h")]), Err(405));
+    }
+
+    #[test]
+    fn has_limits() {
+        let long = "a".repeat(9000);
+        assert_eq!(admitted("GET", &format!("/{long}"), &[("host", "h")]), Err(414));
+        let large = "a".repeat(40_000);
+        assert_eq!(admitted("GET", "/", &[("host", "h"), ("x", &large)]), Err(431));
+        let many: Vec<_> = std::iter::once(("host", "h")).chain(std::iter::repeat_n(("x", "y"), 101)).collect();
+        assert_eq!(admitted("GET", "/", &many), Err(431));
+    }
+
+    #[test]
+    fn host_without_port() {
+        for (field, host) in [("a:80", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("a.", "a")] {
+            let mut head = RequestHeader::build("GET", b"/", None).unwrap();
+            head.insert_header("host", field).unwrap();
+            assert_eq!(host_of(&head), host);
+        }
+    }
+}

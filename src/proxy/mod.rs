@@ -1,0 +1,37 @@
+//! Floor 6: the thin layer between Pingora and everything else.
+//!
+//! `gateway.rs` holds the hooks, each a delegation of a few lines; the other rooms hold one idea each.
+
+mod access;
+mod action;
+mod client;
+mod context;
+mod decide;
+mod door;
+mod failure;
+mod gateway;
+mod head;
+mod path;
+mod pattern;
+mod respond;
+mod route;
+mod router;
+mod runtime;
+mod service;
+
+pub use access::{AccessConfig, AccessFormat};
+pub use action::{Action, RedirectConfig, RespondConfig, Rewrite};
+pub use client::{Origin, TrustedProxies};
+pub use decide::{Decision, decide};
+pub use door::Door;
+pub use gateway::Gateway;
+pub use head::HeadLimits;
+pub use path::{PathError, normalise};
+pub use pattern::PathPattern;
+pub use route::{Matches, Route, RouteConfig};
+pub use router::{Matcher, Pick, Router, Subject};
+pub use runtime::{Page, Runtime, Shared};
+pub use service::{
+    AllUnhealthy, Backend, BackendUrl, Balance, Choice, HashBy, HealthCheckConfig, Place, Service, ServiceConfig,
+    Timeouts, UpstreamTls,
+};

@@ -1,0 +1,169 @@
+//! Choosing a backend. Round robin, random and ketama hashing are Pingora's; it has no least-connections, and its
+//! selectors know neither our in-flight counts nor which backends a request has tried, so those come in by its
+//! `select_with` predicate.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use http::{HeaderMap, header};
+use pingora::protocols::l4::socket::SocketAddr as L4Address;
+use pingora_load_balancing::{
+    Backend as LbBackend, Backends, LoadBalancer,
+    discovery::ServiceDiscovery,
+    selection::{Consistent, Random, RoundRobin},
+};
+
+use super::{Backend, Balance, Choice, HashBy, HealthCheckConfig, health::Probe};
+use crate::telemetry::ServiceMetrics;
+
+type Endpoints = Arc<ArcSwap<Vec<Arc<Backend>>>>;
+
+/// Looks at so many candidates before giving up; ketama may need several steps per backend.
+const STEPS: usize = 256;
+
+pub(super) enum Balancer {
+    RoundRobin(LoadBalancer<RoundRobin>),
+    Random(LoadBalancer<Random>),
+    Hash(LoadBalancer<Consistent>, HashBy),
+    Least(LoadBalancer<RoundRobin>, AtomicUsize),
+}
+
+impl fmt::Debug for Balancer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RoundRobin(_) => f.write_str("RoundRobin"),
+            Self::Random(_) => f.write_str("Random"),
+            Self::Hash(_, by) => write!(f, "Hash({by:?})"),
+            Self::Least(..) => f.write_str("Least"),
+        }
+    }
+}
+
+/// Hands Pingora the backends that `resolve.rs` found.
+struct Known(Endpoints);
+
+#[async_trait]
+impl ServiceDiscovery for Known {
+    async fn discover(&self) -> pingora::Result<(BTreeSet<LbBackend>, HashMap<u64, bool>)> {
+        Ok((self.0.load().iter().map(|backend| backend.for_pingora()).collect(), HashMap::new()))
+    }
+}
+
+impl Backend {
+    pub(super) fn for_pingora(&self) -> LbBackend {
+        LbBackend { addr: L4Address::Inet(self.address), weight: self.weight, ext: http::Extensions::new() }
+    }
+}
+
+impl Balancer {
+    pub(super) fn new(
+        balance: &Balance,
+        endpoints: Endpoints,
+        check: Option<&HealthCheckConfig>,
+        service: &str,
+        metrics: &ServiceMetrics,
+    ) -> Self {
+        let mut backends = Backends::new(Box::new(Known(endpoints.clone())));
+        if let Some(check) = check {
+            backends.set_health_check(Box::new(Probe::new(check.clone(), service, endpoints, metrics.clone())));
+        }
+        match balance {
+            Balance::RoundRobin => Self::RoundRobin(LoadBalancer::from_backends(backends)),
+            Balance::Random => Self::Random(LoadBalancer::from_backends(backends)),
+            Balance::LeastConnections => Self::Least(LoadBalancer::from_backends(backends), AtomicUsize::new(0)),
+            Balance::ConsistentHash(by) => Self::Hash(LoadBalancer::from_backends(backends), by.clone()),
+        }
+    }
+
+    /// Pingora's view of the backends, for health checks.
+    pub(super) fn view(&self) -> &Backends {
+        match self {
+            Self::RoundRobin(lb) | Self::Least(lb, _) => lb.backends(),
+            Self::Random(lb) => lb.backends(),
+            Self::Hash(lb, _) => lb.backends(),
+        }
+    }
+
+    /// Takes over the backends as they are known now.
+    pub(super) async fn update(&self) -> pingora::Result<()> {
+        match self {
+            Self::RoundRobin(lb) | Self::Least(lb, _) => lb.update().await,
+            Self::Random(lb) => lb.update().await,
+            Self::Hash(lb, _) => lb.update().await,
+        }
+    }
+
+    pub(super) fn choose(&self, all: &[Arc<Backend>], choice: &Choice<'_>) -> Option<Arc<Backend>> {
+        let find = |wanted: &LbBackend| all.iter().find(|backend| wanted.addr.as_inet() == Some(&backend.address));
+        let accept = |candidate: &LbBackend, _: bool| {
+            find(candidate).is_some_and(|backend| backend.healthy() && !choice.tried.contains(&backend.address))
+        };
+        let chosen = match self {
+            Self::RoundRobin(lb) => lb.select_with(b"", STEPS, accept),
+            Self::Random(lb) => lb.select_with(b"", STEPS, accept),
+            Self::Hash(lb, by) => by.with_key(choice, |key| lb.select_with(key, STEPS, accept)),
+            Self::Least(_, turn) => return least(all, choice, turn.fetch_add(1, Ordering::Relaxed)),
+        };
+        find(&chosen?).cloned()
+    }
+}
+
+/// The backend with the fewest requests per weight; `turn` decides between equals, or an idle service would send
+/// everything to the first one.
+fn least(all: &[Arc<Backend>], choice: &Choice<'_>, turn: usize) -> Option<Arc<Backend>> {
+    let start = turn % all.len().max(1);
+    let (later, first) = all.split_at(start);
+    let usable = |backend: &&Arc<Backend>| backend.healthy() && !choice.tried.contains(&backend.address);
+    // load/weight compared without division: a/wa < b/wb <=> a*wb < b*wa.
+    let best = first.iter().chain(later).filter(usable).reduce(|best, next| {
+        if (next.in_flight() + 1) * best.weight < (best.in_flight() + 1) * next.weight { next } else { best }
+    });
+    best.cloned()
+}
+
+impl HashBy {
+    /// Calls `with` with what this looks at; a request that lacks it hashes as empty.
+    fn with_key<R>(&self, choice: &Choice<'_>, with: impl FnOnce(&[u8]) -> R) -> R {
+        match self {
+            Self::ClientIp => match choice.client {
+                std::net::IpAddr::V4(address) => with(&address.octets()),
+                std::net::IpAddr::V6(address) => with(&address.octets()),
+            },
+            Self::Header(name) => with(choice.headers.get(name).map_or(b"", |value| value.as_bytes())),
+            Self::Cookie(name) => with(cookie(choice.headers, name).unwrap_or_default().as_bytes()),
+            Self::Path => with(choice.path.as_bytes()),
+        }
+    }
+}
+
+/// The value of a cookie (RFC 6265 §4.2).
+fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(';')).find_map(|pair| {
+        let (key, value) = pair.trim().split_once('=')?;
+        (key == name).then_some(value)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn finds_a_cookie_among_others() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::COOKIE, HeaderValue::from_static("a=1; sid=xyz; sidx=2"));
+        assert_eq!(cookie(&headers, "sid"), Some("xyz"));
+        assert_eq!(cookie(&headers, "id"), None);
+    }
+}
