@@ -10,8 +10,9 @@
 //!
 //! A slot's key changes only under the lock of its bucket (64 locks are shared by all buckets), and whoever holds it has looked
 //! again first, so that a key is never in two slots. Taking over a slot goes: key to empty, state to "full now", key to the new
-//! one; each with release ordering. A reader loads the key, the state (acquire) and the key again: had the state it saw belonged
-//! to a newer key, the second look would show this. Then it swaps the state only if that is unchanged.
+//! one; each with release ordering. A reader loads the key (acquire, so that the state is not older), the state (acquire) and the
+//! key again: had the state it saw belonged to a newer key, the second look would show this. Then it swaps the state only if that
+//! is unchanged. All threads on one key meet in that swap, so exactly as many pass as the quota says.
 //!
 //! One race is accepted: a reader sleeps between the second look and the swap, its slot goes to another key, and this one
 //! reaches the very same tick as state. Then the other client pays for this one request, once. No request passes for free by it.
@@ -34,7 +35,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Quota, Verdict};
+use super::{Quota, Verdict, gcra::Step};
 
 /// Slots in a bucket: two cache lines, of which a hit mostly touches one.
 const WAYS: usize = 8;
@@ -108,17 +109,16 @@ impl Table {
     pub fn take(&self, key: u64, cost: u32, now: Duration) -> Verdict {
         let now = self.quota.instant(now);
         let place = Place::of(key, self.bits);
-        let page = self.page(place);
-        if let Some(page) = page.get()
-            && let Some(verdict) = self.charge(&page[place.bucket % PAGE], place, cost, now)
-        {
-            return verdict;
-        }
-        if cost == 0 || cost > self.quota.burst() {
-            // It changes nothing, so it needs no slot: an unknown key is a full bucket.
-            return self.quota.verdict(self.quota.step(0, now, cost));
-        }
-        self.admit(&page.get_or_init(new_page)[place.bucket % PAGE], place, cost, now)
+        let page = &self.pages[place.bucket / PAGE];
+        let known = page.get().and_then(|page| self.charge(&page[place.bucket % PAGE], place, cost, now));
+        let step = known.unwrap_or_else(|| {
+            if cost == 0 || cost > self.quota.burst() {
+                // It changes nothing, so it needs no slot: an unknown key is a full bucket.
+                return self.quota.step(0, now, cost);
+            }
+            self.admit(&page.get_or_init(new_page)[place.bucket % PAGE], place, cost, now)
+        });
+        self.quota.verdict(step)
     }
 
     /// The quota of every key.
@@ -149,14 +149,9 @@ impl Table {
         WAYS << self.bits
     }
 
-    #[inline]
-    fn page(&self, place: Place) -> &OnceLock<Box<[Bucket; PAGE]>> {
-        &self.pages[place.bucket / PAGE]
-    }
-
     /// The hit path, without a lock. `None`: the key is not in the bucket.
     #[inline]
-    fn charge(&self, bucket: &Bucket, place: Place, cost: u32, now: u64) -> Option<Verdict> {
+    fn charge(&self, bucket: &Bucket, place: Place, cost: u32, now: u64) -> Option<Step> {
         'again: loop {
             let slot = find(bucket, place)?;
             let mut tat = slot.tat.load(Acquire);
@@ -166,9 +161,9 @@ impl Table {
                     continue 'again;
                 }
                 let step = self.quota.step(tat, now, cost);
-                let Some(next) = step.next else { return Some(self.quota.verdict(step)) };
+                let Some(next) = step.next else { return Some(step) };
                 match slot.tat.compare_exchange_weak(tat, next, AcqRel, Acquire) {
-                    Ok(_) => return Some(self.quota.verdict(step)),
+                    Ok(_) => return Some(step),
                     Err(seen) => tat = seen,
                 }
             }
@@ -178,12 +173,12 @@ impl Table {
     /// The first request of a key, or of one that was forgotten.
     #[cold]
     #[inline(never)]
-    fn admit(&self, bucket: &Bucket, place: Place, cost: u32, now: u64) -> Verdict {
+    fn admit(&self, bucket: &Bucket, place: Place, cost: u32, now: u64) -> Step {
         let _guard = self.stripes[place.bucket % STRIPES].0.lock();
         loop {
             // Another thread may have been faster; and after our own take-over this is what charges the slot, as for anybody.
-            if let Some(verdict) = self.charge(bucket, place, cost, now) {
-                return verdict;
+            if let Some(step) = self.charge(bucket, place, cost, now) {
+                return step;
             }
             let slot = self.victim(bucket, place, now);
             slot.key.store(EMPTY, Release);
@@ -260,8 +255,8 @@ fn find(bucket: &Bucket, place: Place) -> Option<&Slot> {
 #[inline]
 fn in_line(bucket: &Bucket, place: Place, line: usize) -> Option<&Slot> {
     let slots: &[Slot; LINE] = bucket.0[line..].first_chunk()?;
-    // Relaxed: whoever goes on to use the slot looks at the key again.
-    let is = |slot: &Slot| u32::from(slot.key.load(Relaxed) == place.key);
+    // Acquire: who sees a new key must not then see the state of the one before it.
+    let is = |slot: &Slot| u32::from(slot.key.load(Acquire) == place.key);
     let found = is(&slots[0]) | is(&slots[1]) << 1 | is(&slots[2]) << 2 | is(&slots[3]) << 3;
     (found != 0).then(|| &slots[found.trailing_zeros() as usize % LINE])
 }
