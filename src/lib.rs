@@ -1,6 +1,8 @@
 //! Tollgate, a programmable API gateway on Cloudflare's Pingora.
 
+pub mod admin;
 pub mod auth;
+pub mod config;
 pub mod filter;
 pub mod limit;
 pub mod proxy;

@@ -95,6 +95,11 @@ impl Keys {
         if now_unix >= held.not_after { Err(Refusal::Expired) } else { Ok(&held.identity) }
     }
 
+    /// Whoever holds a key, in no order.
+    pub fn identities(&self) -> impl Iterator<Item = &Identity> {
+        self.0.values().map(|held| held.identity.as_ref())
+    }
+
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -76,8 +76,10 @@ impl Configure for ApiKey {
             invalid.push("", "there are no keys: list some under 'api_keys:', or nobody can pass");
         }
         for (i, id) in config.allow.iter().enumerate() {
-            if !env.keys.has_id(id) {
-                let near = crate::units::nearest(id, env.keys.ids());
+            let mut known = env.keys.identities().filter_map(|identity| identity.key_id.as_deref());
+            if !known.any(|known| known == id) {
+                let known = env.keys.identities().filter_map(|identity| identity.key_id.as_deref());
+                let near = crate::units::nearest(id, known);
                 let near = near.map(|near| format!(" (did you mean '{near}'?)")).unwrap_or_default();
                 invalid.push(format!("allow[{i}]"), format!("no key has the id '{id}'{near}"));
             }
@@ -126,7 +128,7 @@ impl Filter for ApiKey {
         let Ok(identity) = self.keys.find(key, exchange.now.unix) else {
             return Ok(self.refuse("the API key is not valid"));
         };
-        let allowed = self.allow.is_empty() || self.allow.contains(&identity.subject);
+        let allowed = self.allow.is_empty() || identity.key_id.as_ref().is_some_and(|id| self.allow.contains(id));
         if !allowed || !self.scopes.iter().all(|scope| identity.has_scope(scope)) {
             return Ok(Reply::problem(StatusCode::FORBIDDEN, "the API key may not do this").into());
         }

@@ -122,13 +122,14 @@ fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|e| format!("cannot read '{}': {e}", path.display()))
 }
 
-/// Adds what `source` holds to `keyset`.
-fn add_key(keyset: &mut Keyset, source: &KeySource, algorithms: &[Algorithm]) -> Result<(), String> {
+/// The keys that `source` holds.
+fn load(source: &KeySource) -> Result<Keyset, String> {
     match source {
-        KeySource::Secret(reference) => keyset.add_secret(reference.read()?.expose()).map_err(|e| e.to_string()),
-        KeySource::Pem(path) => keyset.add_pem(&read_file(path)?).map_err(|e| e.to_string()),
-        KeySource::Jwks(path) => keyset.add_jwks(&read_file(path)?, algorithms).map_err(|e| e.to_string()),
+        KeySource::Secret(reference) => Keyset::secret(reference.read()?.expose()),
+        KeySource::Pem(path) => Keyset::pem(&read_file(path)?),
+        KeySource::Jwks(path) => Keyset::jwks(&read_file(path)?),
     }
+    .map_err(|e| e.to_string())
 }
 
 impl Config {
@@ -146,14 +147,15 @@ impl Config {
         known
     }
 
-    fn keyset(&self, algorithms: &[Algorithm], invalid: &mut Invalid) -> Keyset {
+    fn keyset(&self, invalid: &mut Invalid) -> Keyset {
         let mut keyset = Keyset::default();
         if self.keys.is_empty() {
             invalid.push("keys", "give at least one key");
         }
         for (i, source) in self.keys.iter().enumerate() {
-            if let Err(message) = add_key(&mut keyset, source, algorithms) {
-                invalid.push(format!("keys[{i}]"), message);
+            match load(source) {
+                Ok(more) => keyset = keyset.and(more),
+                Err(message) => invalid.push(format!("keys[{i}]"), message),
             }
         }
         keyset
@@ -167,7 +169,7 @@ impl Configure for Jwt {
     fn configure(config: Config, env: &Env) -> Result<Self, Invalid> {
         let mut invalid = Invalid::default();
         let algorithms = config.algorithms(&mut invalid);
-        let keyset = config.keyset(&algorithms, &mut invalid);
+        let keyset = config.keyset(&mut invalid);
         let header = header_name("header".into(), &config.header, &mut invalid);
         let identity = header_name("identity_header".into(), &config.identity_header, &mut invalid);
         let claims = config.claim_headers.iter();
@@ -177,14 +179,13 @@ impl Configure for Jwt {
         invalid.into_result()?;
         let required = config.required_claims.into_iter().map(|(name, value)| (name, (!value.is_null()).then_some(value)));
         let policy = Policy {
-            algorithms,
             issuers: config.issuer.0,
             audiences: config.audience.0,
             leeway: config.leeway.0,
             required: required.collect(),
             scopes: config.scopes.clone(),
             subject_claim: config.subject_claim,
-            ..Policy::default()
+            ..Policy::new(algorithms)
         };
         let mut verifier = Verifier::new(policy, keyset).map_err(|e| Invalid::at("keys", e.to_string()))?;
         if config.cache > 0 {

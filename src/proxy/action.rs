@@ -160,7 +160,7 @@ impl Rewrite {
     }
 
     /// Reads `strip_prefix:` and `rewrite:`.
-    pub(super) fn build(strip: Option<&str>, to: Option<&str>, paths: &[PathPattern], wrong: &mut Invalid) -> Option<Self> {
+    pub(crate) fn build(strip: Option<&str>, to: Option<&str>, paths: &[PathPattern], wrong: &mut Invalid) -> Option<Self> {
         match (strip, to) {
             (None, None) => None,
             (Some(_), Some(_)) => {
@@ -195,7 +195,7 @@ impl Rewrite {
 }
 
 impl Action {
-    pub(super) fn redirect(config: &RedirectConfig, paths: &[PathPattern], wrong: &mut Invalid) -> Option<Self> {
+    pub(crate) fn redirect(config: &RedirectConfig, paths: &[PathPattern], wrong: &mut Invalid) -> Option<Self> {
         let status = StatusCode::from_u16(config.status).ok().filter(|s| matches!(s.as_u16(), 301 | 302 | 303 | 307 | 308));
         if status.is_none() {
             wrong.push("redirect.status", format!("{} is not a redirect: 301, 302, 303, 307 or 308", config.status));
@@ -214,7 +214,7 @@ impl Action {
         }
     }
 
-    pub(super) fn respond(config: &RespondConfig, wrong: &mut Invalid) -> Option<Self> {
+    pub(crate) fn respond(config: &RespondConfig, wrong: &mut Invalid) -> Option<Self> {
         let status = StatusCode::from_u16(config.status).ok().filter(|status| (200..600).contains(&status.as_u16()));
         if status.is_none() {
             wrong.push("respond.status", format!("{} is not a final status from 200 to 599", config.status));

@@ -127,7 +127,7 @@ fn normalise(head: &mut RequestHeader) -> Result<(), PathError> {
         Some(query) => format!("{path}?{query}"),
         None => path.into_owned(),
     };
-    let mut parts = std::mem::take(&mut head.uri).into_parts();
+    let mut parts = head.uri.clone().into_parts();
     parts.path_and_query = Some(target.parse().map_err(|_| PathError::Character)?);
     head.set_uri(http::Uri::from_parts(parts).map_err(|_| PathError::Character)?);
     Ok(())

@@ -21,6 +21,7 @@ mod service;
 
 pub use access::{AccessConfig, AccessFormat};
 pub use action::{Action, RedirectConfig, RespondConfig, Rewrite};
+pub use context::Author;
 pub use client::{Origin, TrustedProxies};
 pub use decide::{Decision, decide};
 pub use door::Door;

@@ -54,6 +54,8 @@ pub struct Metrics {
     success_rate: Gauge,
     uptime: Gauge,
     memory: IntGauge,
+    /// Requests that no route took.
+    no_route: OnceLock<RouteMetrics>,
     /// Requests being served now.
     pub in_flight: IntGauge,
     /// Requests whose client went away before the answer was complete.
@@ -151,8 +153,16 @@ impl Metrics {
             log_dropped: counter("gateway_access_log_dropped_total", "Access log lines lost."),
             evictions: counter("gateway_limiter_evictions_total", "Buckets evicted while still in use."),
             panics: counter("gateway_panics_total", "Panics caught."),
+            no_route: OnceLock::new(),
             registry,
         })
+    }
+
+    /// Counts a request that no route took.
+    pub fn unrouted(&self, method: MethodClass, status: u16, duration: std::time::Duration) {
+        let metrics = self.no_route.get_or_init(|| self.route("none", ""));
+        metrics.count(method, status);
+        metrics.duration.observe(duration.as_secs_f64());
     }
 
     /// The children of a route. A reload asks again and gets the same counters.

@@ -1,0 +1,32 @@
+//! Floor 7: the admin listener. Health, statistics and metrics, on loopback unless told otherwise.
+//!
+//! Routing is axum's; the listener is Pingora's, so that an upgrade hands its socket over like any other.
+
+mod pages;
+mod serve;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub use pages::Pages;
+pub use serve::AdminApp;
+
+/// `admin:` in the YAML.
+#[derive(Debug, Clone, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdminConfig {
+    /// Have an admin listener. Default true.
+    pub enabled: bool,
+    /// Where it listens. Default `127.0.0.1:9090`.
+    pub address: String,
+    /// Allow an address that others can reach. Default false.
+    pub allow_remote: bool,
+    /// Serve `/gateway/health`, `/gateway/stats` and `/gateway/metrics` on the ordinary listeners too. Default false.
+    pub publish: bool,
+}
+
+impl Default for AdminConfig {
+    fn default() -> Self {
+        Self { enabled: true, address: "127.0.0.1:9090".into(), allow_remote: false, publish: false }
+    }
+}

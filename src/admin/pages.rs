@@ -1,0 +1,119 @@
+//! What the admin pages say.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    filter::{Reply, ReplyBody},
+    proxy::{Runtime, Service, Shared},
+};
+
+/// The pages, over the runtime that serves.
+#[derive(Debug, Clone)]
+pub struct Pages {
+    runtime: Arc<ArcSwap<Runtime>>,
+    shared: Arc<Shared>,
+}
+
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+impl Pages {
+    /// Pages over `runtime`.
+    pub fn new(runtime: Arc<ArcSwap<Runtime>>, shared: Arc<Shared>) -> Self {
+        Self { runtime, shared }
+    }
+
+    /// The page for `/gateway/*` on an ordinary listener; `None` for every other path.
+    pub fn published(&self, path: &str) -> Option<Reply> {
+        match path {
+            "/gateway/health" => Some(self.ready()),
+            "/gateway/stats" => Some(self.stats()),
+            "/gateway/metrics" => Some(self.metrics()),
+            _ => None,
+        }
+    }
+
+    /// The process is there.
+    pub fn live(&self) -> Reply {
+        json_reply(StatusCode::OK, &json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") }))
+    }
+
+    /// The process wants traffic: it is not about to leave, and every `required` service has a healthy backend.
+    pub fn ready(&self) -> Reply {
+        if self.shared.stopping() {
+            return json_reply(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "draining" }));
+        }
+        let runtime = self.runtime.load();
+        let down: Vec<&str> = runtime
+            .services
+            .values()
+            .filter(|service| service.required && !service.available())
+            .map(|service| service.name.as_ref())
+            .collect();
+        if down.is_empty() {
+            json_reply(StatusCode::OK, &json!({ "status": "ready" }))
+        } else {
+            json_reply(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "unavailable", "services": down }))
+        }
+    }
+
+    /// Numbers for people and scripts.
+    pub fn stats(&self) -> Reply {
+        let metrics = &self.shared.metrics;
+        let (requests, success, errors) = metrics.totals();
+        #[expect(clippy::cast_precision_loss, reason = "a ratio")]
+        let rate = if requests == 0 { 1.0 } else { success as f64 / requests as f64 };
+        let runtime = self.runtime.load();
+        let services: Map<String, Value> =
+            runtime.services.values().map(|service| (service.name.to_string(), describe(service))).collect();
+        json_reply(
+            StatusCode::OK,
+            &json!({
+                "version": env!("CARGO_PKG_VERSION"),
+                "pid": std::process::id(),
+                "uptime_seconds": metrics.uptime(),
+                "requests": requests,
+                "errors": errors,
+                "success_rate": rate,
+                "in_flight": metrics.in_flight.get(),
+                "draining": self.shared.draining(),
+                "services": services,
+            }),
+        )
+    }
+
+    /// Prometheus' text format.
+    pub fn metrics(&self) -> Reply {
+        let metrics = &self.shared.metrics;
+        // Counted where it happens, shown here: the request path then pays nothing for the copies.
+        metrics.evictions.inc_by(self.shared.tables.evictions().saturating_sub(metrics.evictions.get()));
+        if let Some(log) = &*self.shared.access_log.load() {
+            metrics.log_dropped.inc_by(log.dropped().saturating_sub(metrics.log_dropped.get()));
+        }
+        let body = ReplyBody::Bytes(HeaderValue::from_static(METRICS), metrics.render().into());
+        Reply { body, ..Reply::empty(StatusCode::OK) }
+    }
+}
+
+fn describe(service: &Service) -> Value {
+    let backends: Vec<Value> = service
+        .backends()
+        .iter()
+        .map(|backend| {
+            json!({ "address": backend.name, "healthy": backend.healthy(), "in_flight": backend.in_flight() })
+        })
+        .collect();
+    // No breaker is configured anywhere: there is none to configure yet.
+    json!({ "available": service.available(), "in_flight": service.in_flight(), "breaker": null, "backends": backends })
+}
+
+fn json_reply(status: StatusCode, value: &Value) -> Reply {
+    let mut text = value.to_string();
+    text.push('\n');
+    let body = ReplyBody::Bytes(HeaderValue::from_static("application/json"), Bytes::from(text));
+    Reply { body, ..Reply::empty(status) }
+}

@@ -1,0 +1,311 @@
+//! `Config` to `Runtime`: every validation that needs more than one value, every problem at once. Opens no socket,
+//! resolves no name, needs nothing to be up.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use super::{ApiKeyConfig, Config, PingoraConfig, ShutdownConfig, filters};
+use crate::{
+    admin::AdminConfig,
+    auth::{Digest, Entry, Identity, Keys, Method},
+    filter::{Env, Invalid, Registry},
+    proxy::{Action, Matcher, Rewrite, Route, RouteConfig, Router, Runtime, Service, Shared, TrustedProxies},
+    telemetry::LogConfig,
+    units::{
+        Problem, Problems, nearest,
+        tree::{At, Node, Place},
+    },
+};
+
+/// One address to listen on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// As in the YAML: the upgrade finds sockets by this very text.
+    pub address: String,
+}
+
+/// What is decided once, at start: the rest is in the [`Runtime`].
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The engine.
+    pub pingora: PingoraConfig,
+    /// Where clients connect.
+    pub listeners: Vec<Listener>,
+    /// The admin listener; `None` when it is switched off.
+    pub admin: Option<String>,
+    /// Diagnostics.
+    pub log: LogConfig,
+    /// How the process leaves.
+    pub shutdown: ShutdownConfig,
+}
+
+/// The upgrade hands over at most 32 sockets and 2048 bytes of addresses (Pingora's `transfer_fd`).
+const MAX_LISTENERS: usize = 30;
+
+/// Builds everything. The result is only good for traffic when `problems` stays empty.
+pub(super) fn build(config: Config, root: &Node, registry: &Registry, shared: &Shared, problems: &mut Problems) -> (Runtime, Plan) {
+    let keys = Arc::new(api_keys(&config.api_keys, problems));
+    let plan = plan(&config, root, problems);
+    let services: BTreeMap<Arc<str>, Arc<Service>> = config
+        .services
+        .iter()
+        .map(|(name, service)| {
+            let node = root.at("services").get(name).unwrap_or(root);
+            (Arc::from(name.as_str()), Service::build(name, service, node, &shared.metrics, problems))
+        })
+        .collect();
+    let router = Builder { root, registry, shared, keys, services: &services }.router(&config.routes, problems);
+    if config.routes.is_empty() && root.get("routes").is_none() {
+        problems.push(root.place().problem("key 'routes' is missing: without a route every request is answered 404"));
+    }
+    let compresses = config.routes.iter().any(|route| filters::names(&route.filters, "compression"));
+    let runtime = Runtime {
+        router,
+        services,
+        trusted: TrustedProxies(config.trusted_proxies),
+        limits: config.limits,
+        access: config.access_log,
+        publish: config.admin.publish,
+        compresses,
+    };
+    (runtime, plan)
+}
+
+fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Plan {
+    let mut taken: Vec<(SocketAddr, &Place)> = Vec::new();
+    let admin_place = root.at("admin.address").place();
+    let mut claim = |address: &str, place, problems: &mut Problems| match address.parse::<SocketAddr>() {
+        Ok(address) => {
+            if let Some((_, first)) = taken.iter().find(|(other, _)| collides(*other, address)) {
+                problems.push(Place::problem(place, format!("{address} is taken already (by {})", first.path)));
+            }
+            taken.push((address, place));
+        }
+        Err(_) => problems.push(place.problem(format!("'{address}' is not an address with a port: write it like 127.0.0.1:8080 or [::]:80"))),
+    };
+    let addresses: Vec<(&str, Place)> = config
+        .listeners
+        .iter()
+        .map(|listener| {
+            let path = format!("{}.address", listener.place.path);
+            (listener.address.as_str(), Place { path: path.clone(), ..root.at(&path).place().clone() })
+        })
+        .collect();
+    for (address, place) in &addresses {
+        claim(address, place, problems);
+    }
+    if config.admin.enabled {
+        claim(&config.admin.address, admin_place, problems);
+    }
+    if config.listeners.is_empty() && root.get("listeners").is_none() {
+        problems.push(root.place().problem("key 'listeners' is missing: nobody could connect"));
+    }
+    if config.listeners.len() > MAX_LISTENERS {
+        let message = format!("{} listeners are more than the {MAX_LISTENERS} that an upgrade can hand over", config.listeners.len());
+        problems.push(root.at("listeners").place().problem(message));
+    }
+    admin_is_private(&config.admin, admin_place, problems);
+    limits(config, root, problems);
+    let port = taken.first().map_or(0, |(address, _)| address.port());
+    let mut pingora = config.pingora.clone();
+    pingora.complete(port, root.at("pingora"), problems);
+    if !config.log.is_valid() {
+        let message = format!("'{}' is not a log level or filter: write it like info or warn,tollgate=debug", config.log.level);
+        problems.push(root.at("log.level").place().problem(message));
+    }
+    Plan {
+        pingora,
+        listeners: config.listeners.iter().map(|listener| Listener { address: listener.address.clone() }).collect(),
+        admin: config.admin.enabled.then(|| config.admin.address.clone()),
+        log: config.log.clone(),
+        shutdown: config.shutdown,
+    }
+}
+
+/// Two listeners cannot share a port on one address; an unspecified address is all of them.
+fn collides(a: SocketAddr, b: SocketAddr) -> bool {
+    let all = |ip: IpAddr| ip.is_unspecified();
+    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || (all(a.ip()) || all(b.ip())) && a.is_ipv4() == b.is_ipv4())
+}
+
+/// `/metrics` shows every backend's address; whoever wants that on a network says so.
+fn admin_is_private(admin: &AdminConfig, place: &Place, problems: &mut Problems) {
+    let open = admin.address.parse::<SocketAddr>().is_ok_and(|address| !address.ip().is_loopback());
+    if admin.enabled && open && !admin.allow_remote {
+        let message = format!("'{}' can be reached from outside: use 127.0.0.1, or say 'allow_remote: true' and firewall it", admin.address);
+        problems.push(place.problem(message));
+    }
+}
+
+fn limits(config: &Config, root: &Node, problems: &mut Problems) {
+    let limits = &config.limits;
+    let mut wrong = |key: &str, message: String| problems.push(root.at(&format!("limits.{key}")).place().problem(message));
+    // Pingora's own limits (v1/common.rs) are the ceiling: beyond them it answers before we see the request.
+    if !(1..=256).contains(&limits.headers) {
+        wrong("headers", format!("{} is not a number from 1 to 256", limits.headers));
+    }
+    if !(256..=1_000_000).contains(&limits.header_size.0) {
+        wrong("header_size", format!("{} is not a size from 256 to 1000000 bytes", limits.header_size.0));
+    }
+    if !(16..=65_000).contains(&limits.uri.0) {
+        wrong("uri", format!("{} is not a size from 16 to 65000 bytes", limits.uri.0));
+    }
+    for (key, span) in [("keepalive", limits.keepalive), ("stall", limits.stall)] {
+        if span.0.as_millis() < 1000 {
+            wrong(key, format!("{span} is too short: at least 1s"));
+        }
+    }
+}
+
+fn api_keys(configs: &[At<ApiKeyConfig>], problems: &mut Problems) -> Keys {
+    let (mut ids, mut digests) = (BTreeMap::new(), BTreeMap::new());
+    let mut entries = Vec::new();
+    for config in configs {
+        let mut wrong = |key: &str, message: String| {
+            let place = Place { path: format!("{}.{key}", config.place.path), ..config.place.clone() };
+            problems.push(place.problem(message));
+        };
+        if let Some(first) = ids.insert(&config.id, &config.place.path) {
+            wrong("id", format!("'{}' is the id of {first} already", config.id));
+        }
+        let digest = match config.sha256.parse::<Digest>() {
+            Ok(digest) => digest,
+            Err(e) => {
+                wrong("sha256", format!("{e}: 'tollgate hash-key' prints one"));
+                continue;
+            }
+        };
+        if let Some(first) = digests.insert(digest.to_string(), &config.place.path) {
+            wrong("sha256", format!("this is the key of {first} already"));
+            continue;
+        }
+        let expires = config.expires.as_deref().map(str::parse::<jiff::Timestamp>).transpose();
+        let not_after = expires.unwrap_or_else(|_| {
+            wrong("expires", "not an RFC 3339 time: write it like 2027-01-31T00:00:00Z".to_owned());
+            None
+        });
+        let identity = Identity {
+            subject: config.owner.clone().unwrap_or_else(|| config.id.clone()),
+            method: Method::ApiKey,
+            scopes: config.scopes.clone(),
+            claims: serde_json::Map::new(),
+            key_id: Some(config.id.clone()),
+        };
+        let not_after = not_after.map(|time| u64::try_from(time.as_second()).unwrap_or(0));
+        entries.push(Entry { digest, identity, not_after });
+    }
+    // Duplicates have been reported above.
+    Keys::new(entries).unwrap_or_default()
+}
+
+struct Builder<'a> {
+    root: &'a Node,
+    registry: &'a Registry,
+    shared: &'a Shared,
+    keys: Arc<Keys>,
+    services: &'a BTreeMap<Arc<str>, Arc<Service>>,
+}
+
+impl Builder<'_> {
+    fn router(&self, configs: &[At<RouteConfig>], problems: &mut Problems) -> Router<Arc<Route>> {
+        let mut routes: Vec<(Matcher, Arc<Route>)> = Vec::new();
+        let mut places: Vec<&Place> = Vec::new();
+        for config in configs {
+            let id = self.id(config, configs, problems);
+            let (matcher, route) = self.route(config, &id, problems);
+            let shadow = routes.iter().position(|(earlier, _)| matcher.shadowed_by(earlier));
+            if let Some(first) = shadow {
+                let message = format!("never reached: {} ('{}') takes the same requests first", places[first].path, routes[first].1.id);
+                problems.push(config.place.problem(message));
+            }
+            if let Some(route) = route {
+                routes.push((matcher, Arc::new(route)));
+                places.push(&config.place);
+            }
+        }
+        Router::new(routes)
+    }
+
+    fn id(&self, config: &At<RouteConfig>, all: &[At<RouteConfig>], problems: &mut Problems) -> Arc<str> {
+        let Some(id) = &config.id else {
+            let name = config.matches.name();
+            let mut same = all.iter().filter(|other| other.id.is_none() && other.matches.name() == name);
+            let place = same.position(|other| other.place == config.place).unwrap_or(0);
+            return if place == 0 { name.into() } else { format!("{name} #{}", place + 1).into() };
+        };
+        let first = all.iter().find(|other| other.id.as_ref() == Some(id));
+        if let Some(first) = first.filter(|first| first.place != config.place) {
+            let path = format!("{}.id", config.place.path);
+            let place = Place { path: path.clone(), ..self.root.at(&path).place().clone() };
+            problems.push(place.problem(format!("'{id}' is the id of {} already", first.place.path)));
+        }
+        id.as_str().into()
+    }
+
+    fn route(&self, config: &At<RouteConfig>, id: &Arc<str>, problems: &mut Problems) -> (Matcher, Option<Route>) {
+        let mut wrong = Invalid::default();
+        let matcher = config.matches.build(filters::names(&config.filters, "cors"), &mut wrong);
+        let action = self.action(config, &mut wrong);
+        let rewrite = Rewrite::build(config.strip_prefix.as_deref(), config.rewrite.as_deref(), &matcher.paths, &mut wrong);
+        if config.service.is_none() {
+            for (key, set) in [("strip_prefix", config.strip_prefix.is_some()), ("rewrite", config.rewrite.is_some()), ("host", config.host.is_some())] {
+                if set {
+                    wrong.push(key, "has no effect without a service");
+                }
+            }
+        }
+        let host = config.host.as_ref().map(http::HeaderValue::try_from).transpose().unwrap_or_else(|_| {
+            wrong.push("host", "not a host that a header can carry");
+            None
+        });
+        for (path, message) in wrong.0 {
+            let path = format!("{}.{path}", config.place.path);
+            let Place { line, column, .. } = *self.root.at(&path).place();
+            problems.push(Problem { line, column, path, message });
+        }
+        let env = |scope: String| Env {
+            route: id.clone(),
+            scope: format!("{id}/{scope}"),
+            keys: self.keys.clone(),
+            tables: self.shared.tables.clone(),
+            metrics: self.shared.metrics.clone(),
+        };
+        let chain = filters::chain(&config.filters, self.registry, &env, problems);
+        let service = config.service.as_deref().unwrap_or("");
+        let metrics = self.shared.metrics.route(id, service);
+        let route = action.map(|action| Route { id: id.clone(), chain, action, rewrite, host, metrics });
+        (matcher, route)
+    }
+
+    fn action(&self, config: &RouteConfig, wrong: &mut Invalid) -> Option<Action> {
+        let given = [config.service.is_some(), config.redirect.is_some(), config.respond.is_some()];
+        match given.iter().filter(|set| **set).count() {
+            1 => {}
+            0 => {
+                wrong.push("", "leads nowhere: give it a 'service', a 'redirect' or a 'respond'");
+                return None;
+            }
+            _ => wrong.push("", "leads to several places: 'service', 'redirect' and 'respond' exclude each other"),
+        }
+        if let Some(redirect) = &config.redirect {
+            return Action::redirect(redirect, &config.matches.path.0, wrong);
+        }
+        if let Some(respond) = &config.respond {
+            return Action::respond(respond, wrong);
+        }
+        let name = config.service.as_deref().unwrap_or_default();
+        if let Some(service) = self.services.get(name) {
+            return Some(Action::Forward(service.clone()));
+        }
+        // A service that is there and wrong has been reported where it stands.
+        if self.root.at("services").get(name).is_none() {
+            let near = nearest(name, self.services.keys().map(AsRef::as_ref));
+            let hint = near.map(|near| format!(" (did you mean '{near}'?)")).unwrap_or_default();
+            wrong.push("service", format!("there is no service '{name}'{hint}"));
+        }
+        None
+    }
+}

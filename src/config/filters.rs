@@ -1,0 +1,94 @@
+//! `filters:` of a route: names and settings, to a chain.
+
+use crate::{
+    filter::{Chain, Env, OnFault, Registry, Step, StepMetrics},
+    units::{
+        Problems,
+        tree::{At, Node, Value, read},
+    },
+};
+
+/// One entry, taken apart.
+struct Entry {
+    name: String,
+    settings: Node,
+    on_fault: OnFault,
+}
+
+/// Takes `name` or `{ name: settings, on_fault: ... }` apart.
+fn entry(node: &Node, problems: &mut Problems) -> Option<Entry> {
+    let entries = match node.value() {
+        Value::Scalar { text, .. } if !node.is_null() => {
+            return Some(Entry { name: text.clone(), settings: Node::empty_map(node.place().clone()), on_fault: OnFault::Refuse });
+        }
+        Value::Map(entries) => entries,
+        _ => {
+            problems.push(node.place().problem("expected a filter: a name, or 'name: settings'"));
+            return None;
+        }
+    };
+    let mut on_fault = OnFault::Refuse;
+    let mut named = Vec::new();
+    for (key, place, value) in entries {
+        if key == "on_fault" {
+            let (policy, wrong) = read::<OnFault>(value);
+            problems.extend(wrong);
+            on_fault = policy.unwrap_or_default();
+        } else {
+            named.push((key, place, value));
+        }
+    }
+    match named.as_slice() {
+        [(name, _, settings)] => {
+            let settings = if settings.is_null() { Node::empty_map(settings.place().clone()) } else { (*settings).clone() };
+            Some(Entry { name: (*name).clone(), settings, on_fault })
+        }
+        [] => {
+            problems.push(node.place().problem("'on_fault' alone is no filter"));
+            None
+        }
+        [_, (name, place, _), ..] => {
+            let message = format!("'{name}' stands beside another filter: begin it with '- ', or indent it below its filter");
+            problems.push(place.problem(message));
+            None
+        }
+    }
+}
+
+/// Builds the chain of `route`; `env` makes the surroundings for a scope name.
+pub(super) fn chain(
+    filters: &[At<Node>],
+    registry: &Registry,
+    env: &dyn Fn(String) -> Env,
+    problems: &mut Problems,
+) -> Chain {
+    let mut steps: Vec<Step> = Vec::new();
+    for node in filters {
+        let Some(Entry { name, settings, on_fault }) = entry(&node.value, problems) else { continue };
+        let name = match registry.resolve(&name) {
+            Ok(name) => name,
+            Err(message) => {
+                problems.push(node.place.problem(message));
+                continue;
+            }
+        };
+        let earlier = steps.iter().filter(|step| step.name == name).count();
+        let scope = if earlier == 0 { name.to_owned() } else { format!("{name}#{}", earlier + 1) };
+        let env = env(scope);
+        let metrics =
+            StepMetrics { refusals: env.metrics.refusals(&env.route, name), faults: env.metrics.faults(&env.route, name) };
+        match registry.build(name, &settings, &env) {
+            Ok(filter) => steps.push(Step { name, filter, on_fault, metrics }),
+            Err(wrong) => problems.extend(wrong),
+        }
+    }
+    Chain::new(steps)
+}
+
+/// True when a route has a step of this name, whether or not it could be built.
+pub(super) fn names(filters: &[At<Node>], name: &str) -> bool {
+    filters.iter().any(|node| match node.value.value() {
+        Value::Scalar { text, .. } => text == name,
+        _ => node.value.get(name).is_some(),
+    })
+}

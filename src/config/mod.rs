@@ -1,0 +1,103 @@
+//! Floor 8: the one path from YAML to traffic.
+//!
+//! `text -> tree -> Config -> build -> Loaded`. Start, `-t`, upgrade and the configuration's own `tests:` all take it:
+//! there is no second validator and no second matcher. Settings live beside the code they configure; this room only
+//! composes them.
+
+mod build;
+mod filters;
+mod load;
+mod process;
+mod schema;
+mod tests;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub use build::{Listener, Plan};
+pub use load::{Loaded, check, load};
+pub use process::PingoraConfig;
+pub use schema::schema;
+pub use tests::TestConfig;
+
+use crate::{
+    admin::AdminConfig,
+    proxy::{AccessConfig, HeadLimits, RouteConfig, ServiceConfig},
+    telemetry::LogConfig,
+    units::{Cidr, Span, tree::At},
+};
+
+/// A whole configuration file.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "Tollgate configuration")]
+pub struct Config {
+    /// The engine: threads, sockets for upgrades, grace period. Names are Pingora's.
+    pub pingora: PingoraConfig,
+    /// Where clients connect.
+    pub listeners: Vec<At<ListenerConfig>>,
+    /// Health, statistics and metrics, on a listener of their own.
+    pub admin: AdminConfig,
+    /// One line per request.
+    pub access_log: AccessConfig,
+    /// Diagnostics.
+    pub log: LogConfig,
+    /// How the process leaves.
+    pub shutdown: ShutdownConfig,
+    /// Networks of load balancers whose `X-Forwarded-*` is believed. Default: none.
+    pub trusted_proxies: Vec<Cidr>,
+    /// What a client may ask for.
+    pub limits: HeadLimits,
+    /// API keys, as digests.
+    pub api_keys: Vec<At<ApiKeyConfig>>,
+    /// Services by name.
+    pub services: BTreeMap<String, ServiceConfig>,
+    /// Routes. The most specific one that matches is taken; the order breaks ties.
+    pub routes: Vec<At<RouteConfig>>,
+    /// Requests with their expected outcome; run by `-t` and before every start.
+    pub tests: Vec<At<TestConfig>>,
+}
+
+/// One entry of `listeners:`.
+#[derive(Debug, Clone, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerConfig {
+    /// `127.0.0.1:8080`, `0.0.0.0:80`, `[::]:80`.
+    pub address: String,
+}
+
+/// `shutdown:` in the YAML.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct ShutdownConfig {
+    /// After SIGTERM: how long to go on accepting while `/health/ready` says 503, so that load balancers notice.
+    /// Default 1s.
+    pub delay: Span,
+}
+
+impl Default for ShutdownConfig {
+    fn default() -> Self {
+        Self { delay: Span(std::time::Duration::from_secs(1)) }
+    }
+}
+
+/// One entry of `api_keys:`.
+#[derive(Debug, Clone, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKeyConfig {
+    /// A name for logs and for `allow:` lists; never the key.
+    pub id: String,
+    /// SHA-256 of the key, in hex; `tollgate hash-key` prints it.
+    pub sha256: String,
+    /// Whoever holds the key: limits by `api_key` count per owner. Default: the id.
+    #[serde(default)]
+    pub owner: Option<String>,
+    /// What the key may do.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    /// When it stops working: an RFC 3339 time.
+    #[serde(default)]
+    pub expires: Option<String>,
+}

@@ -1,0 +1,153 @@
+//! `pingora:` in the YAML, with the names of Pingora's `ServerConf`. Pingora itself ignores keys it does not know, takes
+//! `threads: 0` until it panics, and puts its upgrade socket, world-writable, into /tmp: so this block is checked here.
+
+use std::{
+    fs,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use pingora::server::configuration::ServerConf;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Problems, tree::Node};
+
+/// Settings of the engine.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct PingoraConfig {
+    /// Worker threads of the proxy. Default: one per core.
+    pub threads: usize,
+    /// Let idle workers take work from busy ones. Default true.
+    pub work_stealing: bool,
+    /// Tasks that accept connections, per listener. Default 1.
+    pub listener_tasks_per_fd: usize,
+    /// Run in the background. Default false; `-d` does the same.
+    pub daemon: bool,
+    /// Standard error of a daemon goes here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_log: Option<String>,
+    /// The process id is written here. Default: beside the upgrade socket.
+    pub pid_file: String,
+    /// Where a successor takes over the listening sockets. Default: in a directory of this user alone.
+    pub upgrade_sock: String,
+    /// Become this user after a daemon has started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Become this group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    /// Certificates to trust towards backends, as PEM. Default: the system's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+    /// The most time that requests under way get when the process leaves. Default 30.
+    pub grace_period_seconds: u64,
+    /// After that, time for the threads to end. Default 5.
+    pub graceful_shutdown_timeout_seconds: u64,
+    /// Unused connections to backends that are kept, per thread. Default 128.
+    pub upstream_keepalive_pool_size: usize,
+    /// Source addresses towards IPv4 backends.
+    pub client_bind_to_ipv4: Vec<String>,
+    /// Source addresses towards IPv6 backends.
+    pub client_bind_to_ipv6: Vec<String>,
+}
+
+impl Default for PingoraConfig {
+    fn default() -> Self {
+        Self {
+            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            work_stealing: true,
+            listener_tasks_per_fd: 1,
+            daemon: false,
+            error_log: None,
+            pid_file: String::new(),
+            upgrade_sock: String::new(),
+            user: None,
+            group: None,
+            ca_file: None,
+            grace_period_seconds: 30,
+            graceful_shutdown_timeout_seconds: 5,
+            upstream_keepalive_pool_size: 128,
+            client_bind_to_ipv4: Vec::new(),
+            client_bind_to_ipv6: Vec::new(),
+        }
+    }
+}
+
+/// The most bytes of a Unix socket's path (`sun_path`).
+const SOCKET_PATH: usize = 107;
+
+impl PingoraConfig {
+    /// Fills in the paths that were left out, for an instance whose first listener has this `port`, and checks the rest.
+    pub(super) fn complete(&mut self, port: u16, node: &Node, problems: &mut Problems) {
+        let mut wrong = |key: &str, message: String| problems.push(node.at(key).place().problem(message));
+        if self.upgrade_sock.is_empty() {
+            self.upgrade_sock = runtime_dir().join(format!("tollgate-{port}.sock")).to_string_lossy().into_owned();
+        }
+        if self.pid_file.is_empty() {
+            let beside = Path::new(&self.upgrade_sock).with_extension("pid");
+            self.pid_file = beside.to_string_lossy().into_owned();
+        }
+        if !(1..=1024).contains(&self.threads) {
+            wrong("threads", format!("{} is not a number of threads from 1 to 1024", self.threads));
+        }
+        if !(1..=64).contains(&self.listener_tasks_per_fd) {
+            wrong("listener_tasks_per_fd", format!("{} is not a number from 1 to 64", self.listener_tasks_per_fd));
+        }
+        if self.upgrade_sock.len() > SOCKET_PATH {
+            wrong("upgrade_sock", format!("the path is longer than the {SOCKET_PATH} bytes that a socket may have"));
+        }
+        for (key, path) in [("pid_file", &self.pid_file), ("upgrade_sock", &self.upgrade_sock)] {
+            if let Err(message) = directory_of(path) {
+                wrong(key, message);
+            }
+        }
+        if let Some(path) = self.ca_file.as_ref().filter(|path| !Path::new(path).is_file()) {
+            wrong("ca_file", format!("cannot find '{path}'"));
+        }
+        for (key, list) in [("client_bind_to_ipv4", &self.client_bind_to_ipv4), ("client_bind_to_ipv6", &self.client_bind_to_ipv6)] {
+            let six = key.ends_with('6');
+            for (i, text) in list.iter().enumerate() {
+                if text.parse::<std::net::IpAddr>().map(|address| address.is_ipv6() == six) != Ok(true) {
+                    wrong(&format!("{key}[{i}]"), format!("'{text}' is not an address of that kind"));
+                }
+            }
+        }
+    }
+
+    /// The same settings as Pingora takes them. Through YAML, so that a name that Pingora does not know shows in tests.
+    pub fn server_conf(&self) -> Result<ServerConf, String> {
+        let text = serde_yaml::to_string(self).map_err(|e| e.to_string())?;
+        let mut conf: ServerConf = serde_yaml::from_str(&text).map_err(|e| e.to_string())?;
+        // Our own limit (`connect_retries`) is per service and lower.
+        conf.max_retries = 64;
+        Ok(conf)
+    }
+}
+
+fn directory_of(path: &str) -> Result<(), String> {
+    match Path::new(path).parent() {
+        Some(dir) if dir.is_dir() => Ok(()),
+        Some(dir) => Err(format!("the directory '{}' is not there", dir.display())),
+        None => Err(format!("'{path}' is not a file's path")),
+    }
+}
+
+/// A directory that only this user can write to. Whoever could bind the upgrade socket first would be handed our
+/// listening sockets.
+fn runtime_dir() -> PathBuf {
+    let uid = nix::unistd::geteuid().as_raw();
+    let given = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"].iter().filter_map(std::env::var_os).map(PathBuf::from);
+    for dir in given {
+        if fs::metadata(&dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid) {
+            return dir;
+        }
+    }
+    let dir = std::env::temp_dir().join(format!("tollgate-{uid}"));
+    let _ = fs::DirBuilder::new().mode(0o700).create(&dir);
+    let ours = fs::symlink_metadata(&dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid && meta.mode() & 0o077 == 0);
+    // A directory that somebody else made is left alone; the check of paths then says what is missing.
+    if ours { dir } else { dir.join("refused: not owned by this user alone") }
+}
+

@@ -1,0 +1,138 @@
+//! `tests:` in the YAML: requests with their expected outcome, decided by the code that serves, without a socket.
+//!
+//! Each test begins with fresh limits. Tests are requests, not conversations: a backend's answer is not part of them.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use http::{HeaderName, HeaderValue, Uri, Version, header};
+use pingora::http::RequestHeader;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::load::scratch;
+use crate::{
+    filter::{Now, Registry, State},
+    proxy::{Decision, Runtime, decide},
+    units::{Problems, tree::At},
+};
+
+/// One entry of `tests:`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TestConfig {
+    /// `GET /path` or `GET http://host/path`.
+    pub request: String,
+    /// Headers of the request.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The address at the other end of the connection. Default 127.0.0.1.
+    #[serde(default)]
+    pub client: Option<IpAddr>,
+    /// What must come of it.
+    pub expect: Expect,
+}
+
+/// What must come of a test's request; what is left out is not looked at.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Expect {
+    /// The route's id.
+    pub route: Option<String>,
+    /// The service that it is forwarded to.
+    pub service: Option<String>,
+    /// The path that the backend sees.
+    pub path: Option<String>,
+    /// The status of the gateway's own answer.
+    pub status: Option<u16>,
+    /// The filter that answered.
+    pub refused_by: Option<String>,
+}
+
+/// What came of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    route: Option<String>,
+    service: Option<String>,
+    path: Option<String>,
+    status: Option<u16>,
+    refused_by: Option<String>,
+}
+
+/// Runs every test; what fails goes to `problems`, at the test's own place.
+pub(super) fn run(tests: &[At<TestConfig>], text: &str, registry: &Registry, problems: &mut Problems) {
+    if tests.is_empty() {
+        return;
+    }
+    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let Ok(executor) = executor else { return };
+    for test in tests {
+        let Some(runtime) = scratch(text, registry) else { return };
+        match request(test) {
+            Ok(head) => {
+                let outcome = executor.block_on(outcome(&runtime, head, test));
+                for message in test.expect.differences(&outcome) {
+                    problems.push(test.place.problem(format!("'{}': {message}", test.request)));
+                }
+            }
+            Err(message) => problems.push(test.place.problem(message)),
+        }
+    }
+}
+
+fn request(test: &TestConfig) -> Result<RequestHeader, String> {
+    let wrong = || format!("'{}' is not a request: write it like GET /users or GET http://api.example/users", test.request);
+    let (method, target) = test.request.split_once(' ').ok_or_else(wrong)?;
+    let uri: Uri = target.trim().parse().map_err(|_| wrong())?;
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut head = RequestHeader::build(method, path.as_bytes(), None).map_err(|_| wrong())?;
+    head.set_version(Version::HTTP_11);
+    let host = uri.authority().map_or("localhost", http::uri::Authority::as_str);
+    head.insert_header(header::HOST, host).map_err(|_| wrong())?;
+    for (name, value) in &test.headers {
+        match (name.parse::<HeaderName>(), HeaderValue::try_from(value)) {
+            (Ok(name), Ok(value)) => head.insert_header(name, value).map_err(|e| e.to_string())?,
+            _ => return Err(format!("'{name}' is not a header name with a value that headers can carry")),
+        }
+    }
+    Ok(head)
+}
+
+async fn outcome(runtime: &Runtime, mut head: RequestHeader, test: &TestConfig) -> Outcome {
+    let peer = test.client.unwrap_or(IpAddr::from([127, 0, 0, 1]));
+    let origin = runtime.trusted.origin(peer, false, &head.headers);
+    let mut state = State::new(origin.client);
+    match decide(runtime, &mut head, &mut state, Now::read()).await {
+        Decision::Forward(route, path) => Outcome {
+            route: Some(route.id.to_string()),
+            service: route.service().map(|service| service.name.to_string()),
+            path: Some(path.unwrap_or_else(|| head.uri.path().to_owned())),
+            ..Outcome::default()
+        },
+        Decision::Reply { route, reply, by } => Outcome {
+            route: route.map(|route| route.id.to_string()),
+            status: Some(reply.status.as_u16()),
+            refused_by: by.filter().map(str::to_owned),
+            ..Outcome::default()
+        },
+    }
+}
+
+impl Expect {
+    fn differences(&self, outcome: &Outcome) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut compare = |what: &str, expected: Option<String>, actual: Option<String>| {
+            if let Some(expected) = expected
+                && actual.as_ref() != Some(&expected)
+            {
+                let actual = actual.unwrap_or_else(|| "none".to_owned());
+                found.push(format!("expected {what} {expected}, got {actual}"));
+            }
+        };
+        compare("route", self.route.clone(), outcome.route.clone());
+        compare("service", self.service.clone(), outcome.service.clone());
+        compare("path", self.path.clone(), outcome.path.clone());
+        compare("status", self.status.map(|s| s.to_string()), outcome.status.map(|s| s.to_string()));
+        compare("refused_by", self.refused_by.clone(), outcome.refused_by.clone());
+        found
+    }
+}

@@ -1,0 +1,203 @@
+//! One line of the access log. The query is left out unless asked for: it is where secrets end up.
+
+use std::{cell::RefCell, io::Write as _, time::Duration};
+
+use http::{HeaderValue, Version, header};
+use pingora::proxy::Session;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{context::Context, head::host_of};
+use crate::{
+    telemetry::Output,
+    units::{Size, tree::At},
+};
+
+/// `access_log:` in the YAML.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AccessConfig {
+    /// Write it at all. Default true.
+    pub enabled: bool,
+    /// `stdout` (default), `stderr` or `{ file: PATH }`.
+    pub output: At<Output>,
+    /// `json` (default) or `common`.
+    pub format: AccessFormat,
+    /// Log the query too. Default false.
+    pub query: bool,
+    /// Bytes that may wait to be written; lines beyond are dropped and counted. Default 4MiB.
+    pub queue: Size,
+}
+
+impl Default for AccessConfig {
+    fn default() -> Self {
+        let output = At { value: Output::Stdout, place: crate::units::tree::Place::default() };
+        Self { enabled: true, output, format: AccessFormat::Json, query: false, queue: Size(4 << 20) }
+    }
+}
+
+/// How a line looks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AccessFormat {
+    /// One JSON object.
+    #[default]
+    Json,
+    /// The Common Log Format of Apache and nginx.
+    Common,
+}
+
+/// Appends the line of a finished request.
+pub(super) fn write(
+    out: &mut Vec<u8>,
+    config: &AccessConfig,
+    session: &Session,
+    context: &Context,
+    status: u16,
+    duration: Duration,
+) {
+    match config.format {
+        AccessFormat::Json => json(out, config, session, context, status, duration),
+        AccessFormat::Common => common(out, config, session, context, status),
+    }
+}
+
+fn json(
+    out: &mut Vec<u8>,
+    config: &AccessConfig,
+    session: &Session,
+    context: &Context,
+    status: u16,
+    duration: Duration,
+) {
+    let head = session.req_header();
+    out.extend_from_slice(b"{\"time\":\"");
+    timestamp(out);
+    let mut line = Line(out);
+    let _ = write!(line.0, "\",\"id\":\"{}\",\"client\":\"{}\"", context.state.id, context.state.client);
+    line.text("method", head.method.as_str());
+    line.text("host", host_of(head));
+    line.text("path", head.uri.path());
+    if let (true, Some(query)) = (config.query, head.uri.query()) {
+        line.text("query", query);
+    }
+    line.text("protocol", protocol(head.version));
+    line.number("status", u64::from(status));
+    line.text("by", context.author.label());
+    if let Some(route) = &context.route {
+        line.text("route", &route.id);
+        if let Some(service) = route.service() {
+            line.text("service", &service.name);
+        }
+    }
+    if let Some(backend) = &context.attempts.backend {
+        line.text("upstream", &backend.name);
+        line.number("attempts", u64::from(context.attempts.count));
+    }
+    line.number("received", session.body_bytes_read() as u64);
+    line.number("sent", session.body_bytes_sent() as u64);
+    line.millis("duration_ms", duration);
+    if let Some(connect) = context.attempts.connect {
+        line.millis("connect_ms", connect);
+    }
+    if let Some(first) = context.attempts.first_byte {
+        line.millis("first_byte_ms", first.duration_since(context.start));
+    }
+    if let Some(identity) = &context.state.identity {
+        line.text("identity", &identity.subject);
+        if let Some(key) = &identity.key_id {
+            line.text("key_id", key);
+        }
+    }
+    if let Some(applied) = context.state.limits.last() {
+        line.text("limit", &applied.policy);
+        line.number("limit_remaining", u64::from(applied.verdict.remaining));
+    }
+    if let Some(trace) = trace_id(head.headers.get("traceparent")) {
+        line.text("trace_id", trace);
+    }
+    if let Some(agent) = head.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()) {
+        line.text("user_agent", agent);
+    }
+    out.push(b'}');
+}
+
+/// `host ident authuser [date] "request" status bytes`.
+fn common(out: &mut Vec<u8>, config: &AccessConfig, session: &Session, context: &Context, status: u16) {
+    let head = session.req_header();
+    let user = context.state.identity.as_ref().map_or("-", |identity| identity.subject.as_str());
+    let date = jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC).strftime("%d/%b/%Y:%H:%M:%S %z").to_string();
+    let query = head.uri.query().filter(|_| config.query).map(|query| format!("?{query}")).unwrap_or_default();
+    let _ = write!(
+        out,
+        "{} - {} [{date}] \"{} {}{query} {}\" {status} {}",
+        context.state.client,
+        user.escape_default(),
+        head.method,
+        head.uri.path(),
+        protocol(head.version),
+        session.body_bytes_sent()
+    );
+}
+
+struct Line<'a>(&'a mut Vec<u8>);
+
+impl Line<'_> {
+    fn name(&mut self, name: &str) {
+        self.0.extend_from_slice(b",\"");
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b"\":");
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        self.name(name);
+        // Writing a string to memory cannot fail.
+        let _ = serde_json::to_writer(&mut *self.0, value);
+    }
+
+    fn number(&mut self, name: &str, value: u64) {
+        self.name(name);
+        self.0.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    /// Milliseconds with three decimals, without the detour over floating point.
+    fn millis(&mut self, name: &str, value: Duration) {
+        self.name(name);
+        let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
+        self.0.extend_from_slice(itoa::Buffer::new().format(micros / 1000).as_bytes());
+        let rest = (micros % 1000).to_le_bytes();
+        let rest = u16::from_le_bytes([rest[0], rest[1]]);
+        let digit = |n: u16| b'0' + u8::try_from(n % 10).unwrap_or(0);
+        self.0.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// The trace id of a W3C `traceparent`, when it has the right form.
+fn trace_id(value: Option<&HeaderValue>) -> Option<&str> {
+    let id = value?.to_str().ok()?.split('-').nth(1)?;
+    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
+}
+
+/// RFC 3339 in UTC with milliseconds; the part before the dot is formatted once a second.
+fn timestamp(out: &mut Vec<u8>) {
+    thread_local!(static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) });
+    let now = jiff::Timestamp::now();
+    SECOND.with_borrow_mut(|(second, text)| {
+        if *second != now.as_second() {
+            *second = now.as_second();
+            *text = now.strftime("%Y-%m-%dT%H:%M:%S").to_string();
+        }
+        out.extend_from_slice(text.as_bytes());
+    });
+    let millis = now.subsec_millisecond();
+    let digit = |n: i32| b'0' + u8::try_from(n.rem_euclid(10)).unwrap_or(0);
+    out.extend_from_slice(&[b'.', digit(millis / 100), digit(millis / 10), digit(millis), b'Z']);
+}

@@ -1,0 +1,85 @@
+//! What happens to a request, decided without a connection: the hooks and the configuration's own `tests:` both ask
+//! here, so what a test says is what traffic gets.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Method, StatusCode, header};
+use pingora::http::RequestHeader;
+
+use super::{
+    action::{self, Action},
+    context::Author,
+    head::{self, host_of},
+    route::Route,
+    router::{Pick, Subject},
+    runtime::Runtime,
+};
+use crate::filter::{Exchange, Now, Reply, State};
+
+/// The decision.
+#[derive(Debug)]
+pub enum Decision {
+    /// To a backend of the route's service; with the path that it will see, when that changes.
+    Forward(Arc<Route>, Option<String>),
+    /// An answer of the gateway's own.
+    Reply {
+        /// The route, when there was one.
+        route: Option<Arc<Route>>,
+        /// The answer.
+        reply: Box<Reply>,
+        /// Who made it.
+        by: Author,
+    },
+}
+
+impl Decision {
+    fn own(reply: Reply, route: Option<Arc<Route>>) -> Self {
+        Self::Reply { route, reply: Box::new(reply), by: Author::Gateway }
+    }
+}
+
+/// Decides on a request; `head` gets its normalised path.
+pub async fn decide(runtime: &Runtime, head: &mut RequestHeader, state: &mut State, now: Now) -> Decision {
+    if let Err(reply) = head::admit(head, &runtime.limits) {
+        return Decision::own(reply, None);
+    }
+    let subject =
+        Subject { host: host_of(head), path: head.uri.path(), method: &head.method, headers: &head.headers };
+    let (route, pattern) = match runtime.router.pick(&subject) {
+        Pick::Route(route, pattern) => (route.clone(), pattern),
+        Pick::Method(methods) => return Decision::own(method_not_allowed(methods), None),
+        Pick::Nothing => {
+            return Decision::own(Reply::problem(StatusCode::NOT_FOUND, "no route leads there"), None);
+        }
+    };
+    let refused = route.chain.request(&mut Exchange::new(head, state, now)).await;
+    if let Some(refusal) = refused {
+        return Decision::Reply { route: Some(route), reply: refusal.reply, by: Author::Filter(refusal.by) };
+    }
+    match &route.action {
+        Action::Forward(_) => {
+            let path = route.rewrite.as_ref().and_then(|rewrite| rewrite.apply(pattern, head.uri.path()));
+            Decision::Forward(route, path)
+        }
+        Action::Redirect(status, to) => {
+            let reply = action::location(*status, to, pattern, head);
+            Decision::own(reply, Some(route))
+        }
+        Action::Respond(reply) => {
+            let reply = Reply::clone(reply);
+            Decision::own(reply, Some(route))
+        }
+    }
+}
+
+/// 405 with `Allow` (RFC 9110 §15.5.6).
+fn method_not_allowed(mut methods: Vec<Method>) -> Reply {
+    if methods.contains(&Method::GET) {
+        methods.push(Method::HEAD);
+    }
+    let mut names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    let allow = HeaderValue::try_from(names.join(", ")).unwrap_or_else(|_| HeaderValue::from_static(""));
+    Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this method is not available here").header(header::ALLOW, allow)
+}

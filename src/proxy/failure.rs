@@ -1,0 +1,53 @@
+//! From an error of Pingora's to the answer that the client gets, and to whether an attempt may be repeated.
+
+use http::{Method, StatusCode};
+use pingora::{Error, ErrorSource, ErrorType};
+
+use super::context::Context;
+use crate::filter::Reply;
+
+/// What to tell the client; `None` when it is gone.
+pub(super) fn reply_for(error: &Error) -> Option<Reply> {
+    use ErrorType as E;
+    let kind = error.etype();
+    if let E::HTTPStatus(status) = kind {
+        let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        return Some(Reply::problem(status, "the request was refused").closing());
+    }
+    Some(match error.esource() {
+        ErrorSource::Downstream => match kind {
+            E::ReadTimedout => Reply::problem(StatusCode::REQUEST_TIMEOUT, "the request came too slowly"),
+            E::WriteError | E::ReadError | E::ConnectionClosed | E::WriteTimedout => return None,
+            _ => Reply::problem(StatusCode::BAD_REQUEST, "the request could not be read"),
+        },
+        ErrorSource::Upstream if is_timeout(kind) => {
+            Reply::problem(StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time")
+        }
+        ErrorSource::Upstream => Reply::problem(StatusCode::BAD_GATEWAY, "the service could not be reached or broke off"),
+        ErrorSource::Internal | ErrorSource::Unset => {
+            Reply::problem(StatusCode::INTERNAL_SERVER_ERROR, "the gateway could not handle this request")
+        }
+    })
+    .map(Reply::closing)
+}
+
+/// True when the client, and nobody else, ended the exchange.
+pub(super) fn client_left(error: &Error) -> bool {
+    *error.esource() == ErrorSource::Downstream && reply_for(error).is_none()
+}
+
+fn is_timeout(kind: &ErrorType) -> bool {
+    use ErrorType as E;
+    matches!(kind, E::ConnectTimedout | E::TLSHandshakeTimedout | E::ReadTimedout | E::WriteTimedout)
+}
+
+/// True when an attempt that broke off after it had been connected may be repeated: the method promises that doing it
+/// twice is doing it once and carries no body worth the word, the backend broke off (it was not merely slow), and
+/// nothing has come back.
+pub(super) fn repeatable(error: &Error, method: &Method, context: &Context) -> bool {
+    *error.esource() == ErrorSource::Upstream
+        && !is_timeout(error.etype())
+        && matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+        && context.state.body_seen == 0
+        && context.attempts.first_byte.is_none()
+}

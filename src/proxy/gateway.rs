@@ -1,0 +1,343 @@
+//! The hooks that Pingora calls, in its order. Each delegates; the thinking is elsewhere.
+
+use std::{sync::Arc, time::Instant};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{StatusCode, header};
+use pingora::{
+    Error, ErrorType, Result,
+    http::{RequestHeader, ResponseHeader},
+    modules::http::{
+        HttpModules,
+        compression::{ResponseCompression, ResponseCompressionBuilder},
+    },
+    prelude::HttpPeer,
+    protocols::Digest,
+    proxy::{FailToProxy, ProxyHttp, Session},
+};
+
+use super::{
+    access, client,
+    context::{Author, Context},
+    decide::{Decision, decide},
+    failure,
+    respond::respond,
+    runtime::{Runtime, Shared},
+    service::Choice,
+};
+use crate::{
+    filter::{Outcome, Refusal, Reply},
+    telemetry::MethodClass,
+};
+
+/// The gateway, as Pingora sees it.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    runtime: Arc<ArcSwap<Runtime>>,
+    shared: Arc<Shared>,
+    /// Compression costs every request a box, so it is there only when some route wants it.
+    compresses: bool,
+}
+
+impl Gateway {
+    /// A gateway that serves whatever `runtime` holds.
+    pub fn new(runtime: Arc<ArcSwap<Runtime>>, shared: Arc<Shared>) -> Self {
+        let compresses = runtime.load().compresses;
+        Self { runtime, shared, compresses }
+    }
+
+    /// Time limits and keep-alive of the client's connection, and who is at its other end.
+    fn receive(&self, session: &mut Session, context: &mut Context, runtime: &Runtime) {
+        let limits = &runtime.limits;
+        session.set_keepalive((!self.shared.draining()).then_some(limits.keepalive.0.as_secs().max(1)));
+        session.set_read_timeout(Some(limits.stall.0));
+        session.set_write_timeout(Some(limits.stall.0));
+        session.set_total_drain_timeout(Some(limits.stall.0));
+        let peer = session.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
+        let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        context.peer = peer.unwrap_or(context.peer);
+        context.method = MethodClass::of(session.req_header().method.as_str());
+        context.origin = runtime.trusted.origin(context.peer, tls, &session.req_header().headers);
+        context.state.client = context.origin.client;
+        context.state.secure = context.origin.secure;
+    }
+
+    /// Ends a hook that can only fail, with an answer for `fail_to_proxy` to send.
+    fn refuse<T>(context: &mut Context, reply: Reply, by: &'static str) -> Result<T> {
+        let status = reply.status.as_u16();
+        context.refusal = Some(Refusal { reply: Box::new(reply), by });
+        Error::e_explain(ErrorType::HTTPStatus(status), "refused")
+    }
+}
+
+/// No backend is left, or none is well.
+fn no_backend() -> Reply {
+    Reply::problem(StatusCode::SERVICE_UNAVAILABLE, "no backend of this service is available")
+        .retry_after(std::time::Duration::from_secs(1))
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::new(self.shared.metrics.in_flight.clone())
+    }
+
+    fn init_downstream_modules(&self, modules: &mut HttpModules) {
+        if self.compresses {
+            modules.add_module(ResponseCompressionBuilder::enable(0));
+        }
+    }
+
+    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        let runtime = self.runtime.load_full();
+        self.receive(session, context, &runtime);
+        if runtime.publish
+            && let Some(page) = self.shared.page.get()
+            && let Some(reply) = page(session.req_header().uri.path())
+        {
+            return respond(session, context, reply, Author::Gateway).await.map(|()| true);
+        }
+        match decide(&runtime, session.req_header_mut(), &mut context.state, context.now).await {
+            Decision::Forward(route, path) => {
+                context.route = Some(route);
+                context.upstream_path = path;
+            }
+            Decision::Reply { route, reply, by } => {
+                context.route = route;
+                return respond(session, context, *reply, by).await.map(|()| true);
+            }
+        }
+        if let Some(level) = context.state.compress {
+            let (session, modules) = (&session.downstream_session, &mut session.downstream_modules_ctx);
+            if let Some(module) = modules.get_mut::<ResponseCompression>() {
+                module.adjust_level(level);
+                // The module reads Accept-Encoding before our chain has spoken, and only if it is switched on by then.
+                module.request_filter(session.req_header());
+            }
+        }
+        Ok(false)
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+        let Some(service) = context.route.as_ref().and_then(|route| route.service()).cloned() else {
+            return Error::e_explain(ErrorType::InternalError, "a request without a service");
+        };
+        let remaining = context.remaining();
+        if remaining.is_some_and(|left| left.is_zero()) {
+            let reply = Reply::problem(StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time");
+            return Self::refuse(context, reply, "gateway");
+        }
+        let head = session.req_header();
+        let choice = Choice {
+            client: context.state.client,
+            headers: &head.headers,
+            path: head.uri.path(),
+            tried: &context.attempts.tried,
+        };
+        let Some((backend, place)) = service.choose(&choice) else {
+            return Self::refuse(context, no_backend(), "gateway");
+        };
+        let attempts = &mut context.attempts;
+        attempts.count += 1;
+        attempts.began = Some(Instant::now());
+        if attempts.count > 1 {
+            service.metrics.retries.inc();
+        }
+        let peer = backend.peer(remaining);
+        attempts.backend = Some(backend);
+        attempts.place = Some(place);
+        Ok(peer)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _reused: bool,
+        _: &HttpPeer,
+        _: std::os::unix::io::RawFd,
+        _: Option<&Digest>,
+        context: &mut Context,
+    ) -> Result<()> {
+        context.attempts.connect = context.attempts.began.map(|began| began.elapsed());
+        Ok(())
+    }
+
+    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, context: &mut Context, error: Box<Error>) -> Box<Error> {
+        let mut error = error;
+        let attempts = &mut context.attempts;
+        attempts.place = None;
+        if let Some(backend) = &attempts.backend {
+            attempts.tried.push(backend.address);
+        }
+        let service = context.route.as_ref().and_then(|route| route.service());
+        let again = service.is_some_and(|service| {
+            attempts.count <= service.connect_retries && service.has_another(&attempts.tried)
+        });
+        error.set_retry(again);
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        context: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        let mut error = error;
+        let repeatable = failure::repeatable(&error, &session.req_header().method, context);
+        let attempts = &mut context.attempts;
+        attempts.place = None;
+        // A kept connection that the backend closed says nothing about the backend; a fresh one does.
+        if let Some(backend) = attempts.backend.as_ref().filter(|_| !reused) {
+            attempts.tried.push(backend.address);
+        }
+        let service = context.route.as_ref().and_then(|route| route.service());
+        let again = service.is_some_and(|service| {
+            attempts.count <= service.connect_retries && service.has_another(&attempts.tried)
+        });
+        error.set_retry(repeatable && again);
+        error
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _: &mut Session,
+        head: &mut RequestHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        let Some(route) = context.route.clone() else { return Ok(()) };
+        if let Some(path) = &context.upstream_path {
+            let target = match head.uri.query() {
+                Some(query) => format!("{path}?{query}"),
+                None => path.clone(),
+            };
+            let target = target.parse::<http::uri::PathAndQuery>();
+            let target = target.map_err(|e| Error::because(ErrorType::InternalError, "rewritten path", e))?;
+            head.set_uri(http::Uri::from(target));
+        } else if head.uri.scheme().is_some() {
+            // A backend gets origin-form (RFC 9112 §3.2.1); the authority has gone into Host.
+            let target = head.uri.path_and_query().cloned();
+            let authority = head.uri.authority().cloned();
+            if let (Some(target), Some(authority)) = (target, authority) {
+                head.insert_header(header::HOST, authority.as_str())?;
+                head.set_uri(http::Uri::from(target));
+            }
+        }
+        client::tell_backend(head, context.peer, context.origin)?;
+        if let Some(host) = &route.host {
+            head.insert_header(header::HOST, host.clone())?;
+        }
+        match route.chain.upstream(head, &context.state) {
+            Ok(()) => Ok(()),
+            Err(refusal) => Self::refuse(context, *refusal.reply, refusal.by),
+        }
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        context: &mut Context,
+    ) -> Result<()> {
+        context.state.body_seen += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        let Some(route) = &context.route else { return Ok(()) };
+        if !route.chain.wants_request_body() {
+            return Ok(());
+        }
+        match route.chain.request_chunk(body, end, &mut context.state) {
+            None => Ok(()),
+            Some(refusal) => Self::refuse(context, *refusal.reply, refusal.by),
+        }
+    }
+
+    async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, context: &mut Context) -> Result<()> {
+        if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        context.author = Author::Upstream;
+        context.attempts.first_byte = Some(Instant::now());
+        if self.shared.draining() {
+            session.set_keepalive(None);
+        }
+        if let Some(route) = &context.route {
+            route.chain.response(head, &mut context.state);
+        }
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        context: &mut Context,
+    ) -> Result<Option<std::time::Duration>> {
+        if context.remaining().is_some_and(|left| left.is_zero()) && !end {
+            return Err(Error::explain(ErrorType::ReadTimedout, "total time is over").into_up());
+        }
+        if let Some(route) = &context.route
+            && route.chain.wants_response_body()
+        {
+            route.chain.response_chunk(body, end, &mut context.state);
+        }
+        Ok(None)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+        let refusal = context.refusal.take();
+        let (reply, by) = match refusal {
+            Some(refusal) if refusal.by == "gateway" => (Some(*refusal.reply), Author::Gateway),
+            Some(refusal) => (Some(*refusal.reply), Author::Filter(refusal.by)),
+            None => (failure::reply_for(error), Author::Gateway),
+        };
+        let mut error_code = 0;
+        if let Some(reply) = reply
+            && session.response_written().is_none_or(|head| head.status.is_informational())
+        {
+            error_code = reply.status.as_u16();
+            // A refusal made here may leave a body half read.
+            if let Err(e) = respond(session, context, reply.closing(), by).await {
+                log::debug!("answer not delivered: {e}");
+            }
+        }
+        FailToProxy { error_code, can_reuse_downstream: false }
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        // The access log has a line for it, with the status and who made it.
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+        let metrics = &self.shared.metrics;
+        let written = session.response_written().map(|head| head.status.as_u16());
+        let left = error.is_some_and(failure::client_left);
+        if left {
+            metrics.canceled.inc();
+        }
+        // 499: the client went away before there was a status to send (nginx's number for it).
+        let status = written.unwrap_or(if left { 499 } else { 0 });
+        let duration = context.start.elapsed();
+        let sent = session.body_bytes_sent();
+        metrics.sent.inc_by(sent as u64);
+        metrics.received.inc_by(session.body_bytes_read() as u64);
+        if let Some(route) = context.route.clone() {
+            route.metrics.count(context.method, status);
+            route.metrics.duration.observe(duration.as_secs_f64());
+            route.chain.log(&context.state, &Outcome { status, duration, sent });
+        } else {
+            metrics.unrouted(context.method, status, duration);
+        }
+        if let Some(log) = &*self.shared.access_log.load() {
+            let runtime = self.runtime.load();
+            log.line(|out| access::write(out, &runtime.access, session, context, status, duration));
+        }
+    }
+}

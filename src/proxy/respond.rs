@@ -1,0 +1,83 @@
+//! The one place that writes answers of the gateway's own. It runs the chain's response phase, because Pingora's
+//! `response_filter` is not called for what we write ourselves: without it errors would lack CORS headers, request id
+//! and security headers.
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, header};
+use pingora::{http::ResponseHeader, protocols::http::date::get_cached_date, proxy::Session};
+
+use super::context::{Author, Context};
+use crate::filter::{Reply, ReplyBody, RequestId};
+
+/// Writes `reply` and notes who made it.
+pub(super) async fn respond(session: &mut Session, context: &mut Context, reply: Reply, by: Author) -> pingora::Result<()> {
+    context.author = by;
+    // A client that still waits to be told to send its body would take the end of this answer for the end of that.
+    let waits = session.req_header().headers.contains_key(header::EXPECT);
+    if reply.close || waits {
+        session.set_keepalive(None);
+    }
+    let (mut head, body) = build(reply, &context.state.id)?;
+    if let Some(route) = &context.route {
+        route.chain.response(&mut head, &mut context.state);
+    }
+    let silent = session.req_header().method == Method::HEAD || body.is_empty();
+    session.write_response_header(Box::new(head), silent).await?;
+    if !silent {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+/// The head and the body of an answer.
+fn build(reply: Reply, id: &RequestId) -> pingora::Result<(ResponseHeader, Bytes)> {
+    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 8))?;
+    let (media, body) = match reply.body {
+        ReplyBody::Empty => (None, Bytes::new()),
+        ReplyBody::Bytes(media, bytes) => (Some(media), bytes),
+        ReplyBody::Problem { kind, detail, members } => {
+            let text = problem(reply.status, kind, &detail, members.as_deref(), id);
+            (Some(HeaderValue::from_static("application/problem+json")), text.into())
+        }
+    };
+    head.insert_header(header::DATE, get_cached_date())?;
+    if let Some(media) = media {
+        head.insert_header(header::CONTENT_TYPE, media)?;
+    }
+    // 204 and 304 have neither body nor length (RFC 9110 §8.6).
+    if !matches!(reply.status.as_u16(), 204 | 304) {
+        head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+    }
+    if reply.status.is_client_error() || reply.status.is_server_error() {
+        head.insert_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
+    }
+    for (name, value) in reply.headers {
+        head.append_header(name, value)?;
+    }
+    Ok((head, body))
+}
+
+/// `application/problem+json` (RFC 9457).
+fn problem(status: http::StatusCode, kind: Option<&str>, detail: &str, members: Option<&str>, id: &RequestId) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    let mut member = |name: &str, value: &str| {
+        out.extend_from_slice(if out.is_empty() { b"{\"" } else { b",\"" });
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"\":");
+        // Writing a string to memory cannot fail.
+        let _ = serde_json::to_writer(&mut out, value);
+    };
+    member("type", kind.unwrap_or("about:blank"));
+    member("title", status.canonical_reason().unwrap_or("Error"));
+    member("detail", detail);
+    out.extend_from_slice(b",\"status\":");
+    out.extend_from_slice(itoa::Buffer::new().format(status.as_u16()).as_bytes());
+    if let Some(members) = members {
+        out.push(b',');
+        out.extend_from_slice(members.as_bytes());
+    }
+    out.extend_from_slice(b",\"request_id\":");
+    let _ = serde_json::to_writer(&mut out, &id.to_string());
+    out.push(b'}');
+    out
+}

@@ -1,0 +1,156 @@
+//! A route: what it matches, what its chain does, where it leads.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use http::{HeaderName, HeaderValue, Method};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{
+    action::{Action, RedirectConfig, RespondConfig, Rewrite},
+    pattern::PathPattern,
+    router::Matcher,
+    service::Service,
+};
+use crate::{
+    filter::{Chain, Invalid, OneOrMany},
+    telemetry::RouteMetrics,
+    units::tree::{At, Node},
+};
+
+/// One entry of `routes:`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteConfig {
+    /// A name for logs, metrics and `tests:`. Default: made of host, path and methods.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// Which requests take this route.
+    #[serde(rename = "match")]
+    pub matches: Matches,
+    /// Forward to this service.
+    #[serde(default)]
+    pub service: Option<String>,
+    /// Send the client elsewhere.
+    #[serde(default)]
+    pub redirect: Option<RedirectConfig>,
+    /// Answer without a backend.
+    #[serde(default)]
+    pub respond: Option<RespondConfig>,
+    /// Take this prefix off the path before the backend sees it.
+    #[serde(default)]
+    pub strip_prefix: Option<String>,
+    /// Replace the path; `{name}` and `{rest}` come from the path pattern.
+    #[serde(default)]
+    pub rewrite: Option<String>,
+    /// The `Host` that the backend sees. Default: the client's.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// Steps, in this order: a name, or `name: settings`, and `on_fault: refuse | pass` beside it.
+    #[serde(default)]
+    #[schemars(schema_with = "filters_schema")]
+    pub filters: Vec<At<Node>>,
+}
+
+fn filters_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "array", "items": { "$ref": "#/$defs/Filter" } })
+}
+
+/// `match:` of a route. Everything given must hold.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Matches {
+    /// `api.example`, or `*.example` for every host below it; one or several. Default: any.
+    #[serde(default)]
+    pub host: OneOrMany<String>,
+    /// `/users`, `/users/*`, `/users/{id}`; one or several.
+    pub path: OneOrMany<PathPattern>,
+    /// Methods; one or several. GET takes HEAD along. Default: any.
+    #[serde(default)]
+    pub method: OneOrMany<String>,
+    /// Headers that must be there; with a value, that must be equal to it.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Option<String>>,
+}
+
+/// A route, ready for traffic.
+#[derive(Debug)]
+pub struct Route {
+    /// Its name.
+    pub id: Arc<str>,
+    /// Its steps.
+    pub chain: Chain,
+    /// Where it leads.
+    pub action: Action,
+    /// How the path changes.
+    pub rewrite: Option<Rewrite>,
+    /// The `Host` that the backend sees.
+    pub host: Option<HeaderValue>,
+    /// Its counters.
+    pub metrics: RouteMetrics,
+}
+
+impl Route {
+    /// The service it forwards to.
+    pub fn service(&self) -> Option<&Arc<Service>> {
+        match &self.action {
+            Action::Forward(service) => Some(service),
+            Action::Redirect(..) | Action::Respond(_) => None,
+        }
+    }
+}
+
+impl Matches {
+    /// What the router compares with; mistakes go to `wrong`, with paths below the route.
+    pub fn build(&self, preflight: bool, wrong: &mut Invalid) -> Matcher {
+        if self.path.0.is_empty() {
+            wrong.push("match.path", "a route needs at least one path");
+        }
+        let mut matcher = Matcher { paths: self.path.0.clone(), preflight, ..Matcher::default() };
+        for host in &self.host.0 {
+            match host_pattern(host) {
+                Ok(host) => matcher.hosts.push(host),
+                Err(message) => wrong.push("match.host", message),
+            }
+        }
+        for method in &self.method.0 {
+            match Method::from_bytes(method.as_bytes()) {
+                Ok(parsed) if *method == method.to_ascii_uppercase() => matcher.methods.push(parsed),
+                // Methods are case-sensitive (RFC 9110 §9.1): `get` would never match a browser's GET.
+                Ok(_) => wrong.push("match.method", format!("did you mean '{}'? methods are upper-case", method.to_ascii_uppercase())),
+                Err(_) => wrong.push("match.method", format!("'{method}' is not a method")),
+            }
+        }
+        for (name, value) in &self.headers {
+            let value = value.as_deref().map(HeaderValue::try_from).transpose();
+            match (name.parse::<HeaderName>(), value) {
+                (Ok(name), Ok(value)) => matcher.headers.push((name, value)),
+                _ => wrong.push(format!("match.headers.{name}"), "not a header name with a value that headers can carry"),
+            }
+        }
+        matcher
+    }
+
+    /// A name for a route that was not given one.
+    pub fn name(&self) -> String {
+        let mut words: Vec<String> = self.method.0.clone();
+        let host = self.host.0.first().map_or("", String::as_str);
+        let path = self.path.0.first().map_or("", PathPattern::as_str);
+        words.push(format!("{host}{path}"));
+        words.extend(self.headers.keys().cloned());
+        words.join(" ")
+    }
+}
+
+fn host_pattern(text: &str) -> Result<String, String> {
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    let bracketed = name.starts_with('[') && name.ends_with(']');
+    let good = bracketed || !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    if good {
+        Ok(text.to_ascii_lowercase())
+    } else if name.contains(':') {
+        Err(format!("'{text}': a host is matched without its port"))
+    } else {
+        Err(format!("'{text}' is not a host: write it like api.example or *.example"))
+    }
+}
