@@ -6,5 +6,9 @@ pub mod config;
 pub mod filter;
 pub mod limit;
 pub mod proxy;
+mod server;
 pub mod telemetry;
 pub mod units;
+
+pub use filter::{Configure, Exchange, Filter, Flow, Registry, Reply};
+pub use server::run;

@@ -46,7 +46,13 @@ pub struct Plan {
 const MAX_LISTENERS: usize = 30;
 
 /// Builds everything. The result is only good for traffic when `problems` stays empty.
-pub(super) fn build(config: Config, root: &Node, registry: &Registry, shared: &Shared, problems: &mut Problems) -> (Runtime, Plan) {
+pub(super) fn build(
+    config: Config,
+    root: &Node,
+    registry: &Registry,
+    shared: &Shared,
+    problems: &mut Problems,
+) -> (Runtime, Plan) {
     let keys = Arc::new(api_keys(&config.api_keys, problems));
     let plan = plan(&config, root, problems);
     let services: BTreeMap<Arc<str>, Arc<Service>> = config
@@ -84,7 +90,10 @@ fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Plan {
             }
             taken.push((address, place));
         }
-        Err(_) => problems.push(place.problem(format!("'{address}' is not an address with a port: write it like 127.0.0.1:8080 or [::]:80"))),
+        Err(_) => problems
+            .push(place.problem(format!(
+                "'{address}' is not an address with a port: write it like 127.0.0.1:8080 or [::]:80"
+            ))),
     };
     let addresses: Vec<(&str, Place)> = config
         .listeners
@@ -104,7 +113,10 @@ fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Plan {
         problems.push(root.place().problem("key 'listeners' is missing: nobody could connect"));
     }
     if config.listeners.len() > MAX_LISTENERS {
-        let message = format!("{} listeners are more than the {MAX_LISTENERS} that an upgrade can hand over", config.listeners.len());
+        let message = format!(
+            "{} listeners are more than the {MAX_LISTENERS} that an upgrade can hand over",
+            config.listeners.len()
+        );
         problems.push(root.at("listeners").place().problem(message));
     }
     admin_is_private(&config.admin, admin_place, problems);
@@ -113,7 +125,8 @@ fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Plan {
     let mut pingora = config.pingora.clone();
     pingora.complete(port, root.at("pingora"), problems);
     if !config.log.is_valid() {
-        let message = format!("'{}' is not a log level or filter: write it like info or warn,tollgate=debug", config.log.level);
+        let message =
+            format!("'{}' is not a log level or filter: write it like info or warn,tollgate=debug", config.log.level);
         problems.push(root.at("log.level").place().problem(message));
     }
     Plan {
@@ -128,21 +141,27 @@ fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Plan {
 /// Two listeners cannot share a port on one address; an unspecified address is all of them.
 fn collides(a: SocketAddr, b: SocketAddr) -> bool {
     let all = |ip: IpAddr| ip.is_unspecified();
-    a.port() == b.port() && a.port() != 0 && (a.ip() == b.ip() || (all(a.ip()) || all(b.ip())) && a.is_ipv4() == b.is_ipv4())
+    a.port() == b.port()
+        && a.port() != 0
+        && (a.ip() == b.ip() || (all(a.ip()) || all(b.ip())) && a.is_ipv4() == b.is_ipv4())
 }
 
 /// `/metrics` shows every backend's address; whoever wants that on a network says so.
 fn admin_is_private(admin: &AdminConfig, place: &Place, problems: &mut Problems) {
     let open = admin.address.parse::<SocketAddr>().is_ok_and(|address| !address.ip().is_loopback());
     if admin.enabled && open && !admin.allow_remote {
-        let message = format!("'{}' can be reached from outside: use 127.0.0.1, or say 'allow_remote: true' and firewall it", admin.address);
+        let message = format!(
+            "'{}' can be reached from outside: use 127.0.0.1, or say 'allow_remote: true' and firewall it",
+            admin.address
+        );
         problems.push(place.problem(message));
     }
 }
 
 fn limits(config: &Config, root: &Node, problems: &mut Problems) {
     let limits = &config.limits;
-    let mut wrong = |key: &str, message: String| problems.push(root.at(&format!("limits.{key}")).place().problem(message));
+    let mut wrong =
+        |key: &str, message: String| problems.push(root.at(&format!("limits.{key}")).place().problem(message));
     // Pingora's own limits (v1/common.rs) are the ceiling: beyond them it answers before we see the request.
     if !(1..=256).contains(&limits.headers) {
         wrong("headers", format!("{} is not a number from 1 to 256", limits.headers));
@@ -218,7 +237,10 @@ impl Builder<'_> {
             let (matcher, route) = self.route(config, &id, problems);
             let shadow = routes.iter().position(|(earlier, _)| matcher.shadowed_by(earlier));
             if let Some(first) = shadow {
-                let message = format!("never reached: {} ('{}') takes the same requests first", places[first].path, routes[first].1.id);
+                let message = format!(
+                    "never reached: {} ('{}') takes the same requests first",
+                    places[first].path, routes[first].1.id
+                );
                 problems.push(config.place.problem(message));
             }
             if let Some(route) = route {
@@ -249,9 +271,14 @@ impl Builder<'_> {
         let mut wrong = Invalid::default();
         let matcher = config.matches.build(filters::names(&config.filters, "cors"), &mut wrong);
         let action = self.action(config, &mut wrong);
-        let rewrite = Rewrite::build(config.strip_prefix.as_deref(), config.rewrite.as_deref(), &matcher.paths, &mut wrong);
+        let rewrite =
+            Rewrite::build(config.strip_prefix.as_deref(), config.rewrite.as_deref(), &matcher.paths, &mut wrong);
         if config.service.is_none() {
-            for (key, set) in [("strip_prefix", config.strip_prefix.is_some()), ("rewrite", config.rewrite.is_some()), ("host", config.host.is_some())] {
+            for (key, set) in [
+                ("strip_prefix", config.strip_prefix.is_some()),
+                ("rewrite", config.rewrite.is_some()),
+                ("host", config.host.is_some()),
+            ] {
                 if set {
                     wrong.push(key, "has no effect without a service");
                 }

@@ -19,7 +19,11 @@ struct Entry {
 fn entry(node: &Node, problems: &mut Problems) -> Option<Entry> {
     let entries = match node.value() {
         Value::Scalar { text, .. } if !node.is_null() => {
-            return Some(Entry { name: text.clone(), settings: Node::empty_map(node.place().clone()), on_fault: OnFault::Refuse });
+            return Some(Entry {
+                name: text.clone(),
+                settings: Node::empty_map(node.place().clone()),
+                on_fault: OnFault::Refuse,
+            });
         }
         Value::Map(entries) => entries,
         _ => {
@@ -40,7 +44,8 @@ fn entry(node: &Node, problems: &mut Problems) -> Option<Entry> {
     }
     match named.as_slice() {
         [(name, _, settings)] => {
-            let settings = if settings.is_null() { Node::empty_map(settings.place().clone()) } else { (*settings).clone() };
+            let settings =
+                if settings.is_null() { Node::empty_map(settings.place().clone()) } else { (*settings).clone() };
             Some(Entry { name: (*name).clone(), settings, on_fault })
         }
         [] => {
@@ -48,7 +53,8 @@ fn entry(node: &Node, problems: &mut Problems) -> Option<Entry> {
             None
         }
         [_, (name, place, _), ..] => {
-            let message = format!("'{name}' stands beside another filter: begin it with '- ', or indent it below its filter");
+            let message =
+                format!("'{name}' stands beside another filter: begin it with '- ', or indent it below its filter");
             problems.push(place.problem(message));
             None
         }
@@ -75,8 +81,10 @@ pub(super) fn chain(
         let earlier = steps.iter().filter(|step| step.name == name).count();
         let scope = if earlier == 0 { name.to_owned() } else { format!("{name}#{}", earlier + 1) };
         let env = env(scope);
-        let metrics =
-            StepMetrics { refusals: env.metrics.refusals(&env.route, name), faults: env.metrics.faults(&env.route, name) };
+        let metrics = StepMetrics {
+            refusals: env.metrics.refusals(&env.route, name),
+            faults: env.metrics.faults(&env.route, name),
+        };
         match registry.build(name, &settings, &env) {
             Ok(filter) => steps.push(Step { name, filter, on_fault, metrics }),
             Err(wrong) => problems.extend(wrong),

@@ -74,7 +74,8 @@ pub fn check(path: &Path, registry: &Registry, shared: &Arc<Shared>) -> Result<L
     match std::fs::read_to_string(path) {
         Ok(text) => load(&file, &text, registry, shared),
         Err(e) => {
-            let problem = Problem { line: 1, column: 1, path: String::new(), message: format!("cannot read the file: {e}") };
+            let problem =
+                Problem { line: 1, column: 1, path: String::new(), message: format!("cannot read the file: {e}") };
             Err(Rejected { file, problems: vec![problem] })
         }
     }

@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use build::{Listener, Plan};
-pub use load::{Loaded, check, load};
+pub use load::{Loaded, Rejected, check, load};
 pub use process::PingoraConfig;
 pub use schema::schema;
 pub use tests::TestConfig;

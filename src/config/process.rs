@@ -106,7 +106,9 @@ impl PingoraConfig {
         if let Some(path) = self.ca_file.as_ref().filter(|path| !Path::new(path).is_file()) {
             wrong("ca_file", format!("cannot find '{path}'"));
         }
-        for (key, list) in [("client_bind_to_ipv4", &self.client_bind_to_ipv4), ("client_bind_to_ipv6", &self.client_bind_to_ipv6)] {
+        for (key, list) in
+            [("client_bind_to_ipv4", &self.client_bind_to_ipv4), ("client_bind_to_ipv6", &self.client_bind_to_ipv6)]
+        {
             let six = key.ends_with('6');
             for (i, text) in list.iter().enumerate() {
                 if text.parse::<std::net::IpAddr>().map(|address| address.is_ipv6() == six) != Ok(true) {
@@ -146,8 +148,8 @@ fn runtime_dir() -> PathBuf {
     }
     let dir = std::env::temp_dir().join(format!("tollgate-{uid}"));
     let _ = fs::DirBuilder::new().mode(0o700).create(&dir);
-    let ours = fs::symlink_metadata(&dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid && meta.mode() & 0o077 == 0);
+    let ours =
+        fs::symlink_metadata(&dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid && meta.mode() & 0o077 == 0);
     // A directory that somebody else made is left alone; the check of paths then says what is missing.
     if ours { dir } else { dir.join("refused: not owned by this user alone") }
 }
-

@@ -17,13 +17,16 @@ pub fn schema(registry: &Registry) -> Value {
         // Settings may be left out (`- cors:`) where every one of them has a default.
         properties.insert(name.to_owned(), json!({ "anyOf": [schema.to_value(), { "type": "null" }] }));
     }
-    let on_fault = json!({ "enum": ["refuse", "pass"], "description": "What to do when this step fails. Default refuse." });
+    let on_fault =
+        json!({ "enum": ["refuse", "pass"], "description": "What to do when this step fails. Default refuse." });
     properties.insert("on_fault".to_owned(), on_fault);
     let filter = json!({ "anyOf": [
         { "enum": names },
         { "type": "object", "additionalProperties": false, "minProperties": 1, "maxProperties": 2, "properties": properties },
     ] });
-    if let Some(defs) = root.as_object_mut().and_then(|root| root.entry("$defs").or_insert_with(|| json!({})).as_object_mut()) {
+    if let Some(defs) =
+        root.as_object_mut().and_then(|root| root.entry("$defs").or_insert_with(|| json!({})).as_object_mut())
+    {
         defs.insert("Filter".to_owned(), filter);
     }
     root

@@ -80,7 +80,8 @@ pub(super) fn run(tests: &[At<TestConfig>], text: &str, registry: &Registry, pro
 }
 
 fn request(test: &TestConfig) -> Result<RequestHeader, String> {
-    let wrong = || format!("'{}' is not a request: write it like GET /users or GET http://api.example/users", test.request);
+    let wrong =
+        || format!("'{}' is not a request: write it like GET /users or GET http://api.example/users", test.request);
     let (method, target) = test.request.split_once(' ').ok_or_else(wrong)?;
     let uri: Uri = target.trim().parse().map_err(|_| wrong())?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());

@@ -62,7 +62,8 @@ impl Filter for Compression {
 /// Adds a field name to `Vary` unless it stands there already.
 pub(crate) fn vary(head: &mut ResponseHeader, name: &str, value: &HeaderValue) -> Result<(), Fault> {
     let listed = |line: &HeaderValue| {
-        line.to_str().is_ok_and(|line| line.split(',').any(|item| item.trim() == "*" || item.trim().eq_ignore_ascii_case(name)))
+        line.to_str()
+            .is_ok_and(|line| line.split(',').any(|item| item.trim() == "*" || item.trim().eq_ignore_ascii_case(name)))
     };
     if head.headers.get_all(header::VARY).iter().any(listed) {
         return Ok(());

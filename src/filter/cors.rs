@@ -54,8 +54,7 @@ fn default_age() -> Span {
 }
 
 /// Without these a page cannot see why it was refused, and when to come back.
-const ALWAYS_EXPOSED: &str =
-    "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-ID";
+const ALWAYS_EXPOSED: &str = "RateLimit, RateLimit-Policy, Retry-After, X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, X-Request-ID";
 
 #[derive(Debug, PartialEq)]
 enum Origin {
@@ -88,7 +87,8 @@ impl Origin {
             Self::Below(scheme, suffix) => {
                 let origin = origin.to_ascii_lowercase();
                 origin.strip_prefix(scheme.as_str()).is_some_and(|host| {
-                    host.strip_suffix(suffix.as_str()).is_some_and(|name| !name.is_empty() && !name.contains(['/', '@']))
+                    host.strip_suffix(suffix.as_str())
+                        .is_some_and(|name| !name.is_empty() && !name.contains(['/', '@']))
                 })
             }
         }
@@ -177,9 +177,8 @@ impl Cors {
 impl Filter for Cors {
     async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
         let origin = single(&exchange.request.headers, header::ORIGIN).cloned();
-        let admitted = origin.filter(|origin| {
-            origin.to_str().is_ok_and(|origin| self.origins.iter().any(|known| known.admits(origin)))
-        });
+        let admitted = origin
+            .filter(|origin| origin.to_str().is_ok_and(|origin| self.origins.iter().any(|known| known.admits(origin))));
         let preflight = exchange.request.method == Method::OPTIONS
             && exchange.request.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
             && exchange.request.headers.contains_key(header::ORIGIN);
@@ -227,7 +226,9 @@ mod tests {
     fn origins_match_whole_hosts_only() {
         let below = Origin::parse("https://*.example").unwrap();
         assert!(below.admits("https://app.example") && below.admits("https://a.b.example"));
-        for wrong in ["https://example", "http://app.example", "https://evil.com/.example", "https://appexample", "null"] {
+        for wrong in
+            ["https://example", "http://app.example", "https://evil.com/.example", "https://appexample", "null"]
+        {
             assert!(!below.admits(wrong), "{wrong}");
         }
         assert!(Origin::parse("https://app.example").unwrap().admits("https://APP.example"));

@@ -47,16 +47,8 @@ pub struct HeaderEdits {
 }
 
 /// Fields that decide where a message ends or which connection it belongs to.
-const NOT_EDITABLE: [&str; 8] = [
-    "connection",
-    "content-length",
-    "host",
-    "keep-alive",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+const NOT_EDITABLE: [&str; 8] =
+    ["connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
 
 impl HeaderEdits {
     /// Checks names and values; mistakes go to `invalid` under `path`.
@@ -176,7 +168,8 @@ mod tests {
 
     #[test]
     fn framing_is_not_for_editing() {
-        let config = HeaderEditsConfig { remove: vec!["Content-Length".into(), "bad name".into()], ..Default::default() };
+        let config =
+            HeaderEditsConfig { remove: vec!["Content-Length".into(), "bad name".into()], ..Default::default() };
         let mut invalid = Invalid::default();
         HeaderEdits::build(&config, "response", &mut invalid);
         assert_eq!(invalid.0.len(), 2);

@@ -141,7 +141,10 @@ impl Config {
         for (i, name) in self.algorithms.iter().enumerate() {
             match name.parse() {
                 Ok(algorithm) => known.push(algorithm),
-                Err(_) => invalid.push(format!("algorithms[{i}]"), format!("'{name}' is not a signature algorithm that is accepted")),
+                Err(_) => invalid.push(
+                    format!("algorithms[{i}]"),
+                    format!("'{name}' is not a signature algorithm that is accepted"),
+                ),
             }
         }
         known
@@ -177,7 +180,8 @@ impl Configure for Jwt {
             .map(|(name, claim)| (header_name(format!("claim_headers.{name}"), name, &mut invalid), claim.clone()))
             .collect();
         invalid.into_result()?;
-        let required = config.required_claims.into_iter().map(|(name, value)| (name, (!value.is_null()).then_some(value)));
+        let required =
+            config.required_claims.into_iter().map(|(name, value)| (name, (!value.is_null()).then_some(value)));
         let policy = Policy {
             issuers: config.issuer.0,
             audiences: config.audience.0,

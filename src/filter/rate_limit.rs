@@ -117,7 +117,8 @@ impl Configure for RateLimit {
         if !(1..=100_000_000).contains(&config.max_buckets) {
             invalid.push("max_buckets", format!("{} is not a number from 1 to 100000000", config.max_buckets));
         }
-        let named = !config.name.is_empty() && config.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+        let named =
+            !config.name.is_empty() && config.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
         if !named {
             invalid.push("name", format!("'{}' is not a name of letters, digits and -_.", config.name));
         }

@@ -160,7 +160,12 @@ impl Rewrite {
     }
 
     /// Reads `strip_prefix:` and `rewrite:`.
-    pub(crate) fn build(strip: Option<&str>, to: Option<&str>, paths: &[PathPattern], wrong: &mut Invalid) -> Option<Self> {
+    pub(crate) fn build(
+        strip: Option<&str>,
+        to: Option<&str>,
+        paths: &[PathPattern],
+        wrong: &mut Invalid,
+    ) -> Option<Self> {
         match (strip, to) {
             (None, None) => None,
             (Some(_), Some(_)) => {
@@ -169,7 +174,10 @@ impl Rewrite {
             }
             (Some(prefix), None) => {
                 let trimmed = prefix.trim_end_matches('/');
-                if !prefix.starts_with('/') || trimmed.is_empty() || super::path::normalise(trimmed).map(|p| p != trimmed).unwrap_or(true) {
+                if !prefix.starts_with('/')
+                    || trimmed.is_empty()
+                    || super::path::normalise(trimmed).map(|p| p != trimmed).unwrap_or(true)
+                {
                     wrong.push("strip_prefix", format!("'{prefix}' is not a path prefix: write it like /api"));
                 }
                 Some(Self::Strip(trimmed.to_owned()))
@@ -196,7 +204,8 @@ impl Rewrite {
 
 impl Action {
     pub(crate) fn redirect(config: &RedirectConfig, paths: &[PathPattern], wrong: &mut Invalid) -> Option<Self> {
-        let status = StatusCode::from_u16(config.status).ok().filter(|s| matches!(s.as_u16(), 301 | 302 | 303 | 307 | 308));
+        let status =
+            StatusCode::from_u16(config.status).ok().filter(|s| matches!(s.as_u16(), 301 | 302 | 303 | 307 | 308));
         if status.is_none() {
             wrong.push("redirect.status", format!("{} is not a redirect: 301, 302, 303, 307 or 308", config.status));
         }
@@ -227,7 +236,8 @@ impl Action {
         for (name, value) in &config.headers {
             match (name.parse::<HeaderName>(), HeaderValue::try_from(value)) {
                 (Ok(name), Ok(value)) => headers.push((name, value)),
-                _ => wrong.push(format!("respond.headers.{name}"), "not a header name with a value that headers can carry"),
+                _ => wrong
+                    .push(format!("respond.headers.{name}"), "not a header name with a value that headers can carry"),
             }
         }
         let bodiless = status.is_some_and(|status| matches!(status.as_u16(), 204 | 205 | 304));

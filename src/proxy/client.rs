@@ -102,7 +102,8 @@ fn address(text: &str) -> Option<IpAddr> {
 
 /// Drops what the client may not say and adds what we know, on the copy that goes to the backend.
 pub(super) fn tell_backend(head: &mut RequestHeader, peer: IpAddr, origin: Origin) -> pingora::Result<()> {
-    let unwanted: Vec<HeaderName> = head.headers.keys().filter(|name| unwanted(name.as_str(), origin.trusted)).cloned().collect();
+    let unwanted: Vec<HeaderName> =
+        head.headers.keys().filter(|name| unwanted(name.as_str(), origin.trusted)).cloned().collect();
     for name in &unwanted {
         head.remove_header(name);
     }
@@ -183,7 +184,11 @@ mod tests {
 
     #[test]
     fn underscore_spellings_are_dropped() {
-        assert!(unwanted("x_forwarded_for", true) && unwanted("x-forwarded_proto", false) && unwanted("x_consumer_id", true));
+        assert!(
+            unwanted("x_forwarded_for", true)
+                && unwanted("x-forwarded_proto", false)
+                && unwanted("x_consumer_id", true)
+        );
         assert!(unwanted("x-real-ip", false) && !unwanted("x-real-ip", true) && unwanted("x-consumer-id", true));
         assert!(!unwanted("x-custom_field", false) && !unwanted("user-agent", false));
     }

@@ -8,12 +8,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use pingora::{
-    apps::ServerApp,
-    protocols::Stream,
-    proxy::HttpProxy,
-    server::ShutdownWatch,
-};
+use pingora::{apps::ServerApp, protocols::Stream, proxy::HttpProxy, server::ShutdownWatch};
 
 use super::gateway::Gateway;
 

@@ -23,7 +23,9 @@ pub(super) fn reply_for(error: &Error) -> Option<Reply> {
         ErrorSource::Upstream if is_timeout(kind) => {
             Reply::problem(StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time")
         }
-        ErrorSource::Upstream => Reply::problem(StatusCode::BAD_GATEWAY, "the service could not be reached or broke off"),
+        ErrorSource::Upstream => {
+            Reply::problem(StatusCode::BAD_GATEWAY, "the service could not be reached or broke off")
+        }
         ErrorSource::Internal | ErrorSource::Unset => {
             Reply::problem(StatusCode::INTERNAL_SERVER_ERROR, "the gateway could not handle this request")
         }

@@ -174,9 +174,8 @@ impl ProxyHttp for Gateway {
             attempts.tried.push(backend.address);
         }
         let service = context.route.as_ref().and_then(|route| route.service());
-        let again = service.is_some_and(|service| {
-            attempts.count <= service.connect_retries && service.has_another(&attempts.tried)
-        });
+        let again = service
+            .is_some_and(|service| attempts.count <= service.connect_retries && service.has_another(&attempts.tried));
         error.set_retry(again);
         error
     }
@@ -198,9 +197,8 @@ impl ProxyHttp for Gateway {
             attempts.tried.push(backend.address);
         }
         let service = context.route.as_ref().and_then(|route| route.service());
-        let again = service.is_some_and(|service| {
-            attempts.count <= service.connect_retries && service.has_another(&attempts.tried)
-        });
+        let again = service
+            .is_some_and(|service| attempts.count <= service.connect_retries && service.has_another(&attempts.tried));
         error.set_retry(repeatable && again);
         error
     }
@@ -257,7 +255,12 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn response_filter(&self, session: &mut Session, head: &mut ResponseHeader, context: &mut Context) -> Result<()> {
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }

@@ -107,7 +107,9 @@ fn framing(headers: &HeaderMap) -> Result<(), &'static str> {
         return Err("Content-Length and Transfer-Encoding exclude each other");
     }
     match headers.get_all(header::TRANSFER_ENCODING).iter().next_back() {
-        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Err("the transfer coding is not supported"),
+        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+            Err("the transfer coding is not supported")
+        }
         _ => Ok(()),
     }
 }

@@ -21,8 +21,8 @@ mod service;
 
 pub use access::{AccessConfig, AccessFormat};
 pub use action::{Action, RedirectConfig, RespondConfig, Rewrite};
-pub use context::Author;
 pub use client::{Origin, TrustedProxies};
+pub use context::Author;
 pub use decide::{Decision, decide};
 pub use door::Door;
 pub use gateway::Gateway;

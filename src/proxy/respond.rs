@@ -10,7 +10,12 @@ use super::context::{Author, Context};
 use crate::filter::{Reply, ReplyBody, RequestId};
 
 /// Writes `reply` and notes who made it.
-pub(super) async fn respond(session: &mut Session, context: &mut Context, reply: Reply, by: Author) -> pingora::Result<()> {
+pub(super) async fn respond(
+    session: &mut Session,
+    context: &mut Context,
+    reply: Reply,
+    by: Author,
+) -> pingora::Result<()> {
     context.author = by;
     // A client that still waits to be told to send its body would take the end of this answer for the end of that.
     let waits = session.req_header().headers.contains_key(header::EXPECT);
@@ -58,7 +63,13 @@ fn build(reply: Reply, id: &RequestId) -> pingora::Result<(ResponseHeader, Bytes
 }
 
 /// `application/problem+json` (RFC 9457).
-fn problem(status: http::StatusCode, kind: Option<&str>, detail: &str, members: Option<&str>, id: &RequestId) -> Vec<u8> {
+fn problem(
+    status: http::StatusCode,
+    kind: Option<&str>,
+    detail: &str,
+    members: Option<&str>,
+    id: &RequestId,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     let mut member = |name: &str, value: &str| {
         out.extend_from_slice(if out.is_empty() { b"{\"" } else { b",\"" });

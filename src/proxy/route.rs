@@ -117,7 +117,10 @@ impl Matches {
             match Method::from_bytes(method.as_bytes()) {
                 Ok(parsed) if *method == method.to_ascii_uppercase() => matcher.methods.push(parsed),
                 // Methods are case-sensitive (RFC 9110 §9.1): `get` would never match a browser's GET.
-                Ok(_) => wrong.push("match.method", format!("did you mean '{}'? methods are upper-case", method.to_ascii_uppercase())),
+                Ok(_) => wrong.push(
+                    "match.method",
+                    format!("did you mean '{}'? methods are upper-case", method.to_ascii_uppercase()),
+                ),
                 Err(_) => wrong.push("match.method", format!("'{method}' is not a method")),
             }
         }
@@ -125,7 +128,9 @@ impl Matches {
             let value = value.as_deref().map(HeaderValue::try_from).transpose();
             match (name.parse::<HeaderName>(), value) {
                 (Ok(name), Ok(value)) => matcher.headers.push((name, value)),
-                _ => wrong.push(format!("match.headers.{name}"), "not a header name with a value that headers can carry"),
+                _ => {
+                    wrong.push(format!("match.headers.{name}"), "not a header name with a value that headers can carry")
+                }
             }
         }
         matcher

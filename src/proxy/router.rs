@@ -82,7 +82,8 @@ struct Trie {
 impl<T> Router<T> {
     /// A router over `routes`, in the order of the YAML.
     pub fn new(routes: Vec<(Matcher, T)>) -> Self {
-        let mut router = Self { entries: routes, hosts: HashMap::default(), suffixes: Vec::new(), any: Trie::default() };
+        let mut router =
+            Self { entries: routes, hosts: HashMap::default(), suffixes: Vec::new(), any: Trie::default() };
         for (index, (matcher, _)) in router.entries.iter().enumerate() {
             let hosts = if matcher.hosts.is_empty() { &[String::from("*")][..] } else { &matcher.hosts };
             for host in hosts {
@@ -140,7 +141,8 @@ impl<T> Router<T> {
         };
         let exact = self.hosts.get(host);
         let suffixes = self.suffixes.iter().filter(|(suffix, _)| below(host, suffix)).map(|(_, trie)| trie);
-        let found = exact.into_iter().chain(suffixes).chain([&self.any]).find_map(|trie| trie.walk(Some(path), &mut visit));
+        let found =
+            exact.into_iter().chain(suffixes).chain([&self.any]).find_map(|trie| trie.walk(Some(path), &mut visit));
         match (found, refused) {
             (Some((index, place)), _) => {
                 let (matcher, route) = &self.entries[index];
@@ -197,7 +199,8 @@ impl Matcher {
         let hosts = earlier.hosts.is_empty() && self.hosts.is_empty()
             || !self.hosts.is_empty() && self.hosts.iter().all(|host| earlier.hosts.contains(host));
         let paths = self.paths.iter().all(|mine| earlier.paths.iter().any(|theirs| theirs.same_shape(mine)));
-        let methods = earlier.methods.is_empty() || !self.methods.is_empty() && self.methods.iter().all(|m| earlier.admits(m));
+        let methods =
+            earlier.methods.is_empty() || !self.methods.is_empty() && self.methods.iter().all(|m| earlier.admits(m));
         let headers = earlier.headers.iter().all(|wanted| {
             self.headers.iter().any(|mine| mine.0 == wanted.0 && (wanted.1.is_none() || mine.1 == wanted.1))
         });

@@ -8,7 +8,9 @@ use std::{
     },
 };
 
-use super::{access::AccessConfig, client::TrustedProxies, head::HeadLimits, route::Route, router::Router, service::Service};
+use super::{
+    access::AccessConfig, client::TrustedProxies, head::HeadLimits, route::Route, router::Router, service::Service,
+};
 use crate::{
     filter::{Reply, Tables},
     telemetry::{AccessLog, Metrics},

@@ -9,8 +9,8 @@ use std::{
 };
 
 use prometheus::{
-    Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
     core::{Collector, GenericCounterVec, GenericGaugeVec},
 };
 
@@ -21,8 +21,7 @@ const BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75,
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MethodClass(usize);
 
-const METHODS: [&str; 10] =
-    ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "OTHER"];
+const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "OTHER"];
 
 impl MethodClass {
     /// The class of `method`.
@@ -112,9 +111,8 @@ impl Metrics {
         let counters = |name: &str, help: &str, labels: &[&str]| {
             register::<IntCounterVec>(r, GenericCounterVec::new(Opts::new(name, help), labels))
         };
-        let gauges = |name: &str, help: &str, labels: &[&str]| {
-            register(r, GenericGaugeVec::new(Opts::new(name, help), labels))
-        };
+        let gauges =
+            |name: &str, help: &str, labels: &[&str]| register(r, GenericGaugeVec::new(Opts::new(name, help), labels));
         let bytes = counters("gateway_transferred_bytes_total", "Body bytes moved.", &["direction"]);
         let build = gauges("gateway_build_info", "Always 1; the version is in the label.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -136,8 +134,16 @@ impl Metrics {
             backend_up: gauges("gateway_backend_up", "1 when the backend may be used.", &["service", "backend"]),
             limited: counters("gateway_rate_limited_total", "Requests refused by a rate limit.", &limited_labels),
             checks: counters("rate_limit_checks_total", "Rate limit decisions.", &["result"]),
-            refusals: counters("gateway_filter_refusals_total", "Requests that a filter answered.", &["route", "filter"]),
-            faults: counters("gateway_filter_faults_total", "Filters that could not do their work.", &["route", "filter"]),
+            refusals: counters(
+                "gateway_filter_refusals_total",
+                "Requests that a filter answered.",
+                &["route", "filter"],
+            ),
+            faults: counters(
+                "gateway_filter_faults_total",
+                "Filters that could not do their work.",
+                &["route", "filter"],
+            ),
             success: counter("gateway_requests_success_total", "Requests answered below 500."),
             errors: counter("gateway_requests_error_total", "Requests answered with 500 or above."),
             success_rate: register(
@@ -277,7 +283,9 @@ mod tests {
         route.count(MethodClass::of("GET"), 200);
         route.count(MethodClass::of("BREW"), 503);
         let text = String::from_utf8(metrics.render()).unwrap();
-        assert!(text.contains(r#"gateway_requests_total{method="OTHER",route="users",service="users",status="503"} 1"#));
+        assert!(
+            text.contains(r#"gateway_requests_total{method="OTHER",route="users",service="users",status="503"} 1"#)
+        );
         assert!(text.contains("gateway_requests_success_total 1"), "{text}");
         assert!(text.contains("gateway_success_ratio 0.5"));
         assert_eq!(metrics.totals(), (2, 1, 1));

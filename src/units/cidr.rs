@@ -22,7 +22,8 @@ impl FromStr for Cidr {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        let net = net.map_err(|_| format!("'{text}' is not a network: write it like 10.0.0.0/8, 2001:db8::/32 or 192.0.2.1"))?;
+        let net = net
+            .map_err(|_| format!("'{text}' is not a network: write it like 10.0.0.0/8, 2001:db8::/32 or 192.0.2.1"))?;
         if net.trunc() != net {
             return Err(format!("'{text}' has bits beyond its prefix (did you mean '{}'?)", net.trunc()));
         }

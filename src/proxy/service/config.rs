@@ -129,7 +129,9 @@ impl FromStr for HashBy {
         match text.split_once(':') {
             None if text == "client_ip" => Ok(Self::ClientIp),
             None if text == "path" => Ok(Self::Path),
-            Some(("header", name)) => name.parse().map(Self::Header).map_err(|_| format!("'{name}' is not a header name")),
+            Some(("header", name)) => {
+                name.parse().map(Self::Header).map_err(|_| format!("'{name}' is not a header name"))
+            }
             Some(("cookie", name)) if !name.is_empty() => Ok(Self::Cookie(name.to_owned())),
             _ => Err(format!("unknown value '{text}' (known: client_ip, path, header:NAME, cookie:NAME)")),
         }
@@ -203,7 +205,11 @@ pub struct BackendUrl {
 impl BackendUrl {
     /// `host:port`, as in URLs.
     pub fn authority(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 
     /// The address, when the host is one.
@@ -308,7 +314,9 @@ mod tests {
         assert_eq!((url.tls, url.authority().as_str(), url.address().is_some()), (false, "127.0.0.1:8081", true));
         assert_eq!("https://api.example/".parse::<BackendUrl>().unwrap().port, 443);
         assert_eq!("http://[::1]:80".parse::<BackendUrl>().unwrap().authority(), "[::1]:80");
-        for wrong in ["127.0.0.1:80", "ftp://x", "http://", "http://x/api", "http://u:p@x", "http://x:0", "http://x:99999"] {
+        for wrong in
+            ["127.0.0.1:80", "ftp://x", "http://", "http://x/api", "http://u:p@x", "http://x:0", "http://x:99999"]
+        {
             assert!(wrong.parse::<BackendUrl>().is_err(), "{wrong}");
         }
     }

@@ -51,14 +51,17 @@ impl Probe {
     }
 
     fn http(&self, path: &str, backend: &Backend) -> Box<dyn HealthCheck + Send + Sync> {
-        let host = self.config.host.clone().unwrap_or_else(|| backend.name.split(' ').next().unwrap_or_default().to_owned());
+        let host =
+            self.config.host.clone().unwrap_or_else(|| backend.name.split(' ').next().unwrap_or_default().to_owned());
         let mut check = HttpHealthCheck::new(&host, false);
         check.peer_template = backend.peer.clone();
         let options = &mut check.peer_template.options;
         options.total_connection_timeout = Some(self.config.timeout.0);
         options.read_timeout = Some(self.config.timeout.0);
         if let Ok(mut request) = RequestHeader::build("GET", path.as_bytes(), Some(2)) {
-            let named = request.insert_header("Host", host).and_then(|()| request.insert_header("User-Agent", "tollgate-health"));
+            let named = request
+                .insert_header("Host", host)
+                .and_then(|()| request.insert_header("User-Agent", "tollgate-health"));
             if named.is_ok() {
                 check.req = request;
             }
@@ -68,7 +71,10 @@ impl Probe {
             if expect.contains(&head.status.as_u16()) {
                 return Ok(());
             }
-            pingora::Error::e_explain(pingora::ErrorType::CustomCode("unexpected status", head.status.as_u16()), "in health check")
+            pingora::Error::e_explain(
+                pingora::ErrorType::CustomCode("unexpected status", head.status.as_u16()),
+                "in health check",
+            )
         }));
         Box::new(check)
     }

@@ -19,7 +19,9 @@ use http::HeaderMap;
 use pingora::{prelude::HttpPeer, upstreams::peer::PeerOptions};
 
 use self::balance::Balancer;
-pub use self::config::{AllUnhealthy, BackendUrl, Balance, HashBy, HealthCheckConfig, ServiceConfig, Timeouts, UpstreamTls};
+pub use self::config::{
+    AllUnhealthy, BackendUrl, Balance, HashBy, HealthCheckConfig, ServiceConfig, Timeouts, UpstreamTls,
+};
 use crate::{
     telemetry::{Metrics, ServiceMetrics},
     units::{Problems, tree::Node},
@@ -112,7 +114,13 @@ pub struct Service {
 
 impl Service {
     /// Builds a service; what is wrong with it goes to `problems`. Opens no socket and resolves no name.
-    pub fn build(name: &str, config: &ServiceConfig, node: &Node, metrics: &Metrics, problems: &mut Problems) -> Arc<Self> {
+    pub fn build(
+        name: &str,
+        config: &ServiceConfig,
+        node: &Node,
+        metrics: &Metrics,
+        problems: &mut Problems,
+    ) -> Arc<Self> {
         validate(config, node, problems);
         let endpoints = Arc::new(ArcSwap::from_pointee(Vec::new()));
         let metrics = metrics.service(name);
@@ -194,20 +202,29 @@ impl Service {
 }
 
 fn validate(config: &ServiceConfig, node: &Node, problems: &mut Problems) {
-    if config.urls.is_empty() && node.get("urls").is_some_and(|urls| matches!(urls.value(), crate::units::tree::Value::Seq(items) if items.is_empty())) {
+    if config.urls.is_empty()
+        && node
+            .get("urls")
+            .is_some_and(|urls| matches!(urls.value(), crate::units::tree::Value::Seq(items) if items.is_empty()))
+    {
         problems.push(node.at("urls").place().problem("a service needs at least one backend"));
     }
     for (i, url) in config.urls.iter().enumerate() {
         let same = |other: &&crate::units::tree::At<BackendUrl>| other.host == url.host && other.port == url.port;
         if let Some(first) = config.urls[..i].iter().find(same) {
-            let message = format!("'{}' is listed twice (first as {}): give one a weight instead", url.authority(), first.place.path);
+            let message = format!(
+                "'{}' is listed twice (first as {}): give one a weight instead",
+                url.authority(),
+                first.place.path
+            );
             problems.push(url.place.problem(message));
         }
     }
     let Some(check) = &config.health_check else { return };
     let node = node.at("health_check");
     let mut wrong = |key: &str, message: String| problems.push(node.at(key).place().problem(message));
-    if let Some(path) = check.path.as_ref().filter(|path| !path.starts_with('/') || path.parse::<http::Uri>().is_err()) {
+    if let Some(path) = check.path.as_ref().filter(|path| !path.starts_with('/') || path.parse::<http::Uri>().is_err())
+    {
         wrong("path", format!("'{path}' is not a path: it begins with a slash"));
     }
     for (key, value) in [("healthy_after", check.healthy_after), ("unhealthy_after", check.unhealthy_after)] {

@@ -34,7 +34,9 @@ impl Service {
                 Ok(addresses) => {
                     let all: Vec<SocketAddr> = addresses.collect();
                     let four = all.iter().any(SocketAddr::is_ipv4);
-                    found.extend(all.into_iter().filter(|address| address.is_ipv4() == four).map(|address| (i, address)));
+                    found.extend(
+                        all.into_iter().filter(|address| address.is_ipv4() == four).map(|address| (i, address)),
+                    );
                 }
                 Err(e) => {
                     log::warn!("service {}: cannot resolve '{}': {e}", self.name, url.host);

@@ -1,0 +1,139 @@
+//! The command line.
+
+use std::{
+    io::{self, BufRead as _, IsTerminal as _, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use super::{demo, exit, serve};
+use crate::{auth, config, filter::Registry, proxy::Shared};
+
+/// A programmable API gateway and reverse proxy.
+///
+/// Without a file it proxies $BACKEND_URL (default http://localhost:8000) on $GATEWAY_PORT (default 8080), with
+/// 10 requests a second per client, burst 20.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, args_conflicts_with_subcommands = true)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// How to run.
+#[derive(Debug, Clone, Args)]
+pub(super) struct RunArgs {
+    /// The configuration file.
+    #[arg(short = 'c', long = "conf", visible_alias = "config", env = "TOLLGATE_CONFIG", value_name = "FILE")]
+    pub(super) conf: Option<PathBuf>,
+    /// Check the configuration, run its tests, and exit.
+    #[arg(short = 't', long)]
+    test: bool,
+    /// Take the listening sockets over from the running process; no request fails.
+    #[arg(short = 'u', long)]
+    pub(super) upgrade: bool,
+    /// Run in the background.
+    #[arg(short = 'd', long)]
+    pub(super) daemon: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway (the default).
+    Run(RunArgs),
+    /// Check the configuration and run its tests.
+    Check {
+        /// The configuration file.
+        #[arg(short = 'c', long = "conf", visible_alias = "config", env = "TOLLGATE_CONFIG", value_name = "FILE")]
+        conf: Option<PathBuf>,
+        /// The same, without the flag.
+        #[arg(value_name = "FILE", conflicts_with = "conf")]
+        file: Option<PathBuf>,
+    },
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
+    /// Run three small backends and the gateway in front of them.
+    Demo,
+    /// Print the SHA-256 of an API key read from standard input, for `api_keys:`.
+    HashKey {
+        /// Make a new random key and print it with its digest.
+        #[arg(long)]
+        new: bool,
+    },
+}
+
+impl Cli {
+    pub(super) fn run(self, registry: &Registry) -> ExitCode {
+        match self.command {
+            None => run(&self.run, registry),
+            Some(Command::Run(args)) => run(&args, registry),
+            Some(Command::Check { conf, file }) => check(&conf.or(file), registry),
+            Some(Command::Schema) => print(&format!("{:#}\n", config::schema(registry))),
+            Some(Command::Demo) => demo::run(registry),
+            Some(Command::HashKey { new }) => hash_key(new),
+        }
+    }
+}
+
+/// Output of a command that was asked for it.
+fn print(text: &str) -> ExitCode {
+    // A reader that has gone (`| head`) is no failure of ours.
+    let _ = io::stdout().lock().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+/// Says why, and ends.
+pub(super) fn fail(code: u8, message: &str) -> ExitCode {
+    let _ = writeln!(io::stderr().lock(), "{message}");
+    ExitCode::from(code)
+}
+
+fn run(args: &RunArgs, registry: &Registry) -> ExitCode {
+    if args.test { check(&args.conf, registry) } else { serve::run(args, registry) }
+}
+
+fn check(conf: &Option<PathBuf>, registry: &Registry) -> ExitCode {
+    match serve::load(conf.as_deref(), registry, &Shared::new()) {
+        Ok((name, loaded)) => {
+            let (routes, services) = (loaded.runtime.router.routes().count(), loaded.runtime.services.len());
+            let tests = loaded.tests;
+            let _ = writeln!(
+                io::stderr().lock(),
+                "{name}: ok ({routes} route{}, {services} service{}, {tests} test{})",
+                plural(routes),
+                plural(services),
+                plural(tests)
+            );
+            ExitCode::SUCCESS
+        }
+        Err(rejected) => fail(exit::CONFIG, &rejected.to_string()),
+    }
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+fn hash_key(new: bool) -> ExitCode {
+    if new {
+        return match auth::generate_key() {
+            Ok(key) => print(&format!("key: {key}\nsha256: {}\n", auth::Digest::of(key.as_bytes()))),
+            Err(e) => fail(exit::FAILURE, &format!("no key could be made: {e}")),
+        };
+    }
+    if io::stdin().is_terminal() {
+        let _ = write!(io::stderr().lock(), "key: ");
+    }
+    let mut line = String::new();
+    if let Err(e) = io::stdin().lock().read_line(&mut line) {
+        return fail(exit::FAILURE, &format!("no key could be read: {e}"));
+    }
+    match line.trim_end_matches(['\n', '\r']) {
+        "" => fail(exit::FAILURE, "no key on standard input: printf %s KEY | tollgate hash-key"),
+        key => print(&format!("{}\n", auth::Digest::of(key.as_bytes()))),
+    }
+}

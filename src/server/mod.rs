@@ -1,0 +1,31 @@
+//! Floor 9: from the command line to a process that serves, hands over and leaves.
+
+mod bind;
+mod cli;
+mod demo;
+mod logging;
+mod notify;
+mod pid;
+mod serve;
+mod signals;
+mod upgrade;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::filter::Registry;
+
+/// What a process ends with.
+pub(crate) mod exit {
+    /// Something went wrong while running.
+    pub(crate) const FAILURE: u8 = 1;
+    /// The configuration is wrong (`EX_CONFIG` of sysexits).
+    pub(crate) const CONFIG: u8 = 78;
+}
+
+/// Runs the gateway's command line with the filters of `registry`: the whole `main` of a gateway with filters of its
+/// own.
+pub fn run(registry: Registry) -> ExitCode {
+    cli::Cli::parse().run(&registry)
+}

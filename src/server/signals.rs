@@ -1,0 +1,113 @@
+//! Signals, and the order in which a process leaves.
+//!
+//! SIGTERM: readiness turns 503 and answers close their connections; after `shutdown.delay` listeners close; requests
+//! under way get the grace period. SIGINT: at once. SIGQUIT: hand over to a successor, if one waits.
+//! Pingora always sleeps its whole grace period; the watcher here ends the process as soon as nothing is under way.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use pingora::server::{ExecutionPhase, ShutdownSignal, ShutdownSignalWatch};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::broadcast,
+};
+
+use super::{notify, pid};
+use crate::{config::Plan, proxy::Shared};
+
+/// Decides what a signal means.
+pub(super) struct Signals {
+    pub(super) shared: Arc<Shared>,
+    pub(super) delay: Duration,
+    pub(super) upgrade_sock: String,
+}
+
+/// Answered connections need a moment to be closed, and connections accepted last one to ask (`proxy/door.rs`).
+const SETTLE: Duration = Duration::from_secs(2);
+
+#[async_trait]
+impl ShutdownSignalWatch for Signals {
+    async fn recv(&self) -> ShutdownSignal {
+        let (quit, term, int) =
+            (signal(SignalKind::quit()), signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+        let (Ok(mut quit), Ok(mut term), Ok(mut int)) = (quit, term, int) else {
+            log::error!("signals cannot be received");
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::select! {
+                _ = int.recv() => return ShutdownSignal::FastShutdown,
+                _ = quit.recv() => {
+                    if Path::new(&self.upgrade_sock).exists() {
+                        return ShutdownSignal::GracefulUpgrade;
+                    }
+                    log::error!("SIGQUIT ignored: no successor waits at {}", self.upgrade_sock);
+                }
+                _ = term.recv() => {
+                    notify::stopping();
+                    self.shared.stop();
+                    self.shared.drain();
+                    log::info!("leaving: readiness is off, listeners close in {:?}", self.delay);
+                    tokio::select! {
+                        () = tokio::time::sleep(self.delay) => {}
+                        _ = int.recv() => return ShutdownSignal::FastShutdown,
+                    }
+                    return ShutdownSignal::GracefulTerminate;
+                }
+            }
+        }
+    }
+}
+
+/// Follows the phases of leaving: closes kept connections while a successor takes over, and ends the process when
+/// nothing is under way.
+pub(super) fn follow(mut phases: broadcast::Receiver<ExecutionPhase>, shared: Arc<Shared>, plan: Plan) {
+    std::thread::spawn(move || {
+        loop {
+            match phases.blocking_recv() {
+                Ok(ExecutionPhase::GracefulUpgradeCloseTimeout) => shared.drain(),
+                Ok(ExecutionPhase::ShutdownGracePeriod) => break,
+                Ok(ExecutionPhase::ShutdownRuntimes) | Err(broadcast::error::RecvError::Closed) => return,
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+            }
+        }
+        // Another SIGINT during the grace period ends it: whoever presses Ctrl-C twice means it.
+        let impatient = impatience();
+        let begun = Instant::now();
+        while begun.elapsed() < SETTLE || shared.metrics.in_flight.get() > 0 {
+            if impatient.is_finished() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        log::info!("left with {} requests under way", shared.metrics.in_flight.get());
+        leave(&shared, &plan);
+    });
+}
+
+fn impatience() -> std::thread::JoinHandle<()> {
+    std::thread::spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        if let Ok(runtime) = runtime {
+            runtime.block_on(async {
+                if let Ok(mut int) = signal(SignalKind::interrupt()) {
+                    int.recv().await;
+                }
+            });
+        }
+    })
+}
+
+/// Ends the process in order: the log is written out, the pid file goes.
+pub(super) fn leave(shared: &Shared, plan: &Plan) -> ! {
+    // Dropping the last handle writes what is left; requests that are cut off may still hold one for a moment.
+    drop(shared.access_log.swap(None));
+    std::thread::sleep(Duration::from_millis(50));
+    pid::remove(&plan.pingora.pid_file);
+    std::process::exit(0)
+}
