@@ -111,7 +111,7 @@ impl PingoraConfig {
         {
             let six = key.ends_with('6');
             for (i, text) in list.iter().enumerate() {
-                if text.parse::<std::net::IpAddr>().map(|address| address.is_ipv6() == six) != Ok(true) {
+                if !text.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_ipv6() == six) {
                     wrong(&format!("{key}[{i}]"), format!("'{text}' is not an address of that kind"));
                 }
             }

@@ -45,7 +45,7 @@ pub struct StepMetrics {
 
 impl fmt::Debug for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} on_fault={:?}", self.name, self.on_fault)
+        write!(f, "{} on_fault={:?} {:?}", self.name, self.on_fault, self.filter)
     }
 }
 
@@ -201,6 +201,7 @@ mod tests {
     use crate::{filter::Now, telemetry::Metrics};
 
     /// Writes down what is called; fails or refuses when told to.
+    #[derive(Debug)]
     struct Probe {
         name: &'static str,
         log: Arc<Mutex<Vec<String>>>,

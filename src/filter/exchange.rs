@@ -54,7 +54,7 @@ impl<'a> Exchange<'a> {
 }
 
 /// The value of `name` when it stands exactly once: two credentials are as good as none.
-pub(crate) fn single<'h>(headers: &'h HeaderMap, name: impl http::header::AsHeaderName) -> Option<&'h HeaderValue> {
+pub(crate) fn single(headers: &HeaderMap, name: impl http::header::AsHeaderName) -> Option<&HeaderValue> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
     if values.next().is_some() { None } else { first }

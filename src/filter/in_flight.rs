@@ -4,6 +4,8 @@
 //! `Inflight`: a sketch of fixed size, which can only count too high, and only when several subjects share all four of
 //! its slots.
 
+use std::fmt;
+
 use async_trait::async_trait;
 use http::StatusCode;
 use pingora_limits::inflight::Inflight;
@@ -26,6 +28,12 @@ pub(crate) struct Config {
     /// Of whom: as in `rate_limit`. Default `client_ip`.
     #[serde(default)]
     by: OneOrMany<Part>,
+}
+
+impl fmt::Debug for InFlight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InFlight {{ max: {}, by: {:?} }}", self.max, self.by)
+    }
 }
 
 pub(crate) struct InFlight {

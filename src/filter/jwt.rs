@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     path::{Path, PathBuf},
 };
 
@@ -214,10 +215,10 @@ impl Jwt {
     fn challenge(&self, error: Option<&JwtError>) -> HeaderValue {
         let mut text = format!("Bearer realm=\"{}\"", self.realm);
         if let Some(error) = error {
-            text += &format!(", error=\"{}\", error_description=\"{error}\"", error.code());
+            let _ = write!(text, ", error=\"{}\", error_description=\"{error}\"", error.code());
         }
         if !self.scopes.is_empty() && matches!(error, Some(JwtError::MissingScope(_))) {
-            text += &format!(", scope=\"{}\"", self.scopes);
+            let _ = write!(text, ", scope=\"{}\"", self.scopes);
         }
         HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("Bearer"))
     }

@@ -23,6 +23,8 @@ mod jwt;
 mod rate_limit;
 mod request_id;
 
+use std::fmt;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -40,9 +42,9 @@ pub use reply::{Reply, ReplyBody};
 /// One step of a route's chain.
 ///
 /// `request` and `upstream` run in listed order; `response` and `log` in reverse, and only for steps whose `request`
-/// ran. Every method has a default that does nothing, so a filter writes down only what it is about.
+/// ran. `Debug` shows the settings in force (a secret shows as `[redacted]`). Every method has a default that does nothing, so a filter writes down only what it is about.
 #[async_trait]
-pub trait Filter: Send + Sync + 'static {
+pub trait Filter: fmt::Debug + Send + Sync + 'static {
     /// Judges the request: let it go on, or answer it. A refusal is an answer ([`Flow::Reply`]), not an error.
     async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
         let _ = exchange;
@@ -120,8 +122,8 @@ impl From<Reply> for Flow {
 #[derive(Debug)]
 pub struct Fault(pub String);
 
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }

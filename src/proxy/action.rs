@@ -176,7 +176,7 @@ impl Rewrite {
                 let trimmed = prefix.trim_end_matches('/');
                 if !prefix.starts_with('/')
                     || trimmed.is_empty()
-                    || super::path::normalise(trimmed).map(|p| p != trimmed).unwrap_or(true)
+                    || super::path::normalise(trimmed).map_or(true, |path| path != trimmed)
                 {
                     wrong.push("strip_prefix", format!("'{prefix}' is not a path prefix: write it like /api"));
                 }

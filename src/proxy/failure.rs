@@ -14,23 +14,21 @@ pub(super) fn reply_for(error: &Error) -> Option<Reply> {
         let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         return Some(Reply::problem(status, "the request was refused").closing());
     }
-    Some(match error.esource() {
+    let (status, detail) = match error.esource() {
         ErrorSource::Downstream => match kind {
-            E::ReadTimedout => Reply::problem(StatusCode::REQUEST_TIMEOUT, "the request came too slowly"),
+            E::ReadTimedout => (StatusCode::REQUEST_TIMEOUT, "the request came too slowly"),
             E::WriteError | E::ReadError | E::ConnectionClosed | E::WriteTimedout => return None,
-            _ => Reply::problem(StatusCode::BAD_REQUEST, "the request could not be read"),
+            _ => (StatusCode::BAD_REQUEST, "the request could not be read"),
         },
         ErrorSource::Upstream if is_timeout(kind) => {
-            Reply::problem(StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time")
+            (StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time")
         }
-        ErrorSource::Upstream => {
-            Reply::problem(StatusCode::BAD_GATEWAY, "the service could not be reached or broke off")
-        }
+        ErrorSource::Upstream => (StatusCode::BAD_GATEWAY, "the service could not be reached or broke off"),
         ErrorSource::Internal | ErrorSource::Unset => {
-            Reply::problem(StatusCode::INTERNAL_SERVER_ERROR, "the gateway could not handle this request")
+            (StatusCode::INTERNAL_SERVER_ERROR, "the gateway could not handle this request")
         }
-    })
-    .map(Reply::closing)
+    };
+    Some(Reply::problem(status, detail).closing())
 }
 
 /// True when the client, and nobody else, ended the exchange.

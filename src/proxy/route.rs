@@ -129,7 +129,8 @@ impl Matches {
             match (name.parse::<HeaderName>(), value) {
                 (Ok(name), Ok(value)) => matcher.headers.push((name, value)),
                 _ => {
-                    wrong.push(format!("match.headers.{name}"), "not a header name with a value that headers can carry")
+                    wrong
+                        .push(format!("match.headers.{name}"), "not a header name with a value that headers can carry");
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead as _, IsTerminal as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -71,7 +71,7 @@ impl Cli {
         match self.command {
             None => run(&self.run, registry),
             Some(Command::Run(args)) => run(&args, registry),
-            Some(Command::Check { conf, file }) => check(&conf.or(file), registry),
+            Some(Command::Check { conf, file }) => check(conf.or(file).as_deref(), registry),
             Some(Command::Schema) => print(&format!("{:#}\n", config::schema(registry))),
             Some(Command::Demo) => demo::run(registry),
             Some(Command::HashKey { new }) => hash_key(new),
@@ -93,11 +93,11 @@ pub(super) fn fail(code: u8, message: &str) -> ExitCode {
 }
 
 fn run(args: &RunArgs, registry: &Registry) -> ExitCode {
-    if args.test { check(&args.conf, registry) } else { serve::run(args, registry) }
+    if args.test { check(args.conf.as_deref(), registry) } else { serve::run(args, registry) }
 }
 
-fn check(conf: &Option<PathBuf>, registry: &Registry) -> ExitCode {
-    match serve::load(conf.as_deref(), registry, &Shared::new()) {
+fn check(conf: Option<&Path>, registry: &Registry) -> ExitCode {
+    match serve::load(conf, registry, &Shared::new()) {
         Ok((name, loaded)) => {
             let (routes, services) = (loaded.runtime.router.routes().count(), loaded.runtime.services.len());
             let tests = loaded.tests;

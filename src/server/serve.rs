@@ -110,7 +110,8 @@ fn resolve(runtime: &Runtime) {
     let Ok(executor) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
     executor.block_on(async {
         let mut names = JoinSet::new();
-        for service in runtime.services.values().cloned() {
+        for service in runtime.services.values() {
+            let service = service.clone();
             names.spawn(async move { service.resolve().await });
         }
         let all = async { while names.join_next().await.is_some() {} };
@@ -185,7 +186,8 @@ impl BackgroundService for Tender {
             log::info!("listening on {}", listener.address);
         }
         let mut tasks = JoinSet::new();
-        for service in self.runtime.load().services.values().cloned() {
+        for service in self.runtime.load().services.values() {
+            let service = service.clone();
             tasks.spawn(async move { service.tend().await });
         }
         // Dropping the set ends the tasks.

@@ -4,6 +4,7 @@
 //! hash strings and take a lock.
 
 use std::{
+    fmt,
     sync::{Arc, OnceLock},
     time::Instant,
 };
@@ -72,7 +73,6 @@ pub struct Metrics {
 }
 
 /// The children of one route and its service.
-#[derive(Debug)]
 pub struct RouteMetrics {
     requests: IntCounterVec,
     route: String,
@@ -87,7 +87,7 @@ pub struct RouteMetrics {
 type StatusCounters = [OnceLock<IntCounter>; 500];
 
 /// The children of one service.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ServiceMetrics {
     backend_up: IntGaugeVec,
     service: String,
@@ -243,6 +243,19 @@ impl Metrics {
             log::error!("metrics: {e}");
         }
         out
+    }
+}
+
+// Counters are not settings: what a Runtime shows of itself must not change with traffic.
+impl fmt::Debug for RouteMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RouteMetrics({}, {})", self.route, self.service)
+    }
+}
+
+impl fmt::Debug for ServiceMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ServiceMetrics({})", self.service)
     }
 }
 

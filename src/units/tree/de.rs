@@ -292,7 +292,7 @@ struct Choice<'a> {
     node: &'a Node,
 }
 
-impl<'de, 'a> EnumAccess<'de> for Choice<'a> {
+impl<'de> EnumAccess<'de> for Choice<'_> {
     type Error = Fault;
     type Variant = Self;
 
