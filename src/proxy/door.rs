@@ -5,7 +5,7 @@
 //! the request which stock upgrades lose. The door tells the HTTP layer of the shutdown a little later, when
 //! whoever had connected has asked.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pingora::{apps::ServerApp, protocols::Stream, proxy::HttpProxy, server::ShutdownWatch};
@@ -29,8 +29,18 @@ impl Door {
 
 #[async_trait]
 impl ServerApp for Door {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        self.proxy.process_new(stream, shutdown).await
+    // Written out instead of `async fn`, which would put a second box around every request's future.
+    fn process_new<'life0, 'life1, 'async_trait>(
+        self: &'life0 Arc<Self>,
+        stream: Stream,
+        shutdown: &'life1 ShutdownWatch,
+    ) -> Pin<Box<dyn Future<Output = Option<Stream>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        Self: 'async_trait,
+    {
+        self.proxy.process_new(stream, shutdown)
     }
 
     async fn cleanup(&self) {

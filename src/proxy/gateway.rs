@@ -80,10 +80,11 @@ fn no_backend() -> Reply {
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = Context;
+    // Boxed: Pingora moves it through several futures.
+    type CTX = Box<Context>;
 
-    fn new_ctx(&self) -> Context {
-        Context::new(self.shared.metrics.in_flight.clone())
+    fn new_ctx(&self) -> Box<Context> {
+        Box::new(Context::new(self.shared.metrics.in_flight.clone()))
     }
 
     fn init_downstream_modules(&self, modules: &mut HttpModules) {
@@ -92,7 +93,7 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
         let runtime = self.runtime.load_full();
         self.receive(session, context, &runtime);
         if runtime.publish
@@ -122,7 +123,7 @@ impl ProxyHttp for Gateway {
         Ok(false)
     }
 
-    async fn upstream_peer(&self, session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, context: &mut Box<Context>) -> Result<Box<HttpPeer>> {
         let Some(service) = context.route.as_ref().and_then(|route| route.service()).cloned() else {
             return Error::e_explain(ErrorType::InternalError, "a request without a service");
         };
@@ -147,7 +148,11 @@ impl ProxyHttp for Gateway {
         if attempts.count > 1 {
             service.metrics.retries.inc();
         }
-        let peer = backend.peer(remaining);
+        // A request without a body is one small write: no timer for that.
+        let mut peer = backend.peer(remaining);
+        if session.is_body_empty() {
+            peer.options.write_timeout = None;
+        }
         attempts.backend = Some(backend);
         attempts.place = Some(place);
         Ok(peer)
@@ -160,13 +165,19 @@ impl ProxyHttp for Gateway {
         _: &HttpPeer,
         _: std::os::unix::io::RawFd,
         _: Option<&Digest>,
-        context: &mut Context,
+        context: &mut Box<Context>,
     ) -> Result<()> {
         context.attempts.connect = context.attempts.began.map(|began| began.elapsed());
         Ok(())
     }
 
-    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, context: &mut Context, error: Box<Error>) -> Box<Error> {
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        context: &mut Box<Context>,
+        error: Box<Error>,
+    ) -> Box<Error> {
         let mut error = error;
         let attempts = &mut context.attempts;
         attempts.place = None;
@@ -185,7 +196,7 @@ impl ProxyHttp for Gateway {
         _: &HttpPeer,
         session: &mut Session,
         error: Box<Error>,
-        context: &mut Context,
+        context: &mut Box<Context>,
         reused: bool,
     ) -> Box<Error> {
         let mut error = error;
@@ -207,7 +218,7 @@ impl ProxyHttp for Gateway {
         &self,
         _: &mut Session,
         head: &mut RequestHeader,
-        context: &mut Context,
+        context: &mut Box<Context>,
     ) -> Result<()> {
         let Some(route) = context.route.clone() else { return Ok(()) };
         if let Some(path) = &context.upstream_path {
@@ -242,7 +253,7 @@ impl ProxyHttp for Gateway {
         _: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        context: &mut Context,
+        context: &mut Box<Context>,
     ) -> Result<()> {
         context.state.body_seen += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
         let Some(route) = &context.route else { return Ok(()) };
@@ -259,7 +270,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         head: &mut ResponseHeader,
-        context: &mut Context,
+        context: &mut Box<Context>,
     ) -> Result<()> {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
@@ -280,7 +291,7 @@ impl ProxyHttp for Gateway {
         _: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        context: &mut Context,
+        context: &mut Box<Context>,
     ) -> Result<Option<std::time::Duration>> {
         if context.remaining().is_some_and(|left| left.is_zero()) && !end {
             return Err(Error::explain(ErrorType::ReadTimedout, "total time is over").into_up());
@@ -293,7 +304,7 @@ impl ProxyHttp for Gateway {
         Ok(None)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Box<Context>) -> FailToProxy {
         let refusal = context.refusal.take();
         let (reply, by) = match refusal {
             Some(refusal) if refusal.by == "gateway" => (Some(*refusal.reply), Author::Gateway),
@@ -313,12 +324,12 @@ impl ProxyHttp for Gateway {
         FailToProxy { error_code, can_reuse_downstream: false }
     }
 
-    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &Box<Context>, _: &Error) -> bool {
         // The access log has a line for it, with the status and who made it.
         true
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Context) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Box<Context>) {
         let metrics = &self.shared.metrics;
         let written = session.response_written().map(|head| head.status.as_u16());
         let left = error.is_some_and(failure::client_left);
