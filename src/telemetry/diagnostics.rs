@@ -29,9 +29,13 @@ pub enum LogFormat {
     Json,
 }
 
+/// What Pingora logs as errors about clients that went away, and while a successor waits for its sockets, is neither an
+/// error nor news: the access log tells of the former, our own lines of the latter.
+const DEFAULT: &str = "warn,tollgate=info,pingora_proxy=off,pingora_core::server::transfer_fd=off";
+
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { level: "warn,tollgate=info".into(), format: LogFormat::Text }
+        Self { level: DEFAULT.into(), format: LogFormat::Text }
     }
 }
 

@@ -1,1 +1,15 @@
-fn main() {}
+//! Integration tests: the real binary, real backends, real sockets.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should say so and end")]
+
+mod harness;
+
+mod admin;
+mod auth;
+mod config_errors;
+mod filters;
+mod limit;
+mod process;
+mod routing;
+mod service;
+mod strict;
+mod upgrade;
