@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::units::Cidr;
 
@@ -135,6 +135,24 @@ fn text(address: IpAddr) -> HeaderValue {
 fn host_value(head: &RequestHeader) -> Option<HeaderValue> {
     let host = head.headers.get(http::header::HOST).cloned();
     host.or_else(|| HeaderValue::try_from(head.uri.authority()?.as_str()).ok())
+}
+
+/// Takes off an answer what the backend meant for this hop alone (RFC 9110 §7.6.1). Pingora does it for requests; the
+/// `Connection` field itself it replaces.
+pub(super) fn strip_hop_by_hop(head: &mut ResponseHeader) {
+    head.remove_header("keep-alive");
+    head.remove_header("proxy-connection");
+    if head.status == http::StatusCode::SWITCHING_PROTOCOLS || !head.headers.contains_key(http::header::CONNECTION) {
+        return;
+    }
+    let lines = head.headers.get_all(http::header::CONNECTION).iter().filter_map(|line| line.to_str().ok());
+    let names: Vec<HeaderName> =
+        lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
+    // Framing is not a backend's to take away.
+    let framing = [http::header::CONTENT_LENGTH, http::header::TRANSFER_ENCODING, http::header::CONNECTION];
+    for name in names.iter().filter(|name| !framing.contains(name)) {
+        head.remove_header(name);
+    }
 }
 
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {

@@ -22,7 +22,7 @@ use super::{
     access, client,
     context::{Author, Context},
     decide::{Decision, decide},
-    failure,
+    failure, head,
     respond::respond,
     runtime::{Runtime, Shared},
     service::Choice,
@@ -95,7 +95,11 @@ impl ProxyHttp for Gateway {
 
     async fn request_filter(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
         let runtime = self.runtime.load_full();
+        let ambiguous = head::had_two_framings(session.req_header(), session.get_keepalive().is_some());
         self.receive(session, context, &runtime);
+        if ambiguous {
+            return respond(session, context, head::two_framings(), Author::Gateway).await.map(|()| true);
+        }
         if runtime.publish
             && let Some(page) = self.shared.page.get()
             && let Some(reply) = page(session.req_header().uri.path())
@@ -229,14 +233,6 @@ impl ProxyHttp for Gateway {
             let target = target.parse::<http::uri::PathAndQuery>();
             let target = target.map_err(|e| Error::because(ErrorType::InternalError, "rewritten path", e))?;
             head.set_uri(http::Uri::from(target));
-        } else if head.uri.scheme().is_some() {
-            // A backend gets origin-form (RFC 9112 §3.2.1); the authority has gone into Host.
-            let target = head.uri.path_and_query().cloned();
-            let authority = head.uri.authority().cloned();
-            if let (Some(target), Some(authority)) = (target, authority) {
-                head.insert_header(header::HOST, authority.as_str())?;
-                head.set_uri(http::Uri::from(target));
-            }
         }
         client::tell_backend(head, context.peer, context.origin)?;
         if let Some(host) = &route.host {
@@ -280,6 +276,7 @@ impl ProxyHttp for Gateway {
         if self.shared.draining() {
             session.set_keepalive(None);
         }
+        client::strip_hop_by_hop(head);
         if let Some(route) = &context.route {
             route.chain.response(head, &mut context.state);
         }

@@ -121,7 +121,9 @@ fn normalise(head: &mut RequestHeader) -> Result<(), PathError> {
         return Err(PathError::Character);
     }
     let path = path::normalise(head.uri.path())?;
-    let absolute = head.uri.scheme().is_some();
+    // Absolute-form (RFC 9112 §3.2.2): Pingora keeps its path in the URI and the whole of it for the wire, and has
+    // refused an authority that disagrees with Host. A backend gets origin-form.
+    let absolute = !raw.starts_with(b"/");
     if matches!(path, std::borrow::Cow::Borrowed(_)) && !absolute {
         return Ok(());
     }
@@ -133,6 +135,23 @@ fn normalise(head: &mut RequestHeader) -> Result<(), PathError> {
     parts.path_and_query = Some(target.parse().map_err(|_| PathError::Character)?);
     head.set_uri(http::Uri::from_parts(parts).map_err(|_| PathError::Character)?);
     Ok(())
+}
+
+/// True when the request came with both framings. Pingora takes `Content-Length` away before anybody can see it, and
+/// leaves one trace: keep-alive is off although nobody asked for that. (Beside `Connection: close` there is no trace;
+/// then nothing follows on the connection that could be taken for a request.)
+pub(super) fn had_two_framings(head: &RequestHeader, keeps_alive: bool) -> bool {
+    let closes =
+        |value: &http::HeaderValue| value.as_bytes().to_ascii_lowercase().windows(5).any(|word| word == b"close");
+    !keeps_alive
+        && head.version == Version::HTTP_11
+        && head.headers.contains_key(header::TRANSFER_ENCODING)
+        && !head.headers.get_all(header::CONNECTION).iter().any(closes)
+}
+
+/// The answer to such a request.
+pub(super) fn two_framings() -> Reply {
+    bad("Content-Length and Transfer-Encoding exclude each other")
 }
 
 /// The host that a request is for, without its port.

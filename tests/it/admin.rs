@@ -1,1 +1,121 @@
-//! x
+//! The admin listener: health, statistics, metrics. And the access log.
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Gateway, Origin, eventually, program};
+
+fn gateway(origin: &Origin, more: &str) -> Gateway {
+    Gateway::start(&format!(
+        "{more}\nservices:\n  main: {{ urls: [\"{}\"] }}\nroutes:\n  - id: r\n    match: {{ path: /* }}\n    service: main\n",
+        origin.url()
+    ))
+}
+
+#[test]
+fn every_page_answers() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin, "");
+    for page in ["/health", "/health/live", "/health/ready", "/gateway/health"] {
+        gw.admin(page).expect(200).has("content-type", "application/json");
+    }
+    gw.admin("/nope").expect(404).says("no such admin page");
+    for status in [200, 404, 503] {
+        gw.get(&format!("/status/{status}")).expect(status);
+    }
+    let stats = gw.admin("/gateway/stats").expect(200).json();
+    assert_eq!((&stats["requests"], &stats["errors"]), (&3.into(), &1.into()));
+    let backend = &stats["services"]["main"]["backends"][0];
+    assert_eq!((&backend["address"], &backend["healthy"]), (&origin.address.to_string().into(), &true.into()));
+    assert!(stats["uptime_seconds"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn pages_are_published_only_when_asked_for() {
+    let origin = Origin::start("o");
+    let hidden = gateway(&origin, "");
+    hidden.get("/gateway/stats").expect(200).says("o");
+    let shown = gateway(&origin, "admin: { address: \"127.0.0.1:{admin}\", publish: true }");
+    shown.get("/gateway/stats").expect(200).says("uptime_seconds");
+    shown.get("/gateway/health").expect(200).says("ready");
+    shown.get("/gateway/metrics").expect(200).says("gateway_requests_total");
+    shown.get("/gateway/other").expect(200).says("o");
+}
+
+#[test]
+fn metrics_have_closed_labels_and_good_names() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin, "");
+    gw.get("/secret/path?token=x").key("secret-key").expect(200);
+    gw.request("BREW", "/").expect(200);
+    let text = gw.admin("/metrics").expect(200).body;
+    for name in [
+        "gateway_requests_total{method=\"GET\",route=\"r\",service=\"main\",status=\"200\"} 1",
+        "gateway_requests_total{method=\"OTHER\",route=\"r\",service=\"main\",status=\"200\"} 1",
+        "http_server_request_duration_seconds_bucket{route=\"r\",service=\"main\",le=\"0.005\"}",
+        "gateway_uptime_seconds",
+        "gateway_requests_success_total 2",
+        "gateway_success_ratio 1",
+        "gateway_memory_alloc_bytes",
+        "gateway_transferred_bytes_total{direction=\"sent\"}",
+        "gateway_requests_in_flight 0",
+        "gateway_proxy_canceled_total 0",
+        "gateway_build_info{version=",
+    ] {
+        assert!(text.contains(name), "{name} is not in {text}");
+    }
+    for secret in ["secret", "token"] {
+        assert!(!text.contains(secret), "{secret} is in the metrics");
+    }
+    let mut promtool = Command::new(program("promtool", "prometheus"))
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let found = promtool.wait_with_output().unwrap();
+    assert!(found.status.success() && found.stdout.is_empty() && found.stderr.is_empty(), "{found:?}");
+}
+
+#[test]
+fn the_access_log_says_who_made_the_status() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin, "");
+    gw.get("/a?token=secret")
+        .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+        .expect(200);
+    gw.get("/%zz").expect(400);
+    let log = gw.log(2);
+    let line = log.iter().find(|line| line["path"] == "/a").unwrap();
+    assert_eq!(line["status"], 200);
+    assert_eq!(line["by"], "upstream");
+    assert_eq!((&line["route"], &line["service"], &line["attempts"]), (&"r".into(), &"main".into(), &1.into()));
+    assert_eq!(line["upstream"], origin.address.to_string());
+    assert_eq!(line["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
+    assert!(line["duration_ms"].as_f64().unwrap() > 0.0 && line["time"].as_str().unwrap().ends_with('Z'));
+    assert!(!gw.read("stdout").contains("secret"), "queries are where secrets end up");
+    assert!(log.iter().any(|line| line["status"] == 400 && line["by"] == "gateway"));
+}
+
+#[test]
+fn the_access_log_goes_where_it_is_told() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin, "access_log: { output: { file: \"{dir}/access.log\" }, format: common, query: true }");
+    gw.get("/a?b=c").expect(200);
+    eventually("the line is written", || gw.read("access.log").contains("\"GET /a?b=c HTTP/1.1\" 200 1"));
+    assert!(gw.read("access.log").starts_with("127.0.0.1 - - ["));
+    std::fs::rename(gw.path("access.log"), gw.path("access.log.1")).unwrap();
+    gw.signal(Signal::SIGUSR1);
+    eventually("the file is opened anew", || gw.path("access.log").exists());
+    gw.get("/second").expect(200);
+    eventually("the line is in the new file", || gw.read("access.log").contains("/second"));
+    let off = gateway(&origin, "access_log: { enabled: false }");
+    off.get("/").expect(200);
+    assert_eq!(off.read("stdout"), "");
+}

@@ -1,1 +1,175 @@
-//! x
+//! Who may pass.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use serde_json::{Value, json};
+
+use crate::harness::{Gateway, Origin};
+
+const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+fn sha256(text: &str) -> String {
+    tollgate::auth::Digest::of(text.as_bytes()).to_string()
+}
+
+fn gateway(origin: &Origin) -> (Gateway, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let (secret, pem) = (dir.path().join("secret"), dir.path().join("rsa.pem"));
+    fs::write(&secret, SECRET).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::copy("tests/fixtures/keys/test-rsa.public.pem", &pem).unwrap();
+    let yaml = format!(
+        r#"
+api_keys:
+  - {{ id: k1, sha256: {}, owner: acme, scopes: [read] }}
+  - {{ id: k2, sha256: {} }}
+  - {{ id: old, sha256: {}, expires: 2020-01-01T00:00:00Z }}
+services:
+  main: {{ urls: ["{}"] }}
+routes:
+  - match: {{ path: /key }}
+    service: main
+    filters: [api_key]
+  - match: {{ path: /scoped }}
+    service: main
+    filters: [ {{ api_key: {{ scopes: [read], bearer: true }} }} ]
+  - match: {{ path: /one }}
+    service: main
+    filters: [ {{ api_key: {{ allow: [k2], forward: true }} }} ]
+  - match: {{ path: /jwt }}
+    service: main
+    filters:
+      - jwt: {{ algorithms: [HS256], keys: [ {{ secret: {{ file: {} }} }} ], issuer: id, audience: api, leeway: 0, claim_headers: {{ X-Role: role }} }}
+  - match: {{ path: /rsa }}
+    service: main
+    filters: [ {{ jwt: {{ algorithms: [RS256], keys: [ {{ pem: {} }} ], scopes: [write], required_claims: {{ role: admin }} }} }} ]
+"#,
+        sha256("key-1"),
+        sha256("key-2"),
+        sha256("key-old"),
+        origin.url(),
+        secret.display(),
+        pem.display()
+    );
+    (Gateway::start(&yaml), dir)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+fn hs256(claims: &Value) -> String {
+    encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(SECRET)).unwrap()
+}
+
+#[test]
+fn an_api_key_opens_its_route_and_stays_here() {
+    let origin = Origin::start("o");
+    let (gw, _dir) = gateway(&origin);
+    let refused = gw.get("/key").expect(401).problem();
+    assert!(refused.get("www-authenticate").starts_with("ApiKey realm="));
+    gw.get("/key").key("wrong").expect(401).problem();
+    gw.get("/key").key("key-old").expect(401).problem();
+    gw.get("/key?api_key=key-1").expect(401);
+    gw.get("/key").key("key-1").header("X-API-KEY", "key-2").expect(401);
+    assert!(origin.seen().is_empty());
+    gw.get("/key").key("key-1").header("X-Consumer-ID", "spoofed").header("X_Consumer_ID", "spoofed").expect(200);
+    let seen = origin.last();
+    assert!(!seen.headers.contains_key("x-api-key") && !seen.headers.contains_key("x_consumer_id"), "{seen:?}");
+    assert_eq!(seen.headers.get_all("x-consumer-id").iter().collect::<Vec<_>>(), ["acme"]);
+    let log = gw.log(6);
+    let line = log.iter().find(|line| line["status"] == 200).unwrap();
+    assert_eq!((line["key_id"].as_str(), line["identity"].as_str()), (Some("k1"), Some("acme")));
+    assert!(!gw.read("stdout").contains("key-1"), "the key is in the log");
+}
+
+#[test]
+fn keys_have_scopes_and_lists() {
+    let origin = Origin::start("o");
+    let (gw, _dir) = gateway(&origin);
+    gw.get("/scoped").bearer("key-1").expect(200);
+    assert!(!origin.last().headers.contains_key("authorization"));
+    gw.get("/scoped").key("key-2").expect(403).problem();
+    gw.get("/one").key("key-1").expect(403);
+    gw.get("/one").key("key-2").expect(200);
+    assert_eq!(origin.last().headers["x-api-key"], "key-2", "forward: true");
+}
+
+#[test]
+fn only_a_valid_token_opens() {
+    let origin = Origin::start("o");
+    let (gw, _dir) = gateway(&origin);
+    let good = json!({ "iss": "id", "aud": "api", "sub": "u1", "role": "admin", "exp": now() + 60 });
+    let with = |name: &str, value: Value| {
+        let mut claims = good.clone();
+        claims[name] = value;
+        hs256(&claims)
+    };
+    let missing = gw.get("/jwt").expect(401).problem();
+    assert_eq!(missing.get("www-authenticate"), "Bearer realm=\"/jwt\"");
+    gw.get("/jwt").bearer(&hs256(&good)).header("X-Role", "spoofed").expect(200);
+    let seen = origin.last();
+    assert!(!seen.headers.contains_key("authorization"));
+    assert_eq!(
+        (&seen.headers["x-auth-subject"], &seen.headers["x-role"]),
+        (&"u1".parse().unwrap(), &"admin".parse().unwrap())
+    );
+    // Twice, so that the second is judged by the cache as well.
+    gw.get("/jwt").bearer(&hs256(&good)).expect(200);
+    for (what, token) in [
+        ("expired", with("exp", json!(now() - 10))),
+        ("early", with("nbf", json!(now() + 100))),
+        ("wrong issuer", with("iss", json!("other"))),
+        ("wrong audience", with("aud", json!(["other"]))),
+        ("no audience", with("aud", Value::Null)),
+        ("no exp", with("exp", Value::Null)),
+    ] {
+        let answer = gw.get("/jwt").bearer(&token).send();
+        assert_eq!(answer.status, 401, "{what}");
+        assert!(answer.get("www-authenticate").contains("error=\"invalid_token\""), "{what}: {answer:?}");
+    }
+}
+
+#[test]
+fn forged_tokens_do_not_open() {
+    let origin = Origin::start("o");
+    let (gw, _dir) = gateway(&origin);
+    let claims = json!({ "iss": "id", "aud": "api", "sub": "u1", "exp": now() + 60 });
+    let good = hs256(&claims);
+    let parts: Vec<&str> = good.split('.').collect();
+    let none = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{}.", parts[1]);
+    let tampered = format!("{}.{}x.{}", parts[0], parts[1], parts[2]);
+    let pem = fs::read("tests/fixtures/keys/test-rsa.public.pem").unwrap();
+    let confused = encode(&Header::new(Algorithm::HS256), &claims, &EncodingKey::from_secret(&pem)).unwrap();
+    for token in [none.as_str(), &tampered, "", "a.b", "a.b.c", "a.b.c.d.e"] {
+        gw.get("/jwt").bearer(token).expect(401).problem();
+    }
+    gw.get("/rsa").bearer(&confused).expect(401).problem();
+    gw.get("/rsa").bearer(&good).expect(401).problem();
+    assert!(origin.seen().is_empty());
+}
+
+#[test]
+fn a_token_without_the_scope_is_known_and_refused() {
+    let origin = Origin::start("o");
+    let (gw, _dir) = gateway(&origin);
+    let key = EncodingKey::from_rsa_pem(&fs::read("tests/fixtures/keys/test-rsa.private.pem").unwrap()).unwrap();
+    let token = |claims: Value| encode(&Header::new(Algorithm::RS256), &claims, &key).unwrap();
+    gw.get("/rsa")
+        .bearer(&token(json!({ "sub": "u", "role": "admin", "scope": "read write", "exp": now() + 60 })))
+        .expect(200);
+    let refused = gw
+        .get("/rsa")
+        .bearer(&token(json!({ "sub": "u", "role": "admin", "scope": "read", "exp": now() + 60 })))
+        .expect(403)
+        .problem();
+    assert!(refused.get("www-authenticate").contains("error=\"insufficient_scope\""), "{refused:?}");
+    gw.get("/rsa")
+        .bearer(&token(json!({ "sub": "u", "role": "user", "scope": "write", "exp": now() + 60 })))
+        .expect(401);
+}

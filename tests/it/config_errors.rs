@@ -1,1 +1,141 @@
-//! x
+//! Mistakes in the YAML: all of them at once, each where it stands.
+
+use std::{fs, process::Command};
+
+use crate::harness::BINARY;
+
+/// Runs `tollgate check` on `yaml`: the exit code, and what it says, without the file's path.
+fn check(yaml: &str) -> (i32, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tollgate.yaml");
+    fs::write(&file, yaml).unwrap();
+    let out = Command::new(BINARY).arg("-t").arg("-c").arg(&file).output().unwrap();
+    let text = String::from_utf8(out.stderr).unwrap().replace(&file.display().to_string(), "tollgate.yaml");
+    (out.status.code().unwrap(), text)
+}
+
+#[test]
+fn ten_mistakes_are_ten_problems() {
+    let yaml = r#"listeners:
+  - address: "127.0.0.1:8080"
+  - address: "127.0.0.1:8080"
+admin: { address: "0.0.0.0:9090" }
+pingora: { threds: 4 }
+services:
+  users:
+    urls: ["ftp://127.0.0.1:8081"]
+  orders:
+    urls: ["http://127.0.0.1:8082"]
+    health_check: { every: 5 }
+routes:
+  - match: { path: /users/* }
+    service: usres
+  - match: { path: /users/* }
+    service: orders
+  - id: a
+    match: { path: /a, method: get }
+    service: orders
+    filters:
+      - rate_limit: { rate: 10/s, brust: 20 }
+      - apikey
+"#;
+    let (code, text) = check(yaml);
+    assert_eq!(code, 78);
+    let expected = r"tollgate.yaml:3:14: listeners[1].address: 127.0.0.1:8080 is taken already (by listeners[0].address)
+tollgate.yaml:4:19: admin.address: '0.0.0.0:9090' can be reached from outside: use 127.0.0.1, or say 'allow_remote: true' and firewall it
+tollgate.yaml:5:12: pingora: unknown key 'threds' (did you mean 'threads'?)
+tollgate.yaml:8:12: services.users.urls[0]: 'ftp://127.0.0.1:8081' is not a backend: the scheme is neither http nor https; write it like http://127.0.0.1:8081
+tollgate.yaml:11:28: services.orders.health_check.every: '5' is not a duration: write it like 250ms, 5s, 1h30m (units us, ms, s, m, h, d)
+tollgate.yaml:14:14: routes[0].service: there is no service 'usres' (did you mean 'users'?)
+tollgate.yaml:15:5: routes[1]: never reached: routes[0] ('/users/*') takes the same requests first
+tollgate.yaml:18:32: routes[2].match.method: did you mean 'GET'? methods are upper-case
+tollgate.yaml:21:35: routes[2].filters[0].rate_limit: unknown key 'brust' (did you mean 'burst'?)
+tollgate.yaml:22:9: routes[2].filters[1]: unknown filter 'apikey' (did you mean 'api_key'?)
+tollgate.yaml: 10 problems
+";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn each_kind_of_mistake_has_its_place() {
+    let wrap = |line: &str| {
+        format!(
+            "listeners: [{{ address: \"127.0.0.1:1\" }}]\nadmin: {{ enabled: false }}\nservices: {{ s: {{ urls: [\"http://h\"] }} }}\nroutes:\n  - match: {{ path: /* }}\n    service: s\n{line}\n"
+        )
+    };
+    for (line, expected) in [
+        ("bogus: 1", "7:1: unknown key 'bogus'"),
+        ("limits: { uri: 1 }", "7:16: limits.uri: 1 is not a size from 16"),
+        ("limits: [1]", "7:9: limits: expected a mapping, found a list"),
+        (
+            "access_log: { output: nowhere }",
+            "7:23: access_log.output: unknown value 'nowhere' (known: stdout, stderr, file)",
+        ),
+        (
+            "trusted_proxies: [10.0.0.1/8]",
+            "7:19: trusted_proxies[0]: '10.0.0.1/8' has bits beyond its prefix (did you mean '10.0.0.0/8'?)",
+        ),
+        ("log: { level: loud! }", "7:15: log.level: 'loud!' is not a log level"),
+        (
+            "log: { level: \"${NO_SUCH_VARIABLE}\" }",
+            "7:15: log.level: environment variable 'NO_SUCH_VARIABLE' is not set",
+        ),
+        ("api_keys: [{ id: a, sha256: abc }]", "7:29: api_keys[0].sha256:"),
+        ("pingora: { threads: 0 }", "7:21: pingora.threads: 0 is not a number of threads from 1 to 1024"),
+        (
+            "pingora: { upgrade_sock: /no/such/dir/sock }",
+            "7:26: pingora.upgrade_sock: the directory '/no/such/dir' is not there",
+        ),
+        (
+            "tests: [{ request: GET /, expect: { status: 200 } }]",
+            "7:9: tests[0]: 'GET /': expected status 200, got none",
+        ),
+        (
+            "tests: [{ request: GET /, expect: { service: other } }]",
+            "7:9: tests[0]: 'GET /': expected service other, got s",
+        ),
+    ] {
+        let (code, text) = check(&wrap(line));
+        assert_eq!(code, 78, "{line}: {text}");
+        assert!(text.starts_with(&format!("tollgate.yaml:{expected}")), "{line}: {text}");
+    }
+}
+
+#[test]
+fn filters_are_checked_to_the_last_key() {
+    let wrap = |filter: &str| {
+        format!(
+            "listeners: [{{ address: \"127.0.0.1:1\" }}]\nadmin: {{ enabled: false }}\nservices: {{ s: {{ urls: [\"http://h\"] }} }}\nroutes:\n  - match: {{ path: /* }}\n    service: s\n    filters:\n      - {filter}\n"
+        )
+    };
+    for (filter, expected) in [
+        ("api_key", "8:9: routes[0].filters[0]: there are no keys"),
+        (
+            "cors: { origins: [\"*\"], credentials: true }",
+            "8:26: routes[0].filters[0].cors.origins[0]: '*' cannot go with",
+        ),
+        ("jwt: { algorithms: [none], keys: [] }", "8:28: routes[0].filters[0].jwt.algorithms[0]: 'none' is not"),
+        (
+            "jwt: { algorithms: [RS256], keys: [{ pem: /no/file }] }",
+            "8:43: routes[0].filters[0].jwt.keys[0]: cannot read '/no/file'",
+        ),
+        ("rate_limit: { rate: 10/s, burst: 0 }", "8:42: routes[0].filters[0].rate_limit.burst:"),
+        (
+            "rate_limit: { rate: 10/s, by: clientip }",
+            "8:39: routes[0].filters[0].rate_limit.by: unknown value 'clientip' (did you mean 'client_ip'?)",
+        ),
+        (
+            "headers: { response: { set: { Content-Length: 1 } } }",
+            "8:55: routes[0].filters[0].headers.response.set.Content-Length: 'Content-Length' belongs to the connection",
+        ),
+        ("compression: { level: 11 }", "8:31: routes[0].filters[0].compression.level: 11 is not a level"),
+        ("in_flight: { max: 0 }", "8:27: routes[0].filters[0].in_flight.max: 0 would refuse"),
+        ("ip: {}", "8:13: routes[0].filters[0].ip: neither 'allow' nor 'deny'"),
+        ("{ request_id: {}, on_fault: maybe }", "8:37: routes[0].filters[0].on_fault: unknown value 'maybe'"),
+        ("{ request_id: {}, ip: {} }", "8:27: routes[0].filters[0]: 'ip' stands beside another filter"),
+    ] {
+        let (code, text) = check(&wrap(filter));
+        assert_eq!(code, 78, "{filter}: {text}");
+        assert!(text.starts_with(&format!("tollgate.yaml:{expected}")), "{filter}:\n{text}expected {expected}");
+    }
+}

@@ -1,1 +1,138 @@
-//! x
+//! The command line, exit codes, and how a process leaves.
+
+use std::{
+    fs,
+    net::TcpListener,
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{sys::signal::Signal, unistd::Pid};
+
+use crate::harness::{BINARY, Gateway, Origin, eventually, free_port};
+
+fn gateway(origin: &Origin) -> Gateway {
+    Gateway::start(&format!(
+        "shutdown: {{ delay: 600ms }}\nservices:\n  main: {{ urls: [\"{}\"] }}\nroutes:\n  - match: {{ path: /* }}\n    service: main\n",
+        origin.url()
+    ))
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(BINARY).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn exit_codes_tell_what_went_wrong() {
+    assert_eq!(run(&["--version"]).status.code(), Some(0));
+    assert_eq!(run(&["check", "conf/demo.yaml"]).status.code(), Some(0));
+    assert_eq!(run(&["-t"]).status.code(), Some(0), "the built-in configuration");
+    assert_eq!(run(&["--bogus"]).status.code(), Some(2));
+    let missing = run(&["-t", "-c", "/no/such/file.yaml"]);
+    assert_eq!(missing.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("/no/such/file.yaml:1:1: cannot read the file"));
+}
+
+#[test]
+fn the_schema_is_json_and_knows_the_filters() {
+    let schema: serde_json::Value = serde_json::from_slice(&run(&["schema"]).stdout).unwrap();
+    assert!(schema["$defs"]["Filter"].to_string().contains("rate_limit"));
+    assert!(schema["properties"]["services"].is_object());
+}
+
+#[test]
+fn keys_are_hashed_and_made() {
+    let made = String::from_utf8(run(&["hash-key", "--new"]).stdout).unwrap();
+    let (key, digest) = (made.lines().next().unwrap().strip_prefix("key: ").unwrap(), made.lines().nth(1).unwrap());
+    assert!(key.starts_with("tg_live_"), "{key}");
+    assert_eq!(digest, format!("sha256: {}", tollgate::auth::Digest::of(key.as_bytes())));
+    let mut hash = Command::new(BINARY).arg("hash-key").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut hash.stdin.take().unwrap(), b"demo-key\n").unwrap();
+    let out = String::from_utf8(hash.wait_with_output().unwrap().stdout).unwrap();
+    assert_eq!(out.trim(), tollgate::auth::Digest::of(b"demo-key").to_string());
+}
+
+#[test]
+fn a_taken_port_is_said_at_once() {
+    let (taken, dir) = (TcpListener::bind("127.0.0.1:0").unwrap(), tempfile::tempdir().unwrap());
+    let file = dir.path().join("t.yaml");
+    let address = taken.local_addr().unwrap();
+    fs::write(&file, format!("listeners: [{{ address: \"{address}\" }}]\nadmin: {{ enabled: false }}\nroutes: [{{ match: {{ path: / }}, respond: {{}} }}]\n")).unwrap();
+    let begun = Instant::now();
+    let out = run(&["-c", &file.display().to_string()]);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&out.stderr).contains(&format!("cannot listen on {address}: another process has it")),
+        "{out:?}"
+    );
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    let upgrade = run(&["-u", "-c", &file.display().to_string()]);
+    assert_eq!(upgrade.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&upgrade.stderr).contains("no running gateway"), "{upgrade:?}");
+}
+
+#[test]
+fn sigterm_turns_readiness_off_and_lets_requests_finish() {
+    let origin = Origin::start("o");
+    let mut gw = gateway(&origin);
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| gw.get("/slow/1200").expect(200));
+        eventually("the slow request is under way", || !origin.seen().is_empty());
+        gw.signal(Signal::SIGTERM);
+        eventually("readiness is off", || {
+            gw.admin("/health/ready").try_send().is_ok_and(|answer| answer.status == 503)
+        });
+        // Load balancers that have not noticed yet are still served, on connections that close.
+        gw.get("/").expect(200).has("connection", "close");
+        slow.join().unwrap();
+    });
+    assert_eq!(gw.wait().code(), Some(0));
+    assert!(!gw.path("pid").exists(), "the pid file goes with the process");
+    assert!(gw.read("stdout").contains("/slow/1200"), "the log is complete");
+}
+
+#[test]
+fn sigint_stops_at_once() {
+    let origin = Origin::start("o");
+    let mut gw = gateway(&origin);
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| gw.get("/slow/8000").try_send());
+        eventually("the slow request is under way", || !origin.seen().is_empty());
+        let begun = Instant::now();
+        gw.signal(Signal::SIGINT);
+        assert!(slow.join().unwrap().is_err());
+        assert!(begun.elapsed() < Duration::from_secs(3));
+    });
+    assert_eq!(gw.wait().code(), Some(0));
+}
+
+#[test]
+fn sigquit_without_a_successor_changes_nothing() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin);
+    gw.signal(Signal::SIGQUIT);
+    eventually("it is said", || gw.errors().contains("no successor waits"));
+    gw.get("/").expect(200);
+}
+
+#[test]
+fn a_daemon_leaves_its_pid() {
+    let dir = tempfile::tempdir().unwrap();
+    let (port, folder) = (free_port(), dir.path().display().to_string());
+    let yaml = format!(
+        "pingora: {{ threads: 1, pid_file: {folder}/pid, upgrade_sock: {folder}/sock, error_log: {folder}/errors }}\nlisteners: [{{ address: \"127.0.0.1:{port}\" }}]\nadmin: {{ enabled: false }}\nshutdown: {{ delay: 10ms }}\nroutes: [{{ match: {{ path: / }}, respond: {{ body: here }} }}]\n"
+    );
+    let file = dir.path().join("t.yaml");
+    fs::write(&file, yaml).unwrap();
+    assert_eq!(run(&["-d", "-c", &file.display().to_string()]).status.code(), Some(0));
+    let url = format!("http://127.0.0.1:{port}/");
+    eventually("the daemon serves", || {
+        crate::harness::Request::new("GET", url.clone()).try_send().is_ok_and(|a| a.body == "here")
+    });
+    eventually("the pid file is written", || {
+        fs::read_to_string(dir.path().join("pid")).is_ok_and(|text| !text.trim().is_empty())
+    });
+    let pid: i32 = fs::read_to_string(dir.path().join("pid")).unwrap().trim().parse().unwrap();
+    nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    eventually("the daemon leaves", || nix::sys::signal::kill(Pid::from_raw(pid), None).is_err());
+}

@@ -75,7 +75,11 @@ fn the_backend_sees_the_normalised_path() {
 fn redirects_and_fixed_answers_need_no_backend() {
     let (users, _products, gw) = two_services();
     gw.get("/old/a/b?c=d").expect(301).has("location", "https://new.example/a/b?c=d");
-    gw.get("/robots.txt").expect(200).has("x-robots", "yes").has("content-type", "text/plain; charset=utf-8").says("User-agent");
+    gw.get("/robots.txt")
+        .expect(200)
+        .has("x-robots", "yes")
+        .has("content-type", "text/plain; charset=utf-8")
+        .says("User-agent");
     let head = gw.request("HEAD", "/robots.txt").expect(200).has("content-length", "14");
     assert_eq!(head.body, "");
     assert!(users.seen().is_empty());

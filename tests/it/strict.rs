@@ -1,1 +1,82 @@
-//! x
+//! Requests that two parsers could read differently, and requests that ask for too much.
+
+use crate::harness::{Gateway, Origin};
+
+fn gateway(origin: &Origin) -> Gateway {
+    Gateway::start(&format!(
+        "limits: {{ header_size: 4KiB, headers: 20, uri: 1KiB }}\nservices:\n  main: {{ urls: [\"{}\"] }}\nroutes:\n  - match: {{ path: /* }}\n    service: main\n    filters: [ {{ body_limit: {{ max: 1KiB }} }} ]\n",
+        origin.url()
+    ))
+}
+
+/// Sends a head and wants `status`, a closed connection, and nothing at the backend.
+fn refused(head: &str, status: u16) {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin);
+    let answer = gw.raw(head.as_bytes());
+    assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{head:?}: {answer}");
+    assert!(answer.to_lowercase().contains("connection: close"), "{head:?}: {answer}");
+    assert!(origin.seen().is_empty(), "{head:?}: the backend saw {:?}", origin.seen());
+}
+
+#[test]
+fn one_framing_or_none() {
+    refused("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400);
+    refused("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc", 400);
+    refused("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc", 400);
+    refused("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: +3\r\n\r\nabc", 400);
+    refused("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400);
+    refused("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400);
+}
+
+#[test]
+fn one_host() {
+    refused("GET / HTTP/1.1\r\n\r\n", 400);
+    refused("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400);
+    refused("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400);
+}
+
+#[test]
+fn one_reading_of_the_path() {
+    refused("GET /../etc HTTP/1.1\r\nHost: h\r\n\r\n", 400);
+    refused("GET /%zz HTTP/1.1\r\nHost: h\r\n\r\n", 400);
+    refused("GET /%00 HTTP/1.1\r\nHost: h\r\n\r\n", 400);
+    refused("GET /a\\b HTTP/1.1\r\nHost: h\r\n\r\n", 400);
+    refused("TRACE / HTTP/1.1\r\nHost: h\r\n\r\n", 405);
+}
+
+#[test]
+fn heads_and_bodies_have_limits() {
+    refused(&format!("GET /{} HTTP/1.1\r\nHost: h\r\n\r\n", "a".repeat(2000)), 414);
+    refused(&format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "a".repeat(5000)), 431);
+    refused(&format!("GET / HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: y\r\n".repeat(21)), 431);
+    refused("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1025\r\n\r\n", 413);
+}
+
+#[test]
+fn a_body_without_a_length_is_counted() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin);
+    let chunk = format!("200\r\n{}\r\n", "a".repeat(512));
+    let head = "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
+    assert!(gw.raw(format!("{head}{chunk}{chunk}0\r\n\r\n").as_bytes()).starts_with("HTTP/1.1 200 "));
+    assert!(gw.raw(format!("{head}{chunk}{chunk}{chunk}0\r\n\r\n").as_bytes()).starts_with("HTTP/1.1 413 "));
+    assert_eq!(origin.seen().len(), 1, "a body that was cut off is not a request");
+}
+
+#[test]
+fn unusual_but_valid_requests_pass() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin);
+    for head in [
+        "GET http://h/absolute HTTP/1.1\r\nHost: h\r\n",
+        "GET / HTTP/1.0\r\n",
+        "brew / HTTP/1.1\r\nHost: h\r\n",
+        "GET / HTTP/1.1\r\nHost: h\r\nX-Empty:\r\n",
+        "GET /?q=/../%zz HTTP/1.1\r\nHost: h\r\n",
+    ] {
+        let answer = gw.raw(format!("{head}Connection: close\r\n\r\n").as_bytes());
+        assert!(answer.contains(" 200 "), "{head:?}: {answer}");
+    }
+    assert_eq!(origin.seen()[0].uri.to_string(), "/absolute");
+}

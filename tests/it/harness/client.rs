@@ -61,10 +61,13 @@ impl Request {
         for (name, value) in &self.headers {
             builder = builder.header(name, value);
         }
-        let sent = match self.body {
-            Some(body) => agent.run(agent.configure_request(builder.body(body).unwrap()).allow_non_standard_methods(true).build()),
-            None => agent.run(agent.configure_request(builder.body(()).unwrap()).allow_non_standard_methods(true).build()),
-        };
+        let sent =
+            match self.body {
+                Some(body) => agent
+                    .run(agent.configure_request(builder.body(body).unwrap()).allow_non_standard_methods(true).build()),
+                None => agent
+                    .run(agent.configure_request(builder.body(()).unwrap()).allow_non_standard_methods(true).build()),
+            };
         let mut response = sent.map_err(|e| e.to_string())?;
         let body = response.body_mut().read_to_vec().map_err(|e| e.to_string())?;
         Ok(Answer {

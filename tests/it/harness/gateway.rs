@@ -52,7 +52,9 @@ impl Gateway {
                 assert!(errors.contains("cannot listen"), "the gateway ended: {errors}");
                 return None;
             }
-            if Request::new("GET", format!("http://127.0.0.1:{admin}/health/live")).try_send().is_ok_and(|a| a.status == 200)
+            if Request::new("GET", format!("http://127.0.0.1:{admin}/health/live"))
+                .try_send()
+                .is_ok_and(|a| a.status == 200)
                 && std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
             {
                 return Some(gateway);

@@ -29,6 +29,10 @@ pub(crate) fn eventually(what: &str, mut ready: impl FnMut() -> bool) {
 
 /// The path of a program that a test needs; says which Debian package has it when it is missing.
 pub(crate) fn program(name: &str, package: &str) -> String {
-    let found = std::env::var("PATH").unwrap_or_default().split(':').map(|dir| format!("{dir}/{name}")).find(|path| std::path::Path::new(path).is_file());
+    let found = std::env::var("PATH")
+        .unwrap_or_default()
+        .split(':')
+        .map(|dir| format!("{dir}/{name}"))
+        .find(|path| std::path::Path::new(path).is_file());
     found.unwrap_or_else(|| panic!("'{name}' is missing: install the Debian package '{package}'"))
 }

@@ -91,7 +91,8 @@ impl Drop for Origin {
 async fn answer(State(script): State<Script>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let path = uri.path().to_owned();
     if path == "/health" {
-        let status = if script.failing.load(Ordering::Relaxed) { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
+        let status =
+            if script.failing.load(Ordering::Relaxed) { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
         return status.into_response();
     }
     script.seen.lock().push(Seen { method, uri, headers, body });
