@@ -81,9 +81,16 @@ fn schema_leaves(schema: &Value, root: &Value, path: &str, found: &mut BTreeSet<
         inner = true;
         schema_leaves(child, root, &join(key), found);
     }
-    if let Some(child) = schema.get("additionalProperties").filter(|child| child.is_object()) {
-        inner = true;
-        schema_leaves(child, root, &join("*"), found);
+    match schema.get("additionalProperties") {
+        Some(child @ Value::Object(_)) => {
+            inner = true;
+            schema_leaves(child, root, &join("*"), found);
+        }
+        Some(Value::Bool(true)) => {
+            inner = true;
+            found.insert(join("*"));
+        }
+        _ => {}
     }
     if let Some(child) = schema.get("items").filter(|child| child.is_object()) {
         inner = true;

@@ -53,7 +53,7 @@ pub(super) fn build(
     shared: &Shared,
     problems: &mut Problems,
 ) -> (Runtime, Plan) {
-    let keys = Arc::new(api_keys(&config.api_keys, problems));
+    let keys = Arc::new(api_keys(&config.api_keys, root, problems));
     let plan = plan(&config, root, problems);
     let services: BTreeMap<Arc<str>, Arc<Service>> = config
         .services
@@ -179,13 +179,14 @@ fn limits(config: &Config, root: &Node, problems: &mut Problems) {
     }
 }
 
-fn api_keys(configs: &[At<ApiKeyConfig>], problems: &mut Problems) -> Keys {
+fn api_keys(configs: &[At<ApiKeyConfig>], root: &Node, problems: &mut Problems) -> Keys {
     let (mut ids, mut digests) = (BTreeMap::new(), BTreeMap::new());
     let mut entries = Vec::new();
     for config in configs {
         let mut wrong = |key: &str, message: String| {
-            let place = Place { path: format!("{}.{key}", config.place.path), ..config.place.clone() };
-            problems.push(place.problem(message));
+            let path = format!("{}.{key}", config.place.path);
+            let Place { line, column, .. } = *root.at(&path).place();
+            problems.push(Problem { line, column, path, message });
         };
         if let Some(first) = ids.insert(&config.id, &config.place.path) {
             wrong("id", format!("'{}' is the id of {first} already", config.id));
@@ -231,21 +232,17 @@ struct Builder<'a> {
 impl Builder<'_> {
     fn router(&self, configs: &[At<RouteConfig>], problems: &mut Problems) -> Router<Arc<Route>> {
         let mut routes: Vec<(Matcher, Arc<Route>)> = Vec::new();
-        let mut places: Vec<&Place> = Vec::new();
+        let mut earlier: Vec<(Matcher, Arc<str>, &Place)> = Vec::new();
         for config in configs {
             let id = self.id(config, configs, problems);
             let (matcher, route) = self.route(config, &id, problems);
-            let shadow = routes.iter().position(|(earlier, _)| matcher.shadowed_by(earlier));
-            if let Some(first) = shadow {
-                let message = format!(
-                    "never reached: {} ('{}') takes the same requests first",
-                    places[first].path, routes[first].1.id
-                );
+            if let Some((_, first, place)) = earlier.iter().find(|(other, ..)| matcher.shadowed_by(other)) {
+                let message = format!("never reached: {} ('{first}') takes the same requests first", place.path);
                 problems.push(config.place.problem(message));
             }
+            earlier.push((matcher.clone(), id, &config.place));
             if let Some(route) = route {
                 routes.push((matcher, Arc::new(route)));
-                places.push(&config.place);
             }
         }
         Router::new(routes)

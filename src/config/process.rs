@@ -98,10 +98,12 @@ impl PingoraConfig {
         if self.upgrade_sock.len() > SOCKET_PATH {
             wrong("upgrade_sock", format!("the path is longer than the {SOCKET_PATH} bytes that a socket may have"));
         }
-        for (key, path) in [("pid_file", &self.pid_file), ("upgrade_sock", &self.upgrade_sock)] {
-            if let Err(message) = directory_of(path) {
-                wrong(key, message);
-            }
+        if let Err(message) = directory_of(&self.upgrade_sock) {
+            wrong("upgrade_sock", message);
+        }
+        // One that was left out lies beside the socket, which has just been checked.
+        if let (Err(message), Some(_)) = (directory_of(&self.pid_file), node.get("pid_file")) {
+            wrong("pid_file", message);
         }
         if let Some(path) = self.ca_file.as_ref().filter(|path| !Path::new(path).is_file()) {
             wrong("ca_file", format!("cannot find '{path}'"));

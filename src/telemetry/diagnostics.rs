@@ -46,9 +46,14 @@ impl LogConfig {
         from("RUST_LOG").or_else(|| from("LOG_LEVEL")).unwrap_or_else(|| self.level.clone())
     }
 
-    /// True when `level` is a filter that env_logger understands.
+    /// True when `level` is a level, or a list of levels and `target=level`. (A bare word that is no level would be
+    /// taken for a target, and a slip of the finger would switch the log off.)
     pub fn is_valid(&self) -> bool {
-        env_filter::Builder::new().try_parse(&self.level).is_ok()
+        let is_level = |text: &str| text.trim().parse::<log::LevelFilter>().is_ok();
+        self.level.split(',').all(|item| match item.split_once('=') {
+            Some((target, level)) => !target.trim().is_empty() && is_level(level),
+            None => is_level(item),
+        })
     }
 
     /// Installs the logger. A second call has no effect: the first logger stays.

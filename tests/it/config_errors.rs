@@ -56,6 +56,11 @@ tollgate.yaml: 10 problems
     assert_eq!(text, expected);
 }
 
+/// Takes the `@` out, which stands before the culprit: the text, and the culprit's column when it begins at `start`.
+fn marked(text: &str, start: usize) -> (String, usize) {
+    (text.replacen('@', "", 1), start + text.find('@').unwrap())
+}
+
 #[test]
 fn each_kind_of_mistake_has_its_place() {
     let wrap = |line: &str| {
@@ -64,40 +69,38 @@ fn each_kind_of_mistake_has_its_place() {
         )
     };
     for (line, expected) in [
-        ("bogus: 1", "7:1: unknown key 'bogus'"),
-        ("limits: { uri: 1 }", "7:16: limits.uri: 1 is not a size from 16"),
-        ("limits: [1]", "7:9: limits: expected a mapping, found a list"),
+        ("@bogus: 1", "unknown key 'bogus'"),
+        ("limits: { uri: @1 }", "limits.uri: 1 is not a size from 16"),
+        ("limits: @[1]", "limits: expected a mapping, found a list"),
         (
-            "access_log: { output: nowhere }",
-            "7:23: access_log.output: unknown value 'nowhere' (known: stdout, stderr, file)",
+            "access_log: { output: @nowhere }",
+            "access_log.output: unknown value 'nowhere' (known: stdout, stderr, file)",
         ),
         (
-            "trusted_proxies: [10.0.0.1/8]",
-            "7:19: trusted_proxies[0]: '10.0.0.1/8' has bits beyond its prefix (did you mean '10.0.0.0/8'?)",
+            "trusted_proxies: [@10.0.0.1/8]",
+            "trusted_proxies[0]: '10.0.0.1/8' has bits beyond its prefix (did you mean '10.0.0.0/8'?)",
         ),
-        ("log: { level: loud! }", "7:15: log.level: 'loud!' is not a log level"),
+        ("log: { level: @loud! }", "log.level: 'loud!' is not a log level"),
+        ("log: { level: @\"${NO_SUCH_VARIABLE}\" }", "log.level: environment variable 'NO_SUCH_VARIABLE' is not set"),
+        ("api_keys: [{ id: a, sha256: @abc }]", "api_keys[0].sha256:"),
+        ("pingora: { threads: @0 }", "pingora.threads: 0 is not a number of threads from 1 to 1024"),
         (
-            "log: { level: \"${NO_SUCH_VARIABLE}\" }",
-            "7:15: log.level: environment variable 'NO_SUCH_VARIABLE' is not set",
+            "pingora: { upgrade_sock: @/no/such/dir/sock }",
+            "pingora.upgrade_sock: the directory '/no/such/dir' is not there",
         ),
-        ("api_keys: [{ id: a, sha256: abc }]", "7:29: api_keys[0].sha256:"),
-        ("pingora: { threads: 0 }", "7:21: pingora.threads: 0 is not a number of threads from 1 to 1024"),
+        ("tests: [@{ request: GET /, expect: { status: 200 } }]", "tests[0]: 'GET /': expected status 200, got none"),
         (
-            "pingora: { upgrade_sock: /no/such/dir/sock }",
-            "7:26: pingora.upgrade_sock: the directory '/no/such/dir' is not there",
-        ),
-        (
-            "tests: [{ request: GET /, expect: { status: 200 } }]",
-            "7:9: tests[0]: 'GET /': expected status 200, got none",
-        ),
-        (
-            "tests: [{ request: GET /, expect: { service: other } }]",
-            "7:9: tests[0]: 'GET /': expected service other, got s",
+            "tests: [@{ request: GET /, expect: { service: other } }]",
+            "tests[0]: 'GET /': expected service other, got s",
         ),
     ] {
-        let (code, text) = check(&wrap(line));
+        let (line, column) = marked(line, 1);
+        let (code, text) = check(&wrap(&line));
         assert_eq!(code, 78, "{line}: {text}");
-        assert!(text.starts_with(&format!("tollgate.yaml:{expected}")), "{line}: {text}");
+        assert!(
+            text.starts_with(&format!("tollgate.yaml:7:{column}: {expected}")),
+            "{line}:\n{text}expected 7:{column}: {expected}"
+        );
     }
 }
 
@@ -109,33 +112,35 @@ fn filters_are_checked_to_the_last_key() {
         )
     };
     for (filter, expected) in [
-        ("api_key", "8:9: routes[0].filters[0]: there are no keys"),
+        ("@api_key", "routes[0].filters[0]: there are no keys"),
+        ("cors: { origins: [@\"*\"], credentials: true }", "routes[0].filters[0].cors.origins[0]: '*' cannot go with"),
+        ("jwt: { algorithms: [@none], keys: [] }", "routes[0].filters[0].jwt.algorithms[0]: 'none' is not"),
         (
-            "cors: { origins: [\"*\"], credentials: true }",
-            "8:26: routes[0].filters[0].cors.origins[0]: '*' cannot go with",
+            "jwt: { algorithms: [RS256], keys: [@{ pem: /no/file }] }",
+            "routes[0].filters[0].jwt.keys[0]: cannot read '/no/file'",
         ),
-        ("jwt: { algorithms: [none], keys: [] }", "8:28: routes[0].filters[0].jwt.algorithms[0]: 'none' is not"),
+        ("rate_limit: { rate: 10/s, burst: @0 }", "routes[0].filters[0].rate_limit.burst:"),
         (
-            "jwt: { algorithms: [RS256], keys: [{ pem: /no/file }] }",
-            "8:43: routes[0].filters[0].jwt.keys[0]: cannot read '/no/file'",
-        ),
-        ("rate_limit: { rate: 10/s, burst: 0 }", "8:42: routes[0].filters[0].rate_limit.burst:"),
-        (
-            "rate_limit: { rate: 10/s, by: clientip }",
-            "8:39: routes[0].filters[0].rate_limit.by: unknown value 'clientip' (did you mean 'client_ip'?)",
+            "rate_limit: { rate: 10/s, by: @clientip }",
+            "routes[0].filters[0].rate_limit.by: unknown value 'clientip' (did you mean 'client_ip'?)",
         ),
         (
-            "headers: { response: { set: { Content-Length: 1 } } }",
-            "8:55: routes[0].filters[0].headers.response.set.Content-Length: 'Content-Length' belongs to the connection",
+            "headers: { response: { set: { Content-Length: @1 } } }",
+            "routes[0].filters[0].headers.response.set.Content-Length: 'Content-Length' belongs to the connection",
         ),
-        ("compression: { level: 11 }", "8:31: routes[0].filters[0].compression.level: 11 is not a level"),
-        ("in_flight: { max: 0 }", "8:27: routes[0].filters[0].in_flight.max: 0 would refuse"),
-        ("ip: {}", "8:13: routes[0].filters[0].ip: neither 'allow' nor 'deny'"),
-        ("{ request_id: {}, on_fault: maybe }", "8:37: routes[0].filters[0].on_fault: unknown value 'maybe'"),
-        ("{ request_id: {}, ip: {} }", "8:27: routes[0].filters[0]: 'ip' stands beside another filter"),
+        ("compression: { level: @11 }", "routes[0].filters[0].compression.level: 11 is not a level"),
+        ("in_flight: { max: @0 }", "routes[0].filters[0].in_flight.max: 0 would refuse"),
+        ("ip: @{}", "routes[0].filters[0].ip: neither 'allow' nor 'deny'"),
+        ("{ request_id: {}, on_fault: @maybe }", "routes[0].filters[0].on_fault: unknown value 'maybe'"),
+        ("{ request_id: {}, @ip: {} }", "routes[0].filters[0]: 'ip' stands beside another filter"),
     ] {
-        let (code, text) = check(&wrap(filter));
+        let (filter, column) = marked(filter, 9);
+        let (code, text) = check(&wrap(&filter));
         assert_eq!(code, 78, "{filter}: {text}");
-        assert!(text.starts_with(&format!("tollgate.yaml:{expected}")), "{filter}:\n{text}expected {expected}");
+        assert!(
+            text.starts_with(&format!("tollgate.yaml:8:{column}: {expected}")),
+            "{filter}:
+{text}expected 8:{column}: {expected}"
+        );
     }
 }

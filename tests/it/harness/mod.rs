@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use client::{Answer, Request};
+pub(crate) use client::Request;
 pub(crate) use gateway::{BINARY, Gateway};
 pub(crate) use origin::Origin;
 
