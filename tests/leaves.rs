@@ -39,10 +39,10 @@ fn built(config: &Value) -> Result<String, String> {
 fn leaves(value: &Value, at: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
-            map.iter().for_each(|(key, child)| leaves(child, &format!("{at}/{}", key.replace('/', "~1")), found))
+            map.iter().for_each(|(key, child)| leaves(child, &format!("{at}/{}", key.replace('/', "~1")), found));
         }
         Value::Array(items) => {
-            items.iter().enumerate().for_each(|(i, child)| leaves(child, &format!("{at}/{i}"), found))
+            items.iter().enumerate().for_each(|(i, child)| leaves(child, &format!("{at}/{i}"), found));
         }
         _ => found.push(at.to_owned()),
     }

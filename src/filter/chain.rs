@@ -192,7 +192,7 @@ impl Step {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
+#[expect(clippy::unwrap_used, clippy::unnecessary_wraps, reason = "tests; one signature for every script")]
 mod tests {
     use async_trait::async_trait;
     use parking_lot::Mutex;

@@ -163,7 +163,8 @@ mod tests {
         head.insert_header("X-B", "gone").unwrap();
         edits.request(&mut head).unwrap();
         let values: Vec<_> = head.headers.get_all("x-a").iter().collect();
-        assert_eq!((values, head.headers.get("x-b")), (vec!["new", "more"], None));
+        assert_eq!(values, ["new", "more"]);
+        assert!(!head.headers.contains_key("x-b"));
     }
 
     #[test]

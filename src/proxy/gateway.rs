@@ -19,16 +19,16 @@ use pingora::{
 };
 
 use super::{
-    access, client,
+    client,
     context::{Author, Context},
     decide::{Decision, decide},
-    failure, head,
+    failure, finish, head,
     respond::respond,
     runtime::{Runtime, Shared},
     service::Choice,
 };
 use crate::{
-    filter::{Outcome, Refusal, Reply},
+    filter::{Refusal, Reply},
     telemetry::MethodClass,
 };
 
@@ -327,28 +327,6 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Box<Context>) {
-        let metrics = &self.shared.metrics;
-        let written = session.response_written().map(|head| head.status.as_u16());
-        let left = error.is_some_and(failure::client_left);
-        if left {
-            metrics.canceled.inc();
-        }
-        // 499: the client went away before there was a status to send (nginx's number for it).
-        let status = written.unwrap_or(if left { 499 } else { 0 });
-        let duration = context.start.elapsed();
-        let sent = session.body_bytes_sent();
-        metrics.sent.inc_by(sent as u64);
-        metrics.received.inc_by(session.body_bytes_read() as u64);
-        if let Some(route) = context.route.clone() {
-            route.metrics.count(context.method, status);
-            route.metrics.duration.observe(duration.as_secs_f64());
-            route.chain.log(&context.state, &Outcome { status, duration, sent });
-        } else {
-            metrics.unrouted(context.method, status, duration);
-        }
-        if let Some(log) = &*self.shared.access_log.load() {
-            let runtime = self.runtime.load();
-            log.line(|out| access::write(out, &runtime.access, session, context, status, duration));
-        }
+        finish::record(&self.shared, &self.runtime.load(), session, error, context);
     }
 }

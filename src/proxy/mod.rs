@@ -9,6 +9,7 @@ mod context;
 mod decide;
 mod door;
 mod failure;
+mod finish;
 mod gateway;
 mod head;
 mod path;

@@ -9,6 +9,7 @@ mod config_errors;
 mod filters;
 mod limit;
 mod process;
+mod real_backends;
 mod routing;
 mod service;
 mod strict;

@@ -1,9 +1,9 @@
 //! serde's view of a [`Node`]: a `Deserializer` whose errors know their node.
 
-use std::{cell::RefCell, fmt, marker::PhantomData};
+use std::fmt;
 
 use serde::{
-    Deserialize, Deserializer,
+    Deserializer,
     de::{
         self, DeserializeSeed, EnumAccess, IntoDeserializer as _, MapAccess, SeqAccess, VariantAccess, Visitor,
         value::{StrDeserializer, StringDeserializer},
@@ -11,7 +11,11 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-use super::{At, Node, Place, Value, read::SetAside};
+use super::{
+    Node, Place, Value,
+    handed::{AT, NODE, hand_over},
+    read::SetAside,
+};
 use crate::units::nearest;
 
 /// Why a node could not be typed.
@@ -187,7 +191,7 @@ impl<'de> Deserializer<'de> for De<'_> {
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &str, visitor: V) -> Result<V::Value, Fault> {
         if name == AT || name == NODE {
-            HANDED.with_borrow_mut(|slot| *slot = Some(self.node.clone()));
+            hand_over(self.node);
         }
         if name == NODE { visitor.visit_unit() } else { visitor.visit_newtype_struct(self) }
     }
@@ -333,49 +337,4 @@ impl<'de> VariantAccess<'de> for Choice<'_> {
     fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
         self.value.ok_or_else(|| self.wants_settings())?.deserialize_map(visitor)
     }
-}
-
-// serde has no channel for positions: a node is handed over beside it, in the same call, on the same thread.
-const AT: &str = "tollgate::At";
-const NODE: &str = "tollgate::Node";
-
-thread_local! {
-    static HANDED: RefCell<Option<Node>> = const { RefCell::new(None) };
-}
-
-pub(super) fn deserialize_at<'de, D: Deserializer<'de>, T: Deserialize<'de>>(de: D) -> Result<At<T>, D::Error> {
-    struct AtVisitor<T>(PhantomData<T>);
-
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for AtVisitor<T> {
-        type Value = At<T>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a value")
-        }
-
-        fn visit_newtype_struct<D: Deserializer<'de>>(self, de: D) -> Result<At<T>, D::Error> {
-            let place = HANDED.with_borrow_mut(Option::take).map(|node| node.place().clone()).unwrap_or_default();
-            Ok(At { value: T::deserialize(de)?, place })
-        }
-    }
-
-    de.deserialize_newtype_struct(AT, AtVisitor(PhantomData))
-}
-
-pub(super) fn deserialize_node<'de, D: Deserializer<'de>>(de: D) -> Result<Node, D::Error> {
-    struct NodeVisitor;
-
-    impl Visitor<'_> for NodeVisitor {
-        type Value = Node;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a node of a configuration file")
-        }
-
-        fn visit_unit<E: de::Error>(self) -> Result<Node, E> {
-            HANDED.with_borrow_mut(Option::take).ok_or_else(|| E::custom("no node was handed over"))
-        }
-    }
-
-    de.deserialize_newtype_struct(NODE, NodeVisitor)
 }

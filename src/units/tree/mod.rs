@@ -5,6 +5,7 @@
 //! reports that error, sets the offending node aside and reads again, until nothing is wrong or nothing is left.
 
 mod de;
+mod handed;
 mod parse;
 mod read;
 
@@ -131,13 +132,13 @@ impl<T> Deref for At<T> {
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        de::deserialize_at(deserializer)
+        handed::deserialize_at(deserializer)
     }
 }
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        de::deserialize_node(deserializer)
+        handed::deserialize_node(deserializer)
     }
 }
 

@@ -271,7 +271,8 @@ mod tests {
         let mut yaml = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for i in 1..12 {
             let below = format!("*a{}", i - 1);
-            yaml += &format!("a{i}: &a{i} [{}]\n", [below.as_str(); 10].join(", "));
+            let list = [below.as_str(); 10].join(", ");
+            yaml = [yaml, format!("a{i}: &a{i} [{list}]\n")].concat();
         }
         let (_, problems) = parse(&yaml, &env).unwrap();
         assert!(problems.sorted()[0].message.contains("too many nodes"));

@@ -33,15 +33,12 @@ impl Gateway {
     fn try_start(yaml: &str) -> Option<Self> {
         let (port, admin, dir) = (free_port(), free_port(), tempfile::tempdir().unwrap());
         let folder = dir.path().display().to_string();
-        let mut text = String::new();
-        if !yaml.contains("pingora:") {
-            text += &format!("pingora: {{ threads: 2, pid_file: {folder}/pid, upgrade_sock: {folder}/sock }}\n");
-        }
-        text += &format!("listeners: [ {{ address: \"127.0.0.1:{port}\" }} ]\n");
-        if !yaml.contains("admin:") {
-            text += &format!("admin: {{ address: \"127.0.0.1:{admin}\" }}\n");
-        }
-        text += &yaml.replace("{dir}", &folder).replace("{admin}", &admin.to_string());
+        let pingora = format!("pingora: {{ threads: 2, pid_file: {folder}/pid, upgrade_sock: {folder}/sock }}\n");
+        let listeners = format!("listeners: [ {{ address: \"127.0.0.1:{port}\" }} ]\n");
+        let admin_block = format!("admin: {{ address: \"127.0.0.1:{admin}\" }}\n");
+        let admin_block = if yaml.contains("admin:") { String::new() } else { admin_block };
+        let rest = yaml.replace("{dir}", &folder).replace("{admin}", &admin.to_string());
+        let text = [pingora, listeners, admin_block, rest].concat();
         fs::write(dir.path().join("tollgate.yaml"), text).unwrap();
         let child = Self::spawn(&dir, &[]);
         let mut gateway = Self { port, admin, dir, child };

@@ -1,0 +1,37 @@
+//! What is written down of a request when it has ended: counters, the chain's notes, the access log.
+
+use pingora::{Error, proxy::Session};
+
+use super::{
+    access,
+    context::Context,
+    failure,
+    runtime::{Runtime, Shared},
+};
+use crate::filter::Outcome;
+
+/// Counts and logs a request that has ended, however it did.
+pub(super) fn record(shared: &Shared, runtime: &Runtime, session: &Session, error: Option<&Error>, context: &Context) {
+    let metrics = &shared.metrics;
+    let written = session.response_written().map(|head| head.status.as_u16());
+    let left = error.is_some_and(failure::client_left);
+    if left {
+        metrics.canceled.inc();
+    }
+    // 499: the client went away before there was a status to send (nginx's number for it).
+    let status = written.unwrap_or(if left { 499 } else { 0 });
+    let duration = context.start.elapsed();
+    let sent = session.body_bytes_sent();
+    metrics.sent.inc_by(sent as u64);
+    metrics.received.inc_by(session.body_bytes_read() as u64);
+    if let Some(route) = &context.route {
+        route.metrics.count(context.method, status);
+        route.metrics.duration.observe(duration.as_secs_f64());
+        route.chain.log(&context.state, &Outcome { status, duration, sent });
+    } else {
+        metrics.unrouted(context.method, status, duration);
+    }
+    if let Some(log) = &*shared.access_log.load() {
+        log.line(|out| access::write(out, &runtime.access, session, context, status, duration));
+    }
+}
