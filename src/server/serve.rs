@@ -5,7 +5,7 @@ use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::{
-    apps::{HttpServerOptions, http_app::HttpServer},
+    apps::http_app::HttpServer,
     listeners::{L4BufferSettings, ListenerConfig, Listeners},
     proxy::http_proxy,
     server::{RunArgs as PingoraArgs, Server, ShutdownWatch, configuration::Opt},
@@ -123,22 +123,22 @@ fn resolve(runtime: &Runtime) {
 /// Adds the gateway, the admin listener and the background work to `server`.
 fn assemble(server: &mut Server, runtime: Runtime, shared: &Arc<Shared>, plan: &Plan) {
     let access = runtime.access.clone();
-    let limits = runtime.limits;
     let runtime = Arc::new(ArcSwap::from_pointee(runtime));
     let pages = Pages::new(runtime.clone(), shared.clone());
     let published = pages.clone();
     let _ = shared.page.set(Box::new(move |path| published.published(path)));
 
-    let mut proxy = http_proxy(&server.configuration, Gateway::new(runtime.clone(), shared.clone()));
-    let mut options = HttpServerOptions::default();
-    options.keepalive_request_limit = (limits.requests_per_connection > 0).then_some(limits.requests_per_connection);
-    proxy.server_options = Some(options);
+    let proxy = http_proxy(&server.configuration, Gateway::new(runtime.clone(), shared.clone()));
     let mut listeners = Listeners::new();
     for listener in &plan.listeners {
         // 4 KiB: Pingora's 64 KiB make an idle connection cost 100 KB.
         listeners.add_listener(ListenerConfig::tcp(&listener.address).l4_buffer(L4BufferSettings::new(4096, 1460)));
     }
-    server.add_service(listening::Service::with_listeners("gateway".into(), listeners, Door::new(proxy)));
+    server.add_service(listening::Service::with_listeners(
+        "gateway".into(),
+        listeners,
+        Door::new(proxy, runtime.clone()),
+    ));
     if let Some(address) = &plan.admin {
         let mut admin = listening::Service::new("admin".into(), HttpServer::new_app(AdminApp::new(pages)));
         admin.add_tcp(address);

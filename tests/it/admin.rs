@@ -27,6 +27,7 @@ fn every_page_answers() {
     for status in [200, 404, 503] {
         gw.get(&format!("/status/{status}")).expect(status);
     }
+    eventually("all are counted", || gw.admin("/gateway/stats").expect(200).json()["requests"] == 3);
     let stats = gw.admin("/gateway/stats").expect(200).json();
     assert_eq!((&stats["requests"], &stats["errors"]), (&3.into(), &1.into()));
     let backend = &stats["services"]["main"]["backends"][0];
@@ -52,6 +53,10 @@ fn metrics_have_closed_labels_and_good_names() {
     let gw = gateway(&origin, "");
     gw.get("/secret/path?token=x").key("secret-key").expect(200);
     gw.request("BREW", "/").expect(200);
+    // A request is counted when it has ended, which is after its answer has arrived.
+    eventually("both requests are counted", || {
+        gw.admin("/metrics").expect(200).body.contains("gateway_requests_success_total 2")
+    });
     let text = gw.admin("/metrics").expect(200).body;
     for name in [
         "gateway_requests_total{method=\"GET\",route=\"r\",service=\"main\",status=\"200\"} 1",
