@@ -172,7 +172,7 @@ fn limits(config: &Config, root: &Node, problems: &mut Problems) {
     if !(16..=65_000).contains(&limits.uri.0) {
         wrong("uri", format!("{} is not a size from 16 to 65000 bytes", limits.uri.0));
     }
-    for (key, span) in [("keepalive", limits.keepalive), ("stall", limits.stall)] {
+    for (key, span) in [("head", limits.head), ("keepalive", limits.keepalive), ("stall", limits.stall)] {
         if span.0.as_millis() < 1000 {
             wrong(key, format!("{span} is too short: at least 1s"));
         }

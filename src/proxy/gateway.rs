@@ -22,7 +22,7 @@ use super::{
     client,
     context::{Author, Context},
     decide::{Decision, decide},
-    failure, finish, head,
+    failure, finish,
     respond::respond,
     runtime::{Runtime, Shared},
     service::Choice,
@@ -95,11 +95,7 @@ impl ProxyHttp for Gateway {
 
     async fn request_filter(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
         let runtime = self.runtime.load_full();
-        let ambiguous = head::had_two_framings(session.req_header(), session.get_keepalive().is_some());
         self.receive(session, context, &runtime);
-        if ambiguous {
-            return respond(session, context, head::two_framings(), Author::Gateway).await.map(|()| true);
-        }
         if runtime.publish
             && let Some(page) = self.shared.page.get()
             && let Some(reply) = page(session.req_header().uri.path())

@@ -1,7 +1,7 @@
 //! What a request's head must be like before anything is done with it.
 //!
-//! Pingora takes heads of up to 1 MiB, HTTP/1.1 without `Host`, and `Content-Length` beside `Transfer-Encoding`
-//! (`pingora-core` 0.9.1, v1/common.rs and v1/server.rs). An operator expects less patience.
+//! Pingora takes heads of up to 1 MiB and HTTP/1.1 without `Host` (`pingora-core` 0.9.1, v1/common.rs and v1/server.rs).
+//! An operator expects less patience. What can be judged by bytes alone has been, in `strict.rs`.
 
 use http::{HeaderMap, Method, StatusCode, Version, header};
 use pingora::http::RequestHeader;
@@ -24,6 +24,8 @@ pub struct HeadLimits {
     pub headers: usize,
     /// The request target; 414 beyond. Default 8KiB.
     pub uri: Size,
+    /// The whole of a head must have come within this time; 408 beyond. Default 10s.
+    pub head: Span,
     /// An unused client connection is closed after this. Default 60s.
     pub keepalive: Span,
     /// Requests on one client connection before it is closed. Default 10000; 0 is no limit.
@@ -39,6 +41,7 @@ impl Default for HeadLimits {
             header_size: Size(32 << 10),
             headers: 100,
             uri: Size(8 << 10),
+            head: Span(std::time::Duration::from_secs(10)),
             keepalive: Span(std::time::Duration::from_secs(60)),
             requests_per_connection: 10_000,
             stall: Span(std::time::Duration::from_secs(30)),
@@ -135,23 +138,6 @@ fn normalise(head: &mut RequestHeader) -> Result<(), PathError> {
     parts.path_and_query = Some(target.parse().map_err(|_| PathError::Character)?);
     head.set_uri(http::Uri::from_parts(parts).map_err(|_| PathError::Character)?);
     Ok(())
-}
-
-/// True when the request came with both framings. Pingora takes `Content-Length` away before anybody can see it, and
-/// leaves one trace: keep-alive is off although nobody asked for that. (Beside `Connection: close` there is no trace;
-/// then nothing follows on the connection that could be taken for a request.)
-pub(super) fn had_two_framings(head: &RequestHeader, keeps_alive: bool) -> bool {
-    let closes =
-        |value: &http::HeaderValue| value.as_bytes().to_ascii_lowercase().windows(5).any(|word| word == b"close");
-    !keeps_alive
-        && head.version == Version::HTTP_11
-        && head.headers.contains_key(header::TRANSFER_ENCODING)
-        && !head.headers.get_all(header::CONNECTION).iter().any(closes)
-}
-
-/// The answer to such a request.
-pub(super) fn two_framings() -> Reply {
-    bad("Content-Length and Transfer-Encoding exclude each other")
 }
 
 /// The host that a request is for, without its port.

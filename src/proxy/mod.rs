@@ -19,6 +19,7 @@ mod route;
 mod router;
 mod runtime;
 mod service;
+mod strict;
 
 pub use access::{AccessConfig, AccessFormat};
 pub use action::{Action, RedirectConfig, RespondConfig, Rewrite};

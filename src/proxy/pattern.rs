@@ -89,6 +89,11 @@ impl FromStr for PathPattern {
         for part in body.split('/').skip(usize::from(prefix && body.is_empty())) {
             segments.push(segment(part, text)?);
         }
+        // Only a final slash leaves an empty segment; paths have none elsewhere once they are normalised.
+        let empty = |segment: &Segment| *segment == Segment::Literal(String::new());
+        if segments.iter().rev().skip(usize::from(!prefix)).any(empty) {
+            return Err(format!("'{text}' is never seen in that spelling: slashes come one at a time"));
+        }
         let names: Vec<_> = segments.iter().filter(|s| matches!(s, Segment::Param(_))).collect();
         if names.iter().enumerate().any(|(i, name)| names[..i].contains(name)) {
             return Err(format!("'{text}' uses one name twice"));

@@ -3,7 +3,7 @@
 //! and security headers.
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use pingora::{http::ResponseHeader, protocols::http::date::get_cached_date, proxy::Session};
 
 use super::context::{Author, Context};
@@ -32,6 +32,37 @@ pub(super) async fn respond(
         session.write_response_body(Some(body), true).await?;
     }
     Ok(())
+}
+
+/// The answer to a head that could not be read in one way only.
+pub(super) fn malformed(reason: &'static str) -> Reply {
+    Reply::problem(StatusCode::BAD_REQUEST, reason)
+}
+
+/// The answer to a head that outgrew its limits before it ended; `target`: still in its first line.
+pub(super) fn too_large(target: bool) -> Reply {
+    if target {
+        Reply::problem(StatusCode::URI_TOO_LONG, "the request target is too long")
+    } else {
+        Reply::problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the header fields are too large")
+    }
+}
+
+/// The answer to a head that did not come in time.
+pub(super) fn too_slow() -> Reply {
+    Reply::problem(StatusCode::REQUEST_TIMEOUT, "the request came too slowly")
+}
+
+/// An answer as bytes, for a connection that Pingora's HTTP layer has not seen yet; it says that it closes.
+pub(super) fn plain(reply: Reply) -> pingora::Result<Vec<u8>> {
+    let (mut head, body) = build(reply, &RequestId::fresh())?;
+    head.insert_header(header::CONNECTION, HeaderValue::from_static("close"))?;
+    let reason = head.status.canonical_reason().unwrap_or_default();
+    let mut out = format!("HTTP/1.1 {} {reason}\r\n", head.status.as_u16()).into_bytes();
+    head.header_to_h1_wire(&mut out);
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(&body);
+    Ok(out)
 }
 
 /// The head and the body of an answer.
@@ -63,13 +94,7 @@ fn build(reply: Reply, id: &RequestId) -> pingora::Result<(ResponseHeader, Bytes
 }
 
 /// `application/problem+json` (RFC 9457).
-fn problem(
-    status: http::StatusCode,
-    kind: Option<&str>,
-    detail: &str,
-    members: Option<&str>,
-    id: &RequestId,
-) -> Vec<u8> {
+fn problem(status: StatusCode, kind: Option<&str>, detail: &str, members: Option<&str>, id: &RequestId) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     let mut member = |name: &str, value: &str| {
         out.extend_from_slice(if out.is_empty() { b"{\"" } else { b",\"" });

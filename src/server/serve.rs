@@ -137,7 +137,7 @@ fn assemble(server: &mut Server, runtime: Runtime, shared: &Arc<Shared>, plan: &
     server.add_service(listening::Service::with_listeners(
         "gateway".into(),
         listeners,
-        Door::new(proxy, runtime.clone()),
+        Door::new(proxy, runtime.clone(), shared.clone()),
     ));
     if let Some(address) = &plan.admin {
         let mut admin = listening::Service::new("admin".into(), HttpServer::new_app(AdminApp::new(pages)));

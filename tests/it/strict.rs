@@ -16,6 +16,7 @@ fn refused(head: &str, status: u16) {
     let answer = gw.raw(head.as_bytes());
     assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{head:?}: {answer}");
     assert!(answer.to_lowercase().contains("connection: close"), "{head:?}: {answer}");
+    assert!(answer.contains("application/problem+json") && answer.contains("request_id"), "{head:?}: {answer}");
     assert!(origin.seen().is_empty(), "{head:?}: the backend saw {:?}", origin.seen());
 }
 
@@ -27,6 +28,49 @@ fn one_framing_or_none() {
     refused("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: +3\r\n\r\nabc", 400);
     refused("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400);
     refused("POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400);
+}
+
+#[test]
+fn heads_are_read_strictly() {
+    for head in [
+        "POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET / HTTP/1.1\nHost: h\n\n",
+        "GET / HTTP/1.1\r\nHost: h\r\n folded\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost : h\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: h\r\nX: a\0b\r\n\r\n",
+        "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET /\r\n\r\n",
+        "nonsense\r\n\r\n",
+    ] {
+        refused(head, 400);
+    }
+}
+
+#[test]
+fn a_head_has_one_time_limit_for_all_of_it() {
+    let origin = Origin::start("o");
+    let gw = Gateway::start(&format!(
+        "limits: {{ head: 1s }}\nservices:\n  main: {{ urls: [\"{}\"] }}\nroutes:\n  - match: {{ path: /* }}\n    service: main\n",
+        origin.url()
+    ));
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_millis(100))).unwrap();
+    let (begun, mut answer) = (std::time::Instant::now(), Vec::new());
+    // A byte every 100 ms: never silent for long, never done.
+    for byte in b"GET / HTTP/1.1\r\nHost: h\r\nX-Slow: ".iter().chain(std::iter::repeat(&b'x')) {
+        let mut buffer = [0; 1024];
+        if std::io::Write::write_all(&mut stream, &[*byte]).is_err() {
+            break;
+        }
+        match std::io::Read::read(&mut stream, &mut buffer) {
+            Ok(0) => break,
+            Ok(read) => answer.extend_from_slice(&buffer[..read]),
+            Err(_) => {}
+        }
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "still open");
+    }
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 408 ") && answer.contains("application/problem+json"), "{answer}");
 }
 
 #[test]

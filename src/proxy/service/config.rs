@@ -243,6 +243,10 @@ impl FromStr for BackendUrl {
         }
         let port = match authority.port() {
             Some(port) => port.as_str().parse().map_err(|_| wrong("the port is not a number"))?,
+            // The port does not fit a port's range, and `http` gives none then.
+            None if authority.as_str().rsplit(']').next().is_some_and(|rest| rest.contains(':')) => {
+                return Err(wrong("the port is not a number from 1 to 65535"));
+            }
             None if tls => 443,
             None => 80,
         };
