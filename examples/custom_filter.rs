@@ -41,27 +41,22 @@ impl Filter for Tenant {
     }
 }
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     tollgate::run(Registry::builtin().with::<Tenant>())
 }
 
 #[cfg(test)]
-mod tests {
-    use pingora::http::RequestHeader;
+#[tokio::test]
+async fn lets_a_known_tenant_through_without_a_socket() -> pingora::Result<()> {
     use tollgate::filter::{Now, State};
 
-    use super::*;
-
-    #[tokio::test]
-    async fn lets_a_known_tenant_through_without_a_socket() -> pingora::Result<()> {
-        let filter = Tenant(vec!["acme".into()]);
-        for (tenant, passes) in [("acme", true), ("evil", false)] {
-            let mut head = RequestHeader::build("GET", b"/", None)?;
-            head.insert_header("x-tenant", tenant)?;
-            let mut state = State::default();
-            let flow = filter.request(&mut Exchange::new(&head, &mut state, Now::read())).await;
-            assert_eq!(matches!(flow, Ok(Flow::Next)), passes, "{tenant}");
-        }
-        Ok(())
+    let filter = Tenant(vec!["acme".into()]);
+    for (tenant, passes) in [("acme", true), ("evil", false)] {
+        let mut head = pingora::http::RequestHeader::build("GET", b"/", None)?;
+        head.insert_header("x-tenant", tenant)?;
+        let mut state = State::default();
+        let flow = filter.request(&mut Exchange::new(&head, &mut state, Now::read())).await;
+        assert_eq!(matches!(flow, Ok(Flow::Next)), passes, "{tenant}");
     }
+    Ok(())
 }
