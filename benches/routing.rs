@@ -29,7 +29,7 @@ fn routing(c: &mut Criterion) {
     }
     group.bench_function("normalise, nothing to do", |b| b.iter(|| normalise(black_box("/users/42/orders"))));
     group.bench_function("normalise, dots and escapes", |b| {
-        b.iter(|| normalise(black_box("/users/./%34%32/../42//orders")))
+        b.iter(|| normalise(black_box("/users/./%34%32/../42//orders")));
     });
     group.finish();
 }
