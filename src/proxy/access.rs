@@ -84,6 +84,9 @@ fn json(
     line.text("protocol", protocol(head.version));
     line.number("status", u64::from(status));
     line.text("by", context.author.label());
+    if let Some(error) = &context.error {
+        line.text("error", error);
+    }
     if let Some(route) = &context.route {
         line.text("route", &route.id);
         if let Some(service) = route.service() {

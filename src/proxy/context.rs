@@ -95,6 +95,8 @@ pub struct Context {
     pub refusal: Option<Refusal>,
     /// Who made the status.
     pub author: Author,
+    /// What went wrong between us and the backend or the client, in one word.
+    pub error: Option<String>,
     /// Counted while it lives.
     in_flight: IntGauge,
 }
@@ -115,6 +117,7 @@ impl Context {
             attempts: Attempts::default(),
             refusal: None,
             author: Author::Nobody,
+            error: None,
             in_flight,
         }
     }

@@ -31,6 +31,16 @@ pub(super) fn reply_for(error: &Error) -> Option<Reply> {
     Some(Reply::problem(status, detail).closing())
 }
 
+/// The error in one word, for the access log; `None` for refusals, whose author is named there anyway.
+pub(super) fn word(error: &Error) -> Option<String> {
+    (!matches!(error.etype(), ErrorType::HTTPStatus(_))).then(|| error.etype().as_str().to_owned())
+}
+
+/// True when the fault is ours.
+pub(super) fn is_internal(error: &Error) -> bool {
+    word(error).is_some() && matches!(error.esource(), ErrorSource::Internal | ErrorSource::Unset)
+}
+
 /// True when the client, and nobody else, ended the exchange.
 pub(super) fn client_left(error: &Error) -> bool {
     *error.esource() == ErrorSource::Downstream && reply_for(error).is_none()

@@ -11,7 +11,14 @@ use super::{
 use crate::filter::Outcome;
 
 /// Counts and logs a request that has ended, however it did.
-pub(super) fn record(shared: &Shared, runtime: &Runtime, session: &Session, error: Option<&Error>, context: &Context) {
+pub(super) fn record(
+    shared: &Shared,
+    runtime: &Runtime,
+    session: &Session,
+    error: Option<&Error>,
+    context: &mut Context,
+) {
+    context.error = error.and_then(failure::word);
     let metrics = &shared.metrics;
     let written = session.response_written().map(|head| head.status.as_u16());
     let left = error.is_some_and(failure::client_left);

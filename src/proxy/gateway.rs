@@ -298,6 +298,9 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Box<Context>) -> FailToProxy {
+        if failure::is_internal(error) {
+            log::error!("request {}: {error}", context.state.id);
+        }
         let refusal = context.refusal.take();
         let (reply, by) = match refusal {
             Some(refusal) if refusal.by == "gateway" => (Some(*refusal.reply), Author::Gateway),
@@ -318,7 +321,7 @@ impl ProxyHttp for Gateway {
     }
 
     fn suppress_error_log(&self, _: &Session, _: &Box<Context>, _: &Error) -> bool {
-        // The access log has a line for it, with the status and who made it.
+        // The access log has a line for it, with the status, who made it, and the error in a word.
         true
     }
 
