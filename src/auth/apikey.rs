@@ -112,8 +112,9 @@ impl Keys {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use serde_json::Map;
 
     use super::{super::Method, *};

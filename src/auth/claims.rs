@@ -119,8 +119,9 @@ pub(super) fn subject(claims: &Map<String, Value>, path: &str) -> Result<String,
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use serde_json::json;
 
     use super::*;

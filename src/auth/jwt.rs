@@ -255,8 +255,9 @@ fn object(part: &str) -> Result<Map<String, Value>, JwtError> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use jsonwebtoken::EncodingKey;
     use proptest::prelude::*;
     use serde_json::json;

@@ -279,8 +279,9 @@ fn trim(number: &[u8]) -> &[u8] {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use serde_json::json;
 
     use super::*;

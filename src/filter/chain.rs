@@ -192,8 +192,9 @@ impl Step {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, clippy::unnecessary_wraps, reason = "tests; one signature for every script")]
 mod tests {
+    #![expect(clippy::unwrap_used, clippy::unnecessary_wraps, reason = "tests; one signature for every script")]
+
     use async_trait::async_trait;
     use parking_lot::Mutex;
 

@@ -218,8 +218,9 @@ impl Filter for Cors {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::Origin;
 
     #[test]

@@ -65,8 +65,9 @@ impl Filter for Ip {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     fn admits(allow: &[&str], deny: &[&str], address: &str) -> bool {

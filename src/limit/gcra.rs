@@ -227,8 +227,9 @@ pub fn decide(quota: &Quota, tat: Tat, now: Duration, cost: u32) -> (Verdict, Op
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use proptest::prelude::*;
 
     use super::*;

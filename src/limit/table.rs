@@ -267,8 +267,9 @@ fn new_page() -> Box<[Bucket; PAGE]> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use std::{
         collections::HashMap,
         sync::{Barrier, atomic::AtomicUsize},

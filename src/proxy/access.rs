@@ -106,16 +106,7 @@ fn json(
     if let Some(first) = context.attempts.first_byte {
         line.millis("first_byte_ms", first.duration_since(context.start));
     }
-    if let Some(identity) = &context.state.identity {
-        line.text("identity", &identity.subject);
-        if let Some(key) = &identity.key_id {
-            line.text("key_id", key);
-        }
-    }
-    if let Some(applied) = context.state.limits.last() {
-        line.text("limit", &applied.policy);
-        line.number("limit_remaining", u64::from(applied.verdict.remaining));
-    }
+    line.judgement(context);
     if let Some(trace) = trace_id(head.headers.get("traceparent")) {
         line.text("trace_id", trace);
     }
@@ -146,6 +137,20 @@ fn common(out: &mut Vec<u8>, config: &AccessConfig, session: &Session, context: 
 struct Line<'a>(&'a mut Vec<u8>);
 
 impl Line<'_> {
+    /// Who was let in, and what the last limit said.
+    fn judgement(&mut self, context: &Context) {
+        if let Some(identity) = &context.state.identity {
+            self.text("identity", &identity.subject);
+            if let Some(key) = &identity.key_id {
+                self.text("key_id", key);
+            }
+        }
+        if let Some(applied) = context.state.limits.last() {
+            self.text("limit", &applied.policy);
+            self.number("limit_remaining", u64::from(applied.verdict.remaining));
+        }
+    }
+
     fn name(&mut self, name: &str) {
         self.0.extend_from_slice(b",\"");
         self.0.extend_from_slice(name.as_bytes());

@@ -271,8 +271,9 @@ pub(super) fn location(status: StatusCode, to: &Template, pattern: &PathPattern,
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     fn rewritten(to: &str, pattern: &str, path: &str) -> Option<String> {

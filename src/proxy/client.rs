@@ -174,8 +174,9 @@ fn unwanted(name: &str, trusted: bool) -> bool {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     fn client(peer: &str, lines: &[(&'static str, &'static str)]) -> String {

@@ -152,8 +152,9 @@ pub(super) fn host_of(head: &RequestHeader) -> &str {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     fn admitted(method: &str, target: &str, fields: &[(&'static str, &str)]) -> Result<String, u16> {

@@ -143,8 +143,9 @@ impl JsonSchema for PathPattern {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     fn pattern(text: &str) -> PathPattern {

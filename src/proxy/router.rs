@@ -253,8 +253,9 @@ impl Trie {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     fn route(spec: &str) -> (Matcher, String) {

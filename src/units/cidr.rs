@@ -48,8 +48,9 @@ impl JsonSchema for Cidr {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::Cidr;
 
     #[test]

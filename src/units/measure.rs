@@ -150,8 +150,9 @@ unit!(Size, "Size", r"^[0-9]+ ?([kKmMgG]?([iI]?[bB])?)$", "A number of bytes: 51
 unit!(Rate, "Rate", r"^[0-9]+/.+$", "A rate: 10/s, 600/m, 5000/10m.");
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use proptest::prelude::*;
 
     use super::*;

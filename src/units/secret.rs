@@ -86,8 +86,9 @@ fn read_trimmed(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;

@@ -43,8 +43,9 @@ pub fn read<T: DeserializeOwned>(node: &Node) -> (Option<T>, Problems) {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use std::collections::BTreeMap;
 
     use serde::Deserialize;
