@@ -124,6 +124,8 @@ async fn read_head(stream: &mut L4Stream, first: u8, limits: &HeadLimits) -> Kno
             let lines = bytes[..length].iter().filter(|byte| **byte == b'\n').count();
             return match strict::verify(&bytes[..length]) {
                 Ok(()) if lines > limits.headers + 4 => Knock::Refused(respond::too_large(false)),
+                // Pingora would answer it with an empty 405.
+                Ok(()) if bytes.trim_ascii_start().starts_with(b"CONNECT ") => Knock::Refused(respond::no_tunnels()),
                 Ok(()) => Knock::Head(bytes),
                 Err(reason) => Knock::Refused(respond::malformed(reason)),
             };

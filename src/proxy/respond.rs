@@ -48,6 +48,11 @@ pub(super) fn too_large(target: bool) -> Reply {
     }
 }
 
+/// The answer to CONNECT.
+pub(super) fn no_tunnels() -> Reply {
+    Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this method is not available here")
+}
+
 /// The answer to a head that did not come in time.
 pub(super) fn too_slow() -> Reply {
     Reply::problem(StatusCode::REQUEST_TIMEOUT, "the request came too slowly")

@@ -87,6 +87,7 @@ fn one_reading_of_the_path() {
     refused("GET /%00 HTTP/1.1\r\nHost: h\r\n\r\n", 400);
     refused("GET /a\\b HTTP/1.1\r\nHost: h\r\n\r\n", 400);
     refused("TRACE / HTTP/1.1\r\nHost: h\r\n\r\n", 405);
+    refused("CONNECT h:80 HTTP/1.1\r\nHost: h:80\r\n\r\n", 405);
 }
 
 #[test]
