@@ -13,14 +13,17 @@ pub enum Method {
     ApiKey,
     /// A signed JSON Web Token.
     Jwt,
+    /// The certificate of a TLS connection.
+    Certificate,
 }
 
 impl Method {
-    /// The name for logs and headers: `api_key` or `jwt`.
+    /// The name for logs and headers.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ApiKey => "api_key",
             Self::Jwt => "jwt",
+            Self::Certificate => "certificate",
         }
     }
 }

@@ -8,6 +8,7 @@
 
 mod apikey;
 mod cache;
+mod certificate;
 mod claims;
 mod digest;
 mod identity;
@@ -17,6 +18,7 @@ mod mint;
 
 pub use apikey::{DuplicateKey, Entry, Keys, Refusal};
 pub use cache::VerifiedTokens;
+pub use certificate::{Certificate, dns_names, not_after};
 pub use digest::{Digest, InvalidDigest};
 pub use identity::{Identity, Method};
 pub use jwt::{JwtError, Policy, Verifier};

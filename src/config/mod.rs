@@ -7,6 +7,7 @@
 mod build;
 mod filters;
 mod load;
+mod plan;
 mod process;
 mod schema;
 mod tests;
@@ -16,15 +17,15 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use build::{Listener, Plan};
 pub use load::{Loaded, Rejected, check, load};
+pub use plan::Plan;
 pub use process::PingoraConfig;
 pub use schema::schema;
 pub use tests::TestConfig;
 
 use crate::{
     admin::AdminConfig,
-    proxy::{AccessConfig, HeadLimits, RouteConfig, ServiceConfig},
+    proxy::{AccessConfig, HeadLimits, ListenerConfig, RouteConfig, ServiceConfig},
     telemetry::LogConfig,
     units::{Cidr, Span, tree::At},
 };
@@ -58,14 +59,6 @@ pub struct Config {
     pub routes: Vec<At<RouteConfig>>,
     /// Requests with their expected outcome; run by `-t` and before every start.
     pub tests: Vec<At<TestConfig>>,
-}
-
-/// One entry of `listeners:`.
-#[derive(Debug, Clone, Deserialize, JsonSchema, PartialEq, Eq)]
-#[serde(deny_unknown_fields)]
-pub struct ListenerConfig {
-    /// `127.0.0.1:8080`, `0.0.0.0:80`, `[::]:80`.
-    pub address: String,
 }
 
 /// `shutdown:` in the YAML.

@@ -11,7 +11,10 @@ use std::{
 use http::{HeaderMap, HeaderValue};
 use pingora::http::RequestHeader;
 
-use crate::{auth::Identity, limit::Verdict};
+use crate::{
+    auth::{Certificate, Identity},
+    limit::Verdict,
+};
 
 /// The clock, read once per request and handed down: no filter reads it again.
 #[derive(Debug, Clone, Copy)]
@@ -101,6 +104,8 @@ pub struct State {
     pub client: IpAddr,
     /// The request came over TLS, or a trusted proxy says that it did.
     pub secure: bool,
+    /// The client's certificate, when it showed one and it was verified.
+    pub certificate: Option<Arc<Certificate>>,
     /// The request's name.
     pub id: RequestId,
     /// Who sent it, once a filter has found out.
@@ -125,6 +130,7 @@ impl State {
         Self {
             client,
             secure: false,
+            certificate: None,
             id: RequestId::fresh(),
             identity: None,
             limits: Vec::new(),

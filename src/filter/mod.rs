@@ -14,6 +14,7 @@ mod subject;
 
 mod api_key;
 mod body_limit;
+mod client_cert;
 mod compression;
 mod cors;
 mod headers;

@@ -5,8 +5,9 @@ use std::{fmt, sync::Arc};
 use schemars::{Schema, SchemaGenerator};
 
 use super::{
-    Configure, Env, Filter, api_key::ApiKey, body_limit::BodyLimit, compression::Compression, cors::Cors,
-    headers::Headers, in_flight::InFlight, ip::Ip, jwt::Jwt, rate_limit::RateLimit, request_id::RequestIdFilter,
+    Configure, Env, Filter, api_key::ApiKey, body_limit::BodyLimit, client_cert::ClientCert, compression::Compression,
+    cors::Cors, headers::Headers, in_flight::InFlight, ip::Ip, jwt::Jwt, rate_limit::RateLimit,
+    request_id::RequestIdFilter,
 };
 use crate::units::{
     Problem, Problems, nearest,
@@ -38,6 +39,7 @@ impl Registry {
         Self(Vec::new())
             .with::<ApiKey>()
             .with::<BodyLimit>()
+            .with::<ClientCert>()
             .with::<Compression>()
             .with::<Cors>()
             .with::<Headers>()

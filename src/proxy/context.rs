@@ -10,6 +10,7 @@ use prometheus::IntGauge;
 
 use super::{
     client::Origin,
+    door::Link,
     route::Route,
     service::{Backend, Place},
 };
@@ -83,6 +84,8 @@ pub struct Context {
     pub peer: IpAddr,
     /// Where it came from.
     pub origin: Origin,
+    /// The connection that it came over.
+    pub link: Option<Arc<Link>>,
     /// Its route, pinned.
     pub route: Option<Arc<Route>>,
     /// Its method, as a label.
@@ -111,6 +114,7 @@ impl Context {
             state: State::default(),
             peer: nowhere,
             origin: Origin { client: nowhere, trusted: false, secure: false },
+            link: None,
             route: None,
             method: MethodClass::of(""),
             upstream_path: None,

@@ -22,6 +22,7 @@ use super::{
     client,
     context::{Author, Context},
     decide::{Decision, decide},
+    door::Link,
     failure, finish,
     respond::respond,
     runtime::{Runtime, Shared},
@@ -55,13 +56,27 @@ impl Gateway {
         session.set_read_timeout(Some(limits.stall.0));
         session.set_write_timeout(Some(limits.stall.0));
         session.set_total_drain_timeout(Some(limits.stall.0));
-        let peer = session.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
-        let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-        context.peer = peer.unwrap_or(context.peer);
+        let link = Link::of(session).cloned();
+        let secure = link.as_ref().is_some_and(|link| link.secure);
+        if let Some(link) = &link {
+            context.peer = link.address();
+            context.state.certificate.clone_from(&link.certificate);
+        }
         context.method = MethodClass::of(session.req_header().method.as_str());
-        context.origin = runtime.trusted.origin(context.peer, tls, &session.req_header().headers);
+        context.origin = runtime.trusted.origin(context.peer, secure, &session.req_header().headers);
         context.state.client = context.origin.client;
         context.state.secure = context.origin.secure;
+        context.link = link;
+    }
+
+    /// From now on only silence in both directions ends the connection.
+    fn open_tunnel(&self, session: &mut Session, context: &Context) {
+        session.set_read_timeout(None);
+        session.set_write_timeout(None);
+        let service = context.route.as_ref().and_then(|route| route.service());
+        if let (Some(link), Some(service)) = (&context.link, service) {
+            link.limit_silence(service.timeouts.idle.0);
+        }
     }
 
     /// Ends a hook that can only fail, with an answer for `fail_to_proxy` to send.
@@ -149,7 +164,12 @@ impl ProxyHttp for Gateway {
             service.metrics.retries.inc();
         }
         // A request without a body is one small write: no timer for that.
-        let mut peer = backend.peer(remaining);
+        let upgrade = session.is_upgrade_req();
+        let mut peer = backend.peer(if upgrade { None } else { remaining }, upgrade);
+        if upgrade && let Some(link) = &context.link {
+            // Until the backend agrees, its ordinary patience counts.
+            link.limit_silence(service.timeouts.read.0);
+        }
         if session.is_body_empty() {
             peer.options.write_timeout = None;
         }
@@ -271,6 +291,12 @@ impl ProxyHttp for Gateway {
         context.attempts.first_byte = Some(Instant::now());
         if self.shared.draining() {
             session.set_keepalive(None);
+        }
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            self.open_tunnel(session, context);
+        } else if let Some(link) = &context.link {
+            // An upgrade that was asked for and not granted.
+            link.allow_silence();
         }
         client::strip_hop_by_hop(head);
         if let Some(route) = &context.route {

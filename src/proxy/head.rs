@@ -33,6 +33,20 @@ pub struct HeadLimits {
     /// Silence in the middle of a request's body, or of an answer's delivery, before the connection is given up.
     /// Default 30s.
     pub stall: Span,
+    /// Client connections in all; further ones are closed at once. Default 0: as many as there are file descriptors.
+    pub connections: u32,
+    /// Connections of one client address. Default 0: no limit.
+    pub connections_per_address: u32,
+    /// A request's body must have come within this time, all of it. Default: no limit.
+    pub body: Option<Span>,
+    /// Bytes per second that a request's body must bring on average, once it has been on its way for 20s. gRPC and
+    /// upgraded connections are exempt: they may be silent. Default 64; 0 is no limit.
+    pub body_rate: u32,
+    /// Requests under way on one HTTP/2 connection. Default 100.
+    pub h2_streams: u32,
+    /// HTTP/2 requests that a client may have reset and that are not cleaned up yet, per connection; beyond, the
+    /// connection is closed (CVE-2023-44487). Default 50.
+    pub h2_resets: u32,
 }
 
 impl Default for HeadLimits {
@@ -45,6 +59,12 @@ impl Default for HeadLimits {
             keepalive: Span(std::time::Duration::from_secs(60)),
             requests_per_connection: 10_000,
             stall: Span(std::time::Duration::from_secs(30)),
+            connections: 0,
+            connections_per_address: 0,
+            body: None,
+            body_rate: 64,
+            h2_streams: 100,
+            h2_resets: 50,
         }
     }
 }

@@ -20,13 +20,14 @@ mod router;
 mod runtime;
 mod service;
 mod strict;
+mod tls;
 
 pub use access::{AccessConfig, AccessFormat};
 pub use action::{Action, RedirectConfig, RespondConfig, Rewrite};
 pub use client::{Origin, TrustedProxies};
 pub use context::Author;
 pub use decide::{Decision, decide};
-pub use door::Door;
+pub use door::{Door, Link, Listener, ListenerConfig};
 pub use gateway::Gateway;
 pub use head::HeadLimits;
 pub use path::{PathError, normalise};
@@ -35,6 +36,7 @@ pub use route::{Matches, Route, RouteConfig};
 pub use router::{Matcher, Pick, Router, Subject};
 pub use runtime::{Page, Runtime, Shared};
 pub use service::{
-    AllUnhealthy, Backend, BackendUrl, Balance, Choice, HashBy, HealthCheckConfig, Place, Service, ServiceConfig,
-    Timeouts, UpstreamTls,
+    AllUnhealthy, Backend, BackendScheme, BackendUrl, Balance, Choice, HashBy, HealthCheckConfig, Place, Service,
+    ServiceConfig, Timeouts, UpstreamTls,
 };
+pub use tls::{Alpn, CertificateConfig, Certificates, MtlsConfig, MtlsMode, TlsConfig, TlsFront, TlsVersion};

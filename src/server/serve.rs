@@ -5,9 +5,10 @@ use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::{
-    apps::http_app::HttpServer,
+    apps::{HttpServerOptions, http_app::HttpServer},
     listeners::{L4BufferSettings, ListenerConfig, Listeners},
-    proxy::http_proxy,
+    protocols::http::v2::server::default_h2_options,
+    proxy::{HttpProxy, http_proxy},
     server::{RunArgs as PingoraArgs, Server, ShutdownWatch, configuration::Opt},
     services::{
         background::{BackgroundService, background_service},
@@ -29,8 +30,11 @@ use crate::{
     admin::{AdminApp, Pages},
     config::{self, Loaded, Plan, Rejected},
     filter::Registry,
-    proxy::{Door, Gateway, Runtime, Shared},
+    proxy::{Door, Gateway, HeadLimits, Listener, Runtime, Shared},
 };
+
+/// Time between two looks at certificate files.
+const CERTIFICATES: Duration = Duration::from_secs(5);
 
 /// What serves when no file is given.
 const DEFAULT: &str = include_str!("../../conf/default.yaml");
@@ -128,7 +132,8 @@ fn assemble(server: &mut Server, runtime: Runtime, shared: &Arc<Shared>, plan: &
     let published = pages.clone();
     let _ = shared.page.set(Box::new(move |path| published.published(path)));
 
-    let proxy = http_proxy(&server.configuration, Gateway::new(runtime.clone(), shared.clone()));
+    let mut proxy = http_proxy(&server.configuration, Gateway::new(runtime.clone(), shared.clone()));
+    http2(&mut proxy, &runtime.load().limits);
     let mut listeners = Listeners::new();
     for listener in &plan.listeners {
         // 4 KiB: Pingora's 64 KiB make an idle connection cost 100 KB.
@@ -137,7 +142,7 @@ fn assemble(server: &mut Server, runtime: Runtime, shared: &Arc<Shared>, plan: &
     server.add_service(listening::Service::with_listeners(
         "gateway".into(),
         listeners,
-        Door::new(proxy, runtime.clone(), shared.clone()),
+        Door::new(proxy, plan.listeners.clone(), runtime.clone(), shared.clone()),
     ));
     if let Some(address) = &plan.admin {
         let mut admin = listening::Service::new("admin".into(), HttpServer::new_app(AdminApp::new(pages)));
@@ -153,6 +158,24 @@ fn assemble(server: &mut Server, runtime: Runtime, shared: &Arc<Shared>, plan: &
     let mut tender = background_service("tender", tender);
     tender.threads = Some(1);
     server.add_service(tender);
+}
+
+/// Bounds HTTP/2 connections of clients.
+fn http2(proxy: &mut HttpProxy<Gateway>, limits: &HeadLimits) {
+    let size = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+    let resets = usize::try_from(limits.h2_resets).unwrap_or(usize::MAX);
+    let mut options = default_h2_options();
+    options
+        .max_concurrent_streams(limits.h2_streams)
+        // One field is its name, its value and 32 bytes by RFC 9113 §6.5.2.
+        .max_header_list_size(size(limits.header_size.0 + limits.uri.0 + 32 * limits.headers as u64))
+        .max_concurrent_reset_streams(resets)
+        .max_pending_accept_reset_streams(resets)
+        .max_local_error_reset_streams(Some(resets));
+    proxy.h2_options = Some(options);
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(limits.keepalive.0);
+    proxy.server_options = Some(options);
 }
 
 /// The background work of a process: health checks, names, and everything that must happen after a daemon has forked.
@@ -186,12 +209,27 @@ impl BackgroundService for Tender {
             log::info!("listening on {}", listener.address);
         }
         let mut tasks = JoinSet::new();
+        tasks.spawn(watch_certificates(self.plan.listeners.clone(), self.shared.clone()));
         for service in self.runtime.load().services.values() {
             let service = service.clone();
             tasks.spawn(async move { service.tend().await });
         }
         // Dropping the set ends the tasks.
         let _ = shutdown.changed().await;
+    }
+}
+
+/// Takes up changed certificate files, and tells the metrics when each ends.
+async fn watch_certificates(listeners: Vec<Listener>, shared: Arc<Shared>) {
+    let fronts: Vec<_> = listeners.iter().filter_map(|listener| listener.tls.as_ref()).collect();
+    while !fronts.is_empty() {
+        for front in &fronts {
+            front.certificates().refresh();
+            for (name, end) in front.certificates().ends() {
+                shared.metrics.certificate_ends(&name, end);
+            }
+        }
+        tokio::time::sleep(CERTIFICATES).await;
     }
 }
 

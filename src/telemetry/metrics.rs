@@ -60,6 +60,10 @@ pub struct Metrics {
     pub in_flight: IntGauge,
     /// Requests whose client went away before the answer was complete.
     pub canceled: IntCounter,
+    /// Client connections that are open.
+    pub connections: IntGauge,
+    connections_refused: IntCounterVec,
+    certificates: IntGaugeVec,
     /// Access log lines lost.
     pub log_dropped: IntCounter,
     /// Rate limit buckets thrown out to stay within their number.
@@ -156,6 +160,17 @@ impl Metrics {
             sent: bytes.with_label_values(&["sent"]),
             in_flight: register(r, IntGauge::new("gateway_requests_in_flight", "Requests being served now.")),
             canceled: counter("gateway_proxy_canceled_total", "Requests whose client went away early."),
+            connections: register(r, IntGauge::new("gateway_connections", "Client connections that are open.")),
+            connections_refused: counters(
+                "gateway_connections_refused_total",
+                "Client connections that never got to a request.",
+                &["reason"],
+            ),
+            certificates: gauges(
+                "gateway_certificate_expiry_timestamp_seconds",
+                "When a certificate stops being valid, in seconds since 1970.",
+                &["name"],
+            ),
             log_dropped: counter("gateway_access_log_dropped_total", "Access log lines lost."),
             evictions: counter("gateway_limiter_evictions_total", "Buckets evicted while still in use."),
             panics: counter("gateway_panics_total", "Panics caught."),
@@ -169,6 +184,16 @@ impl Metrics {
         let metrics = self.no_route.get_or_init(|| self.route("none", ""));
         metrics.count(method, status);
         metrics.duration.observe(duration.as_secs_f64());
+    }
+
+    /// Counts a connection that was closed before its first request.
+    pub fn connection_refused(&self, reason: &str) {
+        self.connections_refused.with_label_values(&[reason]).inc();
+    }
+
+    /// Says when the certificate for a name ends.
+    pub fn certificate_ends(&self, name: &str, unix: i64) {
+        self.certificates.with_label_values(&[name]).set(unix);
     }
 
     /// The children of a route. A reload asks again and gets the same counters.

@@ -1,21 +1,19 @@
 //! `services:` in the YAML.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::str::FromStr;
 
 use http::HeaderName;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{
-    Deserialize, Deserializer,
-    de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
-};
+use serde::{Deserialize, Deserializer, de};
 
+use super::BackendUrl;
 use crate::units::{Span, tree::At};
 
 /// One service: the backends that can answer for it, and how they are used.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
-    /// Backends: `http://host:port`, `https://host:port`, or `{ url: ..., weight: 3 }`.
+    /// Backends: `http://host:port`, `https://host:port`, `h2c://host:port` (HTTP/2 without TLS), or `{ url: ..., weight: 3 }`.
     pub urls: Vec<At<BackendUrl>>,
     /// How a backend is chosen. Default `round_robin`.
     #[serde(default)]
@@ -54,7 +52,9 @@ pub struct Timeouts {
     pub read: Span,
     /// For one write to the backend. Default 60s; then 504.
     pub write: Span,
-    /// An unused connection is kept this long. Default 55s, just below what common backends keep it for.
+    /// An unused connection to a backend is kept this long. Default 55s, just below what common backends keep it for.
+    pub keepalive: Span,
+    /// An upgraded connection (WebSocket) ends when both sides have been silent for this long. Default 1h.
     pub idle: Span,
     /// From the request's head to the end of the answer, over all attempts. Default: no limit.
     pub total: Option<Span>,
@@ -63,23 +63,38 @@ pub struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         let seconds = |n| Span(std::time::Duration::from_secs(n));
-        Self { connect: seconds(3), read: seconds(60), write: seconds(60), idle: seconds(55), total: None }
+        Self {
+            connect: seconds(3),
+            read: seconds(60),
+            write: seconds(60),
+            keepalive: seconds(55),
+            idle: seconds(3600),
+            total: None,
+        }
     }
 }
 
 /// TLS towards backends.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpstreamTls {
     /// Check the backend's certificate and its name. Default true.
     pub verify: bool,
     /// The name to ask for and to check. Default: the URL's host.
     pub server_name: Option<String>,
+    /// Certificates of the authorities to trust, as a PEM file. Default: `pingora.ca_file`, else the system's.
+    pub ca: Option<String>,
+    /// The gateway's own certificate and its chain, as a PEM file, for backends that ask for one.
+    pub cert: Option<String>,
+    /// Its private key, as a PEM file.
+    pub key: Option<String>,
+    /// Offer HTTP/2 (ALPN). Default true.
+    pub http2: bool,
 }
 
 impl Default for UpstreamTls {
     fn default() -> Self {
-        Self { verify: true, server_name: None }
+        Self { verify: true, server_name: None, ca: None, cert: None, key: None, http2: true }
     }
 }
 
@@ -185,144 +200,6 @@ impl Default for HealthCheckConfig {
             healthy_after: 1,
             unhealthy_after: 3,
             host: None,
-        }
-    }
-}
-
-/// A backend's URL and weight.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BackendUrl {
-    /// `https`.
-    pub tls: bool,
-    /// Name or address, without brackets.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// Share of traffic relative to the others, 1 to 1000.
-    pub weight: usize,
-}
-
-impl BackendUrl {
-    /// `host:port`, as in URLs.
-    pub fn authority(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
-    }
-
-    /// The address, when the host is one.
-    pub fn address(&self) -> Option<IpAddr> {
-        self.host.parse().ok()
-    }
-}
-
-impl FromStr for BackendUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| format!("'{text}' is not a backend: {why}; write it like http://127.0.0.1:8081");
-        let uri: http::Uri = text.parse().map_err(|_| wrong("it is not a URL"))?;
-        let tls = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            Some(_) => return Err(wrong("the scheme is neither http nor https")),
-            None => return Err(wrong("the scheme is missing")),
-        };
-        let authority = uri.authority().ok_or_else(|| wrong("the host is missing"))?;
-        if authority.as_str().contains('@') {
-            return Err(wrong("credentials do not belong into it"));
-        }
-        if uri.path_and_query().is_some_and(|path| path.as_str() != "/") {
-            return Err(wrong("it has a path (a route's 'rewrite' changes paths)"));
-        }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        if host.is_empty() {
-            return Err(wrong("the host is missing"));
-        }
-        let port = match authority.port() {
-            Some(port) => port.as_str().parse().map_err(|_| wrong("the port is not a number"))?,
-            // The port does not fit a port's range, and `http` gives none then.
-            None if authority.as_str().rsplit(']').next().is_some_and(|rest| rest.contains(':')) => {
-                return Err(wrong("the port is not a number from 1 to 65535"));
-            }
-            None if tls => 443,
-            None => 80,
-        };
-        if port == 0 {
-            return Err(wrong("port 0 is nobody's"));
-        }
-        Ok(Self { tls, host, port, weight: 1 })
-    }
-}
-
-impl<'de> Deserialize<'de> for BackendUrl {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Weighted {
-            url: String,
-            weight: usize,
-        }
-
-        impl<'de> Visitor<'de> for Either {
-            type Value = BackendUrl;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a URL or { url, weight }")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<BackendUrl, E> {
-                text.parse().map_err(E::custom)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BackendUrl, A::Error> {
-                let Weighted { url, weight } = Weighted::deserialize(MapAccessDeserializer::new(map))?;
-                if !(1..=1000).contains(&weight) {
-                    return Err(de::Error::custom(format!("{weight} is not a weight from 1 to 1000")));
-                }
-                let url: BackendUrl = url.parse().map_err(de::Error::custom)?;
-                Ok(BackendUrl { weight, ..url })
-            }
-        }
-
-        deserializer.deserialize_any(Either)
-    }
-}
-
-impl JsonSchema for BackendUrl {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "BackendUrl".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let url = json_schema!({ "type": "string", "pattern": "^https?://[^/]+/?$" });
-        json_schema!({ "anyOf": [url, {
-            "type": "object", "additionalProperties": false, "required": ["url", "weight"],
-            "properties": { "url": url, "weight": { "type": "integer", "minimum": 1, "maximum": 1000 } }
-        }] })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
-    use super::*;
-
-    #[test]
-    fn reads_urls() {
-        let url: BackendUrl = "http://127.0.0.1:8081".parse().unwrap();
-        assert_eq!((url.tls, url.authority().as_str(), url.address().is_some()), (false, "127.0.0.1:8081", true));
-        assert_eq!("https://api.example/".parse::<BackendUrl>().unwrap().port, 443);
-        assert_eq!("http://[::1]:80".parse::<BackendUrl>().unwrap().authority(), "[::1]:80");
-        for wrong in
-            ["127.0.0.1:80", "ftp://x", "http://", "http://x/api", "http://u:p@x", "http://x:0", "http://x:99999"]
-        {
-            assert!(wrong.parse::<BackendUrl>().is_err(), "{wrong}");
         }
     }
 }

@@ -4,6 +4,8 @@ mod balance;
 mod config;
 mod health;
 mod resolve;
+mod tls;
+mod url;
 
 use std::{
     net::SocketAddr,
@@ -16,11 +18,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 use http::HeaderMap;
-use pingora::{prelude::HttpPeer, upstreams::peer::PeerOptions};
+use pingora::{prelude::HttpPeer, protocols::ALPN};
 
-use self::balance::Balancer;
-pub use self::config::{
-    AllUnhealthy, BackendUrl, Balance, HashBy, HealthCheckConfig, ServiceConfig, Timeouts, UpstreamTls,
+use self::{balance::Balancer, tls::Credentials};
+pub use self::{
+    config::{AllUnhealthy, Balance, HashBy, HealthCheckConfig, ServiceConfig, Timeouts, UpstreamTls},
+    url::{BackendScheme, BackendUrl},
 };
 use crate::{
     telemetry::{Metrics, ServiceMetrics},
@@ -54,9 +57,16 @@ impl Backend {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// A peer to connect to; `remaining` caps the waiting when the whole request has a time limit.
-    pub fn peer(&self, remaining: Option<Duration>) -> Box<HttpPeer> {
+    /// A peer to connect to; `remaining` caps the waiting when the whole request has a time limit. For an `upgrade`
+    /// nothing limits reads but the silence of both sides.
+    pub fn peer(&self, remaining: Option<Duration>, upgrade: bool) -> Box<HttpPeer> {
         let mut peer = Box::new(self.peer.clone());
+        if upgrade {
+            // Only HTTP/1 can be upgraded, and a time limit on reads would stay on for the tunnel.
+            peer.options.alpn = ALPN::H1;
+            peer.options.read_timeout = None;
+            peer.options.write_timeout = None;
+        }
         if let Some(limit) = remaining {
             let cap = |timeout: &mut Option<Duration>| *timeout = Some(timeout.map_or(limit, |own| own.min(limit)));
             cap(&mut peer.options.total_connection_timeout);
@@ -107,6 +117,7 @@ pub struct Service {
     all_unhealthy: AllUnhealthy,
     targets: Vec<BackendUrl>,
     tls: UpstreamTls,
+    credentials: Credentials,
     endpoints: Arc<ArcSwap<Vec<Arc<Backend>>>>,
     balancer: Balancer,
     check: Option<HealthCheckConfig>,
@@ -133,6 +144,7 @@ impl Service {
             metrics,
             all_unhealthy: config.when_all_unhealthy,
             targets: config.urls.iter().map(|url| url.value.clone()).collect(),
+            credentials: Credentials::load(&config.tls, node.at("tls"), problems),
             tls: config.tls.clone(),
             endpoints,
             balancer,
@@ -180,24 +192,6 @@ impl Service {
         let any = self.all_unhealthy == AllUnhealthy::Any;
         let usable = |backend: &Arc<Backend>| (any || backend.healthy()) && !tried.contains(&backend.address);
         self.endpoints.load().iter().any(usable)
-    }
-
-    fn peer(&self, address: SocketAddr, url: &BackendUrl) -> HttpPeer {
-        let sni = self.tls.server_name.clone().unwrap_or_else(|| url.host.clone());
-        let mut peer = HttpPeer::new(address, url.tls, if url.tls { sni } else { String::new() });
-        let mut options = PeerOptions::new();
-        let some = |span: crate::units::Span| (!span.0.is_zero()).then_some(span.0);
-        options.connection_timeout = some(self.timeouts.connect);
-        options.total_connection_timeout = some(self.timeouts.connect);
-        options.read_timeout = some(self.timeouts.read);
-        options.write_timeout = some(self.timeouts.write);
-        options.idle_timeout = some(self.timeouts.idle);
-        options.verify_cert = self.tls.verify;
-        options.verify_hostname = self.tls.verify;
-        peer.options = options;
-        // The pool keys connections by address and name only: two services must not share one that was opened unverified.
-        peer.group_key = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one((self.tls.verify, &self.tls.server_name));
-        peer
     }
 }
 

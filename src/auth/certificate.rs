@@ -1,0 +1,74 @@
+//! What a client's certificate says about it. That it may be believed was settled in the TLS handshake.
+
+use std::fmt::Write as _;
+
+use sha2::{Digest as _, Sha256};
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+/// A client's certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// The subject as a distinguished name, such as `CN=billing, O=Acme`.
+    pub subject: String,
+    /// The subject's common name.
+    pub common_name: Option<String>,
+    /// Subject alternative names: DNS names, URIs (SPIFFE ids among them), mail and IP addresses.
+    pub names: Vec<String>,
+    /// SHA-256 of the certificate, in hex.
+    pub fingerprint: String,
+}
+
+impl Certificate {
+    /// Reads a DER certificate; `None` when it is none.
+    pub fn read(der: &[u8]) -> Option<Self> {
+        let (_, certificate) = X509Certificate::from_der(der).ok()?;
+        let subject = certificate.subject();
+        let common_name = subject.iter_common_name().next().and_then(|name| name.as_str().ok()).map(str::to_owned);
+        let mut fingerprint = String::with_capacity(64);
+        for byte in Sha256::digest(der) {
+            // Writing to a string cannot fail.
+            let _ = write!(fingerprint, "{byte:02x}");
+        }
+        Some(Self { subject: subject.to_string(), common_name, names: names(&certificate), fingerprint })
+    }
+
+    /// Who it is, in one word: the first alternative name, else the common name, else the whole subject.
+    pub fn identity(&self) -> &str {
+        self.names.first().or(self.common_name.as_ref()).unwrap_or(&self.subject)
+    }
+
+    /// True when `name` is the subject, the common name or one of the alternative names.
+    pub fn is(&self, name: &str) -> bool {
+        self.subject == name || self.common_name.as_deref() == Some(name) || self.names.iter().any(|own| own == name)
+    }
+}
+
+/// The DNS names that a DER certificate is for; none when it cannot be read.
+pub fn dns_names(der: &[u8]) -> Vec<String> {
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else { return Vec::new() };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let dns = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        _ => None,
+    });
+    dns.collect()
+}
+
+/// Seconds since 1970 at which a DER certificate stops being valid.
+pub fn not_after(der: &[u8]) -> Option<i64> {
+    Some(X509Certificate::from_der(der).ok()?.1.validity().not_after.timestamp())
+}
+
+fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let text = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(text) | GeneralName::URI(text) | GeneralName::RFC822Name(text) => Some((*text).to_owned()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => <[u8; 4]>::try_from(*bytes).ok().map(|bytes| std::net::Ipv4Addr::from(bytes).to_string()),
+            16 => <[u8; 16]>::try_from(*bytes).ok().map(|bytes| std::net::Ipv6Addr::from(bytes).to_string()),
+            _ => None,
+        },
+        _ => None,
+    });
+    text.collect()
+}

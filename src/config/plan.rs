@@ -1,0 +1,159 @@
+//! What is decided once, at start: the engine, the listeners and the process. Files are read, no socket is opened.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Config, PingoraConfig, ShutdownConfig};
+use crate::{
+    admin::AdminConfig,
+    proxy::{Listener, ListenerConfig, TlsFront},
+    telemetry::LogConfig,
+    units::{
+        Problems,
+        tree::{At, Node, Place},
+    },
+};
+
+/// What is decided once, at start: the rest is in the [`Runtime`].
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The engine.
+    pub pingora: PingoraConfig,
+    /// Where clients connect.
+    pub listeners: Vec<Listener>,
+    /// The admin listener; `None` when it is switched off.
+    pub admin: Option<String>,
+    /// Diagnostics.
+    pub log: LogConfig,
+    /// How the process leaves.
+    pub shutdown: ShutdownConfig,
+}
+
+/// The upgrade hands over at most 32 sockets and 2048 bytes of addresses (Pingora's `transfer_fd`).
+const MAX_LISTENERS: usize = 30;
+
+pub(super) fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Plan {
+    let mut taken: Vec<(SocketAddr, &Place)> = Vec::new();
+    let admin_place = root.at("admin.address").place();
+    let mut claim = |address: &str, place, problems: &mut Problems| match address.parse::<SocketAddr>() {
+        Ok(address) => {
+            if let Some((_, first)) = taken.iter().find(|(other, _)| collides(*other, address)) {
+                problems.push(Place::problem(place, format!("{address} is taken already (by {})", first.path)));
+            }
+            taken.push((address, place));
+        }
+        Err(_) => problems
+            .push(place.problem(format!(
+                "'{address}' is not an address with a port: write it like 127.0.0.1:8080 or [::]:80"
+            ))),
+    };
+    let addresses: Vec<(&str, Place)> = config
+        .listeners
+        .iter()
+        .map(|listener| {
+            let path = format!("{}.address", listener.place.path);
+            (listener.address.as_str(), Place { path: path.clone(), ..root.at(&path).place().clone() })
+        })
+        .collect();
+    for (address, place) in &addresses {
+        claim(address, place, problems);
+    }
+    if config.admin.enabled {
+        claim(&config.admin.address, admin_place, problems);
+    }
+    if config.listeners.is_empty() && root.get("listeners").is_none() {
+        problems.push(root.place().problem("key 'listeners' is missing: nobody could connect"));
+    }
+    if config.listeners.len() > MAX_LISTENERS {
+        let message = format!(
+            "{} listeners are more than the {MAX_LISTENERS} that an upgrade can hand over",
+            config.listeners.len()
+        );
+        problems.push(root.at("listeners").place().problem(message));
+    }
+    admin_is_private(&config.admin, admin_place, problems);
+    limits(config, root, problems);
+    let port = taken.first().map_or(0, |(address, _)| address.port());
+    let mut pingora = config.pingora.clone();
+    pingora.complete(port, root.at("pingora"), problems);
+    if !config.log.is_valid() {
+        let message =
+            format!("'{}' is not a log level or filter: write it like info or warn,tollgate=debug", config.log.level);
+        problems.push(root.at("log.level").place().problem(message));
+    }
+    Plan {
+        pingora,
+        listeners: config.listeners.iter().filter_map(|listener| front(listener, root, problems)).collect(),
+        admin: config.admin.enabled.then(|| config.admin.address.clone()),
+        log: config.log.clone(),
+        shutdown: config.shutdown,
+    }
+}
+
+/// A listener with its certificates read.
+fn front(config: &At<ListenerConfig>, root: &Node, problems: &mut Problems) -> Option<Listener> {
+    let node = root.at(&config.place.path);
+    if config.h2c && config.tls.is_some() {
+        let message = "h2c is HTTP/2 without TLS: with 'tls', HTTP/2 is agreed on by 'alpn'";
+        problems.push(node.at("h2c").place().problem(message));
+    }
+    if config.proxy_protocol && root.get("trusted_proxies").is_none() {
+        let message = "nobody is believed: name the balancers' networks under 'trusted_proxies'";
+        problems.push(node.at("proxy_protocol").place().problem(message));
+    }
+    let tls = match &config.tls {
+        Some(tls) => Some(TlsFront::build(tls, node.at("tls"), problems)?),
+        None => None,
+    };
+    let ListenerConfig { address, h2c, proxy_protocol, .. } = config.value.clone();
+    Some(Listener { address, tls, h2c, proxy_protocol })
+}
+
+/// Two listeners cannot share a port on one address; an unspecified address is all of them.
+fn collides(a: SocketAddr, b: SocketAddr) -> bool {
+    let all = |ip: IpAddr| ip.is_unspecified();
+    a.port() == b.port()
+        && a.port() != 0
+        && (a.ip() == b.ip() || (all(a.ip()) || all(b.ip())) && a.is_ipv4() == b.is_ipv4())
+}
+
+/// `/metrics` shows every backend's address; whoever wants that on a network says so.
+fn admin_is_private(admin: &AdminConfig, place: &Place, problems: &mut Problems) {
+    let open = admin.address.parse::<SocketAddr>().is_ok_and(|address| !address.ip().is_loopback());
+    if admin.enabled && open && !admin.allow_remote {
+        let message = format!(
+            "'{}' can be reached from outside: use 127.0.0.1, or say 'allow_remote: true' and firewall it",
+            admin.address
+        );
+        problems.push(place.problem(message));
+    }
+}
+
+fn limits(config: &Config, root: &Node, problems: &mut Problems) {
+    let limits = &config.limits;
+    let mut wrong =
+        |key: &str, message: String| problems.push(root.at(&format!("limits.{key}")).place().problem(message));
+    // Pingora's own limits (v1/common.rs) are the ceiling: beyond them it answers before we see the request.
+    if !(1..=256).contains(&limits.headers) {
+        wrong("headers", format!("{} is not a number from 1 to 256", limits.headers));
+    }
+    if !(256..=1_000_000).contains(&limits.header_size.0) {
+        wrong("header_size", format!("{} is not a size from 256 to 1000000 bytes", limits.header_size.0));
+    }
+    if !(16..=65_000).contains(&limits.uri.0) {
+        wrong("uri", format!("{} is not a size from 16 to 65000 bytes", limits.uri.0));
+    }
+    if !(1..=10_000).contains(&limits.h2_streams) {
+        wrong("h2_streams", format!("{} is not a number from 1 to 10000", limits.h2_streams));
+    }
+    if !(1..=10_000).contains(&limits.h2_resets) {
+        wrong("h2_resets", format!("{} is not a number from 1 to 10000", limits.h2_resets));
+    }
+    if let Some(body) = limits.body.filter(|body| body.0.as_millis() < 1000) {
+        wrong("body", format!("{body} is too short: at least 1s"));
+    }
+    for (key, span) in [("head", limits.head), ("keepalive", limits.keepalive), ("stall", limits.stall)] {
+        if span.0.as_millis() < 1000 {
+            wrong(key, format!("{span} is too short: at least 1s"));
+        }
+    }
+}

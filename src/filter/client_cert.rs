@@ -1,0 +1,83 @@
+//! `client_cert`: who may pass, by the certificate of the TLS connection (`mtls:` of the listener verified it).
+//!
+//! YAML: `client_cert` or `client_cert: { allow: [billing.internal, "spiffe://acme/billing"] }`. A name in `allow` may be
+//! the whole subject, its common name, or a subject alternative name. The backend learns the identity (the first
+//! alternative name, else the common name) from `identity_header`; limits by `api_key` count per identity.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::{HeaderName, HeaderValue, StatusCode};
+use pingora::http::RequestHeader;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+
+use super::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, Reply, State, env::schema_of};
+use crate::auth::{Identity, Method};
+
+/// Settings of `client_cert`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    /// Names that may pass. Empty: every verified certificate.
+    allow: Vec<String>,
+    /// Tells the backend who it is; a client's own header of that name is dropped. Default `X-Auth-Subject`.
+    identity_header: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { allow: Vec::new(), identity_header: "X-Auth-Subject".into() }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct ClientCert {
+    allow: Vec<String>,
+    identity: HeaderName,
+}
+
+impl Configure for ClientCert {
+    const NAME: &'static str = "client_cert";
+    type Config = Config;
+
+    fn configure(config: Config, _: &Env) -> Result<Self, Invalid> {
+        let name = &config.identity_header;
+        let identity =
+            name.parse().map_err(|_| Invalid::at("identity_header", format!("'{name}' is not a header name")))?;
+        Ok(Self { allow: config.allow, identity })
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        schema_of::<Config>(generator)
+    }
+}
+
+#[async_trait]
+impl Filter for ClientCert {
+    async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
+        let Some(certificate) = exchange.state.certificate.clone() else {
+            return Ok(Reply::problem(StatusCode::FORBIDDEN, "a client certificate is required").into());
+        };
+        if !self.allow.is_empty() && !self.allow.iter().any(|name| certificate.is(name)) {
+            return Ok(Reply::problem(StatusCode::FORBIDDEN, "this client certificate may not do this").into());
+        }
+        exchange.state.identity = Some(Arc::new(Identity {
+            subject: certificate.identity().to_owned(),
+            method: Method::Certificate,
+            scopes: Vec::new(),
+            claims: serde_json::Map::new(),
+            key_id: Some(certificate.fingerprint.clone()),
+        }));
+        Ok(Flow::Next)
+    }
+
+    fn upstream(&self, head: &mut RequestHeader, state: &State) -> Result<(), Fault> {
+        head.remove_header(&self.identity);
+        if let Some(identity) = state.identity.as_ref().filter(|identity| identity.method == Method::Certificate) {
+            let value = HeaderValue::try_from(&identity.subject).map_err(|e| Fault(format!("identity header: {e}")))?;
+            head.insert_header(self.identity.clone(), value).map_err(|e| Fault(e.to_string()))?;
+        }
+        Ok(())
+    }
+}

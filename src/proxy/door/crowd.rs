@@ -1,0 +1,108 @@
+//! How many connections there are, in all and of one address.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use prometheus::IntGauge;
+
+/// Counts connections.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    all: AtomicU32,
+    by_address: [Mutex<HashMap<IpAddr, u32, ahash::RandomState>>; 16],
+    hasher: ahash::RandomState,
+    gauge: IntGauge,
+}
+
+/// One connection more in all, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Seat(Arc<Crowd>);
+
+/// One connection more of an address, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Ticket(Arc<Crowd>, IpAddr);
+
+impl Crowd {
+    pub(super) fn new(gauge: IntGauge) -> Arc<Self> {
+        Arc::new(Self {
+            all: AtomicU32::new(0),
+            by_address: Default::default(),
+            hasher: ahash::RandomState::new(),
+            gauge,
+        })
+    }
+
+    /// A place for one more connection; `None` when there are `most` (0: no limit).
+    pub(super) fn seat(self: &Arc<Self>, most: u32) -> Option<Seat> {
+        let before = self.all.fetch_add(1, Ordering::Relaxed);
+        self.gauge.inc();
+        let seat = Seat(self.clone());
+        (most == 0 || before < most).then_some(seat)
+    }
+
+    /// A place for one more connection of `address`; `None` when it has `most`.
+    pub(super) fn ticket(self: &Arc<Self>, address: IpAddr, most: u32) -> Option<Ticket> {
+        let mut counts = self.shard(address).lock();
+        let count = counts.entry(address).or_insert(0);
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Ticket(self.clone(), address))
+    }
+
+    fn shard(&self, address: IpAddr) -> &Mutex<HashMap<IpAddr, u32, ahash::RandomState>> {
+        let hash = self.hasher.hash_one(address);
+        &self.by_address[usize::try_from(hash % 16).unwrap_or(0)]
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.all.fetch_sub(1, Ordering::Relaxed);
+        self.0.gauge.dec();
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut count) = self.0.shard(self.1).lock().entry(self.1) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn counts_in_all_and_by_address() {
+        let crowd = Crowd::new(IntGauge::new("a", "b").unwrap());
+        let (first, second) = (crowd.seat(2).unwrap(), crowd.seat(2).unwrap());
+        assert!(crowd.seat(2).is_none());
+        assert!(crowd.seat(0).is_some(), "0 is no limit");
+        drop(first);
+        assert!(crowd.seat(2).is_some());
+        drop(second);
+        let (a, b): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        let ticket = crowd.ticket(a, 1).unwrap();
+        assert!(crowd.ticket(a, 1).is_none() && crowd.ticket(b, 1).is_some());
+        drop(ticket);
+        assert!(crowd.ticket(a, 1).is_some());
+        assert_eq!(crowd.gauge.get(), 0);
+        assert!(crowd.by_address.iter().all(|shard| shard.lock().is_empty()), "nothing is left behind");
+    }
+}

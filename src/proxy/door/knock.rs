@@ -1,0 +1,102 @@
+//! Waiting for a request, and reading its head: strictly, and within one time limit for all of it.
+
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+
+use crate::{
+    filter::Reply,
+    proxy::{head::HeadLimits, respond, strict},
+};
+
+/// How an HTTP/2 connection begins (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What came of waiting for a request.
+pub(super) enum Knock {
+    /// A head, with whatever came along with it.
+    Head(Vec<u8>),
+    /// The beginning of HTTP/2.
+    H2(Vec<u8>),
+    /// A head that is refused.
+    Refused(Box<Reply>),
+    /// The connection ended, was silent for too long, or this process leaves.
+    Nobody,
+}
+
+impl Knock {
+    fn refused(reply: Reply) -> Self {
+        Self::Refused(Box::new(reply))
+    }
+}
+
+/// Which protocols a connection may begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speech {
+    Http1,
+    Http2,
+    Either,
+}
+
+/// Reads on from the `first` byte until the head is complete, or says 408.
+pub(super) async fn read(
+    stream: &mut (impl AsyncRead + Unpin),
+    first: u8,
+    limits: &HeadLimits,
+    speech: Speech,
+) -> Knock {
+    let reading = async {
+        match speech {
+            Speech::Http2 => read_preface(stream, vec![first]).await,
+            _ => read_head(stream, first, limits, speech).await,
+        }
+    };
+    match tokio::time::timeout(limits.head.0, reading).await {
+        Ok(knock) => knock,
+        Err(_) if speech == Speech::Http2 => Knock::Nobody,
+        Err(_) => Knock::refused(respond::too_slow()),
+    }
+}
+
+async fn read_head(stream: &mut (impl AsyncRead + Unpin), first: u8, limits: &HeadLimits, speech: Speech) -> Knock {
+    let most = usize::try_from(limits.uri.0 + limits.header_size.0).unwrap_or(usize::MAX).saturating_add(1024);
+    let mut bytes = Vec::with_capacity(1024);
+    bytes.push(first);
+    let mut searched = 0;
+    loop {
+        if let Some(length) = strict::head_length(&bytes, searched) {
+            if speech == Speech::Either && PREFACE.starts_with(&bytes[..length]) {
+                return read_preface(stream, bytes).await;
+            }
+            return judge(bytes, length, limits);
+        }
+        if bytes.len() > most {
+            return Knock::refused(respond::too_large(!bytes.contains(&b'\n')));
+        }
+        searched = bytes.len();
+        if !matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
+            return Knock::Nobody;
+        }
+    }
+}
+
+/// Looks at a complete head of this `length`.
+fn judge(bytes: Vec<u8>, length: usize, limits: &HeadLimits) -> Knock {
+    // More fields than Pingora would parse: it would answer them with an empty 400.
+    let lines = bytes[..length].iter().filter(|byte| **byte == b'\n').count();
+    match strict::verify(&bytes[..length]) {
+        Ok(()) if lines > limits.headers + 4 => Knock::refused(respond::too_large(false)),
+        // Pingora would answer it with an empty 405.
+        Ok(()) if bytes.trim_ascii_start().starts_with(b"CONNECT ") => Knock::refused(respond::no_tunnels()),
+        Ok(()) => Knock::Head(bytes),
+        Err(reason) => Knock::refused(respond::malformed(reason)),
+    }
+}
+
+/// The rest of the preface: the HTTP/2 layer would wait for it without a limit.
+async fn read_preface(stream: &mut (impl AsyncRead + Unpin), mut bytes: Vec<u8>) -> Knock {
+    while bytes.len() < PREFACE.len() {
+        if !PREFACE.starts_with(&bytes) || !matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
+            return Knock::Nobody;
+        }
+    }
+    if bytes.starts_with(PREFACE) { Knock::H2(bytes) } else { Knock::Nobody }
+}

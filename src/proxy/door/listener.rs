@@ -1,0 +1,48 @@
+//! `listeners:` in the YAML: an address and how clients speak there.
+
+use std::net::SocketAddr;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::proxy::tls::{TlsConfig, TlsFront};
+
+/// One entry of `listeners:`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerConfig {
+    /// `127.0.0.1:8080`, `0.0.0.0:80`, `[::]:80`.
+    pub address: String,
+    /// Speak TLS.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
+    /// Without TLS: take HTTP/2 too, from clients that begin with it (RFC 9113 §3.3). Default false.
+    #[serde(default)]
+    pub h2c: bool,
+    /// Connections from `trusted_proxies` begin with the PROXY protocol, version 1 or 2. Default false.
+    #[serde(default)]
+    pub proxy_protocol: bool,
+}
+
+/// One address to listen on, ready for connections.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// As in the YAML: the upgrade finds sockets by this very text.
+    pub address: String,
+    /// TLS.
+    pub tls: Option<TlsFront>,
+    /// HTTP/2 without TLS.
+    pub h2c: bool,
+    /// The PROXY protocol.
+    pub proxy_protocol: bool,
+}
+
+impl Listener {
+    /// True when a connection to `local` came in here.
+    pub(super) fn has(&self, local: SocketAddr) -> bool {
+        self.address.parse::<SocketAddr>().is_ok_and(|own| {
+            own.port() == local.port()
+                && (own.ip().is_unspecified() || own.ip().to_canonical() == local.ip().to_canonical())
+        })
+    }
+}

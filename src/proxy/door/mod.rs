@@ -1,0 +1,244 @@
+//! The door between a listener and Pingora's HTTP layer: it sees connections before any request does.
+//!
+//! Why there is one. First, Pingora drops connections that wait for their first request as soon as the service shuts
+//! down; one that was accepted a moment earlier has such a request on the wire, and its client sees a reset. That is
+//! the request which stock upgrades lose. The door tells the HTTP layer a little later, when whoever had
+//! connected has asked. Second, Pingora keeps the whole machinery of a request while a connection idles: some 45 KB.
+//! The door waits for the head by itself, and starts that machinery only then. Third, what Pingora does not have at all:
+//! a time limit for a whole head and for a handshake (its own is 60 s), limits on connections, the PROXY protocol,
+//! client certificates that filters can see, and heads read strictly (`strict.rs`).
+
+mod crowd;
+mod knock;
+mod link;
+mod listener;
+mod preamble;
+mod wire;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use pingora::{
+    apps::{HttpPersistentSettings, HttpServerApp as _, ServerApp},
+    protocols::{GetSocketDigest as _, Stream, http::ServerSession, l4::stream::Stream as L4Stream},
+    proxy::HttpProxy,
+    server::ShutdownWatch,
+};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::watch,
+};
+use tokio_rustls::server::TlsStream;
+
+use self::{
+    crowd::{Crowd, Ticket},
+    knock::{Knock, Speech},
+    wire::{Transport, Wire},
+};
+pub use self::{
+    link::Link,
+    listener::{Listener, ListenerConfig},
+};
+use super::{
+    gateway::Gateway,
+    respond,
+    runtime::{Runtime, Shared},
+    tls::TlsFront,
+};
+use crate::{auth::Certificate, filter::Reply, telemetry::MethodClass};
+
+/// Time for connections accepted last to send their request.
+const LINGER: Duration = Duration::from_millis(1500);
+
+/// The application of all listeners.
+pub struct Door {
+    proxy: Arc<HttpProxy<Gateway>>,
+    listeners: Vec<Listener>,
+    runtime: Arc<ArcSwap<Runtime>>,
+    shared: Arc<Shared>,
+    crowd: Arc<Crowd>,
+    closing: watch::Sender<bool>,
+}
+
+/// A connection that was encrypted.
+type Encrypted = TlsStream<Box<L4Stream>>;
+
+impl Door {
+    /// A door to `proxy` for these listeners, with the limits of `runtime`.
+    pub fn new(
+        proxy: HttpProxy<Gateway>,
+        listeners: Vec<Listener>,
+        runtime: Arc<ArcSwap<Runtime>>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let crowd = Crowd::new(shared.metrics.connections.clone());
+        Self { proxy: Arc::new(proxy), listeners, runtime, shared, crowd, closing: watch::Sender::new(false) }
+    }
+
+    /// Lets a connection in: whose it is, whether there is room, what it speaks.
+    async fn admit(self: &Arc<Self>, plain: Box<L4Stream>) -> Result<(), &'static str> {
+        let digest = plain.get_socket_digest();
+        let address = |found: Option<&pingora::protocols::l4::socket::SocketAddr>| {
+            found.and_then(|address| address.as_inet()).copied()
+        };
+        let peer = digest.as_ref().and_then(|digest| address(digest.peer_addr())).ok_or("gone")?;
+        let listener = match self.listeners.as_slice() {
+            [only] => only,
+            several => {
+                let local = digest.as_ref().and_then(|digest| address(digest.local_addr())).ok_or("gone")?;
+                several.iter().find(|listener| listener.has(local)).ok_or("no_listener")?
+            }
+        };
+        let runtime = self.runtime.load();
+        let (limits, trusted) = (runtime.limits, runtime.trusted.trusts(peer.ip()));
+        drop(runtime);
+        let _seat = self.crowd.seat(limits.connections).ok_or("connections")?;
+        let mut plain = plain;
+        let peer = if listener.proxy_protocol && trusted {
+            let told = tokio::time::timeout(limits.head.0, preamble::read(&mut plain)).await;
+            let told = told.map_err(|_| "proxy_protocol")?.map_err(|reason| {
+                log::debug!("PROXY protocol from {peer}: {reason}");
+                "proxy_protocol"
+            })?;
+            told.unwrap_or(peer)
+        } else {
+            peer
+        };
+        let _ticket = self.ticket(peer, limits.connections_per_address)?;
+        match &listener.tls {
+            // Boxed: a connection without TLS must not carry the handshake's memory around.
+            Some(tls) => Box::pin(self.encrypted(plain, peer, tls, limits.head.0)).await,
+            None => {
+                let speech = if listener.h2c { Speech::Either } else { Speech::Http1 };
+                self.attend(Box::new(Wire::new(plain, Link::new(peer, false, None), false)), speech).await;
+                Ok(())
+            }
+        }
+    }
+
+    fn ticket(&self, peer: SocketAddr, most: u32) -> Result<Option<Ticket>, &'static str> {
+        if most == 0 {
+            return Ok(None);
+        }
+        self.crowd.ticket(peer.ip().to_canonical(), most).map(Some).ok_or("connections_per_address")
+    }
+
+    /// Makes a handshake, and goes on with what was agreed.
+    async fn encrypted(
+        self: &Arc<Self>,
+        plain: Box<L4Stream>,
+        peer: SocketAddr,
+        tls: &TlsFront,
+        limit: Duration,
+    ) -> Result<(), &'static str> {
+        let handshake = tls.acceptor().accept(plain);
+        let stream: Box<Encrypted> = match tokio::time::timeout(limit, handshake).await {
+            Ok(Ok(stream)) => Box::new(stream),
+            Ok(Err(e)) => {
+                log::debug!("TLS handshake with {peer}: {e}");
+                return Err("tls_handshake");
+            }
+            Err(_) => return Err("tls_handshake_timeout"),
+        };
+        let agreed = &stream.get_ref().1;
+        let shown = agreed.peer_certificates().and_then(|chain| chain.first());
+        let certificate = shown.and_then(|leaf| Certificate::read(leaf)).map(Arc::new);
+        let h2 = agreed.alpn_protocol() == Some(b"h2");
+        let speech = if h2 { Speech::Http2 } else { Speech::Http1 };
+        self.attend(Box::new(Wire::new(stream, Link::new(peer, true, certificate), h2)), speech).await;
+        Ok(())
+    }
+
+    /// Serves request after request.
+    async fn attend<T: Transport>(self: &Arc<Self>, wire: Box<Wire<T>>, speech: Speech) {
+        let shutdown = self.closing.subscribe();
+        let (mut wire, mut settings, mut speech) = (wire, None, speech);
+        loop {
+            match self.knock(&mut wire, speech).await {
+                Knock::Head(bytes) => wire.rewind(bytes),
+                Knock::H2(bytes) => {
+                    wire.rewind(bytes);
+                    wire.set_h2();
+                    // Boxed: a connection that speaks HTTP/1 must not carry the memory of HTTP/2 around.
+                    Box::pin(self.proxy.process_new(wire, &shutdown)).await;
+                    return;
+                }
+                Knock::Refused(reply) => return self.refuse(&mut wire, *reply).await,
+                Knock::Nobody => return,
+            }
+            let session = self.session(wire, settings);
+            let Some(reused) = self.proxy.process_new_http(session, &shutdown).await else { return };
+            let (stream, kept) = reused.consume();
+            // The HTTP layer hands back what it was given.
+            let Ok(same) = stream.into_any().downcast::<Wire<T>>() else { return };
+            (wire, settings, speech) = (same, kept, Speech::Http1);
+        }
+    }
+
+    /// Waits for a request, first for its beginning, then for the whole of its head.
+    async fn knock<T: Transport>(&self, wire: &mut Wire<T>, speech: Speech) -> Knock {
+        let limits = self.runtime.load().limits;
+        let mut closing = self.closing.subscribe();
+        // One byte on the stack: nothing is allocated for a connection that idles.
+        let mut first = [0];
+        tokio::select! {
+            // What has been sent is answered, whatever else has happened meanwhile.
+            biased;
+            read = wire.read(&mut first) => if !matches!(read, Ok(1)) { return Knock::Nobody },
+            () = tokio::time::sleep(limits.keepalive.0) => return Knock::Nobody,
+            _ = closing.wait_for(|closing| *closing) => return Knock::Nobody,
+        }
+        knock::read(wire, first[0], &limits, speech).await
+    }
+
+    /// A session for the next request on a connection; `settings` come from the request before.
+    fn session(&self, stream: Stream, settings: Option<HttpPersistentSettings>) -> ServerSession {
+        let mut session = ServerSession::new_http1(stream);
+        if let Some(settings) = settings {
+            settings.apply_to_session(&mut session);
+        } else {
+            let limit = self.runtime.load().limits.requests_per_connection;
+            session.set_keepalive(Some(1));
+            session.set_keepalive_reuses_remaining((limit > 0).then(|| limit - 1));
+        }
+        session
+    }
+
+    /// Answers a head that never became a request, and closes.
+    async fn refuse<T: Transport>(&self, wire: &mut Wire<T>, reply: Reply) {
+        self.shared.metrics.unrouted(MethodClass::of(""), reply.status.as_u16(), Duration::ZERO);
+        let Ok(answer) = respond::plain(reply) else { return };
+        let deliver = async {
+            if wire.write_all(&answer).await.is_ok() && wire.flush().await.is_ok() {
+                let _ = wire.shutdown().await;
+                // Closing over unread bytes resets the connection, and the answer may be lost with it.
+                let mut rest = [0; 4096];
+                for _ in 0..64 {
+                    if !matches!(wire.read(&mut rest).await, Ok(1..)) {
+                        break;
+                    }
+                }
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), deliver).await;
+    }
+}
+
+#[async_trait]
+impl ServerApp for Door {
+    async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
+        // Listeners hand out plain TCP streams only.
+        let plain = stream.into_any().downcast::<L4Stream>().ok()?;
+        if let Err(reason) = self.admit(plain).await {
+            self.shared.metrics.connection_refused(reason);
+        }
+        None
+    }
+
+    async fn cleanup(&self) {
+        tokio::time::sleep(LINGER).await;
+        self.closing.send_replace(true);
+        self.proxy.cleanup().await;
+    }
+}

@@ -1,0 +1,215 @@
+//! TLS to clients: `tls:` of a listener. The engine is rustls with its defaults, which are a subset of what Mozilla calls
+//! "intermediate": TLS 1.2 with ECDHE and AEAD ciphers, and TLS 1.3.
+
+mod certificates;
+
+use std::{fmt, sync::Arc};
+
+use rustls::{
+    RootCertStore, ServerConfig, SupportedProtocolVersion,
+    crypto::{CryptoProvider, aws_lc_rs},
+    pki_types::{CertificateDer, pem::PemObject as _},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    version::{TLS12, TLS13},
+};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, de};
+use tokio_rustls::TlsAcceptor;
+
+pub use self::certificates::{CertificateConfig, Certificates};
+use crate::units::{
+    Problems,
+    tree::{At, Node},
+};
+
+/// `tls:` of a listener.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// Certificates; the one whose names fit what the client asks for is shown, else the first. Changed files are
+    /// taken up within seconds, without a restart.
+    pub certificates: Vec<At<CertificateConfig>>,
+    /// The oldest version to speak: `1.2` (default) or `1.3`.
+    #[serde(default)]
+    pub min_version: TlsVersion,
+    /// Protocols to offer, the preferred one first. Default `[h2, http/1.1]`.
+    #[serde(default = "both")]
+    pub alpn: Vec<Alpn>,
+    /// Ask clients for a certificate.
+    #[serde(default)]
+    pub mtls: Option<MtlsConfig>,
+}
+
+fn both() -> Vec<Alpn> {
+    vec![Alpn::H2, Alpn::Http11]
+}
+
+/// An application protocol (RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum Alpn {
+    /// HTTP/2.
+    #[serde(rename = "h2")]
+    H2,
+    /// HTTP/1.1.
+    #[serde(rename = "http/1.1")]
+    Http11,
+}
+
+impl Alpn {
+    fn wire(self) -> Vec<u8> {
+        match self {
+            Self::H2 => b"h2".to_vec(),
+            Self::Http11 => b"http/1.1".to_vec(),
+        }
+    }
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[default]
+    V12,
+    /// RFC 8446.
+    V13,
+}
+
+impl TlsVersion {
+    fn and_newer(self) -> &'static [&'static SupportedProtocolVersion] {
+        static FROM_12: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+        match self {
+            Self::V12 => &FROM_12,
+            Self::V13 => &FROM_12[..1],
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TlsVersion {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "1.2" => Ok(Self::V12),
+            "1.3" => Ok(Self::V13),
+            other => Err(de::Error::custom(format!("unknown value '{other}' (known: 1.2, 1.3)"))),
+        }
+    }
+}
+
+impl JsonSchema for TlsVersion {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "TlsVersion".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "enum": ["1.2", "1.3", 1.2, 1.3] })
+    }
+}
+
+/// `mtls:` of a listener.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MtlsConfig {
+    /// Certificates of the authorities that may have signed a client's, as PEM.
+    pub ca: String,
+    /// `required` (default): no handshake without a certificate. `optional`: the `client_cert` filter decides.
+    #[serde(default)]
+    pub mode: MtlsMode,
+}
+
+/// Whether a client must have a certificate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MtlsMode {
+    /// It must.
+    #[default]
+    Required,
+    /// It may.
+    Optional,
+}
+
+/// The TLS side of one listener, ready for handshakes.
+#[derive(Clone)]
+pub struct TlsFront {
+    config: TlsConfig,
+    certificates: Arc<Certificates>,
+    acceptor: TlsAcceptor,
+}
+
+impl fmt::Debug for TlsFront {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsFront").field("config", &self.config).field("certificates", &self.certificates).finish()
+    }
+}
+
+impl TlsFront {
+    /// Reads certificates and keys; what is wrong goes to `problems`. `node` is the listener's `tls`.
+    pub fn build(config: &TlsConfig, node: &Node, problems: &mut Problems) -> Option<Self> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let before = problems.len();
+        if config.certificates.is_empty() {
+            problems.push(node.at("certificates").place().problem("TLS needs at least one certificate"));
+        }
+        if config.alpn.is_empty() {
+            problems.push(node.at("alpn").place().problem("nothing to speak: name h2, http/1.1 or both"));
+        }
+        let certificates = Certificates::load(&config.certificates, provider.clone(), problems);
+        let verifier = config.mtls.as_ref().and_then(|mtls| match verifier(mtls, provider.clone()) {
+            Ok(verifier) => Some(verifier),
+            Err(message) => {
+                problems.push(node.at("mtls.ca").place().problem(message));
+                None
+            }
+        });
+        if problems.len() > before {
+            return None;
+        }
+        let certificates = Arc::new(certificates);
+        let builder = ServerConfig::builder_with_provider(provider);
+        let mut server = match builder.with_protocol_versions(config.min_version.and_newer()) {
+            Ok(builder) => match verifier {
+                Some(verifier) => builder.with_client_cert_verifier(verifier),
+                None => builder.with_no_client_auth(),
+            }
+            .with_cert_resolver(certificates.clone()),
+            Err(e) => {
+                problems.push(node.place().problem(format!("TLS cannot be set up: {e}")));
+                return None;
+            }
+        };
+        server.alpn_protocols = config.alpn.iter().map(|protocol| protocol.wire()).collect();
+        // Stateless resumption: a client that comes back is spared the signature, and we are spared a table of them.
+        if let Ok(ticketer) = aws_lc_rs::Ticketer::new() {
+            server.ticketer = ticketer;
+        }
+        server.send_tls13_tickets = 1;
+        Some(Self { config: config.clone(), certificates, acceptor: TlsAcceptor::from(Arc::new(server)) })
+    }
+
+    /// What makes handshakes.
+    pub(super) fn acceptor(&self) -> &TlsAcceptor {
+        &self.acceptor
+    }
+
+    /// The certificates in use.
+    pub fn certificates(&self) -> &Arc<Certificates> {
+        &self.certificates
+    }
+}
+
+fn verifier(config: &MtlsConfig, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, String> {
+    let mut roots = RootCertStore::empty();
+    let path = &config.ca;
+    let found = CertificateDer::pem_file_iter(path).map_err(|e| format!("cannot read '{path}': {e}"))?;
+    for certificate in found {
+        let certificate = certificate.map_err(|e| format!("cannot read '{path}': {e}"))?;
+        roots.add(certificate).map_err(|e| format!("'{path}' holds what is not an authority: {e}"))?;
+    }
+    if roots.is_empty() {
+        return Err(format!("'{path}' holds no certificate"));
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = match config.mode {
+        MtlsMode::Required => builder,
+        MtlsMode::Optional => builder.allow_unauthenticated(),
+    };
+    builder.build().map_err(|e| format!("'{path}' cannot be used: {e}"))
+}
