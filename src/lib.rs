@@ -8,7 +8,7 @@
 //! 1. Mechanism is static, policy is dynamic: routing, balancing, retries and time limits are typed fields of a route
 //!    or service, driven from fixed hooks; auth, limits, CORS, headers and every custom step are an ordered, per-route
 //!    list of [`Filter`]s, in the order of the YAML (`filter/chain.rs` tests it).
-//! 2. Domain modules (`limit`, `auth`) know no Pingora, no HTTP server, and read no clock (`tests/layers.rs`).
+//! 2. Domain modules (`limit`, `auth`, `resilience`) know no Pingora, no HTTP server, and read no clock (`tests/layers.rs`).
 //! 3. One path from YAML to traffic: text -> [`config::Config`] -> build -> [`proxy::Runtime`]. `-t`, start, upgrade and
 //!    the configuration's own `tests:` all take it (`tests/it/process.rs`, `tests/it/config_errors.rs`).
 //! 4. A `Runtime` is never edited, only replaced; a request keeps the `Arc<Route>` it began with. What must outlive it
@@ -23,7 +23,7 @@
 //!
 //! # Floors
 //! A module uses lower floors only; `tests/layers.rs` fails on any other import.
-//! `server` 9, [`config`] 8, [`admin`] 7, [`proxy`] 6, [`filter`] 5, [`limit`] and [`auth`] 3, [`telemetry`] 2,
+//! `server` 9, [`config`] 8, [`admin`] 7, [`proxy`] 6, [`filter`] 5, [`limit`], [`auth`] and [`resilience`] 3, [`telemetry`] 2,
 //! [`units`] 1.
 
 pub mod admin;
@@ -32,6 +32,7 @@ pub mod config;
 pub mod filter;
 pub mod limit;
 pub mod proxy;
+pub mod resilience;
 mod server;
 pub mod telemetry;
 pub mod units;

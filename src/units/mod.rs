@@ -6,6 +6,7 @@ mod cidr;
 mod measure;
 mod problem;
 mod secret;
+mod share;
 mod suggest;
 pub mod tree;
 
@@ -13,4 +14,5 @@ pub use cidr::Cidr;
 pub use measure::{Rate, Size, Span};
 pub use problem::{Problem, Problems};
 pub use secret::{Secret, SecretRef};
+pub use share::Share;
 pub use suggest::nearest;

@@ -1,0 +1,188 @@
+//! How many requests may be under way at once, with a short, bounded queue before it. Whoever finds the queue full, or
+//! waits too long, is sent away: waiting longer than the client would is work for nobody.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+/// A limit on what is under way.
+#[derive(Debug)]
+pub struct Gate {
+    limit: AtomicU32,
+    inside: AtomicU32,
+    queue: u32,
+    wait: Duration,
+    /// How many stand in `waiting`, or are about to: whoever leaves an empty queue behind takes no lock.
+    queued: AtomicU32,
+    /// First come, first served.
+    waiting: Mutex<VecDeque<oneshot::Sender<Pass>>>,
+}
+
+/// A place behind the gate; on drop it is the next one's in the queue.
+#[derive(Debug)]
+pub struct Pass(Arc<Gate>);
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.0.inside.fetch_sub(1, SeqCst);
+        self.0.wake();
+    }
+}
+
+/// A place in the queue, given up on drop.
+struct Queued<'a>(&'a Gate);
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.queued.fetch_sub(1, SeqCst);
+    }
+}
+
+impl Gate {
+    /// A gate for `limit` requests; `queue` more may wait, each at most `wait`.
+    pub fn new(limit: u32, queue: u32, wait: Duration) -> Arc<Self> {
+        let (limit, inside, queued) = (AtomicU32::new(limit), AtomicU32::new(0), AtomicU32::new(0));
+        Arc::new(Self { limit, inside, queue, wait, queued, waiting: Mutex::default() })
+    }
+
+    /// How many are inside.
+    pub fn inside(&self) -> u32 {
+        self.inside.load(SeqCst)
+    }
+
+    /// The limit as it is now.
+    pub fn limit(&self) -> u32 {
+        self.limit.load(SeqCst)
+    }
+
+    /// Changes the limit. Whoever is inside stays.
+    pub fn resize(self: &Arc<Self>, limit: u32) {
+        if self.limit.swap(limit, SeqCst) < limit {
+            self.wake();
+        }
+    }
+
+    /// A place, at once or after waiting; `None` when there is none.
+    pub async fn enter(self: &Arc<Self>) -> Option<Pass> {
+        if let Some(pass) = self.take() {
+            return Some(pass);
+        }
+        let before = self.queued.fetch_add(1, SeqCst);
+        let _queued = Queued(self);
+        if before >= self.queue {
+            return None;
+        }
+        let receiver = {
+            let mut waiting = self.waiting.lock();
+            // Whoever left before we were counted has woken nobody.
+            if let Some(pass) = self.take() {
+                return Some(pass);
+            }
+            waiting.retain(|sender| !sender.is_closed());
+            let (sender, receiver) = oneshot::channel();
+            waiting.push_back(sender);
+            receiver
+        };
+        tokio::time::timeout(self.wait, receiver).await.ok()?.ok()
+    }
+
+    fn take(self: &Arc<Self>) -> Option<Pass> {
+        let limit = self.limit();
+        let free = |inside: u32| (inside < limit).then(|| inside + 1);
+        self.inside.fetch_update(SeqCst, SeqCst, free).ok()?;
+        Some(Pass(self.clone()))
+    }
+
+    /// Lets waiting requests in while there is room.
+    fn wake(self: &Arc<Self>) {
+        while self.queued.load(SeqCst) > 0 {
+            let next = {
+                let mut waiting = self.waiting.lock();
+                if waiting.is_empty() {
+                    return;
+                }
+                let Some(pass) = self.take() else { return };
+                waiting.pop_front().map(|next| (next, pass))
+            };
+            // Not under the lock: a receiver that has left drops the pass, which comes back here.
+            if let Some((next, pass)) = next {
+                let _ = next.send(pass);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn beyond_the_limit_one_waits_and_beyond_the_queue_one_leaves() {
+        let gate = Gate::new(1, 1, Duration::from_millis(100));
+        let first = gate.enter().await.unwrap();
+        let waiter = tokio::spawn({
+            let gate = gate.clone();
+            async move { gate.enter().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(gate.enter().await.is_none(), "the queue is full");
+        drop(first);
+        let second = waiter.await.unwrap().expect("the waiting one comes in");
+        assert_eq!(gate.inside(), 1);
+        let begun = tokio::time::Instant::now();
+        assert!(gate.enter().await.is_none(), "nobody leaves in time");
+        assert_eq!(begun.elapsed(), Duration::from_millis(100));
+        drop(second);
+        assert_eq!(gate.inside(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_larger_limit_lets_the_queue_in() {
+        let gate = Gate::new(1, 5, Duration::from_secs(1));
+        let _first = gate.enter().await.unwrap();
+        let waiters: Vec<_> = (0..3)
+            .map(|_| {
+                let gate = gate.clone();
+                tokio::spawn(async move { gate.enter().await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        gate.resize(4);
+        let mut passes = Vec::new();
+        for waiter in waiters {
+            passes.push(waiter.await.unwrap().expect("there is room now"));
+        }
+        assert_eq!(gate.inside(), 4);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn never_more_inside_than_the_limit_and_all_leave() {
+        let gate = Gate::new(3, 1000, Duration::from_secs(10));
+        let most = Arc::new(AtomicU32::new(0));
+        let tasks: Vec<_> = (0..400)
+            .map(|_| {
+                let (gate, most) = (gate.clone(), most.clone());
+                tokio::spawn(async move {
+                    let _pass = gate.enter().await.expect("the queue is long enough");
+                    most.fetch_max(gate.inside(), SeqCst);
+                    tokio::task::yield_now().await;
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert!(most.load(SeqCst) <= 3, "{most:?}");
+        assert_eq!((gate.inside(), gate.queued.load(SeqCst)), (0, 0));
+    }
+}

@@ -1,0 +1,89 @@
+//! What an attempt at a backend can come to, as retries, breakers and ejection name it.
+
+use std::{borrow::Cow, fmt, str::FromStr};
+
+use pingora::{Error, ErrorSource, ErrorType};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, de};
+
+/// How an attempt failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Trouble {
+    /// The connection was refused, or did not stand in time: nothing of the request was sent.
+    Connect,
+    /// No answer in time.
+    Timeout,
+    /// The connection broke before the answer's head had come.
+    Reset,
+    /// The backend answered with this status.
+    Status(u16),
+}
+
+impl Trouble {
+    /// What an error on the backend's side means; `None` for errors of others.
+    pub(in crate::proxy) fn of(error: &Error) -> Option<Self> {
+        use ErrorType as E;
+        match (error.esource(), error.etype()) {
+            (ErrorSource::Upstream, E::ReadTimedout | E::WriteTimedout) => Some(Self::Timeout),
+            (ErrorSource::Upstream, _) => Some(Self::Reset),
+            _ => None,
+        }
+    }
+
+    /// The label in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Reset => "reset",
+            Self::Status(_) => "status",
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "{status}"),
+            other => f.write_str(other.label()),
+        }
+    }
+}
+
+impl FromStr for Trouble {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "connect" => Ok(Self::Connect),
+            "timeout" => Ok(Self::Timeout),
+            "reset" => Ok(Self::Reset),
+            _ => match text.parse() {
+                Ok(status @ 400..=599) => Ok(Self::Status(status)),
+                _ => Err(format!("unknown value '{text}' (known: connect, timeout, reset, a status from 400 to 599)")),
+            },
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Trouble {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Cow::<str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Trouble {
+    fn schema_name() -> Cow<'static, str> {
+        "Trouble".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "how an attempt fails: connect, timeout, reset, or a status",
+            "anyOf": [
+                { "enum": ["connect", "timeout", "reset"] },
+                { "type": "integer", "minimum": 400, "maximum": 599 }
+            ]
+        })
+    }
+}
