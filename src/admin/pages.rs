@@ -8,8 +8,9 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    filter::{Reply, ReplyBody},
+    filter::{Now, Reply, ReplyBody},
     proxy::{Runtime, Service, Shared},
+    resilience::BreakerState,
 };
 
 /// The pages, over the runtime that serves.
@@ -100,15 +101,27 @@ impl Pages {
 }
 
 fn describe(service: &Service) -> Value {
+    let now = Now::monotonic();
     let backends: Vec<Value> = service
         .backends()
         .iter()
         .map(|backend| {
-            json!({ "address": backend.name, "healthy": backend.healthy(), "in_flight": backend.in_flight() })
+            json!({
+                "address": backend.name,
+                "healthy": backend.healthy(),
+                "ejected": backend.ejected(now),
+                "in_flight": backend.in_flight(),
+                "breaker": backend.breaker().map(|breaker| breaker.state().label()),
+            })
         })
         .collect();
-    // No breaker is configured anywhere: there is none to configure yet.
-    json!({ "available": service.available(), "in_flight": service.in_flight(), "breaker": null, "backends": backends })
+    json!({
+        "available": service.available(),
+        "in_flight": service.in_flight(),
+        "breaker": service.breaker().map(BreakerState::label),
+        "limit": service.gate().map(|gate| gate.limit()),
+        "backends": backends,
+    })
 }
 
 fn json_reply(status: StatusCode, value: &Value) -> Reply {

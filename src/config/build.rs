@@ -7,7 +7,7 @@ use super::{ApiKeyConfig, Config, Plan, filters, plan::plan};
 use crate::{
     auth::{Digest, Entry, Identity, Keys, Method},
     filter::{Env, Invalid, Registry},
-    proxy::{Action, Matcher, Rewrite, Route, RouteConfig, Router, Runtime, Service, Shared, TrustedProxies},
+    proxy::{Action, Forward, Gate, Matcher, Rewrite, Route, RouteConfig, Router, Runtime, Service, Shared, TrustedProxies},
     units::{
         Problem, Problems, nearest,
         tree::{At, Node, Place},
@@ -137,11 +137,15 @@ impl Builder<'_> {
     fn route(&self, config: &At<RouteConfig>, id: &Arc<str>, problems: &mut Problems) -> (Matcher, Option<Route>) {
         let mut wrong = Invalid::default();
         let matcher = config.matches.build(filters::names(&config.filters, "cors"), &mut wrong);
-        let action = self.action(config, &mut wrong);
+        let action = self.action(config, id, &mut wrong);
         let rewrite =
             Rewrite::build(config.strip_prefix.as_deref(), config.rewrite.as_deref(), &matcher.paths, &mut wrong);
-        if config.service.is_none() {
+        if !config.forwards() {
             for (key, set) in [
+                ("canary", config.canary.is_some()),
+                ("mirror", config.mirror.is_some()),
+                ("retry", config.retry.is_some()),
+                ("in_flight", config.in_flight.is_some()),
                 ("strip_prefix", config.strip_prefix.is_some()),
                 ("rewrite", config.rewrite.is_some()),
                 ("host", config.host.is_some()),
@@ -168,21 +172,30 @@ impl Builder<'_> {
             metrics: self.shared.metrics.clone(),
         };
         let chain = filters::chain(&config.filters, self.registry, &env, problems);
-        let service = config.service.as_deref().unwrap_or("");
-        let metrics = self.shared.metrics.route(id, service);
-        let route = action.map(|action| Route { id: id.clone(), chain, action, rewrite, host, metrics });
+        let place = |key: &str| self.root.at(&format!("{}.{key}", config.place.path));
+        if let Some(retry) = &config.retry {
+            retry.validate(place("retry"), problems);
+        }
+        let gate = config.in_flight.as_ref().map(|limits| {
+            limits.validate(false, place("in_flight"), problems);
+            Gate::new(limits.max, limits.queue, limits.wait.0)
+        });
+        let metrics = self.shared.metrics.route(id, "");
+        let retry = config.retry.clone();
+        let route = action.map(|action| Route { id: id.clone(), chain, action, rewrite, host, retry, gate, metrics });
         (matcher, route)
     }
 
-    fn action(&self, config: &RouteConfig, wrong: &mut Invalid) -> Option<Action> {
-        let given = [config.service.is_some(), config.redirect.is_some(), config.respond.is_some()];
+    fn action(&self, config: &RouteConfig, id: &str, wrong: &mut Invalid) -> Option<Action> {
+        let split = !config.split.is_empty();
+        let given = [config.service.is_some(), split, config.redirect.is_some(), config.respond.is_some()];
         match given.iter().filter(|set| **set).count() {
             1 => {}
             0 => {
                 wrong.push("", "leads nowhere: give it a 'service', a 'redirect' or a 'respond'");
                 return None;
             }
-            _ => wrong.push("", "leads to several places: 'service', 'redirect' and 'respond' exclude each other"),
+            _ => wrong.push("", "leads to several places: 'service', 'split', 'redirect' and 'respond' exclude each other"),
         }
         if let Some(redirect) = &config.redirect {
             return Action::redirect(redirect, &config.matches.path.0, wrong);
@@ -190,16 +203,20 @@ impl Builder<'_> {
         if let Some(respond) = &config.respond {
             return Action::respond(respond, wrong);
         }
-        let name = config.service.as_deref().unwrap_or_default();
+        let known = |name: &str| self.service(name);
+        Forward::build(config.forward_keys(), id, &known, &self.shared.metrics, wrong).map(Action::Forward)
+    }
+
+    fn service(&self, name: &str) -> Result<Arc<Service>, Option<String>> {
         if let Some(service) = self.services.get(name) {
-            return Some(Action::Forward(service.clone()));
+            return Ok(service.clone());
         }
         // A service that is there and wrong has been reported where it stands.
-        if self.root.at("services").get(name).is_none() {
-            let near = nearest(name, self.services.keys().map(AsRef::as_ref));
-            let hint = near.map(|near| format!(" (did you mean '{near}'?)")).unwrap_or_default();
-            wrong.push("service", format!("there is no service '{name}'{hint}"));
+        if self.root.at("services").get(name).is_some() {
+            return Err(None);
         }
-        None
+        let near = nearest(name, self.services.keys().map(AsRef::as_ref));
+        let hint = near.map(|near| format!(" (did you mean '{near}'?)")).unwrap_or_default();
+        Err(Some(format!("there is no service '{name}'{hint}")))
     }
 }

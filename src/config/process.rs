@@ -124,7 +124,7 @@ impl PingoraConfig {
     pub fn server_conf(&self) -> Result<ServerConf, String> {
         let text = serde_yaml::to_string(self).map_err(|e| e.to_string())?;
         let mut conf: ServerConf = serde_yaml::from_str(&text).map_err(|e| e.to_string())?;
-        // Our own limit (`connect_retries`) is per service and lower.
+        // Our own limit (`retry.max_attempts`) is lower.
         conf.max_retries = 64;
         Ok(conf)
     }

@@ -103,9 +103,15 @@ async fn outcome(runtime: &Runtime, mut head: RequestHeader, test: &TestConfig) 
     let origin = runtime.trusted.origin(peer, false, &head.headers);
     let mut state = State::new(origin.client);
     match decide(runtime, &mut head, &mut state, Now::read()).await {
-        Decision::Forward(route, path) => Outcome {
+        Decision::Forward(route, target, path) => Outcome {
+            // Chance must not decide a test: any service that the request may come to will do.
+            service: test
+                .expect
+                .service
+                .clone()
+                .filter(|wanted| route.forward().is_some_and(|forward| forward.may_reach(wanted)))
+                .or_else(|| Some(target.service.name.to_string())),
             route: Some(route.id.to_string()),
-            service: route.service().map(|service| service.name.to_string()),
             path: Some(path.unwrap_or_else(|| head.uri.path().to_owned())),
             ..Outcome::default()
         },

@@ -28,9 +28,14 @@ pub struct Now {
 impl Now {
     /// Reads both clocks.
     pub fn read() -> Self {
-        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs());
-        Self { since_start: START.elapsed(), unix }
+        Self { since_start: Self::monotonic(), unix }
+    }
+
+    /// Reads the one that never goes back.
+    pub fn monotonic() -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        START.elapsed()
     }
 }
 

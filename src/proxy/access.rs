@@ -89,9 +89,9 @@ fn json(
     }
     if let Some(route) = &context.route {
         line.text("route", &route.id);
-        if let Some(service) = route.service() {
-            line.text("service", &service.name);
-        }
+    }
+    if let Some(target) = &context.target {
+        line.text("service", &target.service.name);
     }
     if let Some(backend) = &context.attempts.backend {
         line.text("upstream", &backend.name);

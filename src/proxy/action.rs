@@ -8,14 +8,14 @@ use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{head::host_of, pattern::PathPattern, service::Service};
+use super::{forward::Forward, head::host_of, pattern::PathPattern};
 use crate::filter::{Invalid, Reply, ReplyBody};
 
 /// What becomes of a request.
 #[derive(Debug)]
 pub enum Action {
-    /// It goes to a backend of this service.
-    Forward(std::sync::Arc<Service>),
+    /// It goes to a backend of a service.
+    Forward(Forward),
     /// It is sent elsewhere.
     Redirect(StatusCode, Template),
     /// It is answered with this.

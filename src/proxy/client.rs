@@ -24,7 +24,7 @@ pub(super) const FORWARDED: [&str; 8] = [
 ];
 
 /// Fields by which the gateway itself speaks to backends: never a client's to send.
-const OURS: [&str; 2] = ["x-consumer-id", "x-auth-subject"];
+const OURS: [&str; 3] = ["x-consumer-id", "x-auth-subject", "x-attempts"];
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

@@ -6,16 +6,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::StatusCode;
+use pingora::http::RequestHeader;
 use prometheus::IntGauge;
 
 use super::{
+    attempt,
     client::Origin,
     door::Link,
     route::Route,
-    service::{Backend, Place},
+    forward::Target,
+    grpc,
+    service::{Backend, Leave, NoBackend, Pass, Place, Service},
 };
 use crate::{
-    filter::{Now, Refusal, State},
+    filter::{Now, Refusal, Reply, State},
     telemetry::MethodClass,
 };
 
@@ -63,6 +68,14 @@ pub struct Attempts {
     pub backend: Option<Arc<Backend>>,
     /// The place at it.
     pub place: Option<Place>,
+    /// Its tickets; gone once the service has learnt how it ended.
+    pub leave: Option<Leave>,
+    /// The status of an answer that was thrown away for another attempt.
+    pub discarded: Option<u16>,
+    /// More than one attempt is allowed: backends are told which one they see.
+    pub may_repeat: bool,
+    /// An attempt ran into a kept connection that had been closed.
+    pub stale: bool,
     /// When the running attempt began.
     pub began: Option<Instant>,
     /// How long connecting took.
@@ -88,6 +101,12 @@ pub struct Context {
     pub link: Option<Arc<Link>>,
     /// Its route, pinned.
     pub route: Option<Arc<Route>>,
+    /// The service that it goes to.
+    pub target: Option<Arc<Target>>,
+    /// When it must have been answered.
+    pub deadline: Option<Instant>,
+    /// Places behind the gates of its route and its service.
+    pub passes: [Option<Pass>; 2],
     /// Its method, as a label.
     pub method: MethodClass,
     /// The path that the backend will see, when a rewrite changed it.
@@ -98,6 +117,8 @@ pub struct Context {
     pub refusal: Option<Refusal>,
     /// Who made the status.
     pub author: Author,
+    /// The status that an answer of gRPC stands for: on the wire it is 200.
+    pub wrapped: Option<StatusCode>,
     /// What went wrong between us and the backend or the client, in one word.
     pub error: Option<String>,
     /// Counted while it lives.
@@ -116,20 +137,57 @@ impl Context {
             origin: Origin { client: nowhere, trusted: false, secure: false },
             link: None,
             route: None,
+            target: None,
+            deadline: None,
+            passes: [None, None],
             method: MethodClass::of(""),
             upstream_path: None,
             attempts: Attempts::default(),
             refusal: None,
             author: Author::Nobody,
+            wrapped: None,
             error: None,
             in_flight,
         }
     }
 
-    /// What is left of the route's total time; `None` without a limit.
+    /// What is left of the time for all attempts; `None` without a limit.
     pub(super) fn remaining(&self) -> Option<Duration> {
-        let total = self.route.as_ref()?.service()?.timeouts.total?;
-        Some(total.0.saturating_sub(self.start.elapsed()))
+        Some(self.deadline?.saturating_duration_since(Instant::now()))
+    }
+
+    /// It goes to a backend of `target`.
+    pub(super) fn forward_to(
+        &mut self,
+        route: Arc<Route>,
+        target: Arc<Target>,
+        path: Option<String>,
+        head: &RequestHeader,
+    ) {
+        let service = &target.service;
+        let total = service.timeouts.total.map(|total| total.0);
+        let limit = [total, grpc::timeout(&head.headers)].into_iter().flatten().min();
+        self.deadline = limit.and_then(|limit| self.start.checked_add(limit));
+        self.attempts.may_repeat = route.retry.as_ref().unwrap_or(&service.retry).max_attempts > 1;
+        (self.route, self.target, self.upstream_path) = (Some(route), Some(target), path);
+    }
+
+    /// Waits for a place on the route and at the service; the answer, when there is none.
+    pub(super) async fn pass_gates(&mut self) -> Option<Reply> {
+        let (route, service) = (self.route.clone()?, self.service()?);
+        for (place, gate) in [route.gate.as_ref(), service.gate()].into_iter().enumerate() {
+            let Some(gate) = gate else { continue };
+            match gate.enter().await {
+                Some(pass) => self.passes[place] = Some(pass),
+                None => return Some(attempt::no_backend(NoBackend::Full, &service)),
+            }
+        }
+        None
+    }
+
+    /// The service that it goes to.
+    pub(super) fn service(&self) -> Option<Arc<Service>> {
+        self.target.as_ref().map(|target| target.service.clone())
     }
 }
 

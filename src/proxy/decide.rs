@@ -9,6 +9,7 @@ use pingora::http::RequestHeader;
 use super::{
     action::{self, Action},
     context::Author,
+    forward::Target,
     head::{self, host_of},
     route::Route,
     router::{Pick, Subject},
@@ -19,8 +20,8 @@ use crate::filter::{Exchange, Now, Reply, State};
 /// The decision.
 #[derive(Debug)]
 pub enum Decision {
-    /// To a backend of the route's service; with the path that it will see, when that changes.
-    Forward(Arc<Route>, Option<String>),
+    /// To a backend of this service; with the path that it will see, when that changes.
+    Forward(Arc<Route>, Arc<Target>, Option<String>),
     /// An answer of the gateway's own.
     Reply {
         /// The route, when there was one.
@@ -56,9 +57,13 @@ pub async fn decide(runtime: &Runtime, head: &mut RequestHeader, state: &mut Sta
         return Decision::Reply { route: Some(route), reply: refusal.reply, by: Author::Filter(refusal.by) };
     }
     match &route.action {
-        Action::Forward(_) => {
+        Action::Forward(forward) => {
+            let Some(target) = forward.pick(&head.headers).cloned() else {
+                let reply = Reply::problem(StatusCode::SERVICE_UNAVAILABLE, "this route leads nowhere");
+                return Decision::own(reply, Some(route));
+            };
             let path = route.rewrite.as_ref().and_then(|rewrite| rewrite.apply(pattern, head.uri.path()));
-            Decision::Forward(route, path)
+            Decision::Forward(route, target, path)
         }
         Action::Redirect(status, to) => {
             let reply = action::location(*status, to, pattern, head);

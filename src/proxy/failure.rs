@@ -1,9 +1,8 @@
-//! From an error of Pingora's to the answer that the client gets, and to whether an attempt may be repeated.
+//! From an error of Pingora's to the answer that the client gets.
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use pingora::{Error, ErrorSource, ErrorType};
 
-use super::context::Context;
 use crate::filter::Reply;
 
 /// What to tell the client; `None` when it is gone.
@@ -49,15 +48,4 @@ pub(super) fn client_left(error: &Error) -> bool {
 fn is_timeout(kind: &ErrorType) -> bool {
     use ErrorType as E;
     matches!(kind, E::ConnectTimedout | E::TLSHandshakeTimedout | E::ReadTimedout | E::WriteTimedout)
-}
-
-/// True when an attempt that broke off after it had been connected may be repeated: the method promises that doing it
-/// twice is doing it once and carries no body worth the word, the backend broke off (it was not merely slow), and
-/// nothing has come back.
-pub(super) fn repeatable(error: &Error, method: &Method, context: &Context) -> bool {
-    *error.esource() == ErrorSource::Upstream
-        && !is_timeout(error.etype())
-        && matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
-        && context.state.body_seen == 0
-        && context.attempts.first_byte.is_none()
 }

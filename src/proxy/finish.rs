@@ -7,6 +7,7 @@ use super::{
     context::Context,
     failure,
     runtime::{Runtime, Shared},
+    service::Outcome as AttemptOutcome,
 };
 use crate::filter::Outcome;
 
@@ -18,9 +19,13 @@ pub(super) fn record(
     error: Option<&Error>,
     context: &mut Context,
 ) {
+    if let Some(service) = context.service() {
+        context.attempts.settle(&service, AttemptOutcome::Unknown);
+    }
     context.error = error.and_then(failure::word);
     let metrics = &shared.metrics;
-    let written = session.response_written().map(|head| head.status.as_u16());
+    let written = context.wrapped.or_else(|| session.response_written().map(|head| head.status));
+    let written = written.map(|status| status.as_u16());
     let left = error.is_some_and(failure::client_left);
     if left {
         metrics.canceled.inc();
@@ -32,8 +37,9 @@ pub(super) fn record(
     metrics.sent.inc_by(sent as u64);
     metrics.received.inc_by(session.body_bytes_read() as u64);
     if let Some(route) = &context.route {
-        route.metrics.count(context.method, status);
-        route.metrics.duration.observe(duration.as_secs_f64());
+        let metrics = context.target.as_ref().map_or(&route.metrics, |target| &target.metrics);
+        metrics.count(context.method, status);
+        metrics.duration.observe(duration.as_secs_f64());
         route.chain.log(&context.state, &Outcome { status, duration, sent });
     } else {
         metrics.unrouted(context.method, status, duration);

@@ -19,14 +19,13 @@ use pingora::{
 };
 
 use super::{
-    client,
+    attempt, client,
     context::{Author, Context},
     decide::{Decision, decide},
     door::Link,
     failure, finish,
     respond::respond,
     runtime::{Runtime, Shared},
-    service::Choice,
 };
 use crate::{
     filter::{Refusal, Reply},
@@ -73,8 +72,7 @@ impl Gateway {
     fn open_tunnel(&self, session: &mut Session, context: &Context) {
         session.set_read_timeout(None);
         session.set_write_timeout(None);
-        let service = context.route.as_ref().and_then(|route| route.service());
-        if let (Some(link), Some(service)) = (&context.link, service) {
+        if let (Some(link), Some(service)) = (&context.link, context.service()) {
             link.limit_silence(service.timeouts.idle.0);
         }
     }
@@ -85,12 +83,6 @@ impl Gateway {
         context.refusal = Some(Refusal { reply: Box::new(reply), by });
         Error::e_explain(ErrorType::HTTPStatus(status), "refused")
     }
-}
-
-/// No backend is left, or none is well.
-fn no_backend() -> Reply {
-    Reply::problem(StatusCode::SERVICE_UNAVAILABLE, "no backend of this service is available")
-        .retry_after(std::time::Duration::from_secs(1))
 }
 
 #[async_trait]
@@ -118,9 +110,11 @@ impl ProxyHttp for Gateway {
             return respond(session, context, reply, Author::Gateway).await.map(|()| true);
         }
         match decide(&runtime, session.req_header_mut(), &mut context.state, context.now).await {
-            Decision::Forward(route, path) => {
-                context.route = Some(route);
-                context.upstream_path = path;
+            Decision::Forward(route, target, path) => {
+                context.forward_to(route, target, path, session.req_header());
+                if let Some(busy) = context.pass_gates().await {
+                    return respond(session, context, busy, Author::Gateway).await.map(|()| true);
+                }
             }
             Decision::Reply { route, reply, by } => {
                 context.route = route;
@@ -139,43 +133,13 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_peer(&self, session: &mut Session, context: &mut Box<Context>) -> Result<Box<HttpPeer>> {
-        let Some(service) = context.route.as_ref().and_then(|route| route.service()).cloned() else {
+        let Some(service) = context.service() else {
             return Error::e_explain(ErrorType::InternalError, "a request without a service");
         };
-        let remaining = context.remaining();
-        if remaining.is_some_and(|left| left.is_zero()) {
-            let reply = Reply::problem(StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time");
-            return Self::refuse(context, reply, "gateway");
+        match attempt::next(session, context, &service).await {
+            Ok(peer) => Ok(peer),
+            Err(reply) => Self::refuse(context, reply, "gateway"),
         }
-        let head = session.req_header();
-        let choice = Choice {
-            client: context.state.client,
-            headers: &head.headers,
-            path: head.uri.path(),
-            tried: &context.attempts.tried,
-        };
-        let Some((backend, place)) = service.choose(&choice) else {
-            return Self::refuse(context, no_backend(), "gateway");
-        };
-        let attempts = &mut context.attempts;
-        attempts.count += 1;
-        attempts.began = Some(Instant::now());
-        if attempts.count > 1 {
-            service.metrics.retries.inc();
-        }
-        // A request without a body is one small write: no timer for that.
-        let upgrade = session.is_upgrade_req();
-        let mut peer = backend.peer(if upgrade { None } else { remaining }, upgrade);
-        if upgrade && let Some(link) = &context.link {
-            // Until the backend agrees, its ordinary patience counts.
-            link.limit_silence(service.timeouts.read.0);
-        }
-        if session.is_body_empty() {
-            peer.options.write_timeout = None;
-        }
-        attempts.backend = Some(backend);
-        attempts.place = Some(place);
-        Ok(peer)
     }
 
     async fn connected_to_upstream(
@@ -193,20 +157,13 @@ impl ProxyHttp for Gateway {
 
     fn fail_to_connect(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         _: &HttpPeer,
         context: &mut Box<Context>,
         error: Box<Error>,
     ) -> Box<Error> {
         let mut error = error;
-        let attempts = &mut context.attempts;
-        attempts.place = None;
-        if let Some(backend) = &attempts.backend {
-            attempts.tried.push(backend.address);
-        }
-        let service = context.route.as_ref().and_then(|route| route.service());
-        let again = service
-            .is_some_and(|service| attempts.count <= service.connect_retries && service.has_another(&attempts.tried));
+        let again = context.service().is_some_and(|service| attempt::not_connected(session, context, &service));
         error.set_retry(again);
         error
     }
@@ -220,18 +177,25 @@ impl ProxyHttp for Gateway {
         reused: bool,
     ) -> Box<Error> {
         let mut error = error;
-        let repeatable = failure::repeatable(&error, &session.req_header().method, context);
-        let attempts = &mut context.attempts;
-        attempts.place = None;
-        // A kept connection that the backend closed says nothing about the backend; a fresh one does.
-        if let Some(backend) = attempts.backend.as_ref().filter(|_| !reused) {
-            attempts.tried.push(backend.address);
-        }
-        let service = context.route.as_ref().and_then(|route| route.service());
-        let again = service
-            .is_some_and(|service| attempts.count <= service.connect_retries && service.has_another(&attempts.tried));
-        error.set_retry(repeatable && again);
+        let again =
+            context.service().is_some_and(|service| attempt::broke(session, context, &service, &error, reused));
+        error.set_retry(again);
         error
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        context: &mut Box<Context>,
+    ) -> Result<()> {
+        if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        match context.service() {
+            Some(service) => attempt::answered(session, context, &service, head),
+            None => Ok(()),
+        }
     }
 
     async fn upstream_request_filter(
@@ -251,6 +215,9 @@ impl ProxyHttp for Gateway {
             head.set_uri(http::Uri::from(target));
         }
         client::tell_backend(head, context.peer, context.origin)?;
+        if context.attempts.may_repeat {
+            head.insert_header(attempt::X_ATTEMPTS, http::HeaderValue::from(context.attempts.count))?;
+        }
         if let Some(host) = &route.host {
             head.insert_header(header::HOST, host.clone())?;
         }
@@ -299,6 +266,12 @@ impl ProxyHttp for Gateway {
             link.allow_silence();
         }
         client::strip_hop_by_hop(head);
+        if let (Some(target), Some(backend)) = (&context.target, &context.attempts.backend)
+            && let Some(cookie) =
+                target.service.set_cookie(backend, &session.req_header().headers, context.origin.secure)
+        {
+            head.append_header(header::SET_COOKIE, cookie)?;
+        }
         if let Some(route) = &context.route {
             route.chain.response(head, &mut context.state);
         }

@@ -4,13 +4,16 @@
 
 mod access;
 mod action;
+mod attempt;
 mod client;
 mod context;
 mod decide;
 mod door;
 mod failure;
 mod finish;
+mod forward;
 mod gateway;
+mod grpc;
 mod head;
 mod path;
 mod pattern;
@@ -35,8 +38,10 @@ pub use pattern::PathPattern;
 pub use route::{Matches, Route, RouteConfig};
 pub use router::{Matcher, Pick, Router, Subject};
 pub use runtime::{Page, Runtime, Shared};
+pub use forward::{CanaryConfig, Forward, ForwardKeys, Known, Mirror, MirrorConfig, SplitConfig, Target};
 pub use service::{
-    AllUnhealthy, Backend, BackendScheme, BackendUrl, Balance, Choice, HashBy, HealthCheckConfig, Place, Service,
-    ServiceConfig, Timeouts, UpstreamTls,
+    AdaptiveConfig, AllUnhealthy, BackoffConfig, Backend, BackendScheme, BackendUrl, Balance, BreakerConfig, BudgetConfig,
+    Choice, Chosen, EjectionConfig, Gate, HashBy, HealthCheckConfig, HedgeAfter, HedgeConfig, InFlightConfig, Leave,
+    NoBackend, Outcome, Pass, Place, RetryConfig, Service, ServiceConfig, StickyConfig, Timeouts, Trouble, UpstreamTls,
 };
 pub use tls::{Alpn, CertificateConfig, Certificates, MtlsConfig, MtlsMode, TlsConfig, TlsFront, TlsVersion};

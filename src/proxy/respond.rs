@@ -6,7 +6,10 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use pingora::{http::ResponseHeader, protocols::http::date::get_cached_date, proxy::Session};
 
-use super::context::{Author, Context};
+use super::{
+    context::{Author, Context},
+    grpc,
+};
 use crate::filter::{Reply, ReplyBody, RequestId};
 
 /// Writes `reply` and notes who made it.
@@ -17,12 +20,23 @@ pub(super) async fn respond(
     by: Author,
 ) -> pingora::Result<()> {
     context.author = by;
+    let detail = match &reply.body {
+        ReplyBody::Problem { detail, .. } => detail.clone(),
+        ReplyBody::Empty | ReplyBody::Bytes(..) => "".into(),
+    };
     // A client that still waits to be told to send its body would take the end of this answer for the end of that.
     let waits = session.req_header().headers.contains_key(header::EXPECT);
     if reply.close || waits {
         session.set_keepalive(None);
     }
-    let (mut head, body) = build(reply, &context.state.id)?;
+    let (mut head, mut body) = build(reply, &context.state.id)?;
+    let refused = head.status.is_client_error() || head.status.is_server_error();
+    if refused && grpc::is(&session.req_header().headers) {
+        // Metrics and logs tell what happened, not how it was wrapped.
+        context.wrapped = Some(head.status);
+        grpc::trailers_only(&mut head, &detail)?;
+        body = Bytes::new();
+    }
     if let Some(route) = &context.route {
         route.chain.response(&mut head, &mut context.state);
     }

@@ -8,9 +8,10 @@ use serde::Deserialize;
 
 use super::{
     action::{Action, RedirectConfig, RespondConfig, Rewrite},
+    forward::{CanaryConfig, Forward, ForwardKeys, MirrorConfig, SplitConfig},
     pattern::PathPattern,
     router::Matcher,
-    service::Service,
+    service::{Gate, InFlightConfig, RetryConfig},
 };
 use crate::{
     filter::{Chain, Invalid, OneOrMany},
@@ -31,6 +32,21 @@ pub struct RouteConfig {
     /// Forward to this service.
     #[serde(default)]
     pub service: Option<String>,
+    /// Forward to several services, by weight.
+    #[serde(default)]
+    pub split: Vec<SplitConfig>,
+    /// Forward some requests to another service.
+    #[serde(default)]
+    pub canary: Option<CanaryConfig>,
+    /// Send copies of requests to another service.
+    #[serde(default)]
+    pub mirror: Option<MirrorConfig>,
+    /// What is tried again, instead of what the service says.
+    #[serde(default)]
+    pub retry: Option<RetryConfig>,
+    /// How much may be under way on this route. Default: no limit.
+    #[serde(default)]
+    pub in_flight: Option<InFlightConfig>,
     /// Send the client elsewhere.
     #[serde(default)]
     pub redirect: Option<RedirectConfig>,
@@ -86,16 +102,37 @@ pub struct Route {
     pub rewrite: Option<Rewrite>,
     /// The `Host` that the backend sees.
     pub host: Option<HeaderValue>,
-    /// Its counters.
+    /// What is tried again, when the route says so.
+    pub retry: Option<RetryConfig>,
+    /// A limit on what is under way.
+    pub gate: Option<Arc<Gate>>,
+    /// Its counters, for requests that go to no service.
     pub metrics: RouteMetrics,
 }
 
 impl Route {
-    /// The service it forwards to.
-    pub fn service(&self) -> Option<&Arc<Service>> {
+    /// Where it leads, when that is a service.
+    pub fn forward(&self) -> Option<&Forward> {
         match &self.action {
-            Action::Forward(service) => Some(service),
+            Action::Forward(forward) => Some(forward),
             Action::Redirect(..) | Action::Respond(_) => None,
+        }
+    }
+}
+
+impl RouteConfig {
+    /// True when it leads to a service.
+    pub fn forwards(&self) -> bool {
+        self.service.is_some() || !self.split.is_empty()
+    }
+
+    /// The keys that say where.
+    pub fn forward_keys(&self) -> ForwardKeys<'_> {
+        ForwardKeys {
+            service: self.service.as_deref(),
+            split: &self.split,
+            canary: self.canary.as_ref(),
+            mirror: self.mirror.as_ref(),
         }
     }
 }

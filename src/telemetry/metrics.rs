@@ -44,6 +44,11 @@ pub struct Metrics {
     requests: IntCounterVec,
     duration: HistogramVec,
     retries: IntCounterVec,
+    attempts: IntCounterVec,
+    budget_exhausted: IntCounterVec,
+    breaker_state: IntGaugeVec,
+    ejections: IntCounterVec,
+    concurrency_limit: IntGaugeVec,
     backend_up: IntGaugeVec,
     limited: IntCounterVec,
     checks: IntCounterVec,
@@ -88,13 +93,22 @@ pub struct RouteMetrics {
     pub limited: IntCounter,
 }
 
+/// How attempts end.
+const OUTCOMES: [&str; 5] = ["ok", "connect", "timeout", "reset", "status"];
+
 type StatusCounters = [OnceLock<IntCounter>; 500];
 
 /// The children of one service.
 #[derive(Clone)]
 pub struct ServiceMetrics {
     backend_up: IntGaugeVec,
+    breaker_state: IntGaugeVec,
+    ejections: IntCounterVec,
+    concurrency_limit: IntGaugeVec,
     service: String,
+    attempts: [IntCounter; OUTCOMES.len()],
+    /// Retries and hedges that the budget refused.
+    pub budget_exhausted: IntCounter,
     /// Attempts after the first.
     pub retries: IntCounter,
 }
@@ -135,6 +149,27 @@ impl Metrics {
             ),
             duration: register(r, HistogramVec::new(duration, &["route", "service"])),
             retries: counters("gateway_retries_total", "Attempts after the first one.", &["service"]),
+            attempts: counters(
+                "gateway_upstream_attempts_total",
+                "Attempts at backends, by how they ended.",
+                &["service", "outcome"],
+            ),
+            budget_exhausted: counters(
+                "gateway_retry_budget_exhausted_total",
+                "Retries and hedges that the budget refused.",
+                &["service"],
+            ),
+            breaker_state: gauges(
+                "gateway_circuit_breaker_state",
+                "0 closed, 1 open, 2 half-open.",
+                &["service", "backend"],
+            ),
+            ejections: counters("gateway_backend_ejections_total", "Backends ejected.", &["service", "backend"]),
+            concurrency_limit: gauges(
+                "gateway_concurrency_limit",
+                "Requests that may be under way, as the adaptive limit has it.",
+                &["service"],
+            ),
             backend_up: gauges("gateway_backend_up", "1 when the backend may be used.", &["service", "backend"]),
             limited: counters("gateway_rate_limited_total", "Requests refused by a rate limit.", &limited_labels),
             checks: counters("rate_limit_checks_total", "Rate limit decisions.", &["result"]),
@@ -212,6 +247,11 @@ impl Metrics {
     pub fn service(&self, service: &str) -> ServiceMetrics {
         ServiceMetrics {
             backend_up: self.backend_up.clone(),
+            breaker_state: self.breaker_state.clone(),
+            ejections: self.ejections.clone(),
+            concurrency_limit: self.concurrency_limit.clone(),
+            attempts: OUTCOMES.map(|outcome| self.attempts.with_label_values(&[service, outcome])),
+            budget_exhausted: self.budget_exhausted.with_label_values(&[service]),
             service: service.to_owned(),
             retries: self.retries.with_label_values(&[service]),
         }
@@ -303,8 +343,31 @@ impl ServiceMetrics {
         self.backend_up.with_label_values(&[&self.service, backend]).set(i64::from(up));
     }
 
+    /// Counts an attempt; without a `trouble` it went well.
+    pub fn attempt(&self, trouble: Option<&str>) {
+        let place = trouble.and_then(|trouble| OUTCOMES.iter().position(|known| *known == trouble)).unwrap_or(0);
+        self.attempts[place].inc();
+    }
+
+    /// Shows the state of a circuit breaker: 0 closed, 1 open, 2 half-open. `backend` is empty for a service's own.
+    pub fn breaker_state(&self, backend: &str, state: i64) {
+        self.breaker_state.with_label_values(&[&self.service, backend]).set(state);
+    }
+
+    /// Counts the ejection of a backend.
+    pub fn ejected(&self, backend: &str) {
+        self.ejections.with_label_values(&[&self.service, backend]).inc();
+    }
+
+    /// Shows the adaptive limit.
+    pub fn limit(&self, limit: u32) {
+        self.concurrency_limit.with_label_values(&[&self.service]).set(limit.into());
+    }
+
     /// Forgets a backend that is no longer there.
     pub fn backend_gone(&self, backend: &str) {
+        let _ = self.breaker_state.remove_label_values(&[&self.service, backend]);
+        let _ = self.ejections.remove_label_values(&[&self.service, backend]);
         let _ = self.backend_up.remove_label_values(&[&self.service, backend]);
     }
 }

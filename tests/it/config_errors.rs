@@ -44,7 +44,7 @@ routes:
     let expected = r"tollgate.yaml:3:14: listeners[1].address: 127.0.0.1:8080 is taken already (by listeners[0].address)
 tollgate.yaml:4:19: admin.address: '0.0.0.0:9090' can be reached from outside: use 127.0.0.1, or say 'allow_remote: true' and firewall it
 tollgate.yaml:5:12: pingora: unknown key 'threds' (did you mean 'threads'?)
-tollgate.yaml:8:12: services.users.urls[0]: 'ftp://127.0.0.1:8081' is not a backend: the scheme is neither http nor https; write it like http://127.0.0.1:8081
+tollgate.yaml:8:12: services.users.urls[0]: 'ftp://127.0.0.1:8081' is not a backend: the scheme is none of http, https, h2c; write it like http://127.0.0.1:8081
 tollgate.yaml:11:28: services.orders.health_check.every: '5' is not a duration: write it like 250ms, 5s, 1h30m (units us, ms, s, m, h, d)
 tollgate.yaml:14:14: routes[0].service: there is no service 'usres' (did you mean 'users'?)
 tollgate.yaml:15:5: routes[1]: never reached: routes[0] ('/users/*') takes the same requests first

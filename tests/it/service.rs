@@ -87,7 +87,7 @@ fn a_backend_that_refuses_is_passed_over() {
     let alone = gateway(&[format!("http://127.0.0.1:{}", free_port())], "");
     alone.get("/").expect(502).problem();
     assert_eq!(alone.log(1)[0]["error"], "ConnectRefused");
-    let none = gateway(&[format!("http://127.0.0.1:{}", free_port()), a.url()], ", connect_retries: 0");
+    let none = gateway(&[format!("http://127.0.0.1:{}", free_port()), a.url()], ", retry: { max_attempts: 1 }");
     let statuses: Vec<u16> = (0..4).map(|_| none.get("/").send().status).collect();
     assert_eq!(statuses.iter().filter(|status| **status == 502).count(), 2, "{statuses:?}");
 }

@@ -1,6 +1,6 @@
-//! Choosing a backend. Round robin, random and ketama hashing are Pingora's; it has no least-connections, and its
-//! selectors know neither our in-flight counts nor which backends a request has tried, so those come in by its
-//! `select_with` predicate.
+//! Choosing among backends. Round robin, random and ketama hashing are Pingora's; it has neither least-connections nor
+//! a choice by latency, and its selectors know nothing of ejection, breakers or what a request has tried, so that comes
+//! in by its `select_with` predicate.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -22,7 +23,7 @@ use pingora_load_balancing::{
 };
 
 use super::{Backend, Balance, Choice, HashBy, HealthCheckConfig, health::Probe};
-use crate::telemetry::ServiceMetrics;
+use crate::{resilience::cost, telemetry::ServiceMetrics};
 
 type Endpoints = Arc<ArcSwap<Vec<Arc<Backend>>>>;
 
@@ -34,6 +35,7 @@ pub(super) enum Balancer {
     Random(LoadBalancer<Random>),
     Hash(LoadBalancer<Consistent>, HashBy),
     Least(LoadBalancer<RoundRobin>, AtomicUsize),
+    P2c(LoadBalancer<RoundRobin>),
 }
 
 impl fmt::Debug for Balancer {
@@ -43,6 +45,7 @@ impl fmt::Debug for Balancer {
             Self::Random(_) => f.write_str("Random"),
             Self::Hash(_, by) => write!(f, "Hash({by:?})"),
             Self::Least(..) => f.write_str("Least"),
+            Self::P2c(_) => f.write_str("P2c"),
         }
     }
 }
@@ -79,6 +82,7 @@ impl Balancer {
             Balance::RoundRobin => Self::RoundRobin(LoadBalancer::from_backends(backends)),
             Balance::Random => Self::Random(LoadBalancer::from_backends(backends)),
             Balance::LeastConnections => Self::Least(LoadBalancer::from_backends(backends), AtomicUsize::new(0)),
+            Balance::P2cEwma => Self::P2c(LoadBalancer::from_backends(backends)),
             Balance::ConsistentHash(by) => Self::Hash(LoadBalancer::from_backends(backends), by.clone()),
         }
     }
@@ -86,7 +90,7 @@ impl Balancer {
     /// Pingora's view of the backends, for health checks.
     pub(super) fn view(&self) -> &Backends {
         match self {
-            Self::RoundRobin(lb) | Self::Least(lb, _) => lb.backends(),
+            Self::RoundRobin(lb) | Self::Least(lb, _) | Self::P2c(lb) => lb.backends(),
             Self::Random(lb) => lb.backends(),
             Self::Hash(lb, _) => lb.backends(),
         }
@@ -95,22 +99,32 @@ impl Balancer {
     /// Takes over the backends as they are known now.
     pub(super) async fn update(&self) -> pingora::Result<()> {
         match self {
-            Self::RoundRobin(lb) | Self::Least(lb, _) => lb.update().await,
+            Self::RoundRobin(lb) | Self::Least(lb, _) | Self::P2c(lb) => lb.update().await,
             Self::Random(lb) => lb.update().await,
             Self::Hash(lb, _) => lb.update().await,
         }
     }
 
-    pub(super) fn choose(&self, all: &[Arc<Backend>], choice: &Choice<'_>) -> Option<Arc<Backend>> {
+    /// True when it decides by latency.
+    pub(super) fn wants_latency(&self) -> bool {
+        matches!(self, Self::P2c(_))
+    }
+
+    /// The next backend among those that `accept` takes.
+    pub(super) fn choose(
+        &self,
+        all: &[Arc<Backend>],
+        choice: &Choice<'_>,
+        accept: &dyn Fn(&Backend) -> bool,
+    ) -> Option<Arc<Backend>> {
         let find = |wanted: &LbBackend| all.iter().find(|backend| wanted.addr.as_inet() == Some(&backend.address));
-        let accept = |candidate: &LbBackend, _: bool| {
-            find(candidate).is_some_and(|backend| backend.healthy() && !choice.tried.contains(&backend.address))
-        };
+        let takes = |candidate: &LbBackend, _: bool| find(candidate).is_some_and(|backend| accept(backend));
         let chosen = match self {
-            Self::RoundRobin(lb) => lb.select_with(b"", STEPS, accept),
-            Self::Random(lb) => lb.select_with(b"", STEPS, accept),
-            Self::Hash(lb, by) => by.with_key(choice, |key| lb.select_with(key, STEPS, accept)),
-            Self::Least(_, turn) => return least(all, choice, turn.fetch_add(1, Ordering::Relaxed)),
+            Self::RoundRobin(lb) => lb.select_with(b"", STEPS, takes),
+            Self::Random(lb) => lb.select_with(b"", STEPS, takes),
+            Self::Hash(lb, by) => by.with_key(choice, |key| lb.select_with(key, STEPS, takes)),
+            Self::Least(_, turn) => return least(all, turn.fetch_add(1, Ordering::Relaxed), accept),
+            Self::P2c(_) => return two_choices(all, accept),
         };
         find(&chosen?).cloned()
     }
@@ -118,15 +132,37 @@ impl Balancer {
 
 /// The backend with the fewest requests per weight; `turn` decides between equals, or an idle service would send
 /// everything to the first one.
-fn least(all: &[Arc<Backend>], choice: &Choice<'_>, turn: usize) -> Option<Arc<Backend>> {
+fn least(all: &[Arc<Backend>], turn: usize, accept: &dyn Fn(&Backend) -> bool) -> Option<Arc<Backend>> {
     let start = turn % all.len().max(1);
     let (later, first) = all.split_at(start);
-    let usable = |backend: &&Arc<Backend>| backend.healthy() && !choice.tried.contains(&backend.address);
     // load/weight compared without division: a/wa < b/wb <=> a*wb < b*wa.
-    let best = first.iter().chain(later).filter(usable).reduce(|best, next| {
+    let best = first.iter().chain(later).filter(|backend| accept(backend)).reduce(|best, next| {
         if (next.in_flight() + 1) * best.weight < (best.in_flight() + 1) * next.weight { next } else { best }
     });
     best.cloned()
+}
+
+/// Of two backends drawn by chance, the one where a request costs less. Two are enough to avoid the slow and the
+/// crowded, and too few for every gateway to run to the same best one.
+fn two_choices(all: &[Arc<Backend>], accept: &dyn Fn(&Backend) -> bool) -> Option<Arc<Backend>> {
+    let usable: Vec<&Arc<Backend>> = all.iter().filter(|backend| accept(backend)).collect();
+    let (first, second) = match usable.as_slice() {
+        [] => return None,
+        [only] => return Some(Arc::clone(only)),
+        several => {
+            let first = fastrand::usize(..several.len());
+            let second = (first + fastrand::usize(1..several.len())) % several.len();
+            (several[first], several[second])
+        }
+    };
+    // One that has not answered yet is taken to be as slow as the others are on average: neither shunned nor rushed.
+    let known: Vec<Duration> = usable.iter().filter_map(|backend| backend.latency.value()).collect();
+    let average = known.iter().sum::<Duration>() / u32::try_from(known.len().max(1)).unwrap_or(u32::MAX);
+    let of = |backend: &Backend| {
+        let latency = backend.latency.value().unwrap_or(average).max(Duration::from_micros(1));
+        cost(latency, backend.in_flight(), backend.weight)
+    };
+    Some(Arc::clone(if of(second) < of(first) { second } else { first }))
 }
 
 impl HashBy {
@@ -145,7 +181,7 @@ impl HashBy {
 }
 
 /// The value of a cookie (RFC 6265 §4.2).
-fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+pub(super) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(';')).find_map(|pair| {
         let (key, value) = pair.trim().split_once('=')?;

@@ -6,7 +6,10 @@ use http::HeaderName;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
-use super::BackendUrl;
+use super::{
+    BackendUrl,
+    resilience::{BreakerConfig, BudgetConfig, EjectionConfig, InFlightConfig, RetryConfig},
+};
 use crate::units::{Span, tree::At};
 
 /// One service: the backends that can answer for it, and how they are used.
@@ -24,9 +27,30 @@ pub struct ServiceConfig {
     /// When no backend is healthy: answer 503 (`fail`, the default), or try one all the same (`any`).
     #[serde(default)]
     pub when_all_unhealthy: AllUnhealthy,
-    /// Further backends to try when one cannot be reached; nothing of the request has left by then. Default 2.
-    #[serde(default = "default_connect_retries")]
-    pub connect_retries: u32,
+    /// What is tried again when an attempt fails.
+    #[serde(default)]
+    pub retry: RetryConfig,
+    /// How much retries and hedges may add.
+    #[serde(default)]
+    pub retry_budget: BudgetConfig,
+    /// A second attempt for answers that are late, before the first has failed.
+    #[serde(default)]
+    pub hedge: Option<HedgeConfig>,
+    /// Leave the service alone for a while when it fails. Default: off.
+    #[serde(default)]
+    pub circuit_breaker: Option<BreakerConfig>,
+    /// Pass over backends that fail.
+    #[serde(default)]
+    pub outlier_ejection: EjectionConfig,
+    /// A backend that comes back gets its full share only after this. Default: at once.
+    #[serde(default)]
+    pub slow_start: Option<Span>,
+    /// How much may be under way. Default: no limit.
+    #[serde(default)]
+    pub in_flight: Option<InFlightConfig>,
+    /// Send a client where it has been before.
+    #[serde(default)]
+    pub sticky: Option<StickyConfig>,
     /// How long to wait for what.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -38,8 +62,61 @@ pub struct ServiceConfig {
     pub tls: UpstreamTls,
 }
 
-fn default_connect_retries() -> u32 {
-    2
+/// `sticky:` of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StickyConfig {
+    /// The name of the gateway's cookie.
+    pub cookie: String,
+    /// How long a browser keeps it. Default: until it is closed.
+    #[serde(default)]
+    pub ttl: Option<Span>,
+}
+
+/// `hedge:` of a service: an idempotent request without a body that is not answered after this time is sent to another
+/// backend too; the first answer is taken, the other one dropped. Hedges come out of the retry budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HedgeConfig {
+    /// A time (`50ms`), or a percentile of recent latencies (`p95`).
+    pub after: HedgeAfter,
+}
+
+/// When a hedge is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HedgeAfter {
+    /// After this time.
+    Time(Span),
+    /// When so many percent of recent answers were faster.
+    Percentile(u8),
+}
+
+impl FromStr for HedgeAfter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix('p').map(str::parse::<u8>) {
+            Some(Ok(percentile @ 50..=99)) => Ok(Self::Percentile(percentile)),
+            Some(_) => Err(format!("'{text}' is not a percentile from p50 to p99")),
+            None => text.parse().map(Self::Time),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for HedgeAfter {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for HedgeAfter {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "HedgeAfter".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^(p[5-9][0-9]|[0-9.]+(us|ms|s|m))$" })
+    }
 }
 
 /// Time limits towards backends.
@@ -120,6 +197,8 @@ pub enum Balance {
     Random,
     /// The one with the fewest requests under way, relative to its weight.
     LeastConnections,
+    /// Of two drawn by chance, the one with the lower latency times requests under way.
+    P2cEwma,
     /// The same one for the same key (ketama): `consistent_hash: client_ip | header:NAME | cookie:NAME | path`.
     ConsistentHash(HashBy),
 }

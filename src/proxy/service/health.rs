@@ -2,7 +2,7 @@
 //! one background service, where Pingora would take a thread per service); checks, thresholds and their bookkeeping
 //! are Pingora's.
 
-use std::sync::{Arc, OnceLock, atomic::Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -13,7 +13,7 @@ use pingora_load_balancing::{
 };
 
 use super::{Backend, HealthCheckConfig, Service};
-use crate::telemetry::ServiceMetrics;
+use crate::{filter::Now, telemetry::ServiceMetrics};
 
 /// One service's check.
 pub(super) struct Probe {
@@ -104,7 +104,7 @@ impl HealthCheck for Probe {
 
     async fn health_status_change(&self, target: &LbBackend, healthy: bool) {
         let Some(backend) = self.backend(target) else { return };
-        backend.healthy.store(healthy, Ordering::Relaxed);
+        backend.set_healthy(healthy, Now::monotonic());
         self.metrics.backend_up(&backend.name, healthy);
         let state = if healthy { "healthy" } else { "unhealthy" };
         log::warn!("service {}: backend {} is {state}", self.service, backend.name);

@@ -223,7 +223,7 @@ impl AdaptiveConfig {
 
 impl RetryConfig {
     /// Checks what one key alone cannot show; `node` is the `retry`.
-    pub(in crate::proxy) fn validate(&self, node: &Node, problems: &mut Problems) {
+    pub fn validate(&self, node: &Node, problems: &mut Problems) {
         let mut wrong = |key: &str, message: String| problems.push(node.at(key).place().problem(message));
         if !(1..=10).contains(&self.max_attempts) {
             wrong("max_attempts", format!("{} is not a number from 1 to 10", self.max_attempts));
@@ -236,7 +236,7 @@ impl RetryConfig {
 
 impl InFlightConfig {
     /// Checks what one key alone cannot show; `node` is the `in_flight`.
-    pub(in crate::proxy) fn validate(&self, of_service: bool, node: &Node, problems: &mut Problems) {
+    pub fn validate(&self, of_service: bool, node: &Node, problems: &mut Problems) {
         let mut wrong = |key: &str, message: String| problems.push(node.at(key).place().problem(message));
         if !of_service && self.per_backend > 0 {
             wrong("per_backend", "a route has no backends: set it at the service".to_owned());

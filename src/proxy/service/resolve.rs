@@ -8,13 +8,17 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize},
     },
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use super::{Backend, Service};
+use super::{Backend, Service, backend::LATENCY_MEMORY, sticky};
+use crate::{
+    filter::Now,
+    resilience::{Ewma, Health},
+};
 
 /// Time between two looks at names.
 const AGAIN: Duration = Duration::from_secs(30);
@@ -56,11 +60,21 @@ impl Service {
         let mut seen = HashSet::new();
         found.retain(|(_, address)| seen.insert(*address));
         let before = self.endpoints.load_full();
+        let fresh = |target, address| {
+            let backend = self.backend(target, address);
+            if !before.is_empty() {
+                backend.has_returned(Now::monotonic());
+            }
+            if backend.breaker.is_some() {
+                self.metrics.breaker_state(&backend.name, 0);
+            }
+            backend
+        };
         let after: Vec<Arc<Backend>> = found
             .iter()
             .map(|&(target, address)| {
                 let same = |old: &&Arc<Backend>| old.address == address && old.target == target;
-                before.iter().find(same).cloned().unwrap_or_else(|| self.backend(target, address))
+                before.iter().find(same).cloned().unwrap_or_else(|| fresh(target, address))
             })
             .collect();
         for gone in before.iter().filter(|old| !after.iter().any(|new| new.name == old.name)) {
@@ -88,6 +102,7 @@ impl Service {
         let url = &self.targets[target];
         let name = if url.address().is_some() { url.authority() } else { format!("{} ({address})", url.authority()) };
         Arc::new(Backend {
+            token: sticky::token(&name),
             name,
             address,
             target,
@@ -95,6 +110,10 @@ impl Service {
             peer: self.peer(address, url),
             healthy: AtomicBool::new(true),
             in_flight: Arc::new(AtomicUsize::new(0)),
+            conduct: Health::new(),
+            breaker: self.guard.backend_breaker(),
+            latency: Ewma::new(LATENCY_MEMORY),
+            returned: AtomicU64::new(0),
         })
     }
 

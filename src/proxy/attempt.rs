@@ -1,0 +1,211 @@
+//! Attempts at backends: where the next one goes, whether a failed one is repeated, and what the service learns.
+
+use std::time::Instant;
+
+use http::{HeaderName, Method, StatusCode};
+use pingora::{
+    Error, ErrorType,
+    http::{RequestHeader, ResponseHeader},
+    prelude::HttpPeer,
+    proxy::Session,
+};
+
+use super::{
+    context::{Attempts, Context},
+    service::{Choice, Chosen, NoBackend, Outcome, RetryConfig, Service, Trouble},
+};
+use crate::filter::{Now, Reply};
+
+/// Tells a backend which attempt this is.
+pub(super) const X_ATTEMPTS: HeaderName = HeaderName::from_static("x-attempts");
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Why no attempt is made.
+pub(super) fn no_backend(none: NoBackend, service: &Service) -> Reply {
+    let (detail, wait) = match none {
+        NoBackend::Unwell => ("no backend of this service is available".to_owned(), None),
+        NoBackend::Full => (format!("the service '{}' is busy", service.name), None),
+        NoBackend::Open { retry_after } => {
+            (format!("the circuit breaker of the service '{}' is open", service.name), Some(retry_after))
+        }
+    };
+    Reply::problem(StatusCode::SERVICE_UNAVAILABLE, detail)
+        .retry_after(wait.unwrap_or(std::time::Duration::from_secs(1)))
+}
+
+/// How a request is repeated: as its route says, else as its service does.
+fn policy<'c>(context: &'c Context, service: &'c Service) -> &'c RetryConfig {
+    context.route.as_ref().and_then(|route| route.retry.as_ref()).unwrap_or(&service.retry)
+}
+
+/// The peer of the next attempt; waits before it when it is not the first.
+///
+/// # Errors
+/// The answer, when there is no attempt to make.
+pub(super) async fn next(session: &mut Session, context: &mut Context, service: &Service) -> Result<Box<HttpPeer>, Reply> {
+    if context.attempts.count == 0 {
+        service.count_request(context.now.since_start);
+    } else {
+        let wait = policy(context, service).backoff.backoff().wait(context.attempts.count, fastrand::u64(..));
+        let wait = context.remaining().map_or(wait, |left| wait.min(left));
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        service.metrics.retries.inc();
+    }
+    let remaining = context.remaining();
+    if remaining.is_some_and(|left| left.is_zero()) {
+        return Err(Reply::problem(StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time"));
+    }
+    let head = session.req_header();
+    let now = if context.attempts.count == 0 { context.now.since_start } else { Now::monotonic() };
+    let chosen = choose(service, head, context, now).await.map_err(|none| no_backend(none, service))?;
+    let upgrade = session.is_upgrade_req();
+    let mut peer = chosen.backend.peer(if upgrade { None } else { remaining }, upgrade);
+    if upgrade && let Some(link) = &context.link {
+        // Until the backend agrees, its ordinary patience counts.
+        link.limit_silence(service.timeouts.read.0);
+    }
+    // A request without a body is one small write: no timer for that.
+    if session.is_body_empty() {
+        peer.options.write_timeout = None;
+    }
+    context.attempts.begin(chosen);
+    Ok(peer)
+}
+
+/// A backend for the request.
+async fn choose(
+    service: &Service,
+    head: &RequestHeader,
+    context: &Context,
+    now: std::time::Duration,
+) -> Result<Chosen, NoBackend> {
+    let choice = Choice {
+        client: context.state.client,
+        headers: &head.headers,
+        path: head.uri.path(),
+        tried: &context.attempts.tried,
+        now,
+    };
+    service.choose_or_wait(choice).await
+}
+
+/// After a connection that did not come about: true when another attempt follows.
+pub(super) fn not_connected(session: &Session, context: &mut Context, service: &Service) -> bool {
+    context.attempts.note_failed();
+    context.attempts.settle(service, Outcome::Failed(Trouble::Connect));
+    again(session, context, service, Trouble::Connect)
+}
+
+/// After an attempt that was connected and broke off: true when another one follows. `reused`: the connection had been
+/// kept from an earlier request.
+pub(super) fn broke(
+    session: &Session,
+    context: &mut Context,
+    service: &Service,
+    error: &Error,
+    reused: bool,
+) -> bool {
+    if let Some(status) = context.attempts.discarded.take() {
+        context.attempts.note_failed();
+        context.attempts.settle(service, Outcome::Answered(status));
+        // That it is repeated was decided, and paid for, when its answer was discarded.
+        return true;
+    }
+    let Some(trouble) = Trouble::of(error) else {
+        context.attempts.settle(service, Outcome::Unknown);
+        return false;
+    };
+    // A kept connection that the backend closes says nothing about the backend: both may have closed at once. One such
+    // attempt is repeated for nothing.
+    let stale = reused && trouble == Trouble::Reset && context.attempts.first_byte.is_none();
+    if stale {
+        context.attempts.settle(service, Outcome::Unknown);
+        let free = !context.attempts.stale && idempotent(&session.req_header().method) && replayable(session, context);
+        context.attempts.stale = true;
+        return free || again(session, context, service, trouble);
+    }
+    context.attempts.note_failed();
+    if context.attempts.first_byte.is_some() {
+        // It was booked as a success when its head came.
+        context.attempts.reopen();
+    }
+    context.attempts.settle(service, Outcome::Failed(trouble));
+    again(session, context, service, trouble)
+}
+
+/// Looks at the status of an answer before the client does.
+///
+/// # Errors
+/// Discards the answer: another attempt follows.
+pub(super) fn answered(
+    session: &Session,
+    context: &mut Context,
+    service: &Service,
+    head: &ResponseHeader,
+) -> pingora::Result<()> {
+    let status = head.status.as_u16();
+    if status >= 400 && again(session, context, service, Trouble::Status(status)) {
+        context.attempts.discarded = Some(status);
+        return Err(Error::explain(ErrorType::HTTPStatus(status), "another attempt follows").into_up());
+    }
+    context.attempts.settle(service, Outcome::Answered(status));
+    Ok(())
+}
+
+/// True when a failed attempt is repeated. Takes it out of the budget.
+fn again(session: &Session, context: &Context, service: &Service, trouble: Trouble) -> bool {
+    let policy = policy(context, service);
+    let head = session.req_header();
+    // Nothing of a request is sent before there is a connection.
+    let harmless = trouble == Trouble::Connect
+        || idempotent(&head.method)
+        || policy.idempotency_key && head.headers.contains_key(IDEMPOTENCY_KEY);
+    context.attempts.count < policy.max_attempts
+        && policy.on.contains(&trouble)
+        && harmless
+        && replayable(session, context)
+        && context.remaining().is_none_or(|left| !left.is_zero())
+        && service.may_retry(Now::monotonic())
+}
+
+/// Methods that do the same when they are done twice (RFC 9110 §9.2.2).
+pub(super) fn idempotent(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE)
+}
+
+/// True when the request can be sent once more: all of its body that was sent is still there (Pingora keeps 64 KiB), and
+/// the client has seen nothing of an answer.
+fn replayable(session: &Session, context: &Context) -> bool {
+    let untouched = context.attempts.first_byte.is_none()
+        && session.response_written().is_none_or(|head| head.status.is_informational());
+    untouched && !session.as_downstream().retry_buffer_truncated() && !session.is_upgrade_req()
+}
+
+impl Attempts {
+    fn begin(&mut self, chosen: Chosen) {
+        let Chosen { backend, place, leave } = chosen;
+        self.count += 1;
+        self.began = Some(Instant::now());
+        (self.backend, self.place, self.leave) = (Some(backend), Some(place), Some(leave));
+    }
+
+    fn note_failed(&mut self) {
+        self.place = None;
+        if let Some(backend) = &self.backend {
+            self.tried.push(backend.address);
+        }
+    }
+
+    /// Books the attempt once more.
+    fn reopen(&mut self) {
+        self.leave.get_or_insert_default();
+    }
+
+    /// Tells the service how the attempt ended; only the first time counts.
+    pub(super) fn settle(&mut self, service: &Service, outcome: Outcome) {
+        let (Some(leave), Some(backend), Some(began)) = (self.leave.take(), &self.backend, self.began) else { return };
+        service.settle(backend, leave, Now::monotonic(), began.elapsed(), outcome);
+    }
+}

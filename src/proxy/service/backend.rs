@@ -1,0 +1,141 @@
+//! One backend: where it is, how it does, and what is under way there.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use pingora::{prelude::HttpPeer, protocols::ALPN};
+use tokio::sync::Notify;
+
+use crate::resilience::{Breaker, Ewma, Health};
+
+/// How long a latency sample counts for `p2c_ewma`.
+pub(super) const LATENCY_MEMORY: Duration = Duration::from_secs(10);
+
+/// One address that answers for a service.
+#[derive(Debug)]
+pub struct Backend {
+    /// `host:port` as in the YAML, for logs and metrics; with the address when a name has several.
+    pub name: String,
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// What the sticky cookie calls it.
+    pub(super) token: String,
+    /// The place in `urls`.
+    pub(super) target: usize,
+    pub(super) weight: usize,
+    /// A prepared peer: cloned per attempt, so that nothing is parsed or resolved then.
+    pub(super) peer: HttpPeer,
+    /// What active health checks say.
+    pub(super) healthy: AtomicBool,
+    pub(super) in_flight: Arc<AtomicUsize>,
+    /// What its answers say.
+    pub(super) conduct: Health,
+    pub(super) breaker: Option<Breaker>,
+    pub(super) latency: Ewma,
+    /// When it last came back, in nanoseconds since the process began; 0: it was there from the beginning.
+    pub(super) returned: AtomicU64,
+}
+
+impl Backend {
+    /// True when health checks say so, or when there are none.
+    pub fn healthy(&self) -> bool {
+        self.healthy.load(Relaxed)
+    }
+
+    /// True while it is passed over for its failures.
+    pub fn ejected(&self, now: Duration) -> bool {
+        self.conduct.ejected(now)
+    }
+
+    /// Its own breaker, when each backend has one.
+    pub fn breaker(&self) -> Option<&Breaker> {
+        self.breaker.as_ref()
+    }
+
+    /// Requests under way at this backend.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// True when a request may go there; `most` are allowed under way (0: any number).
+    pub(super) fn usable(&self, now: Duration, most: u32) -> bool {
+        self.healthy()
+            && !self.ejected(now)
+            && self.has_room(most)
+            && self.breaker.as_ref().is_none_or(|breaker| breaker.would_admit(now))
+    }
+
+    pub(super) fn has_room(&self, most: u32) -> bool {
+        most == 0 || self.in_flight() < usize::try_from(most).unwrap_or(usize::MAX)
+    }
+
+    /// Health checks have found it well, or not.
+    pub(super) fn set_healthy(&self, healthy: bool, now: Duration) {
+        self.healthy.store(healthy, Relaxed);
+        if healthy {
+            self.conduct.restore();
+            self.has_returned(now);
+        }
+    }
+
+    /// It is new, or back.
+    pub(super) fn has_returned(&self, now: Duration) {
+        self.returned.store(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).max(1), Relaxed);
+    }
+
+    /// When it last came back, by health check or from ejection; `None` when it was never away.
+    pub(super) fn returned(&self) -> Option<Duration> {
+        let returned = Duration::from_nanos(self.returned.load(Relaxed));
+        Some(returned.max(self.conduct.until())).filter(|at| !at.is_zero())
+    }
+
+    /// A peer to connect to; `remaining` caps the waiting when the whole request has a time limit. For an `upgrade`
+    /// nothing limits reads but the silence of both sides.
+    pub fn peer(&self, remaining: Option<Duration>, upgrade: bool) -> Box<HttpPeer> {
+        let mut peer = Box::new(self.peer.clone());
+        if upgrade {
+            // Only HTTP/1 can be upgraded, and a time limit on reads would stay on for the tunnel.
+            peer.options.alpn = ALPN::H1;
+            peer.options.read_timeout = None;
+            peer.options.write_timeout = None;
+        }
+        if let Some(limit) = remaining {
+            let cap = |timeout: &mut Option<Duration>| *timeout = Some(timeout.map_or(limit, |own| own.min(limit)));
+            cap(&mut peer.options.total_connection_timeout);
+            cap(&mut peer.options.connection_timeout);
+            cap(&mut peer.options.read_timeout);
+            cap(&mut peer.options.write_timeout);
+        }
+        peer
+    }
+}
+
+/// A place at a backend, given back on drop.
+#[derive(Debug)]
+pub struct Place {
+    count: Arc<AtomicUsize>,
+    /// Whom to tell that there is room, when somebody may wait for it.
+    freed: Option<Arc<Notify>>,
+}
+
+impl Place {
+    pub(super) fn at(backend: &Backend, freed: Option<Arc<Notify>>) -> Self {
+        backend.in_flight.fetch_add(1, Relaxed);
+        Self { count: backend.in_flight.clone(), freed }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Relaxed);
+        if let Some(freed) = &self.freed {
+            freed.notify_one();
+        }
+    }
+}

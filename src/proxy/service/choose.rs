@@ -1,0 +1,202 @@
+//! Which backend is next: breakers first, then the sticky cookie, then the balancer over those that may be used, with
+//! less and less choosiness as long as nothing is left.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use http::HeaderMap;
+
+use super::{AllUnhealthy, Backend, Leave, Place, Service};
+use crate::{
+    filter::Now,
+    resilience::{Admission, warm_share},
+};
+
+/// What choosing a backend may look at.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice<'a> {
+    /// The client.
+    pub client: std::net::IpAddr,
+    /// The request's headers.
+    pub headers: &'a HeaderMap,
+    /// Its path.
+    pub path: &'a str,
+    /// Backends that this request has tried.
+    pub tried: &'a [SocketAddr],
+    /// The time.
+    pub now: Duration,
+}
+
+/// The backend of an attempt.
+#[derive(Debug)]
+pub struct Chosen {
+    /// It.
+    pub backend: Arc<Backend>,
+    /// The place at it.
+    pub place: Place,
+    /// Its tickets, when it probes.
+    pub leave: Leave,
+}
+
+/// Why there is no backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoBackend {
+    /// None is well.
+    Unwell,
+    /// Those that are well have as much under way as they may have.
+    Full,
+    /// A circuit breaker is open.
+    Open {
+        /// When it is worth trying again.
+        retry_after: Duration,
+    },
+}
+
+/// A place in the queue for backends that are full, given up on drop.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn enter(count: &'a AtomicU32, most: u32) -> Option<Self> {
+        let before = count.fetch_add(1, Relaxed);
+        let waiting = Self(count);
+        (before < most).then_some(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Service {
+    /// The next backend for a request. When all are full, the request waits as long as `in_flight` allows.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn choose_or_wait(&self, choice: Choice<'_>) -> Result<Chosen, NoBackend> {
+        let first = self.choose(&choice);
+        let (Err(NoBackend::Full), Some(limits)) = (&first, &self.guard.in_flight) else { return first };
+        let Some(_waiting) = Waiting::enter(&self.guard.waiting, limits.queue) else { return first };
+        let until = tokio::time::Instant::now() + limits.wait.0;
+        loop {
+            let freed = self.guard.freed.notified();
+            match self.choose(&Choice { now: Now::monotonic(), ..choice }) {
+                Err(NoBackend::Full) => {}
+                other => return other,
+            }
+            if tokio::time::timeout_at(until, freed).await.is_err() {
+                return Err(NoBackend::Full);
+            }
+        }
+    }
+
+    /// The next backend for a request, with a place at it.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn choose(&self, choice: &Choice<'_>) -> Result<Chosen, NoBackend> {
+        let mut leave = Leave::default();
+        if let Some(breaker) = &self.guard.breaker {
+            let (admission, transition) = breaker.admit(choice.now);
+            self.announce("", transition);
+            match admission {
+                Admission::Pass => {}
+                Admission::Probe(ticket) => leave.service = Some(ticket),
+                Admission::Refused { retry_after } => return Err(NoBackend::Open { retry_after }),
+            }
+        }
+        let backends = self.endpoints.load();
+        let chosen = self.pick(&backends, choice).ok_or_else(|| self.why_none(&backends, choice));
+        let chosen = chosen.and_then(|backend| {
+            leave.backend = self.ask_breaker(&backend, choice.now)?;
+            Ok(backend)
+        });
+        match chosen {
+            Ok(backend) => {
+                let freed = (self.guard.per_backend() > 0).then(|| self.guard.freed.clone());
+                let place = Place::at(&backend, freed);
+                Ok(Chosen { backend, place, leave })
+            }
+            Err(none) => {
+                if let (Some(breaker), Some(ticket)) = (&self.guard.breaker, leave.service) {
+                    breaker.abandon(ticket);
+                }
+                Err(none)
+            }
+        }
+    }
+
+    fn pick(&self, backends: &[Arc<Backend>], choice: &Choice<'_>) -> Option<Arc<Backend>> {
+        let (now, most) = (choice.now, self.guard.per_backend());
+        let fresh = |backend: &Backend| !choice.tried.contains(&backend.address);
+        if let [only] = backends {
+            // One backend needs no algorithm, and a second attempt has nowhere else to go.
+            let usable = only.usable(now, most) || self.all_unhealthy == AllUnhealthy::Any && only.has_room(most);
+            return usable.then(|| only.clone());
+        }
+        let usable = |backend: &Backend| backend.usable(now, most) && fresh(backend);
+        if let Some(backend) = self.stuck_to(backends, choice.headers).filter(|backend| usable(backend)) {
+            return Some(backend);
+        }
+        let warm = |backend: &Backend| usable(backend) && self.is_warm(backend, now);
+        // Ejected ones are better than none; so are those that have failed already, when another attempt is due.
+        let any_well = |backend: &Backend| backend.healthy() && backend.has_room(most) && fresh(backend);
+        let any_usable = |backend: &Backend| backend.usable(now, most);
+        let nobody_well = |backend: &Backend| fresh(backend) && backend.has_room(most);
+        self.balancer
+            .choose(backends, choice, &warm)
+            .or_else(|| self.balancer.choose(backends, choice, &usable))
+            .or_else(|| if choice.tried.is_empty() { None } else { self.balancer.choose(backends, choice, &any_usable) })
+            .or_else(|| self.balancer.choose(backends, choice, &any_well))
+            .or_else(|| {
+                let any = self.all_unhealthy == AllUnhealthy::Any && !backends.iter().any(|backend| backend.healthy());
+                if any { self.balancer.choose(backends, choice, &nobody_well) } else { None }
+            })
+    }
+
+    /// By chance: true for the part of requests that a backend may get while it warms up.
+    fn is_warm(&self, backend: &Backend, now: Duration) -> bool {
+        if self.slow_start.is_zero() {
+            return true;
+        }
+        let Some(returned) = backend.returned() else { return true };
+        let share = warm_share(now.saturating_sub(returned), self.slow_start);
+        share >= 1.0 || fastrand::f64() < share
+    }
+
+    fn ask_breaker(&self, backend: &Backend, now: Duration) -> Result<Option<u64>, NoBackend> {
+        let Some(breaker) = &backend.breaker else { return Ok(None) };
+        let (admission, transition) = breaker.admit(now);
+        self.announce(&backend.name, transition);
+        match admission {
+            Admission::Pass => Ok(None),
+            Admission::Probe(ticket) => Ok(Some(ticket)),
+            Admission::Refused { retry_after } => Err(NoBackend::Open { retry_after }),
+        }
+    }
+
+    fn why_none(&self, backends: &[Arc<Backend>], choice: &Choice<'_>) -> NoBackend {
+        let most = self.guard.per_backend();
+        let mut well = backends.iter().filter(|backend| backend.healthy()).peekable();
+        if well.peek().is_none() {
+            return NoBackend::Unwell;
+        }
+        if well.clone().all(|backend| !backend.has_room(most)) {
+            return NoBackend::Full;
+        }
+        let open = |backend: &&Arc<Backend>| {
+            backend.breaker.as_ref().is_some_and(|breaker| !breaker.would_admit(choice.now))
+        };
+        if well.any(|backend| open(&backend)) {
+            return NoBackend::Open { retry_after: Duration::from_secs(1) };
+        }
+        NoBackend::Unwell
+    }
+}

@@ -1,0 +1,184 @@
+//! What a service learns from every attempt, and what it does about it: breakers open, backends are ejected, limits
+//! move. Each change is logged once, with its reason, and shown as a metric.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
+
+use tokio::sync::Notify;
+
+use super::{
+    Backend, BreakerConfig, EjectionConfig, Gate, InFlightConfig, Service, ServiceConfig, Trouble,
+    backend::LATENCY_MEMORY,
+};
+use crate::{
+    resilience::{Breaker, Budget, EjectionPolicy, Gradient, Quantile, Transition},
+    telemetry::ServiceMetrics,
+};
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The backend answered with this status.
+    Answered(u16),
+    /// It did not.
+    Failed(Trouble),
+    /// Nobody can say: the client left, or the gateway refused.
+    Unknown,
+}
+
+/// Tickets of an attempt that probes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Leave {
+    pub(super) service: Option<u64>,
+    pub(super) backend: Option<u64>,
+}
+
+/// The memory of a service.
+pub(super) struct Guard {
+    pub(super) budget: Budget,
+    pub(super) breaker: Option<Breaker>,
+    pub(super) breaker_config: Option<BreakerConfig>,
+    pub(super) ejection: EjectionConfig,
+    ejection_policy: EjectionPolicy,
+    pub(super) gate: Option<Arc<Gate>>,
+    gradient: Option<Gradient>,
+    pub(super) in_flight: Option<InFlightConfig>,
+    /// Told whenever a backend has room again.
+    pub(super) freed: Arc<Notify>,
+    /// How many requests wait for that.
+    pub(super) waiting: AtomicU32,
+    /// Recent latencies, when a hedge waits for a percentile of them.
+    pub(super) latencies: Option<Quantile>,
+}
+
+// What has happened so far is no setting: a Runtime must look the same before and after traffic.
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard")
+            .field("budget", self.budget.policy())
+            .field("breaker", &self.breaker_config)
+            .field("ejection", &self.ejection)
+            .field("in_flight", &self.in_flight)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Guard {
+    pub(super) fn new(config: &ServiceConfig, metrics: &ServiceMetrics) -> Self {
+        let breaker = config.circuit_breaker.as_ref().filter(|breaker| !breaker.per_backend);
+        let breaker = breaker.map(|config| {
+            metrics.breaker_state("", 0);
+            Breaker::new(config.policy())
+        });
+        let in_flight = config.in_flight.clone();
+        let adaptive = in_flight.as_ref().and_then(|limits| Some((limits.adaptive?, limits.max)));
+        let gradient = adaptive.map(|(adaptive, most)| Gradient::new(adaptive.policy(most)));
+        let gate = in_flight.as_ref().filter(|limits| limits.max > 0).map(|limits| {
+            let first = gradient.as_ref().map_or(limits.max, Gradient::limit);
+            Gate::new(first, limits.queue, limits.wait.0)
+        });
+        Self {
+            budget: Budget::new(config.retry_budget.policy()),
+            breaker,
+            breaker_config: config.circuit_breaker.clone(),
+            ejection_policy: config.outlier_ejection.policy(),
+            ejection: config.outlier_ejection.clone(),
+            gate,
+            gradient,
+            in_flight,
+            freed: Arc::default(),
+            waiting: AtomicU32::new(0),
+            latencies: config.hedge.as_ref().map(|_| Quantile::new(LATENCY_MEMORY)),
+        }
+    }
+
+    /// A breaker for a backend, when each has its own.
+    pub(super) fn backend_breaker(&self) -> Option<Breaker> {
+        let config = self.breaker_config.as_ref().filter(|config| config.per_backend)?;
+        Some(Breaker::new(config.policy()))
+    }
+
+    /// The most requests under way at one backend; 0 is any number.
+    pub(super) fn per_backend(&self) -> u32 {
+        self.in_flight.as_ref().map_or(0, |limits| limits.per_backend)
+    }
+}
+
+impl Service {
+    /// Learns how an attempt ended; `elapsed` is the time from its beginning to the answer's head, or to the failure.
+    pub fn settle(&self, backend: &Backend, leave: Leave, now: Duration, elapsed: Duration, outcome: Outcome) {
+        let trouble = match outcome {
+            Outcome::Unknown => return self.abandon(backend, leave),
+            Outcome::Answered(status) => (status >= 400).then_some(Trouble::Status(status)),
+            Outcome::Failed(trouble) => Some(trouble),
+        };
+        self.metrics.attempt(trouble.filter(|_| !matches!(outcome, Outcome::Answered(..=499))).map(Trouble::label));
+        let counts = |list: &[Trouble]| trouble.is_some_and(|trouble| list.contains(&trouble));
+        if let Some(config) = &self.guard.breaker_config {
+            let ok = !counts(&config.failures);
+            if let Some(breaker) = &self.guard.breaker {
+                self.announce("", breaker.record(now, leave.service, ok));
+            }
+            if let Some(breaker) = &backend.breaker {
+                self.announce(&backend.name, breaker.record(now, leave.backend, ok));
+            }
+        }
+        self.judge(backend, now, !counts(&self.guard.ejection.failures));
+        let failed = matches!(outcome, Outcome::Failed(_));
+        self.learn_latency(backend, now, elapsed, failed);
+    }
+
+    fn abandon(&self, backend: &Backend, leave: Leave) {
+        if let (Some(breaker), Some(ticket)) = (&self.guard.breaker, leave.service) {
+            breaker.abandon(ticket);
+        }
+        if let (Some(breaker), Some(ticket)) = (&backend.breaker, leave.backend) {
+            breaker.abandon(ticket);
+        }
+    }
+
+    /// Logs and shows a breaker's change of state; `backend` is empty for the service's own.
+    pub(super) fn announce(&self, backend: &str, transition: Option<Transition>) {
+        let Some(Transition { to, reason }) = transition else { return };
+        self.metrics.breaker_state(backend, to.gauge());
+        let of = if backend.is_empty() { String::new() } else { format!(", backend {backend}") };
+        log::warn!("service {}{of}: circuit breaker is {}: {reason}", self.name, to.label());
+    }
+
+    /// Ejects a backend that has failed too often.
+    fn judge(&self, backend: &Backend, now: Duration, ok: bool) {
+        let policy = &self.guard.ejection_policy;
+        let (mut ejected, mut all) = (0, 0);
+        if !ok {
+            let backends = self.endpoints.load();
+            ejected = backends.iter().filter(|other| other.ejected(now)).count();
+            all = backends.len();
+        }
+        if let Some(span) = backend.conduct.record(policy, now, ok, ejected, all) {
+            self.metrics.ejected(&backend.name);
+            let row = policy.consecutive;
+            log::warn!("service {}: backend {} is ejected for {span:?}: {row} failures in a row", self.name, backend.name);
+        }
+    }
+
+    fn learn_latency(&self, backend: &Backend, now: Duration, elapsed: Duration, failed: bool) {
+        if self.balancer.wants_latency() {
+            // A backend that fails fast must not look fast.
+            let floor = if failed { backend.latency.value().unwrap_or(elapsed) * 2 } else { elapsed };
+            backend.latency.observe(now, elapsed.max(floor).min(Duration::from_secs(60)));
+        }
+        if let (Some(latencies), false) = (&self.guard.latencies, failed) {
+            latencies.observe(now, elapsed);
+        }
+        if let (Some(gradient), Some(gate)) = (&self.guard.gradient, &self.guard.gate) {
+            let limit = gradient.observe(elapsed, gate.inside(), failed);
+            if limit != gate.limit() {
+                gate.resize(limit);
+                self.metrics.limit(limit);
+            }
+        }
+    }
+}
