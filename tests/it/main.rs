@@ -10,6 +10,8 @@ mod filters;
 mod limit;
 mod process;
 mod real_backends;
+mod resilience;
+mod retry;
 mod routing;
 mod service;
 mod strict;

@@ -1,6 +1,7 @@
 //! The harness: real backends, the real binary, and a client that says what it expects in one line.
 
 mod client;
+mod fault;
 mod gateway;
 mod origin;
 
@@ -10,6 +11,7 @@ use std::{
 };
 
 pub(crate) use client::Request;
+pub(crate) use fault::{Fault, FaultProxy};
 pub(crate) use gateway::{BINARY, Gateway};
 pub(crate) use origin::Origin;
 
