@@ -24,7 +24,7 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     /// Starts the gateway with `yaml`, which says `services:` and `routes:` and whatever else it is about; ports and
-    /// files are added. `{dir}` stands for the gateway's folder.
+    /// files are added. `{dir}` stands for the gateway's folder, `{port}` for its port.
     pub(crate) fn start(yaml: &str) -> Self {
         // Another process may take a port between finding and binding it: then it is tried again.
         (0..5).find_map(|_| Self::try_start(yaml)).expect("the gateway does not start")
@@ -36,8 +36,9 @@ impl Gateway {
         let pingora = format!("pingora: {{ threads: 2, pid_file: {folder}/pid, upgrade_sock: {folder}/sock }}\n");
         let listeners = format!("listeners: [ {{ address: \"127.0.0.1:{port}\" }} ]\n");
         let admin_block = format!("admin: {{ address: \"127.0.0.1:{admin}\" }}\n");
+        let listeners = if yaml.contains("listeners:") { String::new() } else { listeners };
         let admin_block = if yaml.contains("admin:") { String::new() } else { admin_block };
-        let rest = yaml.replace("{dir}", &folder).replace("{admin}", &admin.to_string());
+        let rest = yaml.replace("{dir}", &folder).replace("{admin}", &admin.to_string()).replace("{port}", &port.to_string());
         let text = [pingora, listeners, admin_block, rest].concat();
         fs::write(dir.path().join("tollgate.yaml"), text).unwrap();
         let child = Self::spawn(&dir, &[]);

@@ -1,5 +1,6 @@
 //! The harness: real backends, the real binary, and a client that says what it expects in one line.
 
+mod certs;
 mod client;
 mod fault;
 mod gateway;
@@ -10,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) use certs::Certs;
 pub(crate) use client::Request;
 pub(crate) use fault::{Fault, FaultProxy};
 pub(crate) use gateway::{BINARY, Gateway};
@@ -27,6 +29,13 @@ pub(crate) fn eventually(what: &str, mut ready: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never happened: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// The path of a tool that `scripts/deps` keeps within the project.
+pub(crate) fn tool(name: &str) -> String {
+    let path = format!("{}/target/tools/{name}/bin/{name}", env!("CARGO_MANIFEST_DIR"));
+    assert!(std::path::Path::new(&path).exists(), "'{name}' is missing: run 'scripts/deps test'");
+    path
 }
 
 /// The path of a program that a test needs; says which Debian package has it when it is missing.

@@ -1,0 +1,53 @@
+//! Certificates: an authority of our own, and what it signs, as files.
+
+use std::{fs, path::Path};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use tempfile::TempDir;
+
+/// A folder with `ca.pem`, and whatever is issued.
+pub(crate) struct Certs {
+    dir: TempDir,
+    authority: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Certs {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "test authority");
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
+        Self { dir, authority }
+    }
+
+    /// Issues `NAME.pem` and `NAME.key` with this common name and these alternative names (a URI has `://`).
+    pub(crate) fn issue(&self, file: &str, common: &str, names: &[&str]) {
+        let (dns, uris): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| !name.contains("://"));
+        let mut params = CertificateParams::new(dns.into_iter().map(str::to_owned).collect::<Vec<_>>()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, common);
+        let now = std::time::SystemTime::now();
+        params.not_before = (now - std::time::Duration::from_secs(3600)).into();
+        params.not_after = (now + std::time::Duration::from_secs(30 * 86400)).into();
+        params.subject_alt_names.extend(uris.into_iter().map(|uri| SanType::URI(uri.try_into().unwrap())));
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.authority).unwrap();
+        // The key first: whoever sees the new certificate finds its key there.
+        fs::write(self.dir.path().join(format!("{file}.key")), key.serialize_pem()).unwrap();
+        fs::write(self.dir.path().join(format!("{file}.pem")), certificate.pem()).unwrap();
+    }
+
+    pub(crate) fn path(&self, file: &str) -> String {
+        self.dir.path().join(file).display().to_string()
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `cert: ..., key: ...` in YAML.
+    pub(crate) fn yaml(&self, file: &str) -> String {
+        format!("cert: {}, key: {}", self.path(&format!("{file}.pem")), self.path(&format!("{file}.key")))
+    }
+}

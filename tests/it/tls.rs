@@ -1,0 +1,195 @@
+//! TLS to clients, seen by OpenSSL, curl and sslyze.
+
+use std::process::{Command, Stdio};
+
+use crate::harness::{Certs, Gateway, Origin, eventually, free_port, program, tool};
+
+/// A gateway with one TLS listener; `tls` is the inside of its `tls:`.
+fn gateway(origin: &Origin, tls: &str, filters: &str) -> Gateway {
+    Gateway::start(&format!(
+        "listeners: [ {{ address: \"127.0.0.1:{{port}}\", tls: {{ {tls} }} }} ]\nservices:\n  main: {{ urls: [\"{}\"] }}\nroutes:\n  - match: {{ path: /* }}\n    service: main\n    filters: [ {filters} ]\n",
+        origin.url()
+    ))
+}
+
+/// What `openssl s_client` says of a handshake.
+fn s_client(port: u16, args: &[&str]) -> String {
+    let output = Command::new(program("openssl", "openssl"))
+        .args(["s_client", "-connect", &format!("127.0.0.1:{port}")])
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Status, HTTP version and exit status of a request by curl.
+fn curl(port: u16, certs: &Certs, args: &[&str]) -> (String, Option<i32>) {
+    let output = Command::new(program("curl", "curl"))
+        .args(["-s", "-o", "/dev/null", "-w", "%{http_code} %{http_version}", "--cacert", &certs.path("ca.pem")])
+        .args(["--resolve", &format!("a.example:{port}:127.0.0.1")])
+        .args(args)
+        .arg(format!("https://a.example:{port}/"))
+        .output()
+        .unwrap();
+    (String::from_utf8(output.stdout).unwrap(), output.status.code())
+}
+
+#[test]
+fn certificates_are_chosen_by_name() {
+    let (certs, origin) = (Certs::new(), Origin::start("o"));
+    certs.issue("a", "first", &["a.example"]);
+    certs.issue("b", "wildcard", &["*.b.example"]);
+    certs.issue("c", "named", &["unused.example"]);
+    let list = format!(
+        "certificates: [ {{ {} }}, {{ {} }}, {{ {}, names: [c.example] }} ]",
+        certs.yaml("a"),
+        certs.yaml("b"),
+        certs.yaml("c")
+    );
+    let gw = gateway(&origin, &list, "");
+    for (name, subject) in [
+        ("a.example", "first"),
+        ("A.EXAMPLE", "first"),
+        ("x.b.example", "wildcard"),
+        ("c.example", "named"),
+        ("y.x.b.example", "first"),
+        ("b.example", "first"),
+        ("unused.example", "first"),
+    ] {
+        let said = s_client(gw.port, &["-servername", name]);
+        assert!(said.contains(&format!("CN = {subject}")) || said.contains(&format!("CN={subject}")), "{name}: {said}");
+    }
+    assert!(s_client(gw.port, &["-noservername"]).contains("first"));
+    assert_eq!(curl(gw.port, &certs, &[]), ("200 2".into(), Some(0)));
+    assert_eq!(curl(gw.port, &certs, &["--http1.1"]), ("200 1.1".into(), Some(0)));
+    assert_eq!(origin.last().headers["x-forwarded-proto"], "https");
+    let ends = gw.metric("gateway_certificate_expiry_timestamp_seconds{name=\"a.example\"}").unwrap();
+    assert!(ends > 1_700_000_000.0);
+}
+
+#[test]
+fn old_versions_are_refused_and_protocols_agreed() {
+    let (certs, origin) = (Certs::new(), Origin::start("o"));
+    certs.issue("a", "a", &["a.example"]);
+    let both = gateway(&origin, &format!("certificates: [ {{ {} }} ]", certs.yaml("a")), "");
+    assert!(s_client(both.port, &["-tls1_2"]).contains("Protocol  : TLSv1.2"));
+    assert!(s_client(both.port, &["-tls1_3"]).contains("TLSv1.3"));
+    assert!(!s_client(both.port, &["-tls1_1", "-cipher", "ALL@SECLEVEL=0"]).contains("Cipher is ECDHE"));
+    assert!(s_client(both.port, &["-alpn", "http/1.1,h2"]).contains("ALPN protocol: h2"));
+    let new = format!("certificates: [ {{ {} }} ], min_version: 1.3, alpn: [http/1.1]", certs.yaml("a"));
+    let new = gateway(&origin, &new, "");
+    assert!(s_client(new.port, &["-tls1_2"]).contains("alert protocol version"));
+    assert_eq!(curl(new.port, &certs, &[]), ("200 1.1".into(), Some(0)));
+    eventually("refused handshakes are counted", || {
+        new.metric("gateway_connections_refused_total{reason=\"tls_handshake\"}").is_some_and(|count| count >= 1.0)
+    });
+}
+
+#[test]
+fn changed_files_are_taken_up_while_serving() {
+    let (certs, origin) = (Certs::new(), Origin::start("o"));
+    certs.issue("a", "old", &["a.example"]);
+    let gw = gateway(&origin, &format!("certificates: [ {{ {} }} ]", certs.yaml("a")), "");
+    assert!(s_client(gw.port, &[]).contains("old"));
+    std::fs::write(certs.dir().join("a.pem"), "nonsense").unwrap();
+    eventually("the broken file is reported", || gw.errors().contains("the one that was read before stays"));
+    assert!(s_client(gw.port, &[]).contains("old"), "what cannot be read changes nothing");
+    certs.issue("a", "new", &["a.example"]);
+    eventually("the new certificate is shown", || s_client(gw.port, &[]).contains("new"));
+    assert_eq!(curl(gw.port, &certs, &[]).0, "200 2");
+}
+
+#[test]
+fn client_certificates_are_asked_for_and_filters_know_them() {
+    let (certs, others, origin) = (Certs::new(), Certs::new(), Origin::start("o"));
+    certs.issue("a", "a", &["a.example"]);
+    certs.issue("billing", "billing", &["spiffe://acme/billing"]);
+    others.issue("billing", "billing", &[]);
+    let (cert, key) = (certs.path("billing.pem"), certs.path("billing.key"));
+    let own = ["--cert", cert.as_str(), "--key", key.as_str()];
+    let tls = |mode| format!("certificates: [ {{ {} }} ], mtls: {{ ca: {}, mode: {mode} }}", certs.yaml("a"), certs.path("ca.pem"));
+
+    let required = gateway(&origin, &tls("required"), "{ client_cert: { allow: [\"spiffe://acme/billing\"] } }");
+    assert_eq!(curl(required.port, &certs, &own).0, "200 2");
+    assert_eq!(origin.last().headers["x-auth-subject"], "spiffe://acme/billing");
+    assert_eq!(required.log(1)[0]["identity"], "spiffe://acme/billing");
+    assert_ne!(curl(required.port, &certs, &[]).1, Some(0), "no certificate, no handshake");
+    let (cert, key) = (others.path("billing.pem"), others.path("billing.key"));
+    let foreign = ["--cert", cert.as_str(), "--key", key.as_str()];
+    assert_ne!(curl(required.port, &certs, &foreign).1, Some(0), "another authority's");
+
+    let optional = gateway(&origin, &tls("optional"), "{ client_cert: { allow: [nobody] } }");
+    assert_eq!(curl(optional.port, &certs, &[]).0, "403 2");
+    assert_eq!(curl(optional.port, &certs, &own).0, "403 2", "not on the list");
+    let anybody = gateway(&origin, &tls("optional"), "");
+    assert_eq!(curl(anybody.port, &certs, &[]).0, "200 2");
+}
+
+/// Mozilla's "intermediate" recommendation, checked by sslyze; it cannot know our authority.
+#[test]
+fn the_defaults_are_mozillas_intermediate() {
+    let (certs, origin) = (Certs::new(), Origin::start("o"));
+    certs.issue("a", "a.example", &["a.example"]);
+    let gw = gateway(&origin, &format!("certificates: [ {{ {} }} ]", certs.yaml("a")), "");
+    let output = Command::new(tool("sslyze"))
+        .args(["--mozilla_config=intermediate", &format!("127.0.0.1:{}", gw.port)])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (_, verdict) = said.split_once("COMPLIANCE AGAINST").unwrap_or_else(|| panic!("{said}"));
+    let findings: Vec<&str> = verdict.lines().map(str::trim).filter(|line| line.starts_with("* ")).collect();
+    assert_eq!(findings.len(), 1, "{verdict}");
+    assert!(findings[0].starts_with("* certificate_path_validation"), "{verdict}");
+}
+
+#[test]
+fn a_handshake_has_a_time_limit() {
+    let (certs, origin) = (Certs::new(), Origin::start("o"));
+    certs.issue("a", "a", &["a.example"]);
+    let gw = Gateway::start(&format!(
+        "limits: {{ head: 1s }}\nlisteners: [ {{ address: \"127.0.0.1:{{port}}\", tls: {{ certificates: [ {{ {} }} ] }} }} ]\nservices:\n  main: {{ urls: [\"{}\"] }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        certs.yaml("a"),
+        origin.url()
+    ));
+    let mut silent = std::net::TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+    silent.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+    let begun = std::time::Instant::now();
+    assert_eq!(std::io::Read::read(&mut silent, &mut [0; 64]).unwrap(), 0, "closed");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(3), "{:?}", begun.elapsed());
+    let reason = "gateway_connections_refused_total{reason=\"tls_handshake_timeout\"}";
+    eventually("it is counted", || gw.metric(reason) == Some(1.0));
+}
+
+#[test]
+fn wrong_files_are_told_by_place() {
+    let certs = Certs::new();
+    certs.issue("a", "a", &["a.example"]);
+    certs.issue("b", "b", &["b.example"]);
+    let yaml = format!(
+        "listeners:\n  - address: 127.0.0.1:{port}\n    tls:\n      certificates:\n        - {{ cert: /nowhere.pem, key: /nowhere.key }}\n        - {{ cert: {a}, key: {b} }}\n      mtls: {{ ca: {b} }}\n  - {{ address: 127.0.0.1:{other}, tls: {{ certificates: [] }} }}\n  - {{ address: 127.0.0.1:{third}, h2c: true, tls: {{ certificates: [ {{ {good} }} ] }} }}\nservices:\n  main: {{ urls: [\"https://127.0.0.1:1\"], tls: {{ ca: /nowhere.pem, cert: {a} }} }}\nroutes:\n  - {{ match: {{ path: / }}, service: main }}\n",
+        port = free_port(),
+        other = free_port(),
+        third = free_port(),
+        a = certs.path("a.pem"),
+        b = certs.path("b.key"),
+        good = certs.yaml("a"),
+    );
+    let file = certs.dir().join("t.yaml");
+    std::fs::write(&file, yaml).unwrap();
+    let output = Command::new(crate::harness::BINARY).arg("-t").arg("-c").arg(&file).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    for part in [
+        "t.yaml:5:11: listeners[0].tls.certificates[0]: cannot read '/nowhere.pem'",
+        "t.yaml:6:11: listeners[0].tls.certificates[1]: ",
+        "do not belong together",
+        "listeners[0].tls.mtls.ca: ",
+        "listeners[1].tls.certificates: TLS needs at least one certificate",
+        "listeners[2].h2c: h2c is HTTP/2 without TLS",
+        "services.main.tls.ca: cannot read '/nowhere.pem'",
+        "services.main.tls.cert: a certificate needs its 'key'",
+    ] {
+        assert!(said.contains(part), "'{part}' is not in: {said}");
+    }
+}
