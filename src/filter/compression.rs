@@ -53,10 +53,27 @@ impl Filter for Compression {
         Ok(Flow::Next)
     }
 
-    fn response(&self, head: &mut ResponseHeader, _: &mut State) -> Result<(), Fault> {
+    fn response(&self, head: &mut ResponseHeader, state: &mut State) -> Result<(), Fault> {
+        if must_stay(head) {
+            state.compress = None;
+            return Ok(());
+        }
         // Whatever this client gets, a cache on the way must not hand it to one that accepts less (RFC 9110 §12.5.5).
         vary(head, "Accept-Encoding", &HeaderValue::from_static("Accept-Encoding"))
     }
+}
+
+/// True for answers that are not compressed: streams whose every piece must arrive at once (the compressor would hold
+/// them back), gRPC (which compresses by itself), and what says `no-transform` (RFC 9111 §5.2.2.6).
+fn must_stay(head: &ResponseHeader) -> bool {
+    let begins = |name: header::HeaderName, with: &str| {
+        let value = head.headers.get(name).and_then(|value| value.to_str().ok());
+        value.is_some_and(|value| value.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with)))
+    };
+    let control = head.headers.get_all(header::CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
+    begins(header::CONTENT_TYPE, "text/event-stream")
+        || begins(header::CONTENT_TYPE, "application/grpc")
+        || control.flat_map(|line| line.split(',')).any(|item| item.trim().eq_ignore_ascii_case("no-transform"))
 }
 
 /// Adds a field name to `Vary` unless it stands there already.

@@ -272,8 +272,14 @@ impl ProxyHttp for Gateway {
         {
             head.append_header(header::SET_COOKIE, cookie)?;
         }
+        let compress = context.state.compress;
         if let Some(route) = &context.route {
             route.chain.response(head, &mut context.state);
+        }
+        if compress != context.state.compress
+            && let Some(module) = session.downstream_modules_ctx.get_mut::<ResponseCompression>()
+        {
+            module.adjust_level(context.state.compress.unwrap_or(0));
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use tonic::{
 };
 use tower::service_fn;
 
-use crate::harness::{Gateway, eventually, free_port};
+use crate::harness::{Gateway, eventually, free_port, program};
 
 /// Messages as plain bytes: what is in them is none of the gateway's business.
 #[derive(Clone, Default)]
@@ -145,6 +145,8 @@ struct Peers {
     gw: Gateway,
     service: Service,
     client: Client<Channel>,
+    /// Takes connections and says nothing.
+    _mute: std::net::TcpListener,
 }
 
 /// Starts a server, a gateway before it, and a client. `service` and `route` are more YAML for the two.
@@ -154,12 +156,14 @@ async fn peers(service: &str, route: &str) -> Peers {
     let address = ([127, 0, 0, 1], port).into();
     tokio::spawn(Server::builder().add_service(server.clone()).serve(address));
     eventually("the server listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let gw = Gateway::start(&format!(
-        "listeners: [ {{ address: \"127.0.0.1:{{port}}\", h2c: true }} ]\nlimits: {{ stall: 1s }}\napi_keys: [ {{ id: k, sha256: \"2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683\" }} ]\nservices:\n  main: {{ urls: [\"h2c://127.0.0.1:{port}\"]{service} }}\n  dead: {{ urls: [\"h2c://127.0.0.1:{}\"] }}\nroutes:\n  - match: {{ path: /test.Test/* }}\n    service: main\n{route}  - {{ match: {{ path: /test.Key/* }}, service: main, filters: [ api_key ] }}\n  - {{ match: {{ path: /test.Dead/* }}, service: dead }}\n",
-        free_port()
+        "listeners: [ {{ address: \"127.0.0.1:{{port}}\", h2c: true }} ]\nlimits: {{ stall: 1s }}\napi_keys: [ {{ id: k, sha256: \"2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683\" }} ]\nservices:\n  main: {{ urls: [\"h2c://127.0.0.1:{port}\"]{service} }}\n  dead: {{ urls: [\"h2c://127.0.0.1:{}\"] }}\n  mute: {{ urls: [\"h2c://127.0.0.1:{}\"] }}\nroutes:\n  - match: {{ path: /test.Test/* }}\n    service: main\n{route}  - {{ match: {{ path: /test.Key/* }}, service: main, filters: [ api_key ] }}\n  - {{ match: {{ path: /test.Dead/* }}, service: dead }}\n  - {{ match: {{ path: /test.Mute/* }}, service: mute }}\n",
+        free_port(),
+        mute.local_addr().unwrap().port()
     ));
     let channel = Channel::from_shared(format!("http://127.0.0.1:{}", gw.port)).unwrap().connect().await.unwrap();
-    Peers { gw, service: server, client: Client::new(channel) }
+    Peers { gw, service: server, client: Client::new(channel), _mute: mute }
 }
 
 impl Peers {
@@ -222,13 +226,18 @@ async fn deadlines_and_cancels_pass() {
         .await
         .unwrap();
 
-    // A client that sets a deadline and does not enforce it: the gateway does.
-    let mut request = Request::new(b"hang".to_vec());
-    request.metadata_mut().insert("grpc-timeout", "400m".parse().unwrap());
+    // Neither the client nor the server enforces this one: the gateway does.
+    let message = peers.gw.path("message");
+    std::fs::write(&message, b"\0\0\0\0\x04hang").unwrap();
     let begun = Instant::now();
-    client.ready().await.unwrap();
-    let status = client.unary(request, "/test.Test/Unary".parse().unwrap(), Raw).await.unwrap_err();
-    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    let output = std::process::Command::new(program("curl", "curl"))
+        .args(["-si", "--http2-prior-knowledge", "-H", "content-type: application/grpc", "-H", "te: trailers"])
+        .args(["-H", "grpc-timeout: 400m", "--data-binary", &format!("@{}", message.display())])
+        .arg(format!("http://127.0.0.1:{}/test.Mute/Unary", peers.gw.port))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.starts_with("HTTP/2 200") && said.contains("grpc-status: 4"), "{said}");
     assert!((300..3000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
 }
 

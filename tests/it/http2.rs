@@ -231,13 +231,14 @@ fn a_length_that_disagrees_with_the_data_is_never_a_whole_request() {
     let origin = Origin::start("o");
     let gw = gateway(&origin, "h2c: true", "");
     for (length, data) in [(&b"10"[..], &b"hello"[..]), (b"3", b"hello"), (b"0", b"x")] {
+        // A request of length 0 is whole with its head; what follows must not become part of anything.
         let mut frames = Frames::connect(&gw);
         frames.request(b"POST", &[(b"content-length", length)], false);
         frames.data(data, true);
         assert_ne!(frames.end(), "status 200");
     }
     std::thread::sleep(Duration::from_millis(100));
-    assert!(origin.seen().is_empty(), "{:?}", origin.seen());
+    assert!(origin.seen().iter().all(|seen| seen.body.is_empty() && seen.headers["content-length"] == "0"));
 }
 
 #[test]
@@ -274,7 +275,9 @@ fn streams_are_limited_and_silent_connections_closed() {
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     stream.write_all(&PREFACE[..20]).unwrap();
     let begun = Instant::now();
-    assert_eq!(stream.read(&mut [0; 64]).unwrap_or(0), 0);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&answer));
     assert!(begun.elapsed() < Duration::from_secs(3), "preface: {:?}", begun.elapsed());
     let mut frames = Frames::connect(&gw);
     frames.send(1, 0, 1, &[0, 1, b'x', 1, b'y']);
