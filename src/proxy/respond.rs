@@ -44,6 +44,9 @@ pub(super) async fn respond(
     session.write_response_header(Box::new(head), silent).await?;
     if !silent {
         session.write_response_body(Some(body), true).await?;
+    } else if session.is_http2() {
+        // HTTP/2 needs the end said; a stream that is dropped without it is reset, and the answer lost with it.
+        session.write_response_body(None, true).await?;
     }
     Ok(())
 }
