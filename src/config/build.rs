@@ -7,7 +7,9 @@ use super::{ApiKeyConfig, Config, Plan, filters, plan::plan};
 use crate::{
     auth::{Digest, Entry, Identity, Keys, Method},
     filter::{Env, Invalid, Registry},
-    proxy::{Action, Forward, Gate, Matcher, Rewrite, Route, RouteConfig, Router, Runtime, Service, Shared, TrustedProxies},
+    proxy::{
+        Action, Forward, Gate, Matcher, Rewrite, Route, RouteConfig, Router, Runtime, Service, Shared, TrustedProxies,
+    },
     units::{
         Problem, Problems, nearest,
         tree::{At, Node, Place},
@@ -195,7 +197,8 @@ impl Builder<'_> {
                 wrong.push("", "leads nowhere: give it a 'service', a 'redirect' or a 'respond'");
                 return None;
             }
-            _ => wrong.push("", "leads to several places: 'service', 'split', 'redirect' and 'respond' exclude each other"),
+            _ => wrong
+                .push("", "leads to several places: 'service', 'split', 'redirect' and 'respond' exclude each other"),
         }
         if let Some(redirect) = &config.redirect {
             return Action::redirect(redirect, &config.matches.path.0, wrong);

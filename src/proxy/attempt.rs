@@ -42,7 +42,11 @@ fn policy<'c>(context: &'c Context, service: &'c Service) -> &'c RetryConfig {
 ///
 /// # Errors
 /// The answer, when there is no attempt to make.
-pub(super) async fn next(session: &mut Session, context: &mut Context, service: &Service) -> Result<Box<HttpPeer>, Reply> {
+pub(super) async fn next(
+    session: &mut Session,
+    context: &mut Context,
+    service: &Service,
+) -> Result<Box<HttpPeer>, Reply> {
     if context.attempts.count == 0 {
         service.count_request(context.now.since_start);
     } else {
@@ -100,13 +104,7 @@ pub(super) fn not_connected(session: &Session, context: &mut Context, service: &
 
 /// After an attempt that was connected and broke off: true when another one follows. `reused`: the connection had been
 /// kept from an earlier request.
-pub(super) fn broke(
-    session: &Session,
-    context: &mut Context,
-    service: &Service,
-    error: &Error,
-    reused: bool,
-) -> bool {
+pub(super) fn broke(session: &Session, context: &mut Context, service: &Service, error: &Error, reused: bool) -> bool {
     if let Some(status) = context.attempts.discarded.take() {
         context.attempts.note_failed();
         context.attempts.settle(service, Outcome::Answered(status));

@@ -14,9 +14,9 @@ use super::{
     attempt,
     client::Origin,
     door::Link,
-    route::Route,
     forward::Target,
     grpc,
+    route::Route,
     service::{Backend, Leave, NoBackend, Pass, Place, Service},
 };
 use crate::{

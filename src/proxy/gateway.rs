@@ -24,7 +24,7 @@ use super::{
     decide::{Decision, decide},
     door::Link,
     failure, finish,
-    respond::respond,
+    respond::{malformed, respond},
     runtime::{Runtime, Shared},
 };
 use crate::{
@@ -177,8 +177,7 @@ impl ProxyHttp for Gateway {
         reused: bool,
     ) -> Box<Error> {
         let mut error = error;
-        let again =
-            context.service().is_some_and(|service| attempt::broke(session, context, &service, &error, reused));
+        let again = context.service().is_some_and(|service| attempt::broke(session, context, &service, &error, reused));
         error.set_retry(again);
         error
     }
@@ -310,7 +309,10 @@ impl ProxyHttp for Gateway {
         let (reply, by) = match refusal {
             Some(refusal) if refusal.by == "gateway" => (Some(*refusal.reply), Author::Gateway),
             Some(refusal) => (Some(*refusal.reply), Author::Filter(refusal.by)),
-            None => (failure::reply_for(error), Author::Gateway),
+            None => match context.link.as_ref().and_then(|link| link.fault()) {
+                Some(reason) => (Some(malformed(reason)), Author::Gateway),
+                None => (failure::reply_for(error), Author::Gateway),
+            },
         };
         let mut error_code = 0;
         if let Some(reply) = reply

@@ -42,7 +42,9 @@ fn status(status: StatusCode) -> u8 {
         StatusCode::FORBIDDEN => 7,
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => 12,
         StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => 4,
-        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => 8,
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+            8
+        }
         StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => 14,
         other if other.is_client_error() => 3,
         _ => 13,

@@ -8,7 +8,10 @@ use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::path::{self, PathError};
+use super::{
+    path::{self, PathError},
+    target,
+};
 use crate::{
     filter::Reply,
     units::{Size, Span},
@@ -79,7 +82,11 @@ pub(super) fn admit(head: &mut RequestHeader, limits: &HeadLimits) -> Result<(),
         return Err(Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this method is not available here").closing());
     }
     host(head).map_err(bad)?;
+    authority(head).map_err(bad)?;
     framing(&head.headers).map_err(bad)?;
+    if head.headers.get_all(header::EXPECT).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        return Err(Reply::problem(StatusCode::EXPECTATION_FAILED, "this expectation is not supported").closing());
+    }
     if head.method == Method::OPTIONS && head.uri.path() == "*" {
         return Ok(());
     }
@@ -109,14 +116,25 @@ fn host(head: &RequestHeader) -> Result<(), &'static str> {
     match (hosts.next(), hosts.next()) {
         (_, Some(_)) => Err("there is more than one Host field"),
         (None, None) if head.version == Version::HTTP_11 => Err("the Host field is missing"),
-        (Some(host), None) if !host_is_valid(host.as_bytes()) => Err("the Host field is malformed"),
+        (Some(host), None) if !target::is_host(host.as_bytes()) => Err("the Host field is malformed"),
         _ => Ok(()),
     }
 }
 
-fn host_is_valid(host: &[u8]) -> bool {
-    // uri-host [":" port]: reg-name, IPv4 or a bracketed IPv6 address; what else `http` would let pass is refused here.
-    !host.is_empty() && host.iter().all(|b| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(b))
+/// HTTP/2 has the host in `:authority`; a `Host` beside it must say the same (RFC 9113 §8.3.1).
+fn authority(head: &RequestHeader) -> Result<(), &'static str> {
+    if head.version != Version::HTTP_2 {
+        return Ok(());
+    }
+    let (authority, host) = (head.uri.authority(), head.headers.get(header::HOST));
+    match (authority, host) {
+        (None, None) => Err("the :authority field is missing"),
+        (Some(authority), _) if !target::is_host(authority.as_str().as_bytes()) => Err("the :authority field is malformed"),
+        (Some(authority), Some(host)) if !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) => {
+            Err("the :authority and Host fields disagree")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// RFC 9112 §6.3: a message has one framing.

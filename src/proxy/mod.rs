@@ -23,6 +23,7 @@ mod router;
 mod runtime;
 mod service;
 mod strict;
+mod target;
 mod tls;
 
 pub use access::{AccessConfig, AccessFormat};
@@ -31,6 +32,7 @@ pub use client::{Origin, TrustedProxies};
 pub use context::Author;
 pub use decide::{Decision, decide};
 pub use door::{Door, Link, Listener, ListenerConfig};
+pub use forward::{CanaryConfig, Forward, ForwardKeys, Known, Mirror, MirrorConfig, SplitConfig, Target};
 pub use gateway::Gateway;
 pub use head::HeadLimits;
 pub use path::{PathError, normalise};
@@ -38,10 +40,10 @@ pub use pattern::PathPattern;
 pub use route::{Matches, Route, RouteConfig};
 pub use router::{Matcher, Pick, Router, Subject};
 pub use runtime::{Page, Runtime, Shared};
-pub use forward::{CanaryConfig, Forward, ForwardKeys, Known, Mirror, MirrorConfig, SplitConfig, Target};
 pub use service::{
-    AdaptiveConfig, AllUnhealthy, BackoffConfig, Backend, BackendScheme, BackendUrl, Balance, BreakerConfig, BudgetConfig,
-    Choice, Chosen, EjectionConfig, Gate, HashBy, HealthCheckConfig, HedgeAfter, HedgeConfig, InFlightConfig, Leave,
-    NoBackend, Outcome, Pass, Place, RetryConfig, Service, ServiceConfig, StickyConfig, Timeouts, Trouble, UpstreamTls,
+    AdaptiveConfig, AllUnhealthy, Backend, BackendScheme, BackendUrl, BackoffConfig, Balance, BreakerConfig,
+    BudgetConfig, Choice, Chosen, EjectionConfig, Gate, HashBy, HealthCheckConfig, HedgeAfter, HedgeConfig,
+    InFlightConfig, Leave, NoBackend, Outcome, Pass, Place, RetryConfig, Service, ServiceConfig, StickyConfig,
+    Timeouts, Trouble, UpstreamTls,
 };
 pub use tls::{Alpn, CertificateConfig, Certificates, MtlsConfig, MtlsMode, TlsConfig, TlsFront, TlsVersion};

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 pub enum PathError {
     /// `%` without two hex digits.
     Encoding,
-    /// A control character, a space, a backslash, `"`, `<`, `>`, `^`, a backtick, or bytes beyond ASCII.
+    /// A control character, a space, a backslash, `"`, `<`, `>`, `^`, a backtick, braces, or bytes beyond ASCII.
     Character,
     /// `..` above the root.
     AboveRoot,
@@ -45,7 +45,7 @@ pub fn normalise(path: &str) -> Result<Cow<'_, str>, PathError> {
         match byte {
             b'%' => plain = false,
             b'/' | b'.' if last == b'/' => plain = false,
-            0..=0x20 | 0x7f.. | b'\\' | b'"' | b'<' | b'>' | b'^' | b'`' => return Err(PathError::Character),
+            0..=0x20 | 0x7f.. | b'\\' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'}' => return Err(PathError::Character),
             _ => {}
         }
         last = byte;

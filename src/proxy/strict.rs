@@ -2,7 +2,12 @@
 //!
 //! The problem: Pingora takes bare LF as a line end, takes `Content-Length` away beside `Transfer-Encoding`, and answers
 //! what it cannot read with an empty 400. Whatever two parsers may read differently is refused here, with the reason.
-//! It looks at bytes only: sizes and the path are judged on the parsed head (`head.rs`).
+//! It looks at bytes only: sizes and the path are judged on the parsed head (`head.rs`), chunks as they pass
+//! (`door/framing.rs`).
+
+use std::ops::Range;
+
+use super::target::{self, Target};
 
 /// Why a head is refused.
 pub(super) type Reason = &'static str;
@@ -29,55 +34,165 @@ fn leading_lines(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len())
 }
 
+/// What a head that is accepted says of the message.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// Its body is chunked.
+    pub(super) chunked: bool,
+    /// A target in absolute form stands there, and this is its origin form (RFC 9112 §3.2.2).
+    pub(super) rewrite: Option<(Range<usize>, Vec<u8>)>,
+}
+
+/// The fields that decide about a message, as they are met.
+#[derive(Default)]
+struct Seen {
+    lengths: u32,
+    length: bool,
+    codings: u32,
+    hosts: u32,
+    upgrade: bool,
+}
+
 /// Checks a complete head.
-pub(super) fn verify(head: &[u8]) -> Result<(), Reason> {
+pub(super) fn verify(head: &[u8]) -> Result<Facts, Reason> {
     let start = leading_lines(head);
     if start > 4 {
         return Err("there are too many empty lines before the request");
     }
     let mut lines = Lines(&head[start..]);
-    let (target, version) = request_line(lines.next().ok_or("the request line is missing")??)?;
-    let (mut lengths, mut codings, mut hosts) = (0, 0, 0);
+    let (method, target, version) = request_line(lines.next().ok_or("the request line is missing")??)?;
+    let form = target::read(method, target).ok_or("the request target is malformed")?;
+    let mut seen = Seen::default();
     for line in lines {
         let line = line?;
         if line.is_empty() {
             break;
         }
         let (name, value) = field(line)?;
-        if name.eq_ignore_ascii_case(b"content-length") {
-            lengths += 1;
-            // No sign, no list, no space within: digits and nothing else (RFC 9112 §6.3).
-            if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
-                return Err("the Content-Length field is malformed");
-            }
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            codings += 1;
-            if !value.eq_ignore_ascii_case(b"chunked") {
-                return Err("the transfer coding is not supported");
-            }
-        } else if name.eq_ignore_ascii_case(b"host") {
-            hosts += 1;
-            if !is_host(value) {
-                return Err("the Host field is malformed");
-            }
-            if authority(target).is_some_and(|authority| !authority.eq_ignore_ascii_case(value)) {
-                return Err("the request target and the Host field disagree");
-            }
-        }
+        seen.note(name, value, form)?;
     }
-    match hosts {
+    match seen.hosts {
         1 => {}
         0 if version == b'0' => {}
         0 => return Err("the Host field is missing"),
         _ => return Err("there is more than one Host field"),
     }
-    match (lengths, codings) {
-        (2.., _) => Err("there is more than one Content-Length field"),
-        (_, 2..) => Err("there is more than one Transfer-Encoding field"),
-        (1, 1) => Err("Content-Length and Transfer-Encoding exclude each other"),
-        (_, 1) if version == b'0' => Err("HTTP/1.0 has no Transfer-Encoding"),
-        _ => Ok(()),
+    match (seen.lengths, seen.codings) {
+        (2.., _) => return Err("there is more than one Content-Length field"),
+        (_, 2..) => return Err("there is more than one Transfer-Encoding field"),
+        (1, 1) => return Err("Content-Length and Transfer-Encoding exclude each other"),
+        (_, 1) if version == b'0' => return Err("HTTP/1.0 has no Transfer-Encoding"),
+        _ => {}
     }
+    // What follows the head must not be a body for one and the new protocol for the other.
+    if seen.upgrade && (seen.codings > 0 || seen.length) {
+        return Err("a request for an upgrade has no body");
+    }
+    let rewrite = match form {
+        Target::Absolute(_, rest) => {
+            let from = start + method.len() + 1;
+            Some((from..from + target.len(), origin_form(method, rest)))
+        }
+        _ => None,
+    };
+    Ok(Facts { chunked: seen.codings > 0, rewrite })
+}
+
+/// The path of a target in absolute form, which may have been left out.
+fn origin_form(method: &[u8], rest: &[u8]) -> Vec<u8> {
+    match rest {
+        [] if method == b"OPTIONS" => b"*".to_vec(),
+        [b'/', ..] => rest.to_vec(),
+        _ => [b"/", rest].concat(),
+    }
+}
+
+/// Fields that `Connection` must not name: they are not this hop's alone, and whoever takes them away changes what the
+/// message says (RFC 9110 §7.6.1).
+const NOT_HOP_BY_HOP: [&[u8]; 9] = [
+    b"host",
+    b"content-length",
+    b"content-type",
+    b"transfer-encoding",
+    b"authorization",
+    b"cookie",
+    b"forwarded",
+    b"cache-control",
+    b"x-real-ip",
+];
+
+impl Seen {
+    fn note(&mut self, name: &[u8], value: &[u8], form: Target<'_>) -> Result<(), Reason> {
+        if name.eq_ignore_ascii_case(b"content-length") {
+            self.lengths += 1;
+            // No sign, no list, no space within: digits and nothing else (RFC 9112 §6.3).
+            if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
+                return Err("the Content-Length field is malformed");
+            }
+            self.length |= value.iter().any(|digit| *digit != b'0');
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            self.codings += 1;
+            if !value.eq_ignore_ascii_case(b"chunked") {
+                return Err("the transfer coding is not supported");
+            }
+        } else if name.eq_ignore_ascii_case(b"host") {
+            self.hosts += 1;
+            if !target::is_host(value) {
+                return Err("the Host field is malformed");
+            }
+            if let Target::Absolute(host, _) = form
+                && !host.eq_ignore_ascii_case(value)
+            {
+                return Err("the request target and the Host field disagree");
+            }
+        } else if name.eq_ignore_ascii_case(b"connection") {
+            for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                let forbidden = |name: &&[u8]| option.eq_ignore_ascii_case(name);
+                let forwarded = option.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-"));
+                if forwarded || NOT_HOP_BY_HOP.iter().any(forbidden) {
+                    return Err("the Connection field names a field that is not of this connection");
+                }
+                self.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Fields that a trailer section must not have: they frame, route, authenticate or describe the message, and came too
+/// late for that (RFC 9110 §6.5.1).
+const NOT_IN_TRAILERS: [&[u8]; 14] = [
+    b"authorization",
+    b"cache-control",
+    b"connection",
+    b"content-encoding",
+    b"content-length",
+    b"content-range",
+    b"content-type",
+    b"cookie",
+    b"expect",
+    b"host",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+];
+
+/// Checks one line of a trailer section, without its CRLF.
+pub(super) fn trailer(line: &[u8]) -> Result<(), Reason> {
+    if line.iter().any(|byte| is_control(*byte)) {
+        return Err("there is a control character in the trailers");
+    }
+    let (name, _) = field(line)?;
+    if NOT_IN_TRAILERS.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden)) {
+        return Err("there is a field in the trailers that does not belong there");
+    }
+    Ok(())
+}
+
+/// NUL and every other control character but the tab; CR alone is one of them.
+fn is_control(byte: u8) -> bool {
+    (byte < 0x20 && byte != b'\t') || byte == 0x7f
 }
 
 /// Lines of a head, without their CRLF.
@@ -91,32 +206,15 @@ impl<'a> Iterator for Lines<'a> {
         let line = &self.0[..end];
         self.0 = &self.0[end + 1..];
         let Some((b'\r', line)) = line.split_last() else { return Some(Err("a line ends with LF alone")) };
-        // CR alone, NUL and every other control character but the tab.
-        if line.iter().any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f) {
+        if line.iter().any(|byte| is_control(*byte)) {
             return Some(Err("there is a control character in the head"));
         }
         Some(Ok(line))
     }
 }
 
-/// The authority of a target in absolute form (RFC 9112 §3.2.2).
-fn authority(target: &[u8]) -> Option<&[u8]> {
-    let scheme = target.windows(3).position(|window| window == b"://")?;
-    if target.starts_with(b"/") {
-        return None;
-    }
-    let rest = &target[scheme + 3..];
-    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
-    Some(&rest[..end])
-}
-
-/// uri-host [":" port] (RFC 9112 §3.2); user information has no place there. Empty is allowed.
-fn is_host(host: &[u8]) -> bool {
-    host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:[]".contains(byte))
-}
-
-/// `method SP target SP HTTP/1.x`: answers the target and the minor version's digit.
-fn request_line(line: &[u8]) -> Result<(&[u8], u8), Reason> {
+/// `method SP target SP HTTP/1.x`: answers method, target and the minor version's digit.
+fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], u8), Reason> {
     let mut words = line.split(|byte| *byte == b' ');
     let (method, target, version) = (words.next().unwrap_or_default(), words.next(), words.next());
     let (Some(target), Some(version), None) = (target, version, words.next()) else {
@@ -125,12 +223,9 @@ fn request_line(line: &[u8]) -> Result<(&[u8], u8), Reason> {
     if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
         return Err("the method is malformed");
     }
-    if target.is_empty() || target.contains(&b'\t') || target.contains(&b'#') {
-        return Err("the request target is malformed");
-    }
     match version {
-        b"HTTP/1.1" => Ok((target, b'1')),
-        b"HTTP/1.0" => Ok((target, b'0')),
+        b"HTTP/1.1" => Ok((method, target, b'1')),
+        b"HTTP/1.0" => Ok((method, target, b'0')),
         _ => Err("the version is neither HTTP/1.1 nor HTTP/1.0"),
     }
 }

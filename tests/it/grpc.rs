@@ -178,7 +178,10 @@ impl Peers {
 async fn all_four_kinds_with_trailers() {
     let peers = peers("", "").await;
     let answer = peers.unary("/test.Test/Unary", b"one").await.unwrap();
-    assert_eq!((answer.get_ref().as_slice(), answer.metadata().get("x-head").unwrap().to_str().unwrap()), (&b"echo one"[..], "1"));
+    assert_eq!(
+        (answer.get_ref().as_slice(), answer.metadata().get("x-head").unwrap().to_str().unwrap()),
+        (&b"echo one"[..], "1")
+    );
     let failed = peers.unary("/test.Test/Unary", b"fail").await.unwrap_err();
     assert_eq!((failed.code(), failed.message()), (Code::FailedPrecondition, "not today"));
 
@@ -252,6 +255,7 @@ async fn errors_of_the_gateway_are_grpc_statuses() {
     let limited = peers.unary("/test.Test/Unary", b"x").await.unwrap_err();
     assert_eq!(limited.code(), Code::ResourceExhausted);
     assert!(!limited.message().is_empty());
-    let refused = peers.gw.metric("gateway_requests_total{method=\"POST\",route=\"/test.Test/*\",service=\"\",status=\"429\"}");
+    let refused =
+        peers.gw.metric("gateway_requests_total{method=\"POST\",route=\"/test.Test/*\",service=\"\",status=\"429\"}");
     assert_eq!(refused, Some(1.0), "metrics tell the real status");
 }

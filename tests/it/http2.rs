@@ -154,7 +154,10 @@ fn frames_by_hand_get_an_answer() {
     frames.request(b"GET", &[(b"x-a", b"b"), (b"te", b"trailers")], true);
     assert_eq!(frames.end(), "status 200");
     let seen = origin.last();
-    assert_eq!((seen.uri.path(), &seen.headers["host"], &seen.headers["x-a"]), ("/", &"h".parse().unwrap(), &"b".parse().unwrap()));
+    assert_eq!(
+        (seen.uri.path(), &seen.headers["host"], &seen.headers["x-a"]),
+        ("/", &"h".parse().unwrap(), &"b".parse().unwrap())
+    );
     frames.stream_id = 3;
     frames.request(b"POST", &[(b"content-length", b"5")], false);
     frames.data(b"hel", false);

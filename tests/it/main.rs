@@ -6,6 +6,7 @@ mod harness;
 mod admin;
 mod auth;
 mod config_errors;
+mod corpus;
 mod filters;
 mod grpc;
 mod http2;

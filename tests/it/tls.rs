@@ -108,7 +108,9 @@ fn client_certificates_are_asked_for_and_filters_know_them() {
     others.issue("billing", "billing", &[]);
     let (cert, key) = (certs.path("billing.pem"), certs.path("billing.key"));
     let own = ["--cert", cert.as_str(), "--key", key.as_str()];
-    let tls = |mode| format!("certificates: [ {{ {} }} ], mtls: {{ ca: {}, mode: {mode} }}", certs.yaml("a"), certs.path("ca.pem"));
+    let tls = |mode| {
+        format!("certificates: [ {{ {} }} ], mtls: {{ ca: {}, mode: {mode} }}", certs.yaml("a"), certs.path("ca.pem"))
+    };
 
     let required = gateway(&origin, &tls("required"), "{ client_cert: { allow: [\"spiffe://acme/billing\"] } }");
     assert_eq!(curl(required.port, &certs, &own).0, "200 2");

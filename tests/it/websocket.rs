@@ -212,7 +212,9 @@ fn connect(gw: &Gateway) -> TcpStream {
 fn server_sent_events_are_not_held_back() {
     let address = scripted(|stream| {
         read_until(stream, "\r\n\r\n");
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .unwrap();
         for event in ["data: 1\n\n", "data: 2\n\n"] {
             stream.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes()).unwrap();
             std::thread::sleep(Duration::from_millis(600));

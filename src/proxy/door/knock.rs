@@ -2,6 +2,7 @@
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
+use super::framing::Chunked;
 use crate::{
     filter::Reply,
     proxy::{head::HeadLimits, respond, strict},
@@ -12,8 +13,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What came of waiting for a request.
 pub(super) enum Knock {
-    /// A head, with whatever came along with it.
-    Head(Vec<u8>),
+    /// A head, with whatever came along with it, and the framing of a chunked body that has begun.
+    Head(Vec<u8>, Option<Chunked>),
     /// The beginning of HTTP/2.
     H2(Vec<u8>),
     /// A head that is refused.
@@ -78,17 +79,28 @@ async fn read_head(stream: &mut (impl AsyncRead + Unpin), first: u8, limits: &He
     }
 }
 
-/// Looks at a complete head of this `length`.
+/// Looks at a complete head of this `length`, and at what has come of its body.
 fn judge(bytes: Vec<u8>, length: usize, limits: &HeadLimits) -> Knock {
     // More fields than Pingora would parse: it would answer them with an empty 400.
     let lines = bytes[..length].iter().filter(|byte| **byte == b'\n').count();
-    match strict::verify(&bytes[..length]) {
-        Ok(()) if lines > limits.headers + 4 => Knock::refused(respond::too_large(false)),
+    let facts = match strict::verify(&bytes[..length]) {
+        Ok(_) if lines > limits.headers + 4 => return Knock::refused(respond::too_large(false)),
         // Pingora would answer it with an empty 405.
-        Ok(()) if bytes.trim_ascii_start().starts_with(b"CONNECT ") => Knock::refused(respond::no_tunnels()),
-        Ok(()) => Knock::Head(bytes),
-        Err(reason) => Knock::refused(respond::malformed(reason)),
+        Ok(_) if bytes.trim_ascii_start().starts_with(b"CONNECT ") => return Knock::refused(respond::no_tunnels()),
+        Ok(facts) => facts,
+        Err(reason) => return Knock::refused(respond::malformed(reason)),
+    };
+    let mut chunked = facts.chunked.then(Chunked::new);
+    if let Some(body) = &mut chunked
+        && let Err(reason) = body.push(&bytes[length..])
+    {
+        return Knock::refused(respond::malformed(reason));
     }
+    let mut bytes = bytes;
+    if let Some((place, origin_form)) = facts.rewrite {
+        bytes.splice(place, origin_form);
+    }
+    Knock::Head(bytes, chunked.filter(|body| !body.is_done()))
 }
 
 /// The rest of the preface: the HTTP/2 layer would wait for it without a limit.

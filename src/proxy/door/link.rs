@@ -4,7 +4,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -25,11 +25,13 @@ pub struct Link {
     pub certificate: Option<Arc<Certificate>>,
     /// Milliseconds of silence after which a connection that has been upgraded ends; 0: it has not been.
     silence: AtomicU64,
+    /// Why a body on this connection cannot be read in one way only.
+    misread: OnceLock<&'static str>,
 }
 
 impl Link {
     pub(super) fn new(peer: SocketAddr, secure: bool, certificate: Option<Arc<Certificate>>) -> Arc<Self> {
-        Arc::new(Self { peer, secure, certificate, silence: AtomicU64::new(0) })
+        Arc::new(Self { peer, secure, certificate, silence: AtomicU64::new(0), misread: OnceLock::new() })
     }
 
     /// The link of a session that came through the door.
@@ -46,6 +48,16 @@ impl Link {
     pub(in crate::proxy) fn limit_silence(&self, silence: Duration) {
         let millis = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
         self.silence.store(millis.max(1), Ordering::Relaxed);
+    }
+
+    /// A body on this connection is malformed: nothing after it can be trusted.
+    pub(super) fn misread(&self, reason: &'static str) {
+        let _ = self.misread.set(reason);
+    }
+
+    /// What is wrong with the body that was read last.
+    pub(in crate::proxy) fn fault(&self) -> Option<&'static str> {
+        self.misread.get().copied()
     }
 
     /// The connection is an ordinary one.

@@ -9,6 +9,7 @@
 //! client certificates that filters can see, and heads read strictly (`strict.rs`).
 
 mod crowd;
+mod framing;
 mod knock;
 mod link;
 mod listener;
@@ -156,9 +157,9 @@ impl Door {
         let (mut wire, mut settings, mut speech) = (wire, None, speech);
         loop {
             match self.knock(&mut wire, speech).await {
-                Knock::Head(bytes) => wire.rewind(bytes),
+                Knock::Head(bytes, body) => wire.rewind(bytes, body),
                 Knock::H2(bytes) => {
-                    wire.rewind(bytes);
+                    wire.rewind(bytes, None);
                     wire.set_h2();
                     // Boxed: a connection that speaks HTTP/1 must not carry the memory of HTTP/2 around.
                     Box::pin(self.proxy.process_new(wire, &shutdown)).await;

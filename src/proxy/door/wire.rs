@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::link::Link;
+use super::{framing::Chunked, link::Link};
 
 /// What a wire runs over.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug + 'static {
@@ -61,6 +61,8 @@ pub(super) struct Wire<T> {
     /// Bytes to hand out before any others, from `given` on.
     ahead: Vec<u8>,
     given: usize,
+    /// A chunked body that is on its way.
+    body: Option<Chunked>,
     link: Arc<Link>,
     /// The link as Pingora takes it, made for the first request and kept for the others.
     digest: OnceLock<Option<Arc<ProxyDigest>>>,
@@ -73,12 +75,25 @@ pub(super) struct Wire<T> {
 impl<T: Transport> Wire<T> {
     pub(super) fn new(inner: T, link: Arc<Link>, h2: bool) -> Self {
         let digest = OnceLock::new();
-        Self { inner, ahead: Vec::new(), given: 0, link, digest, h2, moved: Instant::now(), alarm: None }
+        Self { inner, ahead: Vec::new(), given: 0, body: None, link, digest, h2, moved: Instant::now(), alarm: None }
     }
 
-    /// Puts back what was read too early.
-    pub(super) fn rewind(&mut self, bytes: Vec<u8>) {
-        (self.ahead, self.given) = (bytes, 0);
+    /// Puts back what was read too early; the rest of a chunked `body` is watched from here on.
+    pub(super) fn rewind(&mut self, bytes: Vec<u8>, body: Option<Chunked>) {
+        (self.ahead, self.given, self.body) = (bytes, 0, body);
+    }
+
+    /// Looks at bytes of a chunked body that have just been read.
+    fn watch(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(body) = &mut self.body else { return Ok(()) };
+        if let Err(reason) = body.push(bytes) {
+            self.link.misread(reason);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
+        if body.is_done() {
+            self.body = None;
+        }
+        Ok(())
     }
 
     /// Goes on as HTTP/2.
@@ -117,10 +132,11 @@ impl<T: Transport> AsyncRead for Wire<T> {
             }
             return Poll::Ready(Ok(()));
         }
+        let before = buffer.filled().len();
         let read = Pin::new(&mut this.inner).poll_read(context, buffer);
-        if read.is_ready() {
+        if let Poll::Ready(outcome) = read {
             this.note_movement();
-            return read;
+            return Poll::Ready(outcome.and_then(|()| this.watch(&buffer.filled()[before..])));
         }
         match this.link.silence() {
             Some(silence) if this.poll_silence(context, silence).is_ready() => {

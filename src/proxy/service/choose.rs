@@ -153,7 +153,9 @@ impl Service {
         self.balancer
             .choose(backends, choice, &warm)
             .or_else(|| self.balancer.choose(backends, choice, &usable))
-            .or_else(|| if choice.tried.is_empty() { None } else { self.balancer.choose(backends, choice, &any_usable) })
+            .or_else(
+                || if choice.tried.is_empty() { None } else { self.balancer.choose(backends, choice, &any_usable) },
+            )
             .or_else(|| self.balancer.choose(backends, choice, &any_well))
             .or_else(|| {
                 let any = self.all_unhealthy == AllUnhealthy::Any && !backends.iter().any(|backend| backend.healthy());
@@ -191,9 +193,8 @@ impl Service {
         if well.clone().all(|backend| !backend.has_room(most)) {
             return NoBackend::Full;
         }
-        let open = |backend: &&Arc<Backend>| {
-            backend.breaker.as_ref().is_some_and(|breaker| !breaker.would_admit(choice.now))
-        };
+        let open =
+            |backend: &&Arc<Backend>| backend.breaker.as_ref().is_some_and(|breaker| !breaker.would_admit(choice.now));
         if well.any(|backend| open(&backend)) {
             return NoBackend::Open { retry_after: Duration::from_secs(1) };
         }

@@ -160,7 +160,11 @@ impl Service {
         if let Some(span) = backend.conduct.record(policy, now, ok, ejected, all) {
             self.metrics.ejected(&backend.name);
             let row = policy.consecutive;
-            log::warn!("service {}: backend {} is ejected for {span:?}: {row} failures in a row", self.name, backend.name);
+            log::warn!(
+                "service {}: backend {} is ejected for {span:?}: {row} failures in a row",
+                self.name,
+                backend.name
+            );
         }
     }
 

@@ -19,7 +19,6 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 
-use self::{balance::Balancer, guard::Guard, tls::Credentials};
 pub use self::{
     backend::{Backend, Place},
     choose::{Choice, Chosen, NoBackend},
@@ -35,6 +34,7 @@ pub use self::{
     trouble::Trouble,
     url::{BackendScheme, BackendUrl},
 };
+use self::{balance::Balancer, guard::Guard, tls::Credentials};
 use crate::{
     resilience::BreakerState,
     telemetry::{Metrics, ServiceMetrics},

@@ -229,7 +229,10 @@ impl RetryConfig {
             wrong("max_attempts", format!("{} is not a number from 1 to 10", self.max_attempts));
         }
         if self.backoff.initial > self.backoff.max {
-            wrong("backoff.initial", format!("{} is more than the 'max' of {}", self.backoff.initial, self.backoff.max));
+            wrong(
+                "backoff.initial",
+                format!("{} is more than the 'max' of {}", self.backoff.initial, self.backoff.max),
+            );
         }
     }
 }
@@ -250,7 +253,8 @@ impl InFlightConfig {
         if let Some(adaptive) = &self.adaptive {
             if self.max == 0 {
                 wrong("adaptive", "it needs 'max', the highest limit".to_owned());
-            } else if !(1..=self.max).contains(&adaptive.min) || !(adaptive.min..=self.max).contains(&adaptive.initial) {
+            } else if !(1..=self.max).contains(&adaptive.min) || !(adaptive.min..=self.max).contains(&adaptive.initial)
+            {
                 wrong("adaptive", format!("expected 1 <= min <= initial <= max ({})", self.max));
             }
         }

@@ -40,7 +40,8 @@ fn urls(config: &ServiceConfig, node: &Node, problems: &mut Problems) {
         problems.push(node.at("urls").place().problem("a service needs at least one backend"));
     }
     for (i, url) in config.urls.iter().enumerate() {
-        let same = |other: &&crate::units::tree::At<super::BackendUrl>| other.host == url.host && other.port == url.port;
+        let same =
+            |other: &&crate::units::tree::At<super::BackendUrl>| other.host == url.host && other.port == url.port;
         if let Some(first) = config.urls[..i].iter().find(same) {
             let message = format!(
                 "'{}' is listed twice (first as {}): give one a weight instead",

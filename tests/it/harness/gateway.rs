@@ -38,7 +38,8 @@ impl Gateway {
         let admin_block = format!("admin: {{ address: \"127.0.0.1:{admin}\" }}\n");
         let listeners = if yaml.contains("listeners:") { String::new() } else { listeners };
         let admin_block = if yaml.contains("admin:") { String::new() } else { admin_block };
-        let rest = yaml.replace("{dir}", &folder).replace("{admin}", &admin.to_string()).replace("{port}", &port.to_string());
+        let rest =
+            yaml.replace("{dir}", &folder).replace("{admin}", &admin.to_string()).replace("{port}", &port.to_string());
         let text = [pingora, listeners, admin_block, rest].concat();
         fs::write(dir.path().join("tollgate.yaml"), text).unwrap();
         let child = Self::spawn(&dir, &[]);

@@ -1,0 +1,93 @@
+//! The grammar of request targets and hosts (RFC 9112 §3.2, RFC 3986 §3.2), on bytes.
+
+use std::net::Ipv6Addr;
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target<'a> {
+    /// `/path?query`.
+    Origin,
+    /// `http://host/path?query`: the host, and what comes after it.
+    Absolute(&'a [u8], &'a [u8]),
+    /// `host:port`, which only CONNECT may ask for.
+    Authority,
+    /// `*`, which only OPTIONS may ask for.
+    Asterisk,
+}
+
+/// Reads a target; `None` when it is none.
+pub(super) fn read<'a>(method: &[u8], target: &'a [u8]) -> Option<Target<'a>> {
+    // Spaces and control characters have been refused; a fragment is never sent (RFC 9110 §7.1).
+    if !target.iter().all(|byte| (0x21..0x7f).contains(byte) && *byte != b'#') {
+        return None;
+    }
+    match target {
+        [b'/', ..] => Some(Target::Origin),
+        b"*" if method == b"OPTIONS" => Some(Target::Asterisk),
+        _ if method == b"CONNECT" => is_host(target).then_some(Target::Authority),
+        _ => {
+            let colon = target.iter().position(|byte| *byte == b':')?;
+            let (scheme, rest) = (&target[..colon], target[colon..].strip_prefix(b"://")?);
+            if !scheme.eq_ignore_ascii_case(b"http") && !scheme.eq_ignore_ascii_case(b"https") {
+                return None;
+            }
+            let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+            let host = &rest[..end];
+            (!host.is_empty() && is_host(host)).then_some(Target::Absolute(host, &rest[end..]))
+        }
+    }
+}
+
+/// `uri-host [":" port]`, not empty; user information has no place there.
+pub(super) fn is_host(host: &[u8]) -> bool {
+    let (name, port) = match host {
+        [b'[', inner @ ..] => {
+            let Some(end) = inner.iter().position(|byte| *byte == b']') else { return false };
+            let address = std::str::from_utf8(&inner[..end]).ok().and_then(|text| text.parse::<Ipv6Addr>().ok());
+            if address.is_none() {
+                return false;
+            }
+            (&b"v6"[..], &inner[end + 1..])
+        }
+        _ => host.split_at(host.iter().position(|byte| *byte == b':').unwrap_or(host.len())),
+    };
+    let port_is_fine = match port {
+        [] | [b':'] => true,
+        [b':', digits @ ..] => {
+            let number = std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
+            number.is_some_and(|number| number.parse::<u16>().is_ok())
+        }
+        _ => false,
+    };
+    let reg_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte);
+    // A list of hosts is no host, though a comma may stand in a reg-name.
+    port_is_fine && !name.is_empty() && name.iter().all(|byte| reg_name(byte) && *byte != b',')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        for good in ["h", "a.b-c_d.", "127.0.0.1:80", "[::1]", "[2001:db8::1]:8080", "h:", "xn--a%20"] {
+            assert!(is_host(good.as_bytes()), "{good}");
+        }
+        for bad in ["", ":80", "a b", "u@h", "h:x", "h:99999", "h:1:2", "[::1", "[zz]", "::1", "a,b", "a/b", "[::1]x", "\u{e4}"] {
+            assert!(!is_host(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn targets() {
+        let of = |method: &str, target: &'static str| read(method.as_bytes(), target.as_bytes());
+        assert_eq!(of("GET", "/a?b"), Some(Target::Origin));
+        assert_eq!(of("GET", "HTTP://h:80/a?b"), Some(Target::Absolute(b"h:80", b"/a?b")));
+        assert_eq!(of("GET", "https://h"), Some(Target::Absolute(b"h", b"")));
+        assert_eq!(of("OPTIONS", "*"), Some(Target::Asterisk));
+        assert_eq!(of("CONNECT", "h:80"), Some(Target::Authority));
+        for bad in ["*", "h:80", "a", "?a", "http:/h", "http://", "http:///a", "ftp://h/", "http://u@h/", "/a#b", "/\u{e4}", ""] {
+            assert_eq!(of("GET", bad), None, "{bad}");
+        }
+    }
+}
