@@ -23,7 +23,7 @@ use super::{
     context::{Author, Context},
     decide::{Decision, decide},
     door::Link,
-    failure, finish,
+    failure, finish, pace,
     respond::{malformed, respond},
     runtime::{Runtime, Shared},
 };
@@ -52,7 +52,8 @@ impl Gateway {
     fn receive(&self, session: &mut Session, context: &mut Context, runtime: &Runtime) {
         let limits = &runtime.limits;
         session.set_keepalive((!self.shared.draining()).then_some(limits.keepalive.0.as_secs().max(1)));
-        session.set_read_timeout(Some(limits.stall.0));
+        let first = limits.body.map_or(limits.stall.0, |body| body.0.min(limits.stall.0));
+        session.set_read_timeout(Some(first));
         session.set_write_timeout(Some(limits.stall.0));
         session.set_total_drain_timeout(Some(limits.stall.0));
         let link = Link::of(session).cloned();
@@ -228,12 +229,15 @@ impl ProxyHttp for Gateway {
 
     async fn request_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
         context: &mut Box<Context>,
     ) -> Result<()> {
         context.state.body_seen += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        if !end && let Err(reply) = pace::keep(session, context, &self.runtime.load().limits) {
+            return Self::refuse(context, reply, "gateway");
+        }
         let Some(route) = &context.route else { return Ok(()) };
         if !route.chain.wants_request_body() {
             return Ok(());

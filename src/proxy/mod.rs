@@ -15,6 +15,7 @@ mod forward;
 mod gateway;
 mod grpc;
 mod head;
+mod pace;
 mod path;
 mod pattern;
 mod respond;

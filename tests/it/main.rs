@@ -17,6 +17,7 @@ mod resilience;
 mod retry;
 mod routing;
 mod service;
+mod slow;
 mod strict;
 mod tls;
 mod upgrade;

@@ -1,0 +1,71 @@
+//! How fast a request's body must come: within a total time, at a least average rate, never silent for too long. Each
+//! is enforced by the time that the next read may take, so that a client which sends a byte now and then gains nothing.
+//!
+//! HTTP/2 has no time limit for a single read in Pingora: there, pace is judged when something comes, and a stream that
+//! falls silent ends with the backend's own `read` time limit.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use pingora::proxy::Session;
+
+use super::{context::Context, grpc, head::HeadLimits};
+use crate::filter::Reply;
+
+/// Sets the time for the next read of the body.
+///
+/// # Errors
+/// 408, when the body has been too slow already.
+pub(super) fn keep(session: &mut Session, context: &Context, limits: &HeadLimits) -> Result<(), Reply> {
+    // These may be silent for as long as they like: whoever speaks them has its own ways to end it.
+    if session.is_upgrade_req() || grpc::is(&session.req_header().headers) {
+        session.set_read_timeout(None);
+        return Ok(());
+    }
+    match patience(limits, context.start.elapsed(), context.state.body_seen) {
+        Some(time) => {
+            session.set_read_timeout(Some(time));
+            Ok(())
+        }
+        None => Err(Reply::problem(StatusCode::REQUEST_TIMEOUT, "the request came too slowly").closing()),
+    }
+}
+
+/// How long the next read may take, `elapsed` after the head, when `seen` bytes have come; `None`: it is too late.
+fn patience(limits: &HeadLimits, elapsed: Duration, seen: u64) -> Option<Duration> {
+    let mut patience = limits.stall.0;
+    if let Some(total) = limits.body {
+        patience = patience.min(total.0.checked_sub(elapsed).filter(|left| !left.is_zero())?);
+    }
+    if limits.body_rate > 0 {
+        // By this time, what has come is too little.
+        let earned = Duration::from_millis(seen.saturating_mul(1000) / u64::from(limits.body_rate));
+        let due = limits.stall.0.saturating_add(earned);
+        patience = patience.min(due.checked_sub(elapsed).filter(|left| !left.is_zero())?);
+    }
+    Some(patience)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Span;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_shortest_limit_counts() {
+        let mut limits = HeadLimits { stall: Span(10 * S), body: None, body_rate: 0, ..HeadLimits::default() };
+        assert_eq!(patience(&limits, 100 * S, 0), Some(10 * S));
+        limits.body = Some(Span(15 * S));
+        assert_eq!(patience(&limits, S, 0), Some(10 * S));
+        assert_eq!(patience(&limits, 12 * S, 0), Some(3 * S));
+        assert_eq!(patience(&limits, 15 * S, 0), None);
+        limits.body = None;
+        limits.body_rate = 100;
+        assert_eq!(patience(&limits, 5 * S, 0), Some(5 * S), "nothing in the first 10 seconds");
+        assert_eq!(patience(&limits, 12 * S, 500), Some(3 * S), "500 bytes are good for 5 seconds more");
+        assert_eq!(patience(&limits, 16 * S, 500), None);
+        assert_eq!(patience(&limits, 16 * S, u64::MAX), Some(10 * S));
+    }
+}
