@@ -39,6 +39,8 @@ pub(super) fn build(
         problems.push(root.place().problem("key 'routes' is missing: without a route every request is answered 404"));
     }
     let compresses = config.routes.iter().any(|route| filters::names(&route.filters, "compression"));
+    let sends = config.routes.iter().any(|route| route.mirror.is_some())
+        || config.services.values().any(|service| service.hedge.is_some());
     let runtime = Runtime {
         router,
         services,
@@ -47,6 +49,7 @@ pub(super) fn build(
         access: config.access_log,
         publish: config.admin.publish,
         compresses,
+        sends,
     };
     (runtime, plan)
 }

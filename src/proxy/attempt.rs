@@ -153,7 +153,7 @@ pub(super) fn answered(
 }
 
 /// True when a failed attempt is repeated. Takes it out of the budget.
-fn again(session: &Session, context: &Context, service: &Service, trouble: Trouble) -> bool {
+pub(super) fn again(session: &Session, context: &Context, service: &Service, trouble: Trouble) -> bool {
     let policy = policy(context, service);
     let head = session.req_header();
     // Nothing of a request is sent before there is a connection.
@@ -189,7 +189,7 @@ impl Attempts {
         (self.backend, self.place, self.leave) = (Some(backend), Some(place), Some(leave));
     }
 
-    fn note_failed(&mut self) {
+    pub(super) fn note_failed(&mut self) {
         self.place = None;
         if let Some(backend) = &self.backend {
             self.tried.push(backend.address);

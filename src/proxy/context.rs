@@ -16,6 +16,7 @@ use super::{
     door::Link,
     forward::Target,
     grpc,
+    mirror::Copy,
     route::Route,
     service::{Backend, Leave, NoBackend, Pass, Place, Service},
 };
@@ -107,6 +108,8 @@ pub struct Context {
     pub deadline: Option<Instant>,
     /// Places behind the gates of its route and its service.
     pub passes: [Option<Pass>; 2],
+    /// A copy for another service, in the making.
+    pub copy: Copy,
     /// Its method, as a label.
     pub method: MethodClass,
     /// The path that the backend will see, when a rewrite changed it.
@@ -140,6 +143,7 @@ impl Context {
             target: None,
             deadline: None,
             passes: [None, None],
+            copy: Copy::Not,
             method: MethodClass::of(""),
             upstream_path: None,
             attempts: Attempts::default(),

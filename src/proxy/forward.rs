@@ -1,6 +1,6 @@
 //! Which service a forwarded request goes to: the route's own, one of several by weight, or the canary.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
@@ -101,6 +101,8 @@ pub struct Mirror {
     pub share: f64,
     /// The most body.
     pub max_body: usize,
+    /// Copies that have not been answered yet.
+    pub under_way: Arc<AtomicUsize>,
 }
 
 /// Services by name; without one, what to say, unless that has been said elsewhere.
@@ -165,6 +167,7 @@ impl Forward {
             service,
             share: config.share.0,
             max_body: usize::try_from(config.max_body.0).unwrap_or(usize::MAX),
+            under_way: Arc::default(),
         });
         Some(Self { targets, canary, mirror })
     }

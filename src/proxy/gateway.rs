@@ -23,7 +23,9 @@ use super::{
     context::{Author, Context},
     decide::{Decision, decide},
     door::Link,
-    failure, finish, pace,
+    failure, finish, mirror,
+    outgoing::{self, Unsendable},
+    pace,
     respond::{malformed, respond},
     runtime::{Runtime, Shared},
 };
@@ -36,7 +38,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Gateway {
     runtime: Arc<ArcSwap<Runtime>>,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// Compression costs every request a box, so it is there only when some route wants it.
     compresses: bool,
 }
@@ -79,7 +81,7 @@ impl Gateway {
     }
 
     /// Ends a hook that can only fail, with an answer for `fail_to_proxy` to send.
-    fn refuse<T>(context: &mut Context, reply: Reply, by: &'static str) -> Result<T> {
+    pub(super) fn refuse<T>(context: &mut Context, reply: Reply, by: &'static str) -> Result<T> {
         let status = reply.status.as_u16();
         context.refusal = Some(Refusal { reply: Box::new(reply), by });
         Error::e_explain(ErrorType::HTTPStatus(status), "refused")
@@ -129,6 +131,11 @@ impl ProxyHttp for Gateway {
                 // The module reads Accept-Encoding before our chain has spoken, and only if it is switched on by then.
                 module.request_filter(session.req_header());
             }
+        }
+        mirror::begin(context);
+        if context.target.as_ref().is_some_and(|target| target.service.hedges()) {
+            // Boxed: requests that are not hedged must not carry two attempts' memory around.
+            return Box::pin(self.hedge(session, context)).await;
         }
         Ok(false)
     }
@@ -205,25 +212,10 @@ impl ProxyHttp for Gateway {
         context: &mut Box<Context>,
     ) -> Result<()> {
         let Some(route) = context.route.clone() else { return Ok(()) };
-        if let Some(path) = &context.upstream_path {
-            let target = match head.uri.query() {
-                Some(query) => format!("{path}?{query}"),
-                None => path.clone(),
-            };
-            let target = target.parse::<http::uri::PathAndQuery>();
-            let target = target.map_err(|e| Error::because(ErrorType::InternalError, "rewritten path", e))?;
-            head.set_uri(http::Uri::from(target));
-        }
-        client::tell_backend(head, context.peer, context.origin)?;
-        if context.attempts.may_repeat {
-            head.insert_header(attempt::X_ATTEMPTS, http::HeaderValue::from(context.attempts.count))?;
-        }
-        if let Some(host) = &route.host {
-            head.insert_header(header::HOST, host.clone())?;
-        }
-        match route.chain.upstream(head, &context.state) {
+        match outgoing::prepare(head, context, &route) {
             Ok(()) => Ok(()),
-            Err(refusal) => Self::refuse(context, *refusal.reply, refusal.by),
+            Err(Unsendable::Refused(refusal)) => Self::refuse(context, *refusal.reply, refusal.by),
+            Err(Unsendable::Broken(error)) => Err(error),
         }
     }
 
@@ -238,14 +230,14 @@ impl ProxyHttp for Gateway {
         if !end && let Err(reply) = pace::keep(session, context, &self.runtime.load().limits) {
             return Self::refuse(context, reply, "gateway");
         }
-        let Some(route) = &context.route else { return Ok(()) };
-        if !route.chain.wants_request_body() {
-            return Ok(());
+        let Some(route) = context.route.clone() else { return Ok(()) };
+        if route.chain.wants_request_body()
+            && let Some(refusal) = route.chain.request_chunk(body, end, &mut context.state)
+        {
+            return Self::refuse(context, *refusal.reply, refusal.by);
         }
-        match route.chain.request_chunk(body, end, &mut context.state) {
-            None => Ok(()),
-            Some(refusal) => Self::refuse(context, *refusal.reply, refusal.by),
-        }
+        mirror::take(&self.shared, session.req_header(), body.as_ref(), end, context);
+        Ok(())
     }
 
     async fn response_filter(

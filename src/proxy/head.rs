@@ -84,7 +84,8 @@ pub(super) fn admit(head: &mut RequestHeader, limits: &HeadLimits) -> Result<(),
     host(head).map_err(bad)?;
     authority(head).map_err(bad)?;
     framing(&head.headers).map_err(bad)?;
-    if head.headers.get_all(header::EXPECT).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+    if head.headers.get_all(header::EXPECT).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    {
         return Err(Reply::problem(StatusCode::EXPECTATION_FAILED, "this expectation is not supported").closing());
     }
     if head.method == Method::OPTIONS && head.uri.path() == "*" {
@@ -129,7 +130,9 @@ fn authority(head: &RequestHeader) -> Result<(), &'static str> {
     let (authority, host) = (head.uri.authority(), head.headers.get(header::HOST));
     match (authority, host) {
         (None, None) => Err("the :authority field is missing"),
-        (Some(authority), _) if !target::is_host(authority.as_str().as_bytes()) => Err("the :authority field is malformed"),
+        (Some(authority), _) if !target::is_host(authority.as_str().as_bytes()) => {
+            Err("the :authority field is malformed")
+        }
         (Some(authority), Some(host)) if !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) => {
             Err("the :authority and Host fields disagree")
         }

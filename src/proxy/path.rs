@@ -45,7 +45,9 @@ pub fn normalise(path: &str) -> Result<Cow<'_, str>, PathError> {
         match byte {
             b'%' => plain = false,
             b'/' | b'.' if last == b'/' => plain = false,
-            0..=0x20 | 0x7f.. | b'\\' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'}' => return Err(PathError::Character),
+            0..=0x20 | 0x7f.. | b'\\' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'}' => {
+                return Err(PathError::Character);
+            }
             _ => {}
         }
         last = byte;

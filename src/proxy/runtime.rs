@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use pingora::connectors::http::Connector;
+
 use super::{
     access::AccessConfig, client::TrustedProxies, head::HeadLimits, route::Route, router::Router, service::Service,
 };
@@ -36,6 +38,8 @@ pub struct Runtime {
     pub publish: bool,
     /// Some route compresses.
     pub compresses: bool,
+    /// Some route mirrors, or some service hedges: the gateway sends requests by itself.
+    pub sends: bool,
 }
 
 /// State of the process: it outlives every [`Runtime`].
@@ -48,6 +52,8 @@ pub struct Shared {
     pub access_log: arc_swap::ArcSwapOption<AccessLog>,
     /// Pages of the admin room, for `publish`.
     pub page: std::sync::OnceLock<Box<Page>>,
+    /// Connections for requests that the gateway sends by itself; there when some route or service wants such.
+    pub connector: std::sync::OnceLock<Arc<Connector>>,
     draining: AtomicBool,
     stopping: AtomicBool,
 }
@@ -60,6 +66,7 @@ impl Shared {
             tables: Arc::default(),
             access_log: arc_swap::ArcSwapOption::empty(),
             page: std::sync::OnceLock::new(),
+            connector: std::sync::OnceLock::new(),
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         })

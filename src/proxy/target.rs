@@ -73,7 +73,9 @@ mod tests {
         for good in ["h", "a.b-c_d.", "127.0.0.1:80", "[::1]", "[2001:db8::1]:8080", "h:", "xn--a%20"] {
             assert!(is_host(good.as_bytes()), "{good}");
         }
-        for bad in ["", ":80", "a b", "u@h", "h:x", "h:99999", "h:1:2", "[::1", "[zz]", "::1", "a,b", "a/b", "[::1]x", "\u{e4}"] {
+        for bad in [
+            "", ":80", "a b", "u@h", "h:x", "h:99999", "h:1:2", "[::1", "[zz]", "::1", "a,b", "a/b", "[::1]x", "\u{e4}",
+        ] {
             assert!(!is_host(bad.as_bytes()), "{bad}");
         }
     }
@@ -86,7 +88,20 @@ mod tests {
         assert_eq!(of("GET", "https://h"), Some(Target::Absolute(b"h", b"")));
         assert_eq!(of("OPTIONS", "*"), Some(Target::Asterisk));
         assert_eq!(of("CONNECT", "h:80"), Some(Target::Authority));
-        for bad in ["*", "h:80", "a", "?a", "http:/h", "http://", "http:///a", "ftp://h/", "http://u@h/", "/a#b", "/\u{e4}", ""] {
+        for bad in [
+            "*",
+            "h:80",
+            "a",
+            "?a",
+            "http:/h",
+            "http://",
+            "http:///a",
+            "ftp://h/",
+            "http://u@h/",
+            "/a#b",
+            "/\u{e4}",
+            "",
+        ] {
             assert_eq!(of("GET", bad), None, "{bad}");
         }
     }

@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::{
     apps::{HttpServerOptions, http_app::HttpServer},
+    connectors::{ConnectorOptions, http::Connector},
     listeners::{L4BufferSettings, ListenerConfig, Listeners},
     protocols::http::v2::server::default_h2_options,
     proxy::{HttpProxy, http_proxy},
@@ -134,6 +135,10 @@ fn assemble(server: &mut Server, runtime: Runtime, shared: &Arc<Shared>, plan: &
 
     let mut proxy = http_proxy(&server.configuration, Gateway::new(runtime.clone(), shared.clone()));
     http2(&mut proxy, &runtime.load().limits);
+    if runtime.load().sends {
+        let options = ConnectorOptions::from_server_conf(&server.configuration);
+        let _ = shared.connector.set(Arc::new(Connector::new(Some(options))));
+    }
     let mut listeners = Listeners::new();
     for listener in &plan.listeners {
         // 4 KiB: Pingora's 64 KiB make an idle connection cost 100 KB.

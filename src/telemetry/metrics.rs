@@ -46,6 +46,8 @@ pub struct Metrics {
     retries: IntCounterVec,
     attempts: IntCounterVec,
     budget_exhausted: IntCounterVec,
+    hedges: IntCounterVec,
+    mirror_dropped: IntCounterVec,
     breaker_state: IntGaugeVec,
     ejections: IntCounterVec,
     concurrency_limit: IntGaugeVec,
@@ -109,6 +111,10 @@ pub struct ServiceMetrics {
     attempts: [IntCounter; OUTCOMES.len()],
     /// Retries and hedges that the budget refused.
     pub budget_exhausted: IntCounter,
+    /// Second attempts at answers that were late.
+    pub hedges: IntCounter,
+    /// Copies that were not sent: too large, or too many.
+    pub mirror_dropped: IntCounter,
     /// Attempts after the first.
     pub retries: IntCounter,
 }
@@ -159,6 +165,8 @@ impl Metrics {
                 "Retries and hedges that the budget refused.",
                 &["service"],
             ),
+            hedges: counters("gateway_hedges_total", "Second attempts at answers that were late.", &["service"]),
+            mirror_dropped: counters("gateway_mirror_dropped_total", "Copies that were not sent.", &["service"]),
             breaker_state: gauges(
                 "gateway_circuit_breaker_state",
                 "0 closed, 1 open, 2 half-open.",
@@ -252,6 +260,8 @@ impl Metrics {
             concurrency_limit: self.concurrency_limit.clone(),
             attempts: OUTCOMES.map(|outcome| self.attempts.with_label_values(&[service, outcome])),
             budget_exhausted: self.budget_exhausted.with_label_values(&[service]),
+            hedges: self.hedges.with_label_values(&[service]),
+            mirror_dropped: self.mirror_dropped.with_label_values(&[service]),
             service: service.to_owned(),
             retries: self.retries.with_label_values(&[service]),
         }

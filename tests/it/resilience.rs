@@ -235,3 +235,85 @@ fn attempts_and_waiting_stay_within_the_total_time() {
     assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
     assert!((2..=4).contains(&faulty.requests()), "{}", faulty.requests());
 }
+
+#[test]
+fn a_late_answer_is_asked_for_elsewhere() {
+    let (fast, slow) = (Origin::start("fast"), Origin::start("slow"));
+    let stalling = FaultProxy::start(slow.address, Fault::Stall);
+    let more = "    hedge: { after: 50ms }\n    outlier_ejection: { consecutive: 0 }\n    timeouts: { read: 5s }\n    retry_budget: { min: 50 }\n";
+    let gw = gateway(&[fast.url(), stalling.url()], more);
+    for _ in 0..10 {
+        let begun = Instant::now();
+        gw.get("/big").expect(200).says("tollgate");
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    }
+    assert!(gw.metric("gateway_hedges_total{service=\"main\"}").unwrap() >= 3.0);
+    assert!(gw.log(10).iter().any(|line| line["attempts"] == 2));
+    // What is not idempotent, or has a body, is never sent twice.
+    let before = (fast.seen().len(), stalling.requests());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| gw.request("POST", "/").body(b"x").try_send());
+        }
+        std::thread::sleep(Duration::from_millis(400));
+        assert_eq!(fast.seen().len() + stalling.requests(), before.0 + before.1 + 2);
+        stalling.set(Fault::None);
+    });
+    gw.request("HEAD", "/").expect(200);
+    gw.get("/status/204").expect(204);
+    gw.get("/status/404").expect(404);
+}
+
+#[test]
+fn hedges_come_out_of_the_budget_and_by_percentile() {
+    let (one, two) = (Origin::start("one"), Origin::start("two"));
+    let more = "    hedge: { after: 5ms }\n    retry_budget: { share: 10%, min: 2 }\n";
+    let gw = gateway(&[one.url(), two.url()], more);
+    (0..40).for_each(|_| drop(gw.get("/slow/30").expect(200)));
+    let hedges = gw.metric("gateway_hedges_total{service=\"main\"}").unwrap();
+    assert!((2.0..=4.0).contains(&hedges), "{hedges} of 40");
+    let more = "    hedge: { after: p95 }\n    retry_budget: { min: 100 }\n";
+    let gw = gateway(&[one.url(), two.url()], more);
+    (0..30).for_each(|_| drop(gw.get("/").expect(200)));
+    (0..5).for_each(|_| drop(gw.get("/slow/100").expect(200)));
+    let hedges = gw.metric("gateway_hedges_total{service=\"main\"}").unwrap();
+    assert!(hedges >= 2.0, "{hedges}");
+}
+
+#[test]
+fn a_hedge_that_fails_both_ways_is_an_honest_error() {
+    let origin = Origin::start("o");
+    let (one, two) = (FaultProxy::start(origin.address, Fault::Stall), FaultProxy::start(origin.address, Fault::Stall));
+    let more = "    hedge: { after: 20ms }\n    timeouts: { read: 200ms }\n    retry: { max_attempts: 1 }\n";
+    let gw = gateway(&[one.url(), two.url()], more);
+    gw.get("/").expect(504).problem();
+    assert_eq!(one.requests() + two.requests(), 2);
+    let none = gateway(&[format!("http://127.0.0.1:{}", crate::harness::free_port())], "    hedge: { after: 20ms }\n");
+    none.get("/").expect(502).problem();
+}
+
+#[test]
+fn copies_go_to_another_service_and_nobody_waits_for_them() {
+    let (main, shadow) = (Origin::start("main"), Origin::start("shadow"));
+    let stalling = FaultProxy::start(shadow.address, Fault::None);
+    let gw = Gateway::start(&format!(
+        "services:\n  main: {{ urls: [\"{}\"] }}\n  shadow: {{ urls: [\"{}\"], timeouts: {{ read: 1s }} }}\nroutes:\n  - match: {{ path: /some }}\n    service: main\n    mirror: {{ service: shadow, share: 0% }}\n  - match: {{ path: /* }}\n    service: main\n    mirror: {{ service: shadow, max_body: 1KiB }}\n    filters: [ {{ headers: {{ request: {{ set: {{ X-Set: yes }} }} }} }} ]\n",
+        main.url(),
+        stalling.url()
+    ));
+    gw.request("PUT", "/a?b=c").header("X-A", "1").body(b"hello").expect(200).says("main");
+    eventually("the copy arrives", || shadow.seen().len() == 1);
+    let copy = shadow.last();
+    assert_eq!((copy.method.as_str(), copy.uri.to_string().as_str(), &copy.body[..]), ("PUT", "/a?b=c", &b"hello"[..]));
+    assert_eq!((&copy.headers["x-a"], &copy.headers["x-set"]), (&"1".parse().unwrap(), &"yes".parse().unwrap()));
+    gw.get("/").expect(200);
+    eventually("the copy arrives", || shadow.seen().len() == 2);
+    gw.request("PUT", "/").body(&vec![b'x'; 2000]).expect(200);
+    (0..5).for_each(|_| drop(gw.get("/some").expect(200)));
+    stalling.set(Fault::Stall);
+    let begun = Instant::now();
+    gw.get("/").expect(200).says("main");
+    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    assert_eq!(shadow.seen().len(), 2, "too large, or not chosen");
+    assert_eq!(gw.metric("gateway_mirror_dropped_total{service=\"shadow\"}"), Some(1.0));
+}

@@ -106,7 +106,9 @@ fn slowhttptest_finds_an_open_port() {
 #[test]
 fn connections_are_limited_in_all_and_by_address() {
     let origin = Origin::start("o");
-    for (limit, reason) in [("connections: 3", "connections"), ("connections_per_address: 3", "connections_per_address")] {
+    for (limit, reason) in
+        [("connections: 3", "connections"), ("connections_per_address: 3", "connections_per_address")]
+    {
         let gw = gateway(&origin, &format!("limits: {{ {limit} }}\n"));
         let connect = || {
             let stream = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
@@ -138,12 +140,8 @@ fn the_proxy_protocol_tells_the_client_when_its_sender_is_trusted() {
     let one = [&b"PROXY TCP4 192.0.2.7 127.0.0.1 4711 80\r\n"[..], request].concat();
     assert!(gw.raw(&one).starts_with("HTTP/1.1 200 "));
     assert_eq!(origin.last().headers["x-forwarded-for"], "192.0.2.7");
-    let two = [
-        &b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..],
-        &[192, 0, 2, 8, 127, 0, 0, 1, 0x12, 0x67, 0, 80],
-        request,
-    ]
-    .concat();
+    let two = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c"[..], &[192, 0, 2, 8, 127, 0, 0, 1, 0x12, 0x67, 0, 80], request]
+        .concat();
     assert!(gw.raw(&two).starts_with("HTTP/1.1 200 "));
     assert_eq!(origin.last().headers["x-real-ip"], "192.0.2.8");
     assert_eq!(gw.log(2)[1]["client"], "192.0.2.8");

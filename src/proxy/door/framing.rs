@@ -75,9 +75,7 @@ impl Chunked {
                 (_, Some(_)) if digits == DIGITS => Err("a chunk's size is too long"),
                 (_, Some(digit)) => Ok(State::Size { digits: digits + 1, size: size << 4 | u64::from(digit) }),
                 (b'\r', _) if digits > 0 => Ok(State::SizeLf { size }),
-                (b';', _) if digits > 0 => {
-                    Ok(State::Extension { size, length: 0, quoted: false, escaped: false })
-                }
+                (b';', _) if digits > 0 => Ok(State::Extension { size, length: 0, quoted: false, escaped: false }),
                 _ => Err("a chunk's size is malformed"),
             },
             State::Extension { size, length, quoted, escaped } => self.extension(byte, size, length, quoted, escaped),
@@ -97,14 +95,7 @@ impl Chunked {
         }
     }
 
-    fn extension(
-        &mut self,
-        byte: u8,
-        size: u64,
-        length: usize,
-        quoted: bool,
-        escaped: bool,
-    ) -> Result<State, Reason> {
+    fn extension(&mut self, byte: u8, size: u64, length: usize, quoted: bool, escaped: bool) -> Result<State, Reason> {
         self.extensions += 1;
         match byte {
             b'\r' if !quoted && length > 0 => return Ok(State::SizeLf { size }),
@@ -163,9 +154,26 @@ mod tests {
     #[test]
     fn refuses_what_could_be_read_otherwise() {
         for body in [
-            "\r\nhello", "g\r\n", "-1\r\n", "0x5\r\n", " 5\r\n", "5 \r\n", "5\nhello", "5\r\nhello\n0", "5\r\nhelloo\r\n",
-            "5;a\nb\r\n", "5;\r\n", "5;a=\"b\r\n", "5;a\0\r\n", "00000000000000005\r\n", "0\r\n\n", "0\r\nX-A: b\n\r\n",
-            "0\r\nX-A b\r\n\r\n", "0\r\nContent-Length: 5\r\n\r\n", "0\r\nHost: h\r\n\r\n", "0\r\nX-A: b\r\n c\r\n\r\n",
+            "\r\nhello",
+            "g\r\n",
+            "-1\r\n",
+            "0x5\r\n",
+            " 5\r\n",
+            "5 \r\n",
+            "5\nhello",
+            "5\r\nhello\n0",
+            "5\r\nhelloo\r\n",
+            "5;a\nb\r\n",
+            "5;\r\n",
+            "5;a=\"b\r\n",
+            "5;a\0\r\n",
+            "00000000000000005\r\n",
+            "0\r\n\n",
+            "0\r\nX-A: b\n\r\n",
+            "0\r\nX-A b\r\n\r\n",
+            "0\r\nContent-Length: 5\r\n\r\n",
+            "0\r\nHost: h\r\n\r\n",
+            "0\r\nX-A: b\r\n c\r\n\r\n",
         ] {
             assert!(matches!(read(body.as_bytes()), Err(reason) if reason != "incomplete"), "{body:?}");
         }

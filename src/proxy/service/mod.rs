@@ -54,6 +54,7 @@ pub struct Service {
     pub required: bool,
     /// Counters.
     pub metrics: ServiceMetrics,
+    hedge: Option<HedgeConfig>,
     sticky: Option<StickyConfig>,
     slow_start: Duration,
     all_unhealthy: AllUnhealthy,
@@ -86,6 +87,7 @@ impl Service {
             required: config.required,
             guard: Guard::new(config, &metrics),
             metrics,
+            hedge: config.hedge,
             sticky: config.sticky.clone(),
             slow_start: config.slow_start.map_or(Duration::ZERO, |span| span.0),
             all_unhealthy: config.when_all_unhealthy,
@@ -128,6 +130,20 @@ impl Service {
     /// Counts a request for the retry budget.
     pub fn count_request(&self, now: Duration) {
         self.guard.budget.request(now);
+    }
+
+    /// True when late answers make it ask twice.
+    pub fn hedges(&self) -> bool {
+        self.hedge.is_some()
+    }
+
+    /// How long to wait for an answer before another backend is asked too; `None` when none is, or when too little is
+    /// known yet to say.
+    pub fn hedge_after(&self, now: Duration) -> Option<Duration> {
+        match self.hedge?.after {
+            HedgeAfter::Time(time) => Some(time.0),
+            HedgeAfter::Percentile(percent) => self.guard.latencies.as_ref()?.value(now, f64::from(percent) / 100.0),
+        }
     }
 
     /// Takes a retry, or a hedge, out of the budget; false when it is used up.

@@ -25,6 +25,18 @@ impl Trouble {
         use ErrorType as E;
         match (error.esource(), error.etype()) {
             (ErrorSource::Upstream, E::ReadTimedout | E::WriteTimedout) => Some(Self::Timeout),
+            (
+                ErrorSource::Upstream,
+                E::ConnectTimedout
+                | E::ConnectRefused
+                | E::ConnectNoRoute
+                | E::ConnectError
+                | E::SocketError
+                | E::BindError
+                | E::TLSHandshakeFailure
+                | E::TLSHandshakeTimedout
+                | E::InvalidCert,
+            ) => Some(Self::Connect),
             (ErrorSource::Upstream, _) => Some(Self::Reset),
             _ => None,
         }

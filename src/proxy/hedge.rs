@@ -1,0 +1,237 @@
+//! Hedged requests: when an answer is late, the same request goes to another backend too, and the first good answer is
+//! taken. Pingora proxies to one backend at a time, so these requests are sent by the gateway itself; only idempotent
+//! ones without a body are, and each second attempt comes out of the retry budget.
+
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Version, header};
+use pingora::{
+    Error,
+    connectors::http::Connector,
+    http::RequestHeader,
+    proxy::{ProxyHttp as _, Session},
+};
+
+use super::{
+    attempt,
+    context::Context,
+    exchange::{self, Answer},
+    gateway::Gateway,
+    grpc,
+    outgoing::{self, Unsendable},
+    service::{Choice, Chosen, Outcome, Service, Trouble},
+};
+use crate::filter::Now;
+
+/// One attempt of a race; one that is dropped before it has settled came to nothing.
+struct Runner {
+    service: Arc<Service>,
+    chosen: Option<Chosen>,
+    began: Instant,
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        if let Some(Chosen { backend, leave, .. }) = self.chosen.take() {
+            self.service.settle(&backend, leave, Now::monotonic(), self.began.elapsed(), Outcome::Unknown);
+        }
+    }
+}
+
+/// How an attempt came out.
+struct Run {
+    runner: Runner,
+    result: pingora::Result<Answer>,
+}
+
+impl Run {
+    /// An answer that is worth taking while another one may still come.
+    fn is_good(&self) -> bool {
+        self.result.as_ref().is_ok_and(|answer| !answer.head.status.is_server_error())
+    }
+}
+
+/// What the attempts of one request have in common.
+struct Race<'a> {
+    connector: &'a Connector,
+    service: &'a Arc<Service>,
+    head: &'a RequestHeader,
+    client: std::net::IpAddr,
+    remaining: Option<Duration>,
+}
+
+impl Race<'_> {
+    /// A place at a backend that has not been tried.
+    fn begin(&self, tried: &[SocketAddr]) -> Option<Runner> {
+        let choice = Choice {
+            client: self.client,
+            headers: &self.head.headers,
+            path: self.head.uri.path(),
+            tried,
+            now: Now::monotonic(),
+        };
+        let chosen = self.service.choose(&choice).ok()?;
+        let runner = Runner { service: self.service.clone(), chosen: Some(chosen), began: Instant::now() };
+        // The same backend again would be no hedge.
+        (!tried.contains(&runner.address()?)).then_some(runner)
+    }
+
+    async fn run(&self, runner: Runner, number: u32) -> Option<Run> {
+        let peer = runner.chosen.as_ref()?.backend.peer(self.remaining, false);
+        let mut head = self.head.clone();
+        head.insert_header(attempt::X_ATTEMPTS, HeaderValue::from(number)).ok()?;
+        let result = exchange::send(self.connector, peer, head, Bytes::new()).await;
+        Some(Run { runner, result })
+    }
+}
+
+impl Runner {
+    fn address(&self) -> Option<SocketAddr> {
+        self.chosen.as_ref().map(|chosen| chosen.backend.address)
+    }
+}
+
+/// Resolves when the client goes away.
+async fn left(session: &mut Session) -> Box<Error> {
+    match session.as_downstream_mut().read_body_or_idle(true).await {
+        Err(error) => error.into_down(),
+        // Nothing but the end can come: there is no body.
+        Ok(_) => Error::explain(pingora::ErrorType::ConnectionClosed, "the client left").into_down(),
+    }
+}
+
+/// Runs one attempt, and a second one when the first is late. Answers the better one, and how many there were.
+async fn race(session: &mut Session, race: &Race<'_>, after: Duration) -> pingora::Result<Option<(Run, u32)>> {
+    let Some(runner) = race.begin(&[]) else { return Ok(None) };
+    let tried: Vec<SocketAddr> = runner.address().into_iter().collect();
+    let mut first = pin!(race.run(runner, 1));
+    tokio::select! {
+        biased;
+        done = &mut first => return Ok(done.map(|run| (run, 1))),
+        gone = left(session) => return Err(gone),
+        () = tokio::time::sleep(after) => {}
+    }
+    let second = if race.service.may_retry(Now::monotonic()) { race.begin(&tried) } else { None };
+    let Some(second) = second else {
+        return tokio::select! {
+            done = first => Ok(done.map(|run| (run, 1))),
+            gone = left(session) => Err(gone),
+        };
+    };
+    race.service.metrics.hedges.inc();
+    let mut second = pin!(race.run(second, 2));
+    let (done, first_is_done) = tokio::select! {
+        done = &mut first => (done, true),
+        done = &mut second => (done, false),
+        gone = left(session) => return Err(gone),
+    };
+    if done.as_ref().is_some_and(Run::is_good) {
+        return Ok(done.map(|run| (run, 2)));
+    }
+    let other = tokio::select! {
+        other = first, if !first_is_done => other,
+        other = second, if first_is_done => other,
+        gone = left(session) => return Err(gone),
+    };
+    let better = if other.as_ref().is_some_and(|run| run.result.is_ok()) { other } else { done.or(other) };
+    Ok(better.map(|run| (run, 2)))
+}
+
+/// True for a request that may be hedged.
+fn may_hedge(session: &mut Session) -> bool {
+    let head = session.req_header();
+    attempt::idempotent(&head.method)
+        && head.version != Version::HTTP_10
+        && !grpc::is(&head.headers)
+        && !session.is_upgrade_req()
+        && session.is_body_empty()
+}
+
+impl Gateway {
+    /// Sends a request to a service that hedges. True when it has been answered; false when it goes the ordinary way.
+    pub(super) async fn hedge(&self, session: &mut Session, context: &mut Box<Context>) -> pingora::Result<bool> {
+        let (Some(service), Some(route)) = (context.service(), context.route.clone()) else { return Ok(false) };
+        let Some(after) = service.hedge_after(context.now.since_start) else { return Ok(false) };
+        let Some(connector) = self.shared.connector.get().cloned() else { return Ok(false) };
+        if !may_hedge(session) {
+            return Ok(false);
+        }
+        let head = match outgoing::alone(session.req_header(), 0, context, &route) {
+            Ok(head) => head,
+            Err(Unsendable::Refused(refusal)) => return Self::refuse(context, *refusal.reply, refusal.by),
+            Err(Unsendable::Broken(error)) => return Err(error),
+        };
+        service.count_request(context.now.since_start);
+        let (client, remaining) = (context.state.client, context.remaining());
+        let terms = Race { connector: &connector, service: &service, head: &head, client, remaining };
+        let Some((run, count)) = race(session, &terms, after).await? else { return Ok(false) };
+        let Run { mut runner, result } = run;
+        context.attempts.count = count;
+        context.attempts.began = Some(runner.began);
+        if let Some(Chosen { backend, place, leave }) = runner.chosen.take() {
+            (context.attempts.backend, context.attempts.place) = (Some(backend), Some(place));
+            context.attempts.leave = Some(leave);
+        }
+        match result {
+            Ok(answer) => {
+                // An answer that is to be tried again is: by the ordinary way.
+                if attempt::answered(session, context, &service, &answer.head).is_err() {
+                    let status = context.attempts.discarded.take().unwrap_or_default();
+                    context.attempts.settle(&service, Outcome::Answered(status));
+                    context.attempts.note_failed();
+                    return Ok(false);
+                }
+                self.deliver(session, context, answer, &connector).await.map(|()| true)
+            }
+            Err(error) => {
+                let trouble = Trouble::of(&error).unwrap_or(Trouble::Reset);
+                context.attempts.settle(&service, Outcome::Failed(trouble));
+                context.attempts.note_failed();
+                if attempt::again(session, context, &service, trouble) { Ok(false) } else { Err(error) }
+            }
+        }
+    }
+
+    /// Hands the answer to the client, through the same hooks as every other.
+    async fn deliver(
+        &self,
+        session: &mut Session,
+        context: &mut Box<Context>,
+        answer: Answer,
+        connector: &Connector,
+    ) -> pingora::Result<()> {
+        let mut answer = answer;
+        let mut head = answer.head.clone();
+        self.response_filter(session, &mut head, context).await?;
+        let done = answer.session.response_done();
+        let framed = head.headers.contains_key(header::CONTENT_LENGTH)
+            || head.headers.contains_key(header::TRANSFER_ENCODING)
+            || matches!(head.status.as_u16(), 204 | 304);
+        if !framed && !done && !session.is_http2() {
+            head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+        }
+        session.write_response_header(Box::new(head), done).await?;
+        loop {
+            let mut body =
+                if done { None } else { answer.session.read_response_body().await.map_err(Error::into_up)? };
+            let end = body.is_none();
+            self.response_body_filter(session, &mut body, end, context)?;
+            if !(end && done && !session.is_http2()) {
+                session.write_response_body(body, end).await?;
+            }
+            if end {
+                break;
+            }
+        }
+        if answer.session.response_done() {
+            answer.release(connector).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! Copies of requests to another service, whose answers are thrown away. Nobody waits for them: a copy is sent when the
+//! request is complete, by a task of its own, and when too many copies are under way, further ones are not made.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use bytes::{Bytes, BytesMut};
+use pingora::{connectors::http::Connector, http::RequestHeader};
+
+use super::{
+    context::Context,
+    exchange, outgoing,
+    runtime::Shared,
+    service::{Choice, Leave, Outcome, Service, Trouble},
+};
+use crate::filter::Now;
+
+/// Copies of one route under way at once.
+const MOST: usize = 256;
+
+/// A place among the copies under way, given back on drop.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(under_way: &Arc<AtomicUsize>) -> Option<Self> {
+        let before = under_way.fetch_add(1, Relaxed);
+        let place = Self(under_way.clone());
+        (before < MOST).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The body of a request that is being copied.
+#[derive(Debug, Default)]
+pub enum Copy {
+    /// Not yet decided, or it is not copied.
+    #[default]
+    Not,
+    /// What has come so far.
+    Collecting(BytesMut),
+    /// It was sent, or is too large.
+    Done,
+}
+
+/// Decides whether a request is copied.
+pub(super) fn begin(context: &mut Context) {
+    let mirror = context.route.as_ref().and_then(|route| route.forward()).and_then(|forward| forward.mirror.as_ref());
+    if mirror.is_some_and(|mirror| mirror.share >= 1.0 || fastrand::f64() < mirror.share) {
+        context.copy = Copy::Collecting(BytesMut::new());
+    }
+}
+
+/// Takes the next part of a body along, and sends the copy when it is complete.
+pub(super) fn take(shared: &Shared, head: &RequestHeader, body: Option<&Bytes>, end: bool, context: &mut Context) {
+    let Copy::Collecting(collected) = &mut context.copy else { return };
+    let Some(route) = context.route.clone() else { return };
+    let Some(mirror) = route.forward().and_then(|forward| forward.mirror.as_ref()) else { return };
+    if let Some(body) = body {
+        collected.extend_from_slice(body);
+    }
+    if collected.len() > mirror.max_body {
+        mirror.service.metrics.mirror_dropped.inc();
+        context.copy = Copy::Done;
+        return;
+    }
+    if !end {
+        return;
+    }
+    let body = std::mem::take(collected).freeze();
+    context.copy = Copy::Done;
+    let (Some(connector), Some(place)) = (shared.connector.get().cloned(), Place::take(&mirror.under_way)) else {
+        mirror.service.metrics.mirror_dropped.inc();
+        return;
+    };
+    let Ok(copy) = outgoing::alone(head, body.len(), context, &route) else { return };
+    let service = mirror.service.clone();
+    let client = context.state.client;
+    tokio::spawn(async move {
+        deliver(&connector, &service, client, copy, body).await;
+        drop(place);
+    });
+}
+
+async fn deliver(
+    connector: &Arc<Connector>,
+    service: &Service,
+    client: std::net::IpAddr,
+    head: RequestHeader,
+    body: Bytes,
+) {
+    let now = Now::monotonic();
+    let choice = Choice { client, headers: &head.headers, path: head.uri.path(), tried: &[], now };
+    let Ok(chosen) = service.choose(&choice) else {
+        service.metrics.mirror_dropped.inc();
+        return;
+    };
+    let settle = |leave: Leave, outcome| {
+        let elapsed = Now::monotonic().saturating_sub(now);
+        service.settle(&chosen.backend, leave, Now::monotonic(), elapsed, outcome);
+    };
+    let peer = chosen.backend.peer(service.timeouts.total.map(|total| total.0), false);
+    match exchange::send(connector, peer, head, body).await {
+        Ok(mut answer) => {
+            settle(chosen.leave, Outcome::Answered(answer.head.status.as_u16()));
+            // Read to the end, so that the connection can be used again.
+            while let Ok(Some(_)) = answer.session.read_response_body().await {}
+            if answer.session.response_done() {
+                answer.release(connector).await;
+            }
+        }
+        Err(error) => settle(chosen.leave, Outcome::Failed(Trouble::of(&error).unwrap_or(Trouble::Reset))),
+    }
+}

@@ -1,0 +1,92 @@
+//! The head that a backend gets.
+
+use http::{HeaderName, HeaderValue, Method, Version, header};
+use pingora::{Error, ErrorType, http::RequestHeader};
+
+use super::{attempt::X_ATTEMPTS, client, context::Context, route::Route};
+use crate::filter::Refusal;
+
+/// Why a head cannot be sent.
+pub(super) enum Unsendable {
+    /// A step of the chain says no.
+    Refused(Box<Refusal>),
+    /// It cannot be built.
+    Broken(Box<Error>),
+}
+
+impl From<Box<Error>> for Unsendable {
+    fn from(error: Box<Error>) -> Self {
+        Self::Broken(error)
+    }
+}
+
+/// Changes a client's head into the one that goes to the backend of this attempt.
+pub(super) fn prepare(head: &mut RequestHeader, context: &Context, route: &Route) -> Result<(), Unsendable> {
+    if let Some(path) = &context.upstream_path {
+        let target = match head.uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path.clone(),
+        };
+        let target = target.parse::<http::uri::PathAndQuery>();
+        let target = target.map_err(|e| Error::because(ErrorType::InternalError, "rewritten path", e))?;
+        head.set_uri(http::Uri::from(target));
+    }
+    client::tell_backend(head, context.peer, context.origin)?;
+    if context.attempts.may_repeat {
+        head.insert_header(X_ATTEMPTS, HeaderValue::from(context.attempts.count))?;
+    }
+    if let Some(host) = &route.host {
+        head.insert_header(header::HOST, host.clone())?;
+    }
+    route.chain.upstream(head, &context.state).map_err(Unsendable::Refused)
+}
+
+/// A head of its own, for a request that the gateway sends by itself: without what was meant for the client's
+/// connection, as HTTP/1.1, with a body of this `length`.
+pub(super) fn alone(
+    original: &RequestHeader,
+    length: usize,
+    context: &Context,
+    route: &Route,
+) -> Result<RequestHeader, Unsendable> {
+    let mut head = original.clone();
+    let nominated: Vec<HeaderName> = head
+        .headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|line| line.to_str().ok())
+        .flat_map(|line| line.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in nominated.iter().chain(&HOP_BY_HOP) {
+        head.remove_header(name);
+    }
+    if let (None, Some(authority)) = (head.headers.get(header::HOST), head.uri.authority()) {
+        let host = HeaderValue::try_from(authority.as_str());
+        let host = host.map_err(|e| Error::because(ErrorType::InternalError, "authority", e))?;
+        head.insert_header(header::HOST, host)?;
+    }
+    let target = head.uri.path_and_query().cloned().unwrap_or_else(|| http::uri::PathAndQuery::from_static("/"));
+    head.set_uri(http::Uri::from(target));
+    head.set_version(Version::HTTP_11);
+    if length > 0 || matches!(head.method, Method::POST | Method::PUT | Method::PATCH) {
+        head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length))?;
+    } else {
+        head.remove_header(&header::CONTENT_LENGTH);
+    }
+    prepare(&mut head, context, route)?;
+    Ok(head)
+}
+
+/// Fields that end at the gateway (RFC 9110 §7.6.1); `Expect` because nobody waits for its answer.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    header::EXPECT,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
