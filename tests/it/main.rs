@@ -7,6 +7,7 @@ mod admin;
 mod auth;
 mod config_errors;
 mod corpus;
+mod discovery;
 mod filters;
 mod grpc;
 mod http2;

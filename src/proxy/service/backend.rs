@@ -12,6 +12,7 @@ use std::{
 use pingora::{prelude::HttpPeer, protocols::ALPN};
 use tokio::sync::Notify;
 
+use super::BackendUrl;
 use crate::resilience::{Breaker, Ewma, Health};
 
 /// How long a latency sample counts for `p2c_ewma`.
@@ -26,8 +27,10 @@ pub struct Backend {
     pub address: SocketAddr,
     /// What the sticky cookie calls it.
     pub(super) token: String,
-    /// The place in `urls`.
-    pub(super) target: usize,
+    /// The URL that it was made from.
+    pub(super) url: BackendUrl,
+    /// The URL in the YAML, or in the file, that led to it.
+    pub(super) source: BackendUrl,
     pub(super) weight: usize,
     /// A prepared peer: cloned per attempt, so that nothing is parsed or resolved then.
     pub(super) peer: HttpPeer,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::{
     BackendUrl,
+    discovery::DiscoveryConfig,
     resilience::{BreakerConfig, BudgetConfig, EjectionConfig, InFlightConfig, RetryConfig},
 };
 use crate::units::{Span, tree::At};
@@ -17,7 +18,11 @@ use crate::units::{Span, tree::At};
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
     /// Backends: `http://host:port`, `https://host:port`, `h2c://host:port` (HTTP/2 without TLS), or `{ url: ..., weight: 3 }`.
+    #[serde(default)]
     pub urls: Vec<At<BackendUrl>>,
+    /// Where further backends come from, and how names are resolved.
+    #[serde(default)]
+    pub discovery: DiscoveryConfig,
     /// How a backend is chosen. Default `round_robin`.
     #[serde(default)]
     pub balance: Balance,

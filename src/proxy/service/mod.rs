@@ -4,6 +4,7 @@ mod backend;
 mod balance;
 mod choose;
 mod config;
+mod discovery;
 mod gate;
 mod guard;
 mod health;
@@ -26,6 +27,7 @@ pub use self::{
         AllUnhealthy, Balance, HashBy, HealthCheckConfig, HedgeAfter, HedgeConfig, ServiceConfig, StickyConfig,
         Timeouts, UpstreamTls,
     },
+    discovery::{DiscoveryConfig, Dns},
     gate::{Gate, Pass},
     guard::{Leave, Outcome},
     resilience::{
@@ -34,7 +36,7 @@ pub use self::{
     trouble::Trouble,
     url::{BackendScheme, BackendUrl},
 };
-use self::{balance::Balancer, guard::Guard, tls::Credentials};
+use self::{balance::Balancer, discovery::Discovery, guard::Guard, tls::Credentials};
 use crate::{
     resilience::BreakerState,
     telemetry::{Metrics, ServiceMetrics},
@@ -58,7 +60,11 @@ pub struct Service {
     sticky: Option<StickyConfig>,
     slow_start: Duration,
     all_unhealthy: AllUnhealthy,
-    targets: Vec<BackendUrl>,
+    /// The URLs in the YAML.
+    fixed: Vec<BackendUrl>,
+    /// Those, and the ones in the file.
+    targets: ArcSwap<Vec<BackendUrl>>,
+    discovery: Discovery,
     tls: UpstreamTls,
     credentials: Credentials,
     endpoints: Arc<ArcSwap<Vec<Arc<Backend>>>>,
@@ -80,6 +86,12 @@ impl Service {
         let endpoints = Arc::new(ArcSwap::from_pointee(Vec::new()));
         let metrics = metrics.service(name);
         let balancer = Balancer::new(&config.balance, endpoints.clone(), config.health_check.as_ref(), name, &metrics);
+        let fixed: Vec<BackendUrl> = config.urls.iter().map(|url| url.value.clone()).collect();
+        let discovery = Discovery::new(config.discovery.clone());
+        let (listed, _) = discovery.read_file().unwrap_or_else(|messages| {
+            messages.into_iter().for_each(|message| problems.push(node.at("discovery.file").place().problem(message)));
+            (Vec::new(), None)
+        });
         let service = Arc::new(Self {
             name: name.into(),
             timeouts: config.timeouts,
@@ -91,7 +103,9 @@ impl Service {
             sticky: config.sticky.clone(),
             slow_start: config.slow_start.map_or(Duration::ZERO, |span| span.0),
             all_unhealthy: config.when_all_unhealthy,
-            targets: config.urls.iter().map(|url| url.value.clone()).collect(),
+            targets: ArcSwap::from_pointee(fixed.iter().cloned().chain(listed).collect()),
+            fixed,
+            discovery,
             credentials: Credentials::load(&config.tls, node.at("tls"), problems),
             tls: config.tls.clone(),
             endpoints,

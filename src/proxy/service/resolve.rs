@@ -1,6 +1,5 @@
-//! From a service's URLs to addresses: literal addresses at once, names by the system's resolver, again every 30 s.
-//!
-//! Of a name that has both, the IPv4 addresses are used. A name that cannot be resolved keeps the addresses it had.
+//! From a service's URLs to backends: literal addresses at once, names and files again and again. A name that cannot
+//! be resolved keeps the addresses it had, and a file that cannot be read its backends.
 
 use std::{
     collections::HashSet,
@@ -14,54 +13,60 @@ use std::{
     time::Duration,
 };
 
-use super::{Backend, Service, backend::LATENCY_MEMORY, sticky};
+use tokio::time::Instant;
+
+use super::{Backend, BackendUrl, Service, backend::LATENCY_MEMORY, sticky};
 use crate::{
     filter::Now,
     resilience::{Ewma, Health},
 };
 
-/// Time between two looks at names.
-const AGAIN: Duration = Duration::from_secs(30);
+/// Time between two looks at a file.
+const FILE: Duration = Duration::from_secs(1);
+
+/// The shortest time between two looks at a name, whatever its time to live.
+const SOON: Duration = Duration::from_secs(1);
 
 impl Service {
     /// Addresses of the URLs whose host is one.
-    fn literal_addresses(&self) -> Vec<(usize, SocketAddr)> {
-        let known = self.targets.iter().enumerate();
-        known.filter_map(|(i, url)| Some((i, SocketAddr::new(url.address()?, url.port)))).collect()
+    fn literal_addresses(&self) -> Vec<(BackendUrl, SocketAddr)> {
+        let known = self.targets.load();
+        known.iter().filter_map(|url| Some((url.clone(), SocketAddr::new(url.address()?, url.port)))).collect()
     }
 
-    /// Resolves the names among the URLs, and takes over what was found.
-    pub async fn resolve(&self) {
+    /// Resolves the names among the URLs, and takes over what was found. Answers when that ends to be true.
+    pub async fn resolve(&self) -> Instant {
+        let mut until = Instant::now() + self.discovery.config.every.0;
         let mut found = self.literal_addresses();
-        for (i, url) in self.targets.iter().enumerate().filter(|(_, url)| url.address().is_none()) {
-            match tokio::net::lookup_host((url.host.as_str(), url.port)).await {
-                Ok(addresses) => {
-                    let all: Vec<SocketAddr> = addresses.collect();
-                    let four = all.iter().any(SocketAddr::is_ipv4);
-                    found.extend(
-                        all.into_iter().filter(|address| address.is_ipv4() == four).map(|address| (i, address)),
-                    );
+        let targets = self.targets.load_full();
+        for url in targets.iter().filter(|url| url.address().is_none()) {
+            match self.discovery.lookup(url).await {
+                Ok(lookup) => {
+                    until = until.min(lookup.until.unwrap_or(until));
+                    found.extend(lookup.found);
                 }
                 Err(e) => {
                     log::warn!("service {}: cannot resolve '{}': {e}", self.name, url.host);
                     let kept = self.endpoints.load();
-                    found.extend(kept.iter().filter(|backend| backend.target == i).map(|backend| (i, backend.address)));
+                    let of = kept.iter().filter(|backend| backend.source == *url);
+                    found.extend(of.map(|backend| (backend.url.clone(), backend.address)));
                 }
             }
         }
-        self.adopt(found);
+        self.adopt(found, &targets);
         if let Err(e) = self.balancer.update().await {
             log::error!("service {}: {e}", self.name);
         }
+        until
     }
 
-    /// Makes these addresses the backends. Those that stay keep their health and their counts.
-    fn adopt(&self, mut found: Vec<(usize, SocketAddr)>) {
+    /// Makes these addresses the backends. Those that stay keep their health, their breaker and their counts.
+    fn adopt(&self, mut found: Vec<(BackendUrl, SocketAddr)>, targets: &[BackendUrl]) {
         let mut seen = HashSet::new();
         found.retain(|(_, address)| seen.insert(*address));
         let before = self.endpoints.load_full();
-        let fresh = |target, address| {
-            let backend = self.backend(target, address);
+        let fresh = |url: BackendUrl, address| {
+            let backend = self.backend(url, address, targets);
             if !before.is_empty() {
                 backend.has_returned(Now::monotonic());
             }
@@ -70,13 +75,11 @@ impl Service {
             }
             backend
         };
-        let after: Vec<Arc<Backend>> = found
-            .iter()
-            .map(|&(target, address)| {
-                let same = |old: &&Arc<Backend>| old.address == address && old.target == target;
-                before.iter().find(same).cloned().unwrap_or_else(|| fresh(target, address))
-            })
-            .collect();
+        let keep = |(url, address): (BackendUrl, SocketAddr)| {
+            let same = |old: &&Arc<Backend>| old.address == address && old.url == url;
+            before.iter().find(same).cloned().unwrap_or_else(|| fresh(url, address))
+        };
+        let after: Vec<Arc<Backend>> = found.into_iter().map(keep).collect();
         for gone in before.iter().filter(|old| !after.iter().any(|new| new.name == old.name)) {
             self.metrics.backend_gone(&gone.name);
         }
@@ -88,7 +91,7 @@ impl Service {
 
     /// Takes over the addresses that need no resolver, without waiting for anything.
     pub(super) fn adopt_literals(&self) {
-        self.adopt(self.literal_addresses());
+        self.adopt(self.literal_addresses(), &self.targets.load());
         let update = std::pin::pin!(self.balancer.update());
         // Our discovery is ready at once, so the update is: one poll completes it (Pingora's own `try_from_iter` relies
         // on the same).
@@ -98,16 +101,19 @@ impl Service {
         }
     }
 
-    fn backend(&self, target: usize, address: SocketAddr) -> Arc<Backend> {
-        let url = &self.targets[target];
+    fn backend(&self, url: BackendUrl, address: SocketAddr, targets: &[BackendUrl]) -> Arc<Backend> {
         let name = if url.address().is_some() { url.authority() } else { format!("{} ({address})", url.authority()) };
+        // The URL that led here: itself, or the name of the service whose records did.
+        let source = targets.iter().find(|target| **target == url);
+        let source = source.or_else(|| targets.iter().find(|target| target.address().is_none()));
         Arc::new(Backend {
             token: sticky::token(&name),
             name,
             address,
-            target,
+            source: source.unwrap_or(&url).clone(),
             weight: url.weight,
-            peer: self.peer(address, url),
+            peer: self.peer(address, &url),
+            url,
             healthy: AtomicBool::new(true),
             in_flight: Arc::new(AtomicUsize::new(0)),
             conduct: Health::new(),
@@ -117,11 +123,36 @@ impl Service {
         })
     }
 
-    /// Looks at names again and again; returns at once when there are none.
+    /// Looks at names and files again and again; returns at once when there are none.
     pub(super) async fn watch_names(&self) {
-        while self.targets.iter().any(|url| url.address().is_none()) {
-            tokio::time::sleep(AGAIN).await;
-            self.resolve().await;
+        let file = self.discovery.config.file.is_some();
+        let (mut due, mut stamp) = (Instant::now() + self.discovery.config.every.0, self.discovery.file_stamp());
+        while file || self.targets.load().iter().any(|url| url.address().is_none()) {
+            let next = if file { due.min(Instant::now() + FILE) } else { due };
+            tokio::time::sleep_until(next).await;
+            let now = self.discovery.file_stamp();
+            let changed = now != stamp && self.reread();
+            stamp = now;
+            if changed || Instant::now() >= due {
+                due = self.resolve().await.max(Instant::now() + SOON);
+            }
+        }
+    }
+
+    /// Takes over the backends of the file; false when it cannot be read.
+    fn reread(&self) -> bool {
+        match self.discovery.read_file() {
+            Ok((urls, _)) => {
+                log::info!("service {}: {} backends in the file", self.name, urls.len());
+                self.targets.store(Arc::new(self.fixed.iter().cloned().chain(urls).collect()));
+                true
+            }
+            Err(messages) => {
+                for message in messages {
+                    log::error!("service {}: {message}; the backends stay as they were", self.name);
+                }
+                false
+            }
         }
     }
 }

@@ -36,8 +36,28 @@ pub(super) fn validate(config: &ServiceConfig, node: &Node, problems: &mut Probl
 
 fn urls(config: &ServiceConfig, node: &Node, problems: &mut Problems) {
     let is_empty = |urls: &Node| matches!(urls.value(), Value::Seq(items) if items.is_empty());
-    if config.urls.is_empty() && node.get("urls").is_some_and(is_empty) {
-        problems.push(node.at("urls").place().problem("a service needs at least one backend"));
+    if config.urls.is_empty() && config.discovery.file.is_none() {
+        match node.get("urls") {
+            Some(urls) if is_empty(urls) => {
+                problems.push(urls.place().problem("a service needs at least one backend"));
+            }
+            Some(_) => {}
+            None => problems.push(node.place().problem("key 'urls' is missing")),
+        }
+    }
+    let discovery = &config.discovery;
+    if discovery.every.0 < Duration::from_secs(1) {
+        let message = format!("{} is too short: at least 1s", discovery.every);
+        problems.push(node.at("discovery.every").place().problem(message));
+    }
+    if let Some(resolver) = &discovery.resolver
+        && resolver.parse::<std::net::SocketAddr>().is_err()
+    {
+        let message = format!("'{resolver}' is not an address with a port: write it like 127.0.0.1:53");
+        problems.push(node.at("discovery.resolver").place().problem(message));
+    }
+    for url in config.urls.iter().filter(|url| discovery.dns == super::Dns::Srv && url.address().is_some()) {
+        problems.push(url.place.problem("an address has no SRV records: write the service's name"));
     }
     for (i, url) in config.urls.iter().enumerate() {
         let same =

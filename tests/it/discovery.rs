@@ -1,0 +1,137 @@
+//! Backends that come and go: a file, and names in a DNS server.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+
+use crate::harness::{Fault, FaultProxy, Gateway, Origin, eventually};
+
+fn names(gw: &Gateway, times: usize) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    (0..times).for_each(|_| *counts.entry(gw.get("/").send().body).or_default() += 1);
+    counts
+}
+
+#[test]
+fn a_file_of_backends_is_watched() {
+    let (a, b, c) = (Origin::start("a"), Origin::start("b"), Origin::start("c"));
+    let faulty = FaultProxy::start(c.address, Fault::Status503);
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("backends");
+    fs::write(&list, format!("# ours\n{} 3\n{}\n", a.url(), faulty.url())).unwrap();
+    let gw = Gateway::start(&format!(
+        "services:\n  main:\n    discovery: {{ file: {} }}\n    outlier_ejection: {{ consecutive: 2, base: 1m }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        list.display()
+    ));
+    (0..20).for_each(|_| drop(gw.get("/").send()));
+    let ejected = |gw: &Gateway| -> Vec<bool> {
+        let stats = gw.admin("/gateway/stats").expect(200).json();
+        let backends = stats["services"]["main"]["backends"].as_array().unwrap().clone();
+        backends.iter().map(|backend| backend["ejected"].as_bool().unwrap()).collect()
+    };
+    assert_eq!(ejected(&gw), [false, true]);
+    // What cannot be read changes nothing.
+    fs::write(&list, "nonsense\n").unwrap();
+    eventually("the broken file is reported", || gw.errors().contains("the backends stay as they were"));
+    assert_eq!(names(&gw, 4), [("a".into(), 4)].into());
+    fs::write(&list, format!("{} 3\n{}\n{}\n", a.url(), faulty.url(), b.url())).unwrap();
+    eventually("the new backend is used", || names(&gw, 8).contains_key("b"));
+    assert_eq!(ejected(&gw), [false, true, false], "what was known of the others stays known");
+    let weights = names(&gw, 40);
+    assert!(weights["a"] > weights["b"], "{weights:?}");
+    fs::write(&list, b.url()).unwrap();
+    eventually("the others are left", || names(&gw, 8) == [("b".into(), 8)].into());
+    let up = gw.admin("/metrics").expect(200).body;
+    assert!(!up.contains(&format!("backend=\"{}\"", a.address)), "a backend that is gone has no metrics");
+}
+
+/// What the test's DNS server answers: by name, and by type (1: A, 33: SRV).
+type Zone = Arc<Mutex<HashMap<(String, u16), Vec<Vec<u8>>>>>;
+
+/// A DNS server of a few lines (RFC 1035): every answer lives for one second.
+fn dns(zone: Zone) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut query = [0; 1500];
+        while let Ok((length, from)) = socket.recv_from(&mut query) {
+            let (mut at, mut labels) = (12, Vec::new());
+            while query[at] != 0 {
+                let next = at + 1 + usize::from(query[at]);
+                labels.push(String::from_utf8_lossy(&query[at + 1..next]).to_lowercase());
+                at = next;
+            }
+            let kind = u16::from_be_bytes([query[at + 1], query[at + 2]]);
+            let records = zone.lock().get(&(labels.join("."), kind)).cloned().unwrap_or_default();
+            let count = u16::try_from(records.len()).unwrap().to_be_bytes();
+            let mut answer = [&query[..2], &[0x84, 0, 0, 1], &count, &[0, 0, 0, 0], &query[12..at + 5]].concat();
+            for data in records {
+                let length = u16::try_from(data.len()).unwrap().to_be_bytes();
+                answer.extend([0xc0, 12]);
+                answer.extend(kind.to_be_bytes());
+                answer.extend([0, 1, 0, 0, 0, 1]);
+                answer.extend(length);
+                answer.extend(data);
+            }
+            assert!(length >= at);
+            socket.send_to(&answer, from).unwrap();
+        }
+    });
+    address
+}
+
+fn srv(priority: u16, weight: u16, port: u16, target: &str) -> Vec<u8> {
+    let mut data = [priority.to_be_bytes(), weight.to_be_bytes(), port.to_be_bytes()].concat();
+    for label in target.split('.') {
+        data.push(u8::try_from(label.len()).unwrap());
+        data.extend_from_slice(label.as_bytes());
+    }
+    data.push(0);
+    data
+}
+
+#[test]
+fn srv_records_tell_ports_weights_and_changes() {
+    let (a, b, spare) = (Origin::start("a"), Origin::start("b"), Origin::start("spare"));
+    let zone = Zone::default();
+    let name = ("_http._tcp.users.test".to_owned(), 33);
+    zone.lock().insert(("one.test".into(), 1), vec![vec![127, 0, 0, 1]]);
+    zone.lock().insert(
+        name.clone(),
+        vec![
+            srv(1, 30, a.address.port(), "one.test"),
+            srv(1, 10, b.address.port(), "one.test"),
+            srv(2, 10, spare.address.port(), "one.test"),
+        ],
+    );
+    let gw = Gateway::start(&format!(
+        "services:\n  main:\n    urls: [\"http://_http._tcp.users.test\"]\n    discovery: {{ dns: srv, resolver: \"{}\", every: 5s }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        dns(zone.clone())
+    ));
+    let counts = names(&gw, 40);
+    assert_eq!((counts["a"], counts["b"]), (30, 10), "{counts:?}");
+    zone.lock().insert(name.clone(), vec![srv(1, 1, spare.address.port(), "one.test")]);
+    eventually("the time to live ends", || names(&gw, 4) == [("spare".into(), 4)].into());
+    zone.lock().remove(&name);
+    eventually("a failed look-up is reported", || gw.errors().contains("cannot resolve '_http._tcp.users.test'"));
+    assert_eq!(names(&gw, 4), [("spare".into(), 4)].into(), "what was known stays");
+}
+
+#[test]
+fn addresses_of_a_name_come_and_go() {
+    let (a, zone) = (Origin::start("a"), Zone::default());
+    zone.lock().insert(("users.test".into(), 1), vec![vec![127, 0, 0, 9]]);
+    let gw = Gateway::start(&format!(
+        "services:\n  main:\n    urls: [\"http://users.test:{}\"]\n    retry: {{ max_attempts: 1 }}\n    discovery: {{ resolver: \"{}\", every: 1s }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        a.address.port(),
+        dns(zone.clone())
+    ));
+    gw.get("/").expect(502);
+    zone.lock().insert(("users.test".into(), 1), vec![vec![127, 0, 0, 1]]);
+    eventually("the new address is used", || gw.get("/").send().status == 200);
+}
