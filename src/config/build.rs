@@ -182,7 +182,9 @@ impl Builder<'_> {
             retry.validate(place("retry"), problems);
         }
         let gate = config.in_flight.as_ref().map(|limits| {
-            limits.validate(false, place("in_flight"), problems);
+            if limits.max == 0 {
+                problems.push(place("in_flight.max").place().problem("0 would refuse every request"));
+            }
             Gate::new(limits.max, limits.queue, limits.wait.0)
         });
         let metrics = self.shared.metrics.route(id, "");

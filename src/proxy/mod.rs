@@ -47,8 +47,8 @@ pub use router::{Matcher, Pick, Router, Subject};
 pub use runtime::{Page, Runtime, Shared};
 pub use service::{
     AdaptiveConfig, AllUnhealthy, Backend, BackendScheme, BackendUrl, BackoffConfig, Balance, BreakerConfig,
-    BudgetConfig, Choice, Chosen, DiscoveryConfig, Dns, EjectionConfig, Gate, HashBy, HealthCheckConfig, HedgeAfter,
-    HedgeConfig, InFlightConfig, Leave, NoBackend, Outcome, Pass, Place, RetryConfig, Service, ServiceConfig,
-    StickyConfig, Timeouts, Trouble, UpstreamTls,
+    BudgetConfig, Choice, Chosen, DiscoveryConfig, Dns, EjectionConfig, Gate, GateConfig, HashBy, HealthCheckConfig,
+    HedgeAfter, HedgeConfig, InFlightConfig, Leave, NoBackend, Outcome, Pass, Place, RetryConfig, Service,
+    ServiceConfig, StickyConfig, Timeouts, Trouble, UpstreamTls,
 };
 pub use tls::{Alpn, CertificateConfig, Certificates, MtlsConfig, MtlsMode, TlsConfig, TlsFront, TlsVersion};

@@ -11,7 +11,7 @@ use super::{
     forward::{CanaryConfig, Forward, ForwardKeys, MirrorConfig, SplitConfig},
     pattern::PathPattern,
     router::Matcher,
-    service::{Gate, InFlightConfig, RetryConfig},
+    service::{Gate, GateConfig, RetryConfig},
 };
 use crate::{
     filter::{Chain, Invalid, OneOrMany},
@@ -46,7 +46,7 @@ pub struct RouteConfig {
     pub retry: Option<RetryConfig>,
     /// How much may be under way on this route. Default: no limit.
     #[serde(default)]
-    pub in_flight: Option<InFlightConfig>,
+    pub in_flight: Option<GateConfig>,
     /// Send the client elsewhere.
     #[serde(default)]
     pub redirect: Option<RedirectConfig>,

@@ -31,7 +31,8 @@ pub use self::{
     gate::{Gate, Pass},
     guard::{Leave, Outcome},
     resilience::{
-        AdaptiveConfig, BackoffConfig, BreakerConfig, BudgetConfig, EjectionConfig, InFlightConfig, RetryConfig,
+        AdaptiveConfig, BackoffConfig, BreakerConfig, BudgetConfig, EjectionConfig, GateConfig, InFlightConfig,
+        RetryConfig,
     },
     trouble::Trouble,
     url::{BackendScheme, BackendUrl},

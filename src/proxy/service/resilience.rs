@@ -175,25 +175,43 @@ impl EjectionConfig {
     }
 }
 
-/// `in_flight:` of a service or a route: how much may be under way at the same time.
+/// `in_flight:` of a route: how many requests may be under way at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GateConfig {
+    /// Requests under way.
+    pub max: u32,
+    /// Requests that may wait for a place; further ones get 503 at once. Default 0.
+    #[serde(default)]
+    pub queue: u32,
+    /// How long one may wait. Default 100ms.
+    #[serde(default = "wait")]
+    pub wait: Span,
+}
+
+fn wait() -> Span {
+    millis(100)
+}
+
+/// `in_flight:` of a service: how much may be under way at the same time.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct InFlightConfig {
     /// Requests under way. Default 0: no limit.
     pub max: u32,
-    /// Requests under way at one backend. Default 0: no limit. Not for routes.
+    /// Requests under way at one backend. Default 0: no limit.
     pub per_backend: u32,
     /// Requests that may wait for a place; further ones get 503 at once. Default 0.
     pub queue: u32,
     /// How long one may wait. Default 100ms.
     pub wait: Span,
-    /// Let the limit follow the latency. Not for routes.
+    /// Let the limit follow the latency.
     pub adaptive: Option<AdaptiveConfig>,
 }
 
 impl Default for InFlightConfig {
     fn default() -> Self {
-        Self { max: 0, per_backend: 0, queue: 0, wait: millis(100), adaptive: None }
+        Self { max: 0, per_backend: 0, queue: 0, wait: wait(), adaptive: None }
     }
 }
 
@@ -239,14 +257,8 @@ impl RetryConfig {
 
 impl InFlightConfig {
     /// Checks what one key alone cannot show; `node` is the `in_flight`.
-    pub fn validate(&self, of_service: bool, node: &Node, problems: &mut Problems) {
+    pub(super) fn validate(&self, node: &Node, problems: &mut Problems) {
         let mut wrong = |key: &str, message: String| problems.push(node.at(key).place().problem(message));
-        if !of_service && self.per_backend > 0 {
-            wrong("per_backend", "a route has no backends: set it at the service".to_owned());
-        }
-        if !of_service && self.adaptive.is_some() {
-            wrong("adaptive", "a route's limit is fixed: set it at the service".to_owned());
-        }
         if self.max == 0 && self.per_backend == 0 {
             wrong("max", "nothing is limited: set 'max' or 'per_backend'".to_owned());
         }

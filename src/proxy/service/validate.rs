@@ -16,7 +16,7 @@ pub(super) fn validate(config: &ServiceConfig, node: &Node, problems: &mut Probl
         breaker.validate(node.at("circuit_breaker"), problems);
     }
     if let Some(limits) = &config.in_flight {
-        limits.validate(true, node.at("in_flight"), problems);
+        limits.validate(node.at("in_flight"), problems);
     }
     if config.retry_budget.window.0 < Duration::from_secs(1) {
         let message = format!("{} is too short: at least 1s", config.retry_budget.window);
