@@ -42,6 +42,9 @@ fn whole(info: &str, body: &str) -> String {
     let route = "routes:\n  - match: { path: /* }\n    service: main\n";
     match info {
         "" => body.to_owned(),
+        "fragment=listeners" => {
+            format!("admin: {{ enabled: false }}\ntrusted_proxies: [10.0.0.0/8]\nlisteners:\n{}{main}{route}", indent(body, 2))
+        }
         "fragment=root" => format!("{listeners}{main}{route}{body}"),
         "fragment=routes" => format!("{listeners}{main}routes:\n{}", indent(body, 2)),
         "fragment=services" => {
@@ -58,6 +61,9 @@ fn check(what: &str, file: &Path, dir: &Path) {
         .arg(file)
         .env("JWT_SECRET", "0123456789abcdef0123456789abcdef")
         .env("JWKS_FILE", dir.join("jwks.json"))
+        .env("TLS_CERT", "tests/fixtures/tls/a.pem")
+        .env("TLS_KEY", "tests/fixtures/tls/a.key")
+        .env("TLS_CA", "tests/fixtures/tls/a.pem")
         .output()
         .unwrap();
     assert!(out.status.success(), "{what}: {}", String::from_utf8_lossy(&out.stderr));

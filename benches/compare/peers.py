@@ -11,10 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jobs import JOBS
-
 VERSION = re.compile(r"\d+\.\d+\.\d+[-+~.\w]*")
-NO_TLS = {job.name: "no TLS listener yet" for job in JOBS.values() if "tls" in job.tags}
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,6 @@ def all_peers(tollgate: Path) -> dict[str, Peer]:
             arguments=lambda config: ["-c", str(config)],
             version_option="--version",
             find=lambda: str(tollgate.resolve()) if tollgate.is_file() else None,
-            lacks=NO_TLS,
         ),
         Peer(
             name="nginx",
