@@ -43,7 +43,10 @@ fn whole(info: &str, body: &str) -> String {
     match info {
         "" => body.to_owned(),
         "fragment=listeners" => {
-            format!("admin: {{ enabled: false }}\ntrusted_proxies: [10.0.0.0/8]\nlisteners:\n{}{main}{route}", indent(body, 2))
+            format!(
+                "admin: {{ enabled: false }}\ntrusted_proxies: [10.0.0.0/8]\nlisteners:\n{}{main}{route}",
+                indent(body, 2)
+            )
         }
         "fragment=root" => format!("{listeners}{main}{route}{body}"),
         "fragment=routes" => format!("{listeners}{main}routes:\n{}", indent(body, 2)),

@@ -205,12 +205,12 @@ impl Canary {
             wrong.push("canary.value", "not a value that a header can carry");
             None
         });
-        let header = config.header.as_deref().and_then(|name| match name.parse() {
-            Ok(name) => Some((name, value)),
-            Err(_) => {
+        let header = config.header.as_deref().and_then(|name| {
+            let parsed = name.parse().ok();
+            if parsed.is_none() {
                 wrong.push("canary.header", format!("'{name}' is not a header name"));
-                None
             }
+            Some((parsed?, value))
         });
         Self { target, header, share: config.share.0 }
     }

@@ -72,7 +72,7 @@ impl Gateway {
     }
 
     /// From now on only silence in both directions ends the connection.
-    fn open_tunnel(&self, session: &mut Session, context: &Context) {
+    fn open_tunnel(session: &mut Session, context: &Context) {
         session.set_read_timeout(None);
         session.set_write_timeout(None);
         if let (Some(link), Some(service)) = (&context.link, context.service()) {
@@ -255,7 +255,7 @@ impl ProxyHttp for Gateway {
             session.set_keepalive(None);
         }
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            self.open_tunnel(session, context);
+            Self::open_tunnel(session, context);
         } else if let Some(link) = &context.link {
             // An upgrade that was asked for and not granted.
             link.allow_silence();

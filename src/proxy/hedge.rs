@@ -170,7 +170,7 @@ impl Gateway {
         service.count_request(context.now.since_start);
         let (client, remaining) = (context.state.client, context.remaining());
         let terms = Race { connector: &connector, service: &service, head: &head, client, remaining };
-        let Some((run, count)) = race(session, &terms, after).await? else { return Ok(false) };
+        let Some((run, count)) = Box::pin(race(session, &terms, after)).await? else { return Ok(false) };
         let Run { mut runner, result } = run;
         context.attempts.count = count;
         context.attempts.began = Some(runner.began);

@@ -170,7 +170,7 @@ impl Breaker {
         let succeeded = match &*inner {
             Inner::Closed => return (Admission::Pass, None),
             Inner::Open { until } if now < *until => {
-                return (Admission::Refused { retry_after: *until - now }, None);
+                return (Admission::Refused { retry_after: until.saturating_sub(now) }, None);
             }
             Inner::Open { .. } => None,
             Inner::HalfOpen { probe: Some(probe), .. } if now < probe.expires => {

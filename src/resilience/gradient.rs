@@ -95,20 +95,28 @@ mod tests {
     #[test]
     fn grows_while_answers_are_as_fast_as_ever_and_shrinks_when_they_are_not() {
         let gradient = Gradient::new(POLICY);
-        (0..200).for_each(|_| drop(gradient.observe(10 * MS, gradient.limit(), false)));
+        for _ in 0..200 {
+            gradient.observe(10 * MS, gradient.limit(), false);
+        }
         let grown = gradient.limit();
         assert!(grown > 40, "{grown}");
-        (0..30).for_each(|_| drop(gradient.observe(60 * MS, gradient.limit(), false)));
+        for _ in 0..30 {
+            gradient.observe(60 * MS, gradient.limit(), false);
+        }
         assert!(gradient.limit() < grown / 2, "{} after {grown}", gradient.limit());
     }
 
     #[test]
     fn an_idle_service_says_nothing_and_failures_shrink_it() {
         let gradient = Gradient::new(POLICY);
-        (0..100).for_each(|_| drop(gradient.observe(10 * MS, 1, false)));
+        for _ in 0..100 {
+            gradient.observe(10 * MS, 1, false);
+        }
         assert_eq!(gradient.limit(), 20);
         assert_eq!(gradient.observe(10 * MS, 1, true), 18);
-        (0..100).for_each(|_| drop(gradient.observe(10 * MS, 1, true)));
+        for _ in 0..100 {
+            gradient.observe(10 * MS, 1, true);
+        }
         assert_eq!(gradient.limit(), 5);
     }
 

@@ -123,7 +123,9 @@ mod tests {
         #[test]
         fn is_at_most_a_tenth_too_high(mut samples in proptest::collection::vec(100u64..50_000_000, 20..300), q in 0.01f64..1.0) {
             let quantile = Quantile::new(Duration::from_secs(10));
-            samples.iter().for_each(|micros| quantile.observe(MS, Duration::from_micros(*micros)));
+            for micros in &samples {
+                quantile.observe(MS, Duration::from_micros(*micros));
+            }
             samples.sort_unstable();
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a rank")]
             let rank = (samples.len() as f64 * q).ceil() as usize;

@@ -7,14 +7,14 @@ use std::{
 };
 
 /// Slots of a ring.
-const SLOTS: u64 = 10;
+const SLOTS: usize = 10;
 
 /// A count over the last window.
 #[derive(Debug)]
 pub(super) struct Window {
     width: Duration,
     /// The number of the slot's time in the high half, the count in the low half.
-    slots: [AtomicU64; SLOTS as usize],
+    slots: [AtomicU64; SLOTS],
 }
 
 impl Window {
@@ -32,7 +32,7 @@ impl Window {
     /// Counts one.
     pub(super) fn add(&self, now: Duration) {
         let epoch = self.epoch(now);
-        let slot = &self.slots[usize::try_from(epoch % SLOTS).unwrap_or(0)];
+        let slot = &self.slots[usize::try_from(epoch).unwrap_or(0) % SLOTS];
         let mut held = slot.load(Relaxed);
         loop {
             if held >> 32 == epoch {
@@ -50,7 +50,7 @@ impl Window {
     /// The count over the window that ends now.
     pub(super) fn sum(&self, now: Duration) -> u64 {
         let last = self.epoch(now);
-        let first = last.saturating_sub(SLOTS - 1);
+        let first = last.saturating_sub(SLOTS as u64 - 1);
         let live = |held: &u64| (first..=last).contains(&(held >> 32));
         self.slots.iter().map(|slot| slot.load(Relaxed)).filter(live).map(|held| held & 0xffff_ffff).sum()
     }
@@ -84,7 +84,9 @@ mod tests {
         fn the_sum_is_that_of_the_window(mut times in proptest::collection::vec(0u64..60_000, 0..200), end in 0u64..5_000) {
             times.sort_unstable();
             let window = Window::new(Duration::from_secs(10));
-            times.iter().for_each(|at| window.add(Duration::from_millis(*at)));
+            for at in &times {
+                window.add(Duration::from_millis(*at));
+            }
             let now = times.last().unwrap_or(&0) + end;
             let since = |age: u64| times.iter().filter(|at| **at + age > now).count() as u64;
             let sum = window.sum(Duration::from_millis(now));

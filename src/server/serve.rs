@@ -231,7 +231,7 @@ async fn watch_certificates(listeners: Vec<Listener>, shared: Arc<Shared>) {
         for front in &fronts {
             front.certificates().refresh();
             for (name, end) in front.certificates().ends() {
-                shared.metrics.certificate_ends(&name, end);
+                shared.metrics.connections.certificate_ends(&name, end);
             }
         }
         tokio::time::sleep(CERTIFICATES).await;

@@ -9,6 +9,10 @@ use std::{
     time::Instant,
 };
 
+use super::{
+    connections::ConnectionMetrics,
+    service::{ServiceFamilies, ServiceMetrics},
+};
 use prometheus::{
     Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
@@ -43,15 +47,7 @@ pub struct Metrics {
     started: Instant,
     requests: IntCounterVec,
     duration: HistogramVec,
-    retries: IntCounterVec,
-    attempts: IntCounterVec,
-    budget_exhausted: IntCounterVec,
-    hedges: IntCounterVec,
-    mirror_dropped: IntCounterVec,
-    breaker_state: IntGaugeVec,
-    ejections: IntCounterVec,
-    concurrency_limit: IntGaugeVec,
-    backend_up: IntGaugeVec,
+    services: ServiceFamilies,
     limited: IntCounterVec,
     checks: IntCounterVec,
     refusals: IntCounterVec,
@@ -67,10 +63,8 @@ pub struct Metrics {
     pub in_flight: IntGauge,
     /// Requests whose client went away before the answer was complete.
     pub canceled: IntCounter,
-    /// Client connections that are open.
-    pub connections: IntGauge,
-    connections_refused: IntCounterVec,
-    certificates: IntGaugeVec,
+    /// Client connections.
+    pub connections: ConnectionMetrics,
     /// Access log lines lost.
     pub log_dropped: IntCounter,
     /// Rate limit buckets thrown out to stay within their number.
@@ -95,31 +89,9 @@ pub struct RouteMetrics {
     pub limited: IntCounter,
 }
 
-/// How attempts end.
-const OUTCOMES: [&str; 5] = ["ok", "connect", "timeout", "reset", "status"];
-
 type StatusCounters = [OnceLock<IntCounter>; 500];
 
-/// The children of one service.
-#[derive(Clone)]
-pub struct ServiceMetrics {
-    backend_up: IntGaugeVec,
-    breaker_state: IntGaugeVec,
-    ejections: IntCounterVec,
-    concurrency_limit: IntGaugeVec,
-    service: String,
-    attempts: [IntCounter; OUTCOMES.len()],
-    /// Retries and hedges that the budget refused.
-    pub budget_exhausted: IntCounter,
-    /// Second attempts at answers that were late.
-    pub hedges: IntCounter,
-    /// Copies that were not sent: too large, or too many.
-    pub mirror_dropped: IntCounter,
-    /// Attempts after the first.
-    pub retries: IntCounter,
-}
-
-fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
+pub(super) fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
     // Names are constants of this file: a clash or a malformed name fails every test that starts anything.
     let metric = metric.unwrap_or_else(|e| panic!("metric definition: {e}"));
     registry.register(Box::new(metric.clone())).unwrap_or_else(|e| panic!("metric registration: {e}"));
@@ -135,8 +107,9 @@ impl Metrics {
         let counters = |name: &str, help: &str, labels: &[&str]| {
             register::<IntCounterVec>(r, GenericCounterVec::new(Opts::new(name, help), labels))
         };
-        let gauges =
-            |name: &str, help: &str, labels: &[&str]| register(r, GenericGaugeVec::new(Opts::new(name, help), labels));
+        let gauges = |name: &str, help: &str, labels: &[&str]| {
+            register::<IntGaugeVec>(r, GenericGaugeVec::new(Opts::new(name, help), labels))
+        };
         let bytes = counters("gateway_transferred_bytes_total", "Body bytes moved.", &["direction"]);
         let build = gauges("gateway_build_info", "Always 1; the version is in the label.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -154,31 +127,7 @@ impl Metrics {
                 &["route", "service", "method", "status"],
             ),
             duration: register(r, HistogramVec::new(duration, &["route", "service"])),
-            retries: counters("gateway_retries_total", "Attempts after the first one.", &["service"]),
-            attempts: counters(
-                "gateway_upstream_attempts_total",
-                "Attempts at backends, by how they ended.",
-                &["service", "outcome"],
-            ),
-            budget_exhausted: counters(
-                "gateway_retry_budget_exhausted_total",
-                "Retries and hedges that the budget refused.",
-                &["service"],
-            ),
-            hedges: counters("gateway_hedges_total", "Second attempts at answers that were late.", &["service"]),
-            mirror_dropped: counters("gateway_mirror_dropped_total", "Copies that were not sent.", &["service"]),
-            breaker_state: gauges(
-                "gateway_circuit_breaker_state",
-                "0 closed, 1 open, 2 half-open.",
-                &["service", "backend"],
-            ),
-            ejections: counters("gateway_backend_ejections_total", "Backends ejected.", &["service", "backend"]),
-            concurrency_limit: gauges(
-                "gateway_concurrency_limit",
-                "Requests that may be under way, as the adaptive limit has it.",
-                &["service"],
-            ),
-            backend_up: gauges("gateway_backend_up", "1 when the backend may be used.", &["service", "backend"]),
+            services: ServiceFamilies::new(r),
             limited: counters("gateway_rate_limited_total", "Requests refused by a rate limit.", &limited_labels),
             checks: counters("rate_limit_checks_total", "Rate limit decisions.", &["result"]),
             refusals: counters(
@@ -203,17 +152,7 @@ impl Metrics {
             sent: bytes.with_label_values(&["sent"]),
             in_flight: register(r, IntGauge::new("gateway_requests_in_flight", "Requests being served now.")),
             canceled: counter("gateway_proxy_canceled_total", "Requests whose client went away early."),
-            connections: register(r, IntGauge::new("gateway_connections", "Client connections that are open.")),
-            connections_refused: counters(
-                "gateway_connections_refused_total",
-                "Client connections that never got to a request.",
-                &["reason"],
-            ),
-            certificates: gauges(
-                "gateway_certificate_expiry_timestamp_seconds",
-                "When a certificate stops being valid, in seconds since 1970.",
-                &["name"],
-            ),
+            connections: ConnectionMetrics::new(r),
             log_dropped: counter("gateway_access_log_dropped_total", "Access log lines lost."),
             evictions: counter("gateway_limiter_evictions_total", "Buckets evicted while still in use."),
             panics: counter("gateway_panics_total", "Panics caught."),
@@ -227,16 +166,6 @@ impl Metrics {
         let metrics = self.no_route.get_or_init(|| self.route("none", ""));
         metrics.count(method, status);
         metrics.duration.observe(duration.as_secs_f64());
-    }
-
-    /// Counts a connection that was closed before its first request.
-    pub fn connection_refused(&self, reason: &str) {
-        self.connections_refused.with_label_values(&[reason]).inc();
-    }
-
-    /// Says when the certificate for a name ends.
-    pub fn certificate_ends(&self, name: &str, unix: i64) {
-        self.certificates.with_label_values(&[name]).set(unix);
     }
 
     /// The children of a route. A reload asks again and gets the same counters.
@@ -253,18 +182,7 @@ impl Metrics {
 
     /// The children of a service.
     pub fn service(&self, service: &str) -> ServiceMetrics {
-        ServiceMetrics {
-            backend_up: self.backend_up.clone(),
-            breaker_state: self.breaker_state.clone(),
-            ejections: self.ejections.clone(),
-            concurrency_limit: self.concurrency_limit.clone(),
-            attempts: OUTCOMES.map(|outcome| self.attempts.with_label_values(&[service, outcome])),
-            budget_exhausted: self.budget_exhausted.with_label_values(&[service]),
-            hedges: self.hedges.with_label_values(&[service]),
-            mirror_dropped: self.mirror_dropped.with_label_values(&[service]),
-            service: service.to_owned(),
-            retries: self.retries.with_label_values(&[service]),
-        }
+        self.services.of(service)
     }
 
     /// Requests that `filter` answered on `route`.
@@ -328,12 +246,6 @@ impl fmt::Debug for RouteMetrics {
     }
 }
 
-impl fmt::Debug for ServiceMetrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ServiceMetrics({})", self.service)
-    }
-}
-
 impl RouteMetrics {
     /// Counts one answered request.
     pub fn count(&self, method: MethodClass, status: u16) {
@@ -344,41 +256,6 @@ impl RouteMetrics {
             self.requests.with_label_values(&[&self.route, &self.service, method.label(), &status])
         });
         counter.inc();
-    }
-}
-
-impl ServiceMetrics {
-    /// Says whether a backend may be used.
-    pub fn backend_up(&self, backend: &str, up: bool) {
-        self.backend_up.with_label_values(&[&self.service, backend]).set(i64::from(up));
-    }
-
-    /// Counts an attempt; without a `trouble` it went well.
-    pub fn attempt(&self, trouble: Option<&str>) {
-        let place = trouble.and_then(|trouble| OUTCOMES.iter().position(|known| *known == trouble)).unwrap_or(0);
-        self.attempts[place].inc();
-    }
-
-    /// Shows the state of a circuit breaker: 0 closed, 1 open, 2 half-open. `backend` is empty for a service's own.
-    pub fn breaker_state(&self, backend: &str, state: i64) {
-        self.breaker_state.with_label_values(&[&self.service, backend]).set(state);
-    }
-
-    /// Counts the ejection of a backend.
-    pub fn ejected(&self, backend: &str) {
-        self.ejections.with_label_values(&[&self.service, backend]).inc();
-    }
-
-    /// Shows the adaptive limit.
-    pub fn limit(&self, limit: u32) {
-        self.concurrency_limit.with_label_values(&[&self.service]).set(limit.into());
-    }
-
-    /// Forgets a backend that is no longer there.
-    pub fn backend_gone(&self, backend: &str) {
-        let _ = self.breaker_state.remove_label_values(&[&self.service, backend]);
-        let _ = self.ejections.remove_label_values(&[&self.service, backend]);
-        let _ = self.backend_up.remove_label_values(&[&self.service, backend]);
     }
 }
 

@@ -35,6 +35,9 @@ fn many_streams_on_few_connections() {
     }
 }
 
+/// A field's name and value.
+type Field = (&'static [u8], &'static [u8]);
+
 /// A client that writes frames by hand: nothing stops it from sending what no library would.
 struct Frames {
     stream: TcpStream,
@@ -132,7 +135,7 @@ fn status(block: &[u8]) -> u16 {
 
 /// Three digits in the code of RFC 7541, appendix B: five bits for 0, 1 and 2, six for the others.
 fn huffman_digits(raw: &[u8]) -> u16 {
-    let bits: String = raw.iter().map(|byte| format!("{byte:08b}")).collect();
+    let bits = raw.iter().map(|byte| format!("{byte:08b}")).collect::<Vec<_>>().concat();
     let (mut rest, mut number) = (bits.as_str(), 0u16);
     for _ in 0..3 {
         let five = u16::from_str_radix(&rest[..5], 2).unwrap();
@@ -170,7 +173,7 @@ fn frames_by_hand_get_an_answer() {
 fn what_http1_could_misread_is_refused() {
     let origin = Origin::start("o");
     let gw = gateway(&origin, "h2c: true", "");
-    let cases: &[(&str, &[(&[u8], &[u8])])] = &[
+    let cases: &[(&str, &[Field])] = &[
         ("transfer-encoding", &[(b"transfer-encoding", b"chunked")]),
         ("connection", &[(b"connection", b"close")]),
         ("keep-alive", &[(b"keep-alive", b"1")]),

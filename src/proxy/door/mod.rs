@@ -73,7 +73,7 @@ impl Door {
         runtime: Arc<ArcSwap<Runtime>>,
         shared: Arc<Shared>,
     ) -> Self {
-        let crowd = Crowd::new(shared.metrics.connections.clone());
+        let crowd = Crowd::new(shared.metrics.connections.open.clone());
         Self { proxy: Arc::new(proxy), listeners, runtime, shared, crowd, closing: watch::Sender::new(false) }
     }
 
@@ -107,15 +107,13 @@ impl Door {
             peer
         };
         let _ticket = self.ticket(peer, limits.connections_per_address)?;
-        match &listener.tls {
+        if let Some(tls) = &listener.tls {
             // Boxed: a connection without TLS must not carry the handshake's memory around.
-            Some(tls) => Box::pin(self.encrypted(plain, peer, tls, limits.head.0)).await,
-            None => {
-                let speech = if listener.h2c { Speech::Either } else { Speech::Http1 };
-                self.attend(Box::new(Wire::new(plain, Link::new(peer, false, None), false)), speech).await;
-                Ok(())
-            }
+            return Box::pin(self.encrypted(plain, peer, tls, limits.head.0)).await;
         }
+        let speech = if listener.h2c { Speech::Either } else { Speech::Http1 };
+        self.attend(Box::new(Wire::new(plain, Link::new(peer, false, None), false)), speech).await;
+        Ok(())
     }
 
     fn ticket(&self, peer: SocketAddr, most: u32) -> Result<Option<Ticket>, &'static str> {
@@ -232,7 +230,7 @@ impl ServerApp for Door {
         // Listeners hand out plain TCP streams only.
         let plain = stream.into_any().downcast::<L4Stream>().ok()?;
         if let Err(reason) = self.admit(plain).await {
-            self.shared.metrics.connection_refused(reason);
+            self.shared.metrics.connections.refused(reason);
         }
         None
     }

@@ -79,7 +79,7 @@ mod tests {
 
     fn v2_bytes(command: u8, family: u8, body: &[u8]) -> Vec<u8> {
         let length = u16::try_from(body.len()).unwrap().to_be_bytes();
-        [&v2::PROTOCOL_PREFIX[..], &[0x20 | command, family], &length, body].concat()
+        [v2::PROTOCOL_PREFIX, &[0x20 | command, family], &length, body].concat()
     }
 
     #[tokio::test]
@@ -112,7 +112,7 @@ mod tests {
             &[b"PROXY TCP4 ".to_vec(), vec![b'1'; 200]].concat(),
             &v2_bytes(1, 0x11, &[1, 2, 3]),
             &v2_bytes(7, 0x11, &[0; 12]),
-            &[&v2::PROTOCOL_PREFIX[..], &[0x21, 0x11, 0xff, 0xff]].concat(),
+            &[v2::PROTOCOL_PREFIX, &[0x21, 0x11, 0xff, 0xff]].concat(),
         ] {
             assert!(read_all(wrong).await.0.is_err(), "{wrong:?}");
         }

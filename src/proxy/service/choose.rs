@@ -201,3 +201,127 @@ impl Service {
         NoBackend::Unwell
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        proxy::service::ServiceConfig,
+        telemetry::Metrics,
+        units::{
+            Problems,
+            tree::{parse, read},
+        },
+    };
+
+    const BALANCES: [&str; 5] =
+        ["round_robin", "random", "least_connections", "p2c_ewma", "{ consistent_hash: client_ip }"];
+
+    /// A service with so many backends; `more` is further YAML.
+    fn service(backends: usize, more: &str) -> Arc<Service> {
+        let urls: Vec<String> = (1..=backends).map(|i| format!("\"http://127.0.0.{i}:80\"")).collect();
+        let (node, problems) = parse(&format!("urls: [{}]\n{more}", urls.join(", ")), &|_| None).unwrap();
+        let (config, wrong) = read::<ServiceConfig>(&node);
+        let mut found = Problems::default();
+        let service = Service::build("s", &config.unwrap(), &node, &Metrics::new(), &mut found);
+        assert!(problems.is_empty() && wrong.is_empty() && found.is_empty(), "{wrong:?} {found:?}");
+        service
+    }
+
+    fn choice<'a>(headers: &'a HeaderMap, tried: &'a [SocketAddr], now: Duration) -> Choice<'a> {
+        Choice { client: [192, 0, 2, 1].into(), headers, path: "/", tried, now }
+    }
+
+    fn eject(service: &Service, backend: &Backend, now: Duration) {
+        for _ in 0..5 {
+            let trouble = Outcome::Failed(Trouble::Reset);
+            service.settle(backend, Leave::default(), now, Duration::ZERO, trouble);
+        }
+    }
+
+    use crate::proxy::service::{Outcome, Trouble};
+
+    #[test]
+    fn every_balancer_uses_every_backend_and_a_slow_one_least() {
+        let (headers, now) = (HeaderMap::new(), Duration::from_secs(100));
+        for balance in BALANCES.into_iter().filter(|balance| !balance.contains("hash")) {
+            let service = service(3, &format!("balance: {balance}"));
+            let mut counts = [0; 3];
+            let all = service.backends();
+            for round in 0..300u64 {
+                let at = now + Duration::from_millis(round);
+                let chosen = service.choose(&choice(&headers, &[], at)).unwrap();
+                let place = all.iter().position(|backend| backend.address == chosen.backend.address).unwrap();
+                counts[place] += 1;
+                let latency = Duration::from_millis(if place == 2 { 50 } else { 5 });
+                service.settle(&chosen.backend, chosen.leave, at, latency, Outcome::Answered(200));
+            }
+            assert!(counts.iter().all(|count| *count > 0), "{balance}: {counts:?}");
+            if balance == "p2c_ewma" {
+                assert!(counts[2] * 5 < counts[0], "{counts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_backend_warms_up() {
+        let (headers, now) = (HeaderMap::new(), Duration::from_secs(100));
+        let service = service(2, "slow_start: 10s");
+        let all = service.backends();
+        all[1].set_healthy(false, now);
+        all[1].set_healthy(true, now);
+        let share = |at| {
+            let chosen = (0..400).filter(|_| {
+                let chosen = service.choose(&choice(&headers, &[], at)).unwrap();
+                chosen.backend.address == all[1].address
+            });
+            chosen.count()
+        };
+        assert!(share(now) < 80, "a tenth of its half");
+        assert!(share(now + Duration::from_secs(10)) > 150, "its half");
+    }
+
+    proptest! {
+        /// Whoever is chosen may be used if anybody may, and is a fresh one if a fresh one may.
+        #[test]
+        fn never_worse_than_it_must_be(
+            balance in 0..BALANCES.len(),
+            states in proptest::collection::vec((any::<bool>(), any::<bool>(), any::<bool>()), 1..7),
+        ) {
+            let (headers, now) = (HeaderMap::new(), Duration::from_secs(100));
+            let service = service(states.len(), &format!("balance: {}\noutlier_ejection: {{ share: 100% }}", BALANCES[balance]));
+            let all = service.backends();
+            let mut tried = Vec::new();
+            for (backend, (healthy, ejected, seen)) in all.iter().zip(&states) {
+                if *ejected {
+                    eject(&service, backend, now);
+                }
+                if *seen {
+                    tried.push(backend.address);
+                }
+                backend.healthy.store(*healthy, Relaxed);
+            }
+            let usable = |backend: &Backend| backend.usable(now, 0);
+            let fresh = |backend: &Backend| !tried.contains(&backend.address);
+            match service.choose(&choice(&headers, &tried, now)) {
+                Ok(chosen) => {
+                    let chosen = &chosen.backend;
+                    prop_assert!(chosen.healthy(), "an unhealthy one");
+                    prop_assert!(usable(chosen) || !all.iter().any(|backend| usable(backend) && fresh(backend)));
+                    let better = all.len() > 1 && all.iter().any(|backend| usable(backend) && fresh(backend));
+                    prop_assert!(fresh(chosen) || !better, "one that has failed already");
+                    prop_assert_eq!(chosen.in_flight(), 1);
+                }
+                Err(none) => {
+                    prop_assert_eq!(none, NoBackend::Unwell);
+                    prop_assert!(!all.iter().any(|backend| usable(backend)));
+                }
+            }
+            prop_assert_eq!(service.in_flight(), 0, "the place is given back");
+        }
+    }
+}

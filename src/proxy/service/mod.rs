@@ -90,7 +90,9 @@ impl Service {
         let fixed: Vec<BackendUrl> = config.urls.iter().map(|url| url.value.clone()).collect();
         let discovery = Discovery::new(config.discovery.clone());
         let (listed, _) = discovery.read_file().unwrap_or_else(|messages| {
-            messages.into_iter().for_each(|message| problems.push(node.at("discovery.file").place().problem(message)));
+            for message in messages {
+                problems.push(node.at("discovery.file").place().problem(message));
+            }
             (Vec::new(), None)
         });
         let service = Arc::new(Self {

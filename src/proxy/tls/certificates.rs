@@ -57,7 +57,7 @@ impl fmt::Debug for Certificates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let table = self.table.load();
         let names: BTreeSet<&String> = table.by_name.keys().collect();
-        f.debug_struct("Certificates").field("files", &self.files).field("names", &names).finish()
+        f.debug_struct("Certificates").field("files", &self.files).field("names", &names).finish_non_exhaustive()
     }
 }
 

@@ -136,7 +136,10 @@ pub struct TlsFront {
 
 impl fmt::Debug for TlsFront {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsFront").field("config", &self.config).field("certificates", &self.certificates).finish()
+        f.debug_struct("TlsFront")
+            .field("config", &self.config)
+            .field("certificates", &self.certificates)
+            .finish_non_exhaustive()
     }
 }
 
