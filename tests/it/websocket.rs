@@ -79,7 +79,7 @@ fn messages_subprotocols_and_close_codes_pass_both_ways() {
     executor.block_on(async {
         let (address, mut notes) = echo().await;
         // Neither of these may end an upgraded connection.
-        let gw = gateway(address, "read: 500ms, write: 500ms", "");
+        let gw = gateway(address, "read: 1s, write: 1s", "");
         let mut request = format!("ws://127.0.0.1:{}/", gw.port).into_client_request().unwrap();
         request.headers_mut().insert("sec-websocket-protocol", "chat, other".parse().unwrap());
         let (mut socket, response) = connect_async(request).await.unwrap();

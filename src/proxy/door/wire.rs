@@ -7,7 +7,6 @@ use std::{
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
-    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -68,6 +67,8 @@ pub(super) struct Wire<T> {
     digest: OnceLock<Option<Arc<ProxyDigest>>>,
     /// HTTP/2 was agreed on, or begun without asking.
     h2: bool,
+    /// Silence counts.
+    watched: bool,
     moved: Instant,
     alarm: Option<Pin<Box<Sleep>>>,
 }
@@ -75,7 +76,18 @@ pub(super) struct Wire<T> {
 impl<T: Transport> Wire<T> {
     pub(super) fn new(inner: T, link: Arc<Link>, h2: bool) -> Self {
         let digest = OnceLock::new();
-        Self { inner, ahead: Vec::new(), given: 0, body: None, link, digest, h2, moved: Instant::now(), alarm: None }
+        Self {
+            inner,
+            ahead: Vec::new(),
+            given: 0,
+            body: None,
+            link,
+            digest,
+            h2,
+            watched: false,
+            moved: Instant::now(),
+            alarm: None,
+        }
     }
 
     /// Puts back what was read too early; the rest of a chunked `body` is watched from here on.
@@ -102,7 +114,15 @@ impl<T: Transport> Wire<T> {
     }
 
     /// Ready when an upgraded connection has been silent for too long.
-    fn poll_silence(&mut self, context: &mut Context<'_>, silence: Duration) -> Poll<()> {
+    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Some(silence) = self.link.silence() else {
+            self.watched = false;
+            return Poll::Pending;
+        };
+        if !self.watched {
+            // What happened before it was upgraded, or how long ago, does not count.
+            (self.watched, self.moved) = (true, Instant::now());
+        }
         let due = self.moved + silence;
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         if alarm.deadline() != due {
@@ -112,7 +132,7 @@ impl<T: Transport> Wire<T> {
     }
 
     fn note_movement(&mut self) {
-        if self.link.silence().is_some() {
+        if self.watched {
             self.moved = Instant::now();
         }
     }
@@ -138,11 +158,11 @@ impl<T: Transport> AsyncRead for Wire<T> {
             this.note_movement();
             return Poll::Ready(outcome.and_then(|()| this.watch(&buffer.filled()[before..])));
         }
-        match this.link.silence() {
-            Some(silence) if this.poll_silence(context, silence).is_ready() => {
+        match this.poll_silence(context) {
+            Poll::Ready(()) => {
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "an upgraded connection was idle")))
             }
-            _ => Poll::Pending,
+            Poll::Pending => Poll::Pending,
         }
     }
 }
