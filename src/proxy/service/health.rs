@@ -85,6 +85,7 @@ impl Probe {
             check.peer_template.sni.clone_from(&backend.peer.sni);
         }
         check.peer_template.options.total_connection_timeout = Some(self.config.timeout.0);
+        check.peer_template.options.ca.clone_from(&backend.peer.options.ca);
         check.peer_template.options.verify_cert = backend.peer.options.verify_cert;
         check.peer_template.options.verify_hostname = backend.peer.options.verify_hostname;
         Box::new(check)
