@@ -34,8 +34,13 @@ impl Now {
 
     /// Reads the one that never goes back.
     pub fn monotonic() -> Duration {
+        Self::monotonic_at(Instant::now())
+    }
+
+    /// What it said at `instant`.
+    pub fn monotonic_at(instant: Instant) -> Duration {
         static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-        START.elapsed()
+        instant.saturating_duration_since(*START)
     }
 }
 

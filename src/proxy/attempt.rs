@@ -204,6 +204,8 @@ impl Attempts {
     /// Tells the service how the attempt ended; only the first time counts.
     pub(super) fn settle(&mut self, service: &Service, outcome: Outcome) {
         let (Some(leave), Some(backend), Some(began)) = (self.leave.take(), &self.backend, self.began) else { return };
-        service.settle(backend, leave, Now::monotonic(), began.elapsed(), outcome);
+        let now = Instant::now();
+        self.settled = Some(now);
+        service.settle(backend, leave, Now::monotonic_at(now), now.saturating_duration_since(began), outcome);
     }
 }

@@ -81,6 +81,8 @@ pub struct Attempts {
     pub began: Option<Instant>,
     /// How long connecting took.
     pub connect: Option<Duration>,
+    /// When the service learnt how it ended: with the answer's head, if it went well.
+    pub settled: Option<Instant>,
     /// When the answer's head came.
     pub first_byte: Option<Instant>,
 }
@@ -187,6 +189,15 @@ impl Context {
             }
         }
         None
+    }
+
+    /// Calls `with` with the service that it goes to, if any; without touching the count of its owners, which all
+    /// threads share.
+    pub(super) fn at_service<R>(&mut self, with: impl FnOnce(&Service, &mut Self) -> R) -> Option<R> {
+        let target = self.target.take()?;
+        let result = with(&target.service, self);
+        self.target = Some(target);
+        Some(result)
     }
 
     /// The service that it goes to.

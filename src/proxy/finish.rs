@@ -19,9 +19,7 @@ pub(super) fn record(
     error: Option<&Error>,
     context: &mut Context,
 ) {
-    if let Some(service) = context.service() {
-        context.attempts.settle(&service, AttemptOutcome::Unknown);
-    }
+    context.at_service(|service, context| context.attempts.settle(service, AttemptOutcome::Unknown));
     context.error = error.and_then(failure::word);
     let metrics = &shared.metrics;
     let written = context.wrapped.or_else(|| session.response_written().map(|head| head.status));

@@ -171,8 +171,8 @@ impl ProxyHttp for Gateway {
         error: Box<Error>,
     ) -> Box<Error> {
         let mut error = error;
-        let again = context.service().is_some_and(|service| attempt::not_connected(session, context, &service));
-        error.set_retry(again);
+        let again = context.at_service(|service, context| attempt::not_connected(session, context, service));
+        error.set_retry(again.unwrap_or(false));
         error
     }
 
@@ -185,8 +185,8 @@ impl ProxyHttp for Gateway {
         reused: bool,
     ) -> Box<Error> {
         let mut error = error;
-        let again = context.service().is_some_and(|service| attempt::broke(session, context, &service, &error, reused));
-        error.set_retry(again);
+        let again = context.at_service(|service, context| attempt::broke(session, context, service, &error, reused));
+        error.set_retry(again.unwrap_or(false));
         error
     }
 
@@ -199,10 +199,7 @@ impl ProxyHttp for Gateway {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
-        match context.service() {
-            Some(service) => attempt::answered(session, context, &service, head),
-            None => Ok(()),
-        }
+        context.at_service(|service, context| attempt::answered(session, context, service, head)).unwrap_or(Ok(()))
     }
 
     async fn upstream_request_filter(
@@ -230,10 +227,11 @@ impl ProxyHttp for Gateway {
         if !end && let Err(reply) = pace::keep(session, context, &self.runtime.load().limits) {
             return Self::refuse(context, reply, "gateway");
         }
-        let Some(route) = context.route.clone() else { return Ok(()) };
-        if route.chain.wants_request_body()
-            && let Some(refusal) = route.chain.request_chunk(body, end, &mut context.state)
-        {
+        let refused = match &context.route {
+            Some(route) if route.chain.wants_request_body() => route.chain.request_chunk(body, end, &mut context.state),
+            _ => None,
+        };
+        if let Some(refusal) = refused {
             return Self::refuse(context, *refusal.reply, refusal.by);
         }
         mirror::take(&self.shared, session.req_header(), body.as_ref(), end, context);
@@ -250,7 +248,8 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         context.author = Author::Upstream;
-        context.attempts.first_byte = Some(Instant::now());
+        // Read once, when the attempt was booked a moment ago.
+        context.attempts.first_byte = context.attempts.settled.or_else(|| Some(Instant::now()));
         if self.shared.draining() {
             session.set_keepalive(None);
         }

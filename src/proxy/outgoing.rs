@@ -33,7 +33,12 @@ pub(super) fn prepare(head: &mut RequestHeader, context: &Context, route: &Route
     }
     client::tell_backend(head, context.peer, context.origin)?;
     if context.attempts.may_repeat {
-        head.insert_header(X_ATTEMPTS, HeaderValue::from(context.attempts.count))?;
+        let number = match context.attempts.count {
+            // Nearly always, and then without an allocation.
+            1 => HeaderValue::from_static("1"),
+            number => HeaderValue::from(number),
+        };
+        head.insert_header(X_ATTEMPTS, number)?;
     }
     if let Some(host) = &route.host {
         head.insert_header(header::HOST, host.clone())?;

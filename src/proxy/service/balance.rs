@@ -120,6 +120,9 @@ impl Balancer {
         let find = |wanted: &LbBackend| all.iter().find(|backend| wanted.addr.as_inet() == Some(&backend.address));
         let takes = |candidate: &LbBackend, _: bool| find(candidate).is_some_and(|backend| accept(backend));
         let chosen = match self {
+            // A further attempt takes no turn: with one of two backends down, every attempt that fails would take the
+            // good one's, and every request would begin at the bad one.
+            Self::RoundRobin(_) if !choice.tried.is_empty() => return by_chance(all, accept),
             Self::RoundRobin(lb) => lb.select_with(b"", STEPS, takes),
             Self::Random(lb) => lb.select_with(b"", STEPS, takes),
             Self::Hash(lb, by) => by.with_key(choice, |key| lb.select_with(key, STEPS, takes)),
@@ -128,6 +131,19 @@ impl Balancer {
         };
         find(&chosen?).cloned()
     }
+}
+
+/// Any backend, by weight.
+fn by_chance(all: &[Arc<Backend>], accept: &dyn Fn(&Backend) -> bool) -> Option<Arc<Backend>> {
+    let usable = || all.iter().filter(|backend| accept(backend));
+    let weight: usize = usable().map(|backend| backend.weight).sum();
+    let mut drawn = fastrand::usize(..weight.max(1));
+    let chosen = usable().find(|backend| {
+        let hit = drawn < backend.weight;
+        drawn = drawn.saturating_sub(backend.weight);
+        hit
+    });
+    chosen.cloned()
 }
 
 /// The backend with the fewest requests per weight; `turn` decides between equals, or an idle service would send

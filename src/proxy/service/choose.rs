@@ -268,6 +268,21 @@ mod tests {
     }
 
     #[test]
+    fn further_attempts_take_no_turn() {
+        let (headers, now) = (HeaderMap::new(), Duration::from_secs(100));
+        let service = service(2, "");
+        let bad = service.backends()[0].address;
+        let begun_at_bad = (0..10).filter(|_| {
+            let first = service.choose(&choice(&headers, &[], now)).unwrap().backend.address;
+            if first == bad {
+                assert_ne!(service.choose(&choice(&headers, &[bad], now)).unwrap().backend.address, bad);
+            }
+            first == bad
+        });
+        assert_eq!(begun_at_bad.count(), 5);
+    }
+
+    #[test]
     fn a_new_backend_warms_up() {
         let (headers, now) = (HeaderMap::new(), Duration::from_secs(100));
         let service = service(2, "slow_start: 10s");

@@ -49,7 +49,7 @@ impl FaultProxy {
     /// A proxy before `backend`.
     pub(crate) fn start(backend: SocketAddr, fault: Fault) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", super::free_port()))).unwrap();
         let address = listener.local_addr().unwrap();
         let (fault, requests) = (Arc::new(AtomicU8::new(fault as u8)), Arc::new(AtomicUsize::new(0)));
         let shared = (fault.clone(), requests.clone());

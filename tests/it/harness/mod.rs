@@ -8,6 +8,7 @@ mod origin;
 
 use std::{
     net::TcpListener,
+    sync::atomic::{AtomicU16, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -17,9 +18,17 @@ pub(crate) use fault::{Fault, FaultProxy};
 pub(crate) use gateway::{BINARY, Gateway};
 pub(crate) use origin::Origin;
 
-/// A port that nobody listens on now.
+/// A port that nobody listens on now and that this process gives to nobody else. It lies below those that the system
+/// hands out by itself (32768 and up), or the next connection could take it before its owner does, and a test would
+/// talk to the gateway of another one.
 pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 22_000;
+    // Processes that run side by side begin at different places.
+    let begin = u16::try_from(std::process::id() * 101 % u32::from(COUNT)).unwrap();
+    let ports = (0..COUNT).map(|_| FIRST + NEXT.fetch_add(1, Relaxed).wrapping_add(begin) % COUNT);
+    ports.into_iter().find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("no port is free")
 }
 
 /// Waits until `ready` says so, for at most ten seconds.

@@ -44,7 +44,7 @@ pub(crate) struct Origin {
 
 impl Origin {
     pub(crate) fn start(name: &'static str) -> Self {
-        Self::start_on(name, 0)
+        Self::start_on(name, super::free_port())
     }
 
     pub(crate) fn start_on(name: &'static str, port: u16) -> Self {
