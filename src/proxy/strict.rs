@@ -244,6 +244,11 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
 }
 
 /// RFC 9110 §5.6.2.
+/// True when a request may begin with this: a method, or an empty line before it (RFC 9112 §2.2).
+pub(super) fn may_begin(byte: u8) -> bool {
+    is_token(byte) || matches!(byte, b'\r' | b'\n')
+}
+
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

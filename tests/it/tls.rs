@@ -164,6 +164,24 @@ fn a_handshake_has_a_time_limit() {
 }
 
 #[test]
+fn the_wrong_protocol_is_told_at_once() {
+    let (certs, origin) = (Certs::new(), Origin::start("o"));
+    certs.issue("a", "first", &["a.example"]);
+    let gw = gateway(&origin, &format!("certificates: [ {{ {} }} ]", certs.yaml("a")), "");
+    gw.get("/").expect(400).says("use https");
+    let gw = Gateway::start(&format!(
+        "services: {{ main: {{ urls: [\"{}\"] }} }}\nroutes: [ {{ match: {{ path: /* }}, service: main }} ]\n",
+        origin.url()
+    ));
+    let begun = std::time::Instant::now();
+    let said = gw.raw(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03");
+    assert!(said.starts_with("HTTP/1.1 400") && said.contains("use http"), "{said}");
+    let said = gw.raw(b"\x01\x00");
+    assert!(said.starts_with("HTTP/1.1 400") && said.contains("begins with a method"), "{said}");
+    assert!(begun.elapsed() < std::time::Duration::from_secs(4), "long before the head's limit");
+}
+
+#[test]
 fn wrong_files_are_told_by_place() {
     let certs = Certs::new();
     certs.issue("a", "a", &["a.example"]);

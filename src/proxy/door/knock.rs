@@ -11,6 +11,9 @@ use crate::{
 /// How an HTTP/2 connection begins (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// The first byte of a TLS connection (RFC 8446 §5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
 /// What came of waiting for a request.
 pub(super) enum Knock {
     /// A head, with whatever came along with it, and the framing of a chunked body that has begun.
@@ -58,6 +61,13 @@ pub(super) async fn read(
 }
 
 async fn read_head(stream: &mut (impl AsyncRead + Unpin), first: u8, limits: &HeadLimits, speech: Speech) -> Knock {
+    // What cannot become a request is not waited for.
+    if first == TLS_HANDSHAKE {
+        return Knock::refused(respond::malformed("this port does not speak TLS: use http"));
+    }
+    if !strict::may_begin(first) {
+        return Knock::refused(respond::malformed("a request begins with a method"));
+    }
     let most = usize::try_from(limits.uri.0 + limits.header_size.0).unwrap_or(usize::MAX).saturating_add(1024);
     let mut bytes = Vec::with_capacity(1024);
     bytes.push(first);

@@ -22,7 +22,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::{
     apps::{HttpPersistentSettings, HttpServerApp as _, ServerApp},
-    protocols::{GetSocketDigest as _, Stream, http::ServerSession, l4::stream::Stream as L4Stream},
+    protocols::{GetSocketDigest as _, Peek as _, Stream, http::ServerSession, l4::stream::Stream as L4Stream},
     proxy::HttpProxy,
     server::ShutdownWatch,
 };
@@ -131,6 +131,18 @@ impl Door {
         tls: &TlsFront,
         limit: Duration,
     ) -> Result<(), &'static str> {
+        let (mut plain, mut first) = (plain, [0]);
+        match tokio::time::timeout(limit, plain.try_peek(&mut first)).await {
+            // Somebody has typed http:// for https://.
+            Ok(Ok(_)) if first[0].is_ascii_alphabetic() => {
+                let mut wire = Wire::new(plain, Link::new(peer, false, None), false);
+                self.refuse(&mut wire, respond::malformed("this port speaks TLS: use https")).await;
+                return Err("tls_handshake");
+            }
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) => return Err("tls_handshake"),
+            Err(_) => return Err("tls_handshake_timeout"),
+        }
         let handshake = tls.acceptor().accept(plain);
         let stream: Box<Encrypted> = match tokio::time::timeout(limit, handshake).await {
             Ok(Ok(stream)) => Box::new(stream),
