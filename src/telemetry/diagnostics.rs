@@ -12,7 +12,8 @@ use serde::Deserialize;
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
     /// `error`, `warn`, `info`, `debug`, `trace` or `off`; or a filter such as `warn,tollgate=debug`. Default `info`
-    /// for the gateway and `warn` for its libraries.
+    /// for the gateway and `warn` for its libraries. What clients can make libraries say without end is left out up to
+    /// `info`, unless the filter names it (`info,rustls=warn`).
     pub level: String,
     /// `text` (default) or `json`.
     pub format: LogFormat,
@@ -29,9 +30,12 @@ pub enum LogFormat {
     Json,
 }
 
+const DEFAULT: &str = "warn,tollgate=info";
+
 /// What Pingora logs as errors about clients that went away, and while a successor waits for its sockets, is neither an
-/// error nor news: the access log tells of the former, our own lines of the latter.
-const DEFAULT: &str = "warn,tollgate=info,pingora_proxy=off,pingora_core::server::transfer_fd=off";
+/// error nor news: the access log tells of the former, our own lines of the latter. And no client may write a line per
+/// connection into the log, as rustls lets it by a name that is an address.
+const QUIET: &str = "pingora_proxy=off,pingora_core::server::transfer_fd=off,rustls=error";
 
 impl Default for LogConfig {
     fn default() -> Self {
@@ -39,11 +43,17 @@ impl Default for LogConfig {
     }
 }
 
+/// The filter `asked` for, without noise unless that is what was asked for: by `debug`, `trace` or its name.
+fn hushed(asked: &str) -> String {
+    if ["debug", "trace", "off"].contains(&asked) { asked.to_owned() } else { format!("{QUIET},{asked}") }
+}
+
 impl LogConfig {
     /// The filter that is in force, after the environment had its say.
     pub fn filter(&self) -> String {
         let from = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        from("RUST_LOG").or_else(|| from("LOG_LEVEL")).unwrap_or_else(|| self.level.clone())
+        let asked = from("RUST_LOG").or_else(|| from("LOG_LEVEL")).unwrap_or_else(|| self.level.clone());
+        hushed(&asked)
     }
 
     /// True when `level` is a level, or a list of levels and `target=level`. (A bare word that is no level would be
@@ -74,5 +84,29 @@ impl LogConfig {
             builder.format_timestamp_millis();
         }
         let _ = builder.try_init();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use log::Level::{Debug, Error, Info, Warn};
+
+    use super::*;
+
+    #[test]
+    fn noise_is_there_for_those_who_ask() {
+        let enabled = |asked: &str, target: &str, level| {
+            let logger = env_logger::Builder::new().parse_filters(&hushed(asked)).build();
+            log::Log::enabled(&logger, &log::Metadata::builder().target(target).level(level).build())
+        };
+        for asked in [DEFAULT, "info", "warn"] {
+            assert!(!enabled(asked, "rustls::msgs::handshake", Warn), "{asked}");
+            assert!(enabled(asked, "rustls::msgs::handshake", Error) && enabled(asked, "tollgate", Warn), "{asked}");
+            assert!(!enabled(asked, "pingora_proxy", Error), "{asked}");
+        }
+        assert!(enabled("info,rustls=warn", "rustls::msgs", Warn));
+        assert!(enabled("debug", "rustls::msgs", Debug) && enabled("debug", "pingora_proxy", Error));
+        assert!(!enabled("off", "tollgate", Error) && !enabled("off", "rustls", Error));
+        assert!(!enabled("warn", "tollgate", Info));
     }
 }
