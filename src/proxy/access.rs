@@ -1,6 +1,6 @@
 //! One line of the access log. The query is left out unless asked for: it is where secrets end up.
 
-use std::{cell::RefCell, io::Write as _, time::Duration};
+use std::{cell::RefCell, io::Write as _, net::IpAddr, time::Duration};
 
 use http::{HeaderValue, Version, header};
 use pingora::proxy::Session;
@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::{context::Context, head::host_of};
 use crate::{
+    filter::RequestId,
     telemetry::Output,
     units::{Size, tree::At},
 };
@@ -59,6 +60,34 @@ pub(super) fn write(
     match config.format {
         AccessFormat::Json => json(out, config, session, context, status, duration),
         AccessFormat::Common => common(out, config, session, context, status),
+    }
+}
+
+/// A head that never became a request.
+pub(super) struct Refused<'a> {
+    pub(super) id: &'a RequestId,
+    pub(super) client: IpAddr,
+    pub(super) status: u16,
+    pub(super) reason: &'a str,
+}
+
+/// Appends the line of a head that was refused: nothing that stood there can be trusted to be what it says.
+pub(super) fn write_refused(out: &mut Vec<u8>, config: &AccessConfig, refused: &Refused<'_>) {
+    let Refused { id, client, status, reason } = refused;
+    match config.format {
+        AccessFormat::Json => {
+            out.extend_from_slice(b"{\"time\":\"");
+            timestamp(out);
+            let mut line = Line(out);
+            let _ = write!(line.0, "\",\"id\":\"{id}\",\"client\":\"{client}\"");
+            line.number("status", u64::from(*status));
+            line.text("by", "gateway");
+            line.text("error", reason);
+            out.push(b'}');
+        }
+        AccessFormat::Common => {
+            let _ = write!(out, "{client} - - [{}] \"-\" {status} 0", common_date());
+        }
     }
 }
 
@@ -120,7 +149,7 @@ fn json(
 fn common(out: &mut Vec<u8>, config: &AccessConfig, session: &Session, context: &Context, status: u16) {
     let head = session.req_header();
     let user = context.state.identity.as_ref().map_or("-", |identity| identity.subject.as_str());
-    let date = jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC).strftime("%d/%b/%Y:%H:%M:%S %z").to_string();
+    let date = common_date();
     let query = head.uri.query().filter(|_| config.query).map(|query| format!("?{query}")).unwrap_or_default();
     let _ = write!(
         out,
@@ -132,6 +161,10 @@ fn common(out: &mut Vec<u8>, config: &AccessConfig, session: &Session, context: 
         protocol(head.version),
         session.body_bytes_sent()
     );
+}
+
+fn common_date() -> String {
+    jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC).strftime("%d/%b/%Y:%H:%M:%S %z").to_string()
 }
 
 struct Line<'a>(&'a mut Vec<u8>);

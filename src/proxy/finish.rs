@@ -20,11 +20,12 @@ pub(super) fn record(
     context: &mut Context,
 ) {
     context.at_service(|service, context| context.attempts.settle(service, AttemptOutcome::Unknown));
-    context.error = error.and_then(failure::word);
+    let late = context.link.as_ref().is_some_and(|link| link.is_late());
+    context.error = if late { Some("ReadTimedout".to_owned()) } else { error.and_then(failure::word) };
     let metrics = &shared.metrics;
     let written = context.wrapped.or_else(|| session.response_written().map(|head| head.status));
     let written = written.map(|status| status.as_u16());
-    let left = error.is_some_and(failure::client_left);
+    let left = !late && error.is_some_and(failure::client_left);
     if left {
         metrics.canceled.inc();
     }

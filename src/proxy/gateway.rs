@@ -64,6 +64,7 @@ impl Gateway {
             context.peer = link.address();
             context.state.certificate.clone_from(&link.certificate);
         }
+        client::ignore_upgrades(session.req_header_mut());
         context.method = MethodClass::of(session.req_header().method.as_str());
         context.origin = runtime.trusted.origin(context.peer, secure, &session.req_header().headers);
         context.state.client = context.origin.client;
@@ -258,6 +259,11 @@ impl ProxyHttp for Gateway {
         } else if let Some(link) = &context.link {
             // An upgrade that was asked for and not granted.
             link.allow_silence();
+            if let Some(deadline) = context.deadline
+                && !session.is_http2()
+            {
+                link.end_by(deadline);
+            }
         }
         client::strip_hop_by_hop(head);
         if let (Some(target), Some(backend)) = (&context.target, &context.attempts.backend)

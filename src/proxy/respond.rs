@@ -76,8 +76,8 @@ pub(super) fn too_slow() -> Reply {
 }
 
 /// An answer as bytes, for a connection that Pingora's HTTP layer has not seen yet; it says that it closes.
-pub(super) fn plain(reply: Reply) -> pingora::Result<Vec<u8>> {
-    let (mut head, body) = build(reply, &RequestId::fresh())?;
+pub(super) fn plain(reply: Reply, id: &RequestId) -> pingora::Result<Vec<u8>> {
+    let (mut head, body) = build(reply, id)?;
     head.insert_header(header::CONNECTION, HeaderValue::from_static("close"))?;
     let reason = head.status.canonical_reason().unwrap_or_default();
     let mut out = format!("HTTP/1.1 {} {reason}\r\n", head.status.as_u16()).into_bytes();

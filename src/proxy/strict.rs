@@ -34,11 +34,22 @@ fn leading_lines(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len())
 }
 
+/// What follows a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Body {
+    /// So many bytes; none without a `Content-Length`.
+    Length(u64),
+    /// Chunks.
+    Chunked,
+    /// Perhaps another protocol: no end can be told.
+    Upgrade,
+}
+
 /// What a head that is accepted says of the message.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Facts {
-    /// Its body is chunked.
-    pub(super) chunked: bool,
+    /// What follows it.
+    pub(super) body: Body,
     /// A target in absolute form stands there, and this is its origin form (RFC 9112 §3.2.2).
     pub(super) rewrite: Option<(Range<usize>, Vec<u8>)>,
 }
@@ -47,10 +58,13 @@ pub(super) struct Facts {
 #[derive(Default)]
 struct Seen {
     lengths: u32,
-    length: bool,
+    length: u64,
     codings: u32,
     hosts: u32,
+    /// `Connection` names it.
     upgrade: bool,
+    /// There is an `Upgrade` field.
+    protocol: bool,
 }
 
 /// Checks a complete head.
@@ -85,7 +99,7 @@ pub(super) fn verify(head: &[u8]) -> Result<Facts, Reason> {
         _ => {}
     }
     // What follows the head must not be a body for one and the new protocol for the other.
-    if seen.upgrade && (seen.codings > 0 || seen.length) {
+    if seen.upgrade && (seen.codings > 0 || seen.length > 0) {
         return Err("a request for an upgrade has no body");
     }
     let rewrite = match form {
@@ -95,7 +109,12 @@ pub(super) fn verify(head: &[u8]) -> Result<Facts, Reason> {
         }
         _ => None,
     };
-    Ok(Facts { chunked: seen.codings > 0, rewrite })
+    let body = match seen {
+        Seen { codings: 1.., .. } => Body::Chunked,
+        Seen { upgrade: true, protocol: true, .. } => Body::Upgrade,
+        Seen { length, .. } => Body::Length(length),
+    };
+    Ok(Facts { body, rewrite })
 }
 
 /// The path of a target in absolute form, which may have been left out.
@@ -125,11 +144,7 @@ impl Seen {
     fn note(&mut self, name: &[u8], value: &[u8], form: Target<'_>) -> Result<(), Reason> {
         if name.eq_ignore_ascii_case(b"content-length") {
             self.lengths += 1;
-            // No sign, no list, no space within: digits and nothing else (RFC 9112 §6.3).
-            if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
-                return Err("the Content-Length field is malformed");
-            }
-            self.length |= value.iter().any(|digit| *digit != b'0');
+            self.length = length(value).ok_or("the Content-Length field is malformed")?;
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             self.codings += 1;
             if !value.eq_ignore_ascii_case(b"chunked") {
@@ -145,6 +160,8 @@ impl Seen {
             {
                 return Err("the request target and the Host field disagree");
             }
+        } else if name.eq_ignore_ascii_case(b"upgrade") {
+            self.protocol = true;
         } else if name.eq_ignore_ascii_case(b"connection") {
             for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
                 let forbidden = |name: &&[u8]| option.eq_ignore_ascii_case(name);
@@ -157,6 +174,13 @@ impl Seen {
         }
         Ok(())
     }
+}
+
+/// The value of `Content-Length`: no sign, no list, no space within, digits and nothing else (RFC 9112 §6.3). 19 of them
+/// fit.
+fn length(value: &[u8]) -> Option<u64> {
+    let digit = |sum: u64, byte: &u8| byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0'));
+    if value.is_empty() || value.len() > 19 { None } else { value.iter().try_fold(0, digit) }
 }
 
 /// Fields that a trailer section must not have: they frame, route, authenticate or describe the message, and came too
@@ -243,12 +267,12 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
     Ok((name, line[colon + 1..].trim_ascii()))
 }
 
-/// RFC 9110 §5.6.2.
 /// True when a request may begin with this: a method, or an empty line before it (RFC 9112 §2.2).
 pub(super) fn may_begin(byte: u8) -> bool {
     is_token(byte) || matches!(byte, b'\r' | b'\n')
 }
 
+/// RFC 9110 §5.6.2.
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::{Read as _, Write as _},
     time::{Duration, Instant},
 };
 
@@ -234,6 +235,32 @@ fn attempts_and_waiting_stay_within_the_total_time() {
     gw.get("/").expect(504).problem();
     assert!(begun.elapsed() < Duration::from_millis(900), "{:?}", begun.elapsed());
     assert!((2..=4).contains(&faulty.requests()), "{}", faulty.requests());
+}
+
+/// A backend that begins an answer and falls silent in the middle of it.
+#[test]
+fn the_total_time_holds_in_the_middle_of_an_answer() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+            open.push(stream);
+        }
+    });
+    let gw = gateway(&[format!("http://{address}")], "    timeouts: { read: 20s, total: 500ms }\n");
+    let begun = Instant::now();
+    assert!(gw.get("/").try_send().is_err(), "a body that breaks off must not look whole");
+    assert!((400..2000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+    let line = gw.log(1)[0].clone();
+    assert_eq!(
+        (&line["status"], &line["error"], &line["by"]),
+        (&200.into(), &"ReadTimedout".into(), &"upstream".into())
+    );
+    assert_eq!(gw.metric("gateway_proxy_canceled_total"), Some(0.0), "the client did not go away");
 }
 
 #[test]

@@ -74,6 +74,39 @@ fn a_head_has_one_time_limit_for_all_of_it() {
 }
 
 #[test]
+fn a_refused_head_has_a_line_in_the_access_log() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin);
+    let answer = gw.raw(b"GET /secret HTTP/1.1\r\n\r\n");
+    let line = gw.log(1)[0].clone();
+    assert_eq!((&line["status"], &line["by"], &line["client"]), (&400.into(), &"gateway".into(), &"127.0.0.1".into()));
+    assert_eq!(line["error"], "the Host field is missing");
+    assert!(answer.contains(line["id"].as_str().unwrap()), "the answer has the same id: {answer}");
+    assert!(line["time"].as_str().unwrap().ends_with('Z') && !line.to_string().contains("secret"), "{line}");
+}
+
+/// An `Upgrade` that `Connection` does not name, or one to HTTP/2, changes nothing: neither limits, nor where the request
+/// ends, nor what the backend may take it for.
+#[test]
+fn stray_upgrades_are_ignored() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin);
+    let two = gw.raw(b"POST / HTTP/1.1\r\nHost: h\r\nUpgrade: x\r\nContent-Length: 2\r\n\r\nokGET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    assert_eq!(two.matches("HTTP/1.1 200 ").count(), 2, "{two}");
+    assert_eq!(origin.seen()[0].body, "ok");
+    for protocols in ["h2c", "websocket, H2C", "h2"] {
+        let head = "GET / HTTP/1.1\r\nHost: h\r\nConnection: close, Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n";
+        let said = gw.raw(format!("{head}Upgrade: {protocols}\r\n\r\n").as_bytes());
+        assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+    }
+    for seen in origin.seen() {
+        let connection = seen.headers.get("connection").map(|value| value.to_str().unwrap().to_lowercase());
+        assert!(!connection.is_some_and(|names| names.contains("upgrade")), "{seen:?}");
+        assert!(!seen.headers.contains_key("upgrade") && !seen.headers.contains_key("http2-settings"), "{seen:?}");
+    }
+}
+
+#[test]
 fn one_host() {
     refused("GET / HTTP/1.1\r\n\r\n", 400);
     refused("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400);

@@ -1,8 +1,8 @@
-//! A chunked body, watched byte by byte as it passes (RFC 9112 §7.1). Pingora takes an empty chunk size for the last
+//! Where a request ends. A chunked body is watched byte by byte as it passes (RFC 9112 §7.1). Pingora takes an empty chunk size for the last
 //! chunk, any bytes as an extension, and whatever stands before the final empty line as trailers; two parsers that
 //! disagree about where a body ends are how requests are smuggled.
 
-use crate::proxy::strict::{self, Reason};
+use crate::proxy::strict::{self, Body, Reason};
 
 /// The most hexadecimal digits of a chunk's size.
 const DIGITS: u8 = 16;
@@ -12,6 +12,53 @@ const EXTENSION: usize = 1024;
 const EXTENSIONS: usize = 16 << 10;
 /// The most bytes of the trailer section.
 const TRAILERS: usize = 16 << 10;
+
+/// What is still to come of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// Whatever comes: another protocol than HTTP/1, or nobody has looked for an end yet.
+    Everything,
+    /// So many bytes.
+    Length(u64),
+    /// The rest of a chunked body.
+    Chunked(Chunked),
+}
+
+impl Rest {
+    /// Of a request whose head has just ended.
+    pub(super) fn of(body: Body) -> Self {
+        match body {
+            Body::Upgrade => Self::Everything,
+            Body::Length(length) => Self::Length(length),
+            Body::Chunked => Self::Chunked(Chunked::new()),
+        }
+    }
+
+    /// True when the request has come in full.
+    pub(super) fn is_done(&self) -> bool {
+        match self {
+            Self::Everything => false,
+            Self::Length(left) => *left == 0,
+            Self::Chunked(body) => body.is_done(),
+        }
+    }
+
+    /// Looks at the next bytes; answers how many of them belong to the request.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
+        match self {
+            Self::Everything => Ok(bytes.len()),
+            Self::Length(left) => {
+                let own = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                *left -= own as u64;
+                Ok(own)
+            }
+            Self::Chunked(body) => body.push(bytes),
+        }
+    }
+}
 
 /// Where in the body the last byte was.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::framing::Chunked;
+use super::framing::Rest;
 use crate::{
     filter::Reply,
     proxy::{head::HeadLimits, respond, strict},
@@ -16,14 +16,24 @@ const TLS_HANDSHAKE: u8 = 22;
 
 /// What came of waiting for a request.
 pub(super) enum Knock {
-    /// A head, with whatever came along with it, and the framing of a chunked body that has begun.
-    Head(Vec<u8>, Option<Chunked>),
+    /// A head with as much of its body as came along.
+    Head(Arrived),
     /// The beginning of HTTP/2.
     H2(Vec<u8>),
     /// A head that is refused.
     Refused(Box<Reply>),
     /// The connection ended, was silent for too long, or this process leaves.
     Nobody,
+}
+
+/// What has been read of a request.
+pub(super) struct Arrived {
+    /// Its head, and the beginning of its body.
+    pub(super) bytes: Vec<u8>,
+    /// What is still to come of it.
+    pub(super) rest: Rest,
+    /// The beginning of the request after it, when the client did not wait (RFC 9112 §9.3.2).
+    pub(super) next: Vec<u8>,
 }
 
 impl Knock {
@@ -100,17 +110,17 @@ fn judge(bytes: Vec<u8>, length: usize, limits: &HeadLimits) -> Knock {
         Ok(facts) => facts,
         Err(reason) => return Knock::refused(respond::malformed(reason)),
     };
-    let mut chunked = facts.chunked.then(Chunked::new);
-    if let Some(body) = &mut chunked
-        && let Err(reason) = body.push(&bytes[length..])
-    {
-        return Knock::refused(respond::malformed(reason));
-    }
+    let mut rest = Rest::of(facts.body);
+    let own = match rest.push(&bytes[length..]) {
+        Ok(own) => own,
+        Err(reason) => return Knock::refused(respond::malformed(reason)),
+    };
     let mut bytes = bytes;
+    let next = bytes.split_off(length + own);
     if let Some((place, origin_form)) = facts.rewrite {
         bytes.splice(place, origin_form);
     }
-    Knock::Head(bytes, chunked.filter(|body| !body.is_done()))
+    Knock::Head(Arrived { bytes, rest, next })
 }
 
 /// The rest of the preface: the HTTP/2 layer would wait for it without a limit.

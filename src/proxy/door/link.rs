@@ -5,9 +5,9 @@ use std::{
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use pingora::{http::ResponseHeader, protocols::raw_connect::ProxyDigest, proxy::Session};
@@ -25,13 +25,27 @@ pub struct Link {
     pub certificate: Option<Arc<Certificate>>,
     /// Milliseconds of silence after which a connection that has been upgraded ends; 0: it has not been.
     silence: AtomicU64,
+    /// Milliseconds from `born` until the answer that is under way must have ended; 0: it may take its time.
+    deadline: AtomicU64,
+    born: Instant,
+    /// It had not ended.
+    late: AtomicBool,
     /// Why a body on this connection cannot be read in one way only.
     misread: OnceLock<&'static str>,
 }
 
 impl Link {
     pub(super) fn new(peer: SocketAddr, secure: bool, certificate: Option<Arc<Certificate>>) -> Arc<Self> {
-        Arc::new(Self { peer, secure, certificate, silence: AtomicU64::new(0), misread: OnceLock::new() })
+        Arc::new(Self {
+            peer,
+            secure,
+            certificate,
+            silence: AtomicU64::new(0),
+            deadline: AtomicU64::new(0),
+            born: Instant::now(),
+            late: AtomicBool::new(false),
+            misread: OnceLock::new(),
+        })
     }
 
     /// The link of a session that came through the door.
@@ -48,6 +62,35 @@ impl Link {
     pub(in crate::proxy) fn limit_silence(&self, silence: Duration) {
         let millis = u64::try_from(silence.as_millis()).unwrap_or(u64::MAX);
         self.silence.store(millis.max(1), Ordering::Relaxed);
+    }
+
+    /// The answer that is under way must have ended by then, even if its backend has fallen silent.
+    pub(in crate::proxy) fn end_by(&self, deadline: Instant) {
+        let millis = u64::try_from(deadline.saturating_duration_since(self.born).as_millis()).unwrap_or(u64::MAX);
+        self.deadline.store(millis.max(1), Ordering::Relaxed);
+    }
+
+    /// The answer has ended.
+    pub(super) fn ended(&self) {
+        self.deadline.store(0, Ordering::Relaxed);
+    }
+
+    /// When the answer must have ended.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.deadline.load(Ordering::Relaxed) {
+            0 => None,
+            millis => self.born.checked_add(Duration::from_millis(millis)),
+        }
+    }
+
+    /// The deadline has passed.
+    pub(super) fn expire(&self) {
+        self.late.store(true, Ordering::Relaxed);
+    }
+
+    /// True when the connection ends because an answer took too long.
+    pub(in crate::proxy) fn is_late(&self) -> bool {
+        self.late.load(Ordering::Relaxed)
     }
 
     /// A body on this connection is malformed: nothing after it can be trusted.

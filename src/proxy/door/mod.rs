@@ -34,7 +34,8 @@ use tokio_rustls::server::TlsStream;
 
 use self::{
     crowd::{Crowd, Ticket},
-    knock::{Knock, Speech},
+    framing::Rest,
+    knock::{Arrived, Knock, Speech},
     wire::{Transport, Wire},
 };
 pub use self::{
@@ -42,12 +43,17 @@ pub use self::{
     listener::{Listener, ListenerConfig},
 };
 use super::{
+    access::{self, Refused},
     gateway::Gateway,
     respond,
     runtime::{Runtime, Shared},
     tls::TlsFront,
 };
-use crate::{auth::Certificate, filter::Reply, telemetry::MethodClass};
+use crate::{
+    auth::Certificate,
+    filter::{Reply, ReplyBody, RequestId},
+    telemetry::MethodClass,
+};
 
 /// Time for connections accepted last to send their request.
 const LINGER: Duration = Duration::from_millis(1500);
@@ -167,9 +173,9 @@ impl Door {
         let (mut wire, mut settings, mut speech) = (wire, None, speech);
         loop {
             match self.knock(&mut wire, speech).await {
-                Knock::Head(bytes, body) => wire.rewind(bytes, body),
+                Knock::Head(arrived) => wire.rewind(arrived),
                 Knock::H2(bytes) => {
-                    wire.rewind(bytes, None);
+                    wire.rewind(Arrived { bytes, rest: Rest::Everything, next: Vec::new() });
                     wire.set_h2();
                     // Boxed: a connection that speaks HTTP/1 must not carry the memory of HTTP/2 around.
                     Box::pin(self.proxy.process_new(wire, &shutdown)).await;
@@ -184,6 +190,7 @@ impl Door {
             // The HTTP layer hands back what it was given.
             let Ok(same) = stream.into_any().downcast::<Wire<T>>() else { return };
             (wire, settings, speech) = (same, kept, Speech::Http1);
+            wire.turn();
         }
     }
 
@@ -218,8 +225,14 @@ impl Door {
 
     /// Answers a head that never became a request, and closes.
     async fn refuse<T: Transport>(&self, wire: &mut Wire<T>, reply: Reply) {
-        self.shared.metrics.unrouted(MethodClass::of(""), reply.status.as_u16(), Duration::ZERO);
-        let Ok(answer) = respond::plain(reply) else { return };
+        let (id, status) = (RequestId::fresh(), reply.status.as_u16());
+        self.shared.metrics.unrouted(MethodClass::of(""), status, Duration::ZERO);
+        if let Some(log) = &*self.shared.access_log.load() {
+            let reason = if let ReplyBody::Problem { detail, .. } = &reply.body { detail } else { "" };
+            let refused = Refused { id: &id, client: wire.peer(), status, reason };
+            log.line(|out| access::write_refused(out, &self.runtime.load().access, &refused));
+        }
+        let Ok(answer) = respond::plain(reply, &id) else { return };
         let deliver = async {
             if wire.write_all(&answer).await.is_ok() && wire.flush().await.is_ok() {
                 let _ = wire.shutdown().await;

@@ -1,9 +1,11 @@
 //! A client's connection as Pingora's HTTP layer gets it: what the door has read already comes first, the link comes
-//! along, and an upgraded connection ends when nothing has moved in either direction for too long.
+//! along, requests after the present one wait their turn, and what lasts too long is ended: silence on an upgraded
+//! connection, an answer beyond its deadline.
 
 use std::{
     future::Future as _,
     io,
+    net::IpAddr,
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
@@ -20,7 +22,10 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::{framing::Chunked, link::Link};
+use super::{framing::Rest, knock::Arrived, link::Link};
+
+/// The most that is taken of requests which a client sends without waiting for the answer to the one before.
+const MOST_AHEAD: usize = 16 << 10;
 
 /// What a wire runs over.
 pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug + 'static {
@@ -60,8 +65,10 @@ pub(super) struct Wire<T> {
     /// Bytes to hand out before any others, from `given` on.
     ahead: Vec<u8>,
     given: usize,
-    /// A chunked body that is on its way.
-    body: Option<Chunked>,
+    /// What is still to come of the request.
+    rest: Rest,
+    /// What has come of the requests after it. The HTTP layer does not get to see that before it is done with this one.
+    next: Vec<u8>,
     link: Arc<Link>,
     /// The link as Pingora takes it, made for the first request and kept for the others.
     digest: OnceLock<Option<Arc<ProxyDigest>>>,
@@ -80,7 +87,8 @@ impl<T: Transport> Wire<T> {
             inner,
             ahead: Vec::new(),
             given: 0,
-            body: None,
+            rest: Rest::Everything,
+            next: Vec::new(),
             link,
             digest,
             h2,
@@ -90,22 +98,50 @@ impl<T: Transport> Wire<T> {
         }
     }
 
-    /// Puts back what was read too early; the rest of a chunked `body` is watched from here on.
-    pub(super) fn rewind(&mut self, bytes: Vec<u8>, body: Option<Chunked>) {
-        (self.ahead, self.given, self.body) = (bytes, 0, body);
+    /// Puts back what was read too early.
+    pub(super) fn rewind(&mut self, arrived: Arrived) {
+        let Arrived { bytes, rest, mut next } = arrived;
+        next.extend_from_slice(&self.ahead[self.given..]);
+        (self.ahead, self.given, self.rest, self.next) = (bytes, 0, rest, next);
     }
 
-    /// Looks at bytes of a chunked body that have just been read.
-    fn watch(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(body) = &mut self.body else { return Ok(()) };
-        if let Err(reason) = body.push(bytes) {
+    /// A request is done with: reading goes on with the one after it.
+    pub(super) fn turn(&mut self) {
+        self.link.ended();
+        (self.ahead, self.given, self.rest) = (std::mem::take(&mut self.next), 0, Rest::Everything);
+    }
+
+    /// Reads more of the request, and keeps back what belongs to the next one.
+    fn poll_rest(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        std::task::ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
+        let bytes = &buffer.filled()[before..];
+        let own = self.rest.push(bytes).map_err(|reason| {
             self.link.misread(reason);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+            io::Error::new(io::ErrorKind::InvalidData, reason)
+        })?;
+        self.next.extend_from_slice(&bytes[own..]);
+        buffer.set_filled(before + own);
+        Poll::Ready(Ok(()))
+    }
+
+    /// The request has come in full: all that is told of what comes now is that the client has gone.
+    fn poll_next(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        while self.next.len() < MOST_AHEAD {
+            std::task::ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
+            if buffer.filled().len() == before {
+                return Poll::Ready(Ok(()));
+            }
+            self.next.extend_from_slice(&buffer.filled()[before..]);
+            buffer.set_filled(before);
         }
-        if body.is_done() {
-            self.body = None;
-        }
-        Ok(())
+        Poll::Pending
+    }
+
+    /// The client's address.
+    pub(super) fn peer(&self) -> IpAddr {
+        self.link.peer.ip()
     }
 
     /// Goes on as HTTP/2.
@@ -113,22 +149,23 @@ impl<T: Transport> Wire<T> {
         self.h2 = true;
     }
 
-    /// Ready when an upgraded connection has been silent for too long.
-    fn poll_silence(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Some(silence) = self.link.silence() else {
-            self.watched = false;
-            return Poll::Pending;
-        };
-        if !self.watched {
+    /// Ready with what has lasted too long: silence on an upgraded connection, or an answer.
+    fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<&'static str> {
+        let silence = self.link.silence();
+        if silence.is_some() != self.watched {
             // What happened before it was upgraded, or how long ago, does not count.
-            (self.watched, self.moved) = (true, Instant::now());
+            (self.watched, self.moved) = (silence.is_some(), Instant::now());
         }
-        let due = self.moved + silence;
+        let (due, what) = match (silence, self.link.deadline()) {
+            (Some(silence), _) => (self.moved + silence, "an upgraded connection was idle"),
+            (None, Some(deadline)) => (deadline.into(), "the answer took too long"),
+            (None, None) => return Poll::Pending,
+        };
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         if alarm.deadline() != due {
             alarm.as_mut().reset(due);
         }
-        alarm.as_mut().poll(context)
+        alarm.as_mut().poll(context).map(|()| what)
     }
 
     fn note_movement(&mut self) {
@@ -152,18 +189,16 @@ impl<T: Transport> AsyncRead for Wire<T> {
             }
             return Poll::Ready(Ok(()));
         }
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut this.inner).poll_read(context, buffer);
-        if let Poll::Ready(outcome) = read {
+        let read = if this.rest.is_done() { this.poll_next(context, buffer) } else { this.poll_rest(context, buffer) };
+        if read.is_ready() {
             this.note_movement();
-            return Poll::Ready(outcome.and_then(|()| this.watch(&buffer.filled()[before..])));
+            return read;
         }
-        match this.poll_silence(context) {
-            Poll::Ready(()) => {
-                Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "an upgraded connection was idle")))
-            }
-            Poll::Pending => Poll::Pending,
+        let what = std::task::ready!(this.poll_patience(context));
+        if this.link.silence().is_none() {
+            this.link.expire();
         }
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
     }
 }
 

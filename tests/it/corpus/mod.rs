@@ -174,16 +174,91 @@ fn unusual_requests_pass_as_they_are() {
     assert!(wrong.is_empty(), "{} of {} cases: {wrong:#?}", wrong.len(), cases.len());
 }
 
-/// Two requests at once are answered in order, or the connection says that it closes after the first.
+/// Requests whose client does not wait for answers, and how many of them are answered (RFC 9112 §9.3.2).
+const PIPELINES: [(&str, &[u8], &[&str]); 7] = [
+    (
+        "two",
+        b"GET /one HTTP/1.1\r\nHost: h\r\n\r\nGET /two HTTP/1.1\r\nHost: h\r\n\r\n",
+        &["GET /one", "GET /two"],
+    ),
+    (
+        "bodies of each kind",
+        b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhelloPUT /b HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3;x\r\nabc\r\n0\r\nX-T: u\r\n\r\nGET /c HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\nGET http://h/d HTTP/1.1\r\nHost: h\r\n\r\n",
+        &["POST /a", "PUT /b", "GET /c", "GET /d"],
+    ),
+    (
+        "an empty line between",
+        b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nok\r\nGET /b HTTP/1.1\r\nHost: h\r\n\r\n",
+        &["POST /a", "GET /b"],
+    ),
+    (
+        "the first one closes",
+        b"GET /one HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\nGET /two HTTP/1.1\r\nHost: h\r\n\r\n",
+        &["GET /one"],
+    ),
+    (
+        "a malformed one",
+        b"GET /one HTTP/1.1\r\nHost: h\r\n\r\nGET /two HTTP/1.1\r\n\r\nGET /three HTTP/1.1\r\nHost: h\r\n\r\n",
+        &["GET /one"],
+    ),
+    (
+        "a malformed body",
+        b"GET /one HTTP/1.1\r\nHost: h\r\n\r\nPOST /two HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloGET /three HTTP/1.1\r\nHost: h\r\n\r\n",
+        &["GET /one"],
+    ),
+    (
+        "an upgrade that is not granted",
+        b"GET /one HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nGET /two HTTP/1.1\r\nHost: h\r\n\r\n",
+        &["GET /one"],
+    ),
+];
+
 #[test]
-fn pipelined_requests_are_answered_in_order_or_not_at_all() {
+fn pipelined_requests_are_answered_in_order() {
     let recorder = Recorder::start();
     let gw = gateway(&recorder);
-    let two = b"GET /one HTTP/1.1\r\nHost: h\r\n\r\nGET /two HTTP/1.1\r\nHost: h\r\n\r\n";
-    let answer = send(&gw, two, false, Duration::from_secs(1));
-    let lines: Vec<String> = recorder.take().into_iter().map(|seen| seen.line).collect();
-    let answers = answer.text.matches("HTTP/1.1 200 ").count();
-    assert_eq!(lines.len(), answers, "{lines:?}: {}", answer.text);
-    assert_eq!(lines[0], "GET /one");
-    assert!(answers == 2 && lines[1] == "GET /two" || answer.closed, "{}", answer.text);
+    for (name, raw, expected) in PIPELINES {
+        let answer = send(&gw, raw, false, Duration::from_secs(1));
+        let lines: Vec<String> = recorder.take().into_iter().map(|seen| seen.line).collect();
+        assert_eq!(lines, expected, "{name}: {}", answer.text);
+        assert_eq!(answer.text.matches("HTTP/1.1 200 ").count(), expected.len(), "{name}: {}", answer.text);
+        let malformed = name.starts_with("a malformed");
+        assert_eq!(answer.text.contains("HTTP/1.1 400 "), malformed, "{name}: {}", answer.text);
+        assert_eq!(answer.closed, malformed || expected.len() == 1, "{name}: {}", answer.text);
+    }
+}
+
+/// However a row of requests is cut into packets, and more of them than are taken ahead: each is answered once, in order.
+#[test]
+fn long_pipelines_come_through_in_any_pieces() {
+    let recorder = Recorder::start();
+    let gw = gateway(&recorder);
+    let (mut raw, mut expected) = (Vec::new(), Vec::new());
+    for i in 0..300 {
+        let (method, body) = match i % 3 {
+            0 => ("GET", "\r\n".to_owned()),
+            1 => ("POST", format!("Content-Length: {i}\r\n\r\n{}", "b".repeat(i))),
+            _ => ("PUT", format!("Transfer-Encoding: chunked\r\n\r\n{i:x}\r\n{}\r\n0\r\n\r\n", "c".repeat(i))),
+        };
+        raw.extend_from_slice(format!("{method} /{i} HTTP/1.1\r\nHost: h\r\n{body}").as_bytes());
+        expected.push(format!("{method} /{i}"));
+    }
+    for size in [97, 4096, raw.len()] {
+        let mut stream = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let mut writer = stream.try_clone().unwrap();
+        let (mut text, mut buffer) = (Vec::new(), [0; 8192]);
+        std::thread::scope(|scope| {
+            scope.spawn(|| raw.chunks(size).for_each(|piece| writer.write_all(piece).unwrap()));
+            while String::from_utf8_lossy(&text).matches("HTTP/1.1 200 ").count() < expected.len() {
+                match stream.read(&mut buffer) {
+                    Ok(read @ 1..) => text.extend_from_slice(&buffer[..read]),
+                    other => panic!("pieces of {size}: {other:?} after {}", String::from_utf8_lossy(&text)),
+                }
+            }
+        });
+        let lines: Vec<String> = recorder.take().into_iter().map(|seen| seen.line).collect();
+        assert_eq!(lines, expected, "pieces of {size}");
+    }
 }
