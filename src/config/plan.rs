@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// What is decided once, at start: the rest is in the [`Runtime`].
+/// What is decided once, at start: the rest is in the `Runtime`.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The engine.
