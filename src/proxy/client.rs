@@ -137,6 +137,11 @@ fn host_value(head: &RequestHeader) -> Option<HeaderValue> {
     host.or_else(|| HeaderValue::try_from(head.uri.authority()?.as_str()).ok())
 }
 
+/// True for a client that speaks HTTP/1.0: it knows neither chunks nor interim answers (RFC 9112 §7.1, RFC 9110 §15.2).
+pub(super) fn is_old(head: &RequestHeader) -> bool {
+    head.version == http::Version::HTTP_10
+}
+
 /// Takes away an `Upgrade` that `Connection` does not name: it is not this hop's (RFC 9110 §7.8), and Pingora would take
 /// the request for one that ends in a tunnel, with other time limits. And one to HTTP/2: it is obsolete (RFC 9113 §3.1),
 /// and requests in a tunnel would pass every filter.

@@ -2,7 +2,7 @@
 //! of their own, because Pingora's is its own.
 
 use bytes::Bytes;
-use http::{Uri, Version, header};
+use http::{StatusCode, Uri, Version, header};
 use pingora::{
     Error, ErrorType, OrErr as _,
     connectors::http::Connector,
@@ -10,6 +10,8 @@ use pingora::{
     prelude::HttpPeer,
     protocols::http::client::HttpSession,
 };
+
+use super::incoming;
 
 /// An answer whose head has come.
 pub(super) struct Answer {
@@ -42,11 +44,12 @@ pub(super) async fn send(
         session.finish_request_body().await?;
         loop {
             session.read_response_header().await?;
-            let Some(head) = session.response_header().cloned() else {
+            let Some(mut head) = session.response_header().cloned() else {
                 return Error::e_explain(ErrorType::InternalError, "an answer without a head");
             };
             // Hints are for whoever waits at the other end of a whole exchange.
-            if !head.status.is_informational() {
+            if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
+                incoming::verify(&mut head, false)?;
                 return Ok(head);
             }
         }

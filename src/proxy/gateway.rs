@@ -23,7 +23,7 @@ use super::{
     context::{Author, Context},
     decide::{Decision, decide},
     door::Link,
-    failure, finish, mirror,
+    failure, finish, incoming, mirror,
     outgoing::{self, Unsendable},
     pace,
     respond::{malformed, respond},
@@ -53,7 +53,11 @@ impl Gateway {
     /// Time limits and keep-alive of the client's connection, and who is at its other end.
     fn receive(&self, session: &mut Session, context: &mut Context, runtime: &Runtime) {
         let limits = &runtime.limits;
-        session.set_keepalive((!self.shared.draining()).then_some(limits.keepalive.0.as_secs().max(1)));
+        // HTTP/1.0 closes unless asked not to (RFC 9112 §9.3): that is what Pingora has decided by now.
+        let stays = session.get_keepalive().is_some() && !self.shared.draining();
+        session.set_keepalive(stays.then_some(limits.keepalive.0.as_secs().max(1)));
+        let old = client::is_old(session.req_header());
+        session.set_ignore_info_resp(old);
         let first = limits.body.map_or(limits.stall.0, |body| body.0.min(limits.stall.0));
         session.set_read_timeout(Some(first));
         session.set_write_timeout(Some(limits.stall.0));
@@ -125,7 +129,7 @@ impl ProxyHttp for Gateway {
                 return respond(session, context, *reply, by).await.map(|()| true);
             }
         }
-        if let Some(level) = context.state.compress {
+        if let Some(level) = context.state.compress.filter(|_| !client::is_old(session.req_header())) {
             let (session, modules) = (&session.downstream_session, &mut session.downstream_modules_ctx);
             if let Some(module) = modules.get_mut::<ResponseCompression>() {
                 module.adjust_level(level);
@@ -200,6 +204,7 @@ impl ProxyHttp for Gateway {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
+        incoming::verify(head, session.is_upgrade_req())?;
         context.at_service(|service, context| attempt::answered(session, context, service, head)).unwrap_or(Ok(()))
     }
 
@@ -266,6 +271,10 @@ impl ProxyHttp for Gateway {
             }
         }
         client::strip_hop_by_hop(head);
+        if client::is_old(session.req_header()) && head.remove_header(&header::TRANSFER_ENCODING).is_some() {
+            // It would take chunks for the body: there, the end of the connection is the end of the body.
+            session.set_keepalive(None);
+        }
         if let (Some(target), Some(backend)) = (&context.target, &context.attempts.backend)
             && let Some(cookie) =
                 target.service.set_cookie(backend, &session.req_header().headers, context.origin.secure)

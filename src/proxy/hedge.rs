@@ -208,7 +208,6 @@ impl Gateway {
     ) -> pingora::Result<()> {
         let mut answer = answer;
         let mut head = answer.head.clone();
-        self.response_filter(session, &mut head, context).await?;
         let done = answer.session.response_done();
         let framed = head.headers.contains_key(header::CONTENT_LENGTH)
             || head.headers.contains_key(header::TRANSFER_ENCODING)
@@ -216,6 +215,7 @@ impl Gateway {
         if !framed && !done && !session.is_http2() {
             head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
         }
+        self.response_filter(session, &mut head, context).await?;
         session.write_response_header(Box::new(head), done).await?;
         loop {
             let mut body =

@@ -17,6 +17,7 @@ mod gateway;
 mod grpc;
 mod head;
 mod hedge;
+mod incoming;
 mod mirror;
 mod outgoing;
 mod pace;

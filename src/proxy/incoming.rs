@@ -1,0 +1,113 @@
+//! What a backend says of the answer that it begins, before it is believed and passed on. Pingora takes any transfer
+//! coding for a length that is not known, lets 101 pass that nobody asked for, and hands on what the client could read
+//! differently than the gateway did.
+
+use http::{HeaderValue, StatusCode, Version, header};
+use pingora::{Error, ErrorType, http::ResponseHeader};
+
+use super::strict::Reason;
+
+/// Checks the framing of an answer, and puts it into its one proper form. `upgrade`: the request asked for one.
+///
+/// # Errors
+/// It cannot be read in one way only; the backend is at fault.
+pub(super) fn verify(head: &mut ResponseHeader, upgrade: bool) -> pingora::Result<()> {
+    check(head, upgrade)
+        .map_err(|reason| Error::explain(ErrorType::InvalidHTTPHeader, reason).into_up())
+        .and_then(|()| settle(head))
+}
+
+fn check(head: &ResponseHeader, upgrade: bool) -> Result<(), Reason> {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS && !upgrade {
+        return Err("the backend switches protocols and was not asked to");
+    }
+    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        // Such a message has faulty framing (RFC 9112 §6.1).
+        (Some(_), _) if head.version == Version::HTTP_10 => Err("an answer in HTTP/1.0 has a transfer coding"),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err("the transfer coding of the answer is not supported"),
+    }
+}
+
+fn settle(head: &mut ResponseHeader) -> pingora::Result<()> {
+    // The version is this hop's, not the backend's (RFC 9110 §6.2).
+    if head.version < Version::HTTP_11 {
+        head.set_version(Version::HTTP_11);
+    }
+    if head.status == StatusCode::NO_CONTENT {
+        // It has no body, and nothing that announces one (RFC 9110 §8.6, RFC 9112 §6.1).
+        head.remove_header(&header::CONTENT_LENGTH);
+        head.remove_header(&header::TRANSFER_ENCODING);
+        return Ok(());
+    }
+    // Pingora has seen to it that all lengths are the same.
+    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    let (first, more) = (lengths.next(), lengths.next().is_some());
+    if let Some(first) = first
+        && (more || first.as_bytes().contains(&b','))
+    {
+        let one = first.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+        let one = HeaderValue::from_bytes(one).unwrap_or(HeaderValue::from_static("0"));
+        head.insert_header(header::CONTENT_LENGTH, one)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn answer(status: u16, fields: &[(&'static str, &str)]) -> ResponseHeader {
+        let mut head = ResponseHeader::build(status, None).unwrap();
+        for (name, value) in fields {
+            head.append_header(*name, *value).unwrap();
+        }
+        head
+    }
+
+    #[test]
+    fn one_framing_or_none() {
+        for (coding, taken) in [
+            ("chunked", true),
+            ("Chunked", true),
+            ("gzip, chunked", false),
+            ("chunked, chunked", false),
+            ("identity", false),
+            ("xchunked", false),
+            ("", false),
+        ] {
+            let mut head = answer(200, &[("Transfer-Encoding", coding)]);
+            assert_eq!(verify(&mut head, false).is_ok(), taken, "{coding}");
+        }
+        assert!(verify(&mut answer(200, &[("TE", "x"), ("Transfer-Encoding", "chunked")]), false).is_ok());
+        let twice = [("Transfer-Encoding", "chunked"), ("Transfer-Encoding", "chunked")];
+        assert!(verify(&mut answer(200, &twice), false).is_err());
+        let mut old = answer(200, &[("Transfer-Encoding", "chunked")]);
+        old.set_version(Version::HTTP_10);
+        assert!(verify(&mut old, false).is_err());
+    }
+
+    #[test]
+    fn lengths_are_said_once() {
+        for fields in [&[("Content-Length", "5"), ("Content-Length", "5")][..], &[("Content-Length", "5, 5")]] {
+            let mut head = answer(200, fields);
+            head.set_version(Version::HTTP_10);
+            verify(&mut head, false).unwrap();
+            let lengths: Vec<_> = head.headers.get_all("content-length").iter().collect();
+            assert_eq!((lengths, head.version), (vec![&HeaderValue::from_static("5")], Version::HTTP_11));
+        }
+        let mut empty = answer(204, &[("Content-Length", "5"), ("Transfer-Encoding", "chunked")]);
+        verify(&mut empty, false).unwrap();
+        assert!(empty.headers.is_empty());
+    }
+
+    #[test]
+    fn protocols_are_switched_on_demand() {
+        assert!(verify(&mut answer(101, &[]), true).is_ok());
+        assert!(verify(&mut answer(101, &[]), false).is_err());
+    }
+}
