@@ -28,8 +28,13 @@ pub struct Now {
 impl Now {
     /// Reads both clocks.
     pub fn read() -> Self {
+        Self::read_at(Instant::now())
+    }
+
+    /// Reads the calendar's clock; the other one has just said `instant`.
+    pub fn read_at(instant: Instant) -> Self {
         let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs());
-        Self { since_start: Self::monotonic(), unix }
+        Self { since_start: Self::monotonic_at(instant), unix }
     }
 
     /// Reads the one that never goes back.

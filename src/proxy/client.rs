@@ -100,8 +100,14 @@ fn address(text: &str) -> Option<IpAddr> {
     bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
-/// Drops what the client may not say and adds what we know, on the copy that goes to the backend.
-pub(super) fn tell_backend(head: &mut RequestHeader, peer: IpAddr, origin: Origin) -> pingora::Result<()> {
+/// Drops what the client may not say and adds what we know, on the copy that goes to the backend. `known` is the peer's
+/// address as text, if somebody has it.
+pub(super) fn tell_backend(
+    head: &mut RequestHeader,
+    peer: IpAddr,
+    known: Option<HeaderValue>,
+    origin: Origin,
+) -> pingora::Result<()> {
     // Empty, and so without an allocation, for nearly every request.
     let unwanted: Vec<HeaderName> =
         head.headers.keys().filter(|name| unwanted(name.as_str(), origin.trusted)).cloned().collect();
@@ -109,7 +115,7 @@ pub(super) fn tell_backend(head: &mut RequestHeader, peer: IpAddr, origin: Origi
         head.remove_header(name);
     }
     let peer = peer.to_canonical();
-    let address = text(peer);
+    let address = known.unwrap_or_else(|| text(peer));
     // Nearly always the same address three times: then it is written out once and shared.
     let real = if origin.client == peer { address.clone() } else { text(origin.client) };
     match joined(&head.headers, &X_FORWARDED_FOR) {
@@ -127,7 +133,7 @@ pub(super) fn tell_backend(head: &mut RequestHeader, peer: IpAddr, origin: Origi
 }
 
 /// An address as a field's value.
-fn text(address: IpAddr) -> HeaderValue {
+pub(super) fn text(address: IpAddr) -> HeaderValue {
     HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 

@@ -133,10 +133,10 @@ pub struct Context {
 impl Context {
     pub(super) fn new(in_flight: IntGauge) -> Self {
         in_flight.inc();
-        let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let (nowhere, start) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), Instant::now());
         Self {
-            start: Instant::now(),
-            now: Now::read(),
+            start,
+            now: Now::read_at(start),
             state: State::default(),
             peer: nowhere,
             origin: Origin { client: nowhere, trusted: false, secure: false },

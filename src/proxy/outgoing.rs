@@ -31,7 +31,8 @@ pub(super) fn prepare(head: &mut RequestHeader, context: &Context, route: &Route
         let target = target.map_err(|e| Error::because(ErrorType::InternalError, "rewritten path", e))?;
         head.set_uri(http::Uri::from(target));
     }
-    client::tell_backend(head, context.peer, context.origin)?;
+    let known = context.link.as_ref().map(|link| link.address_text());
+    client::tell_backend(head, context.peer, known, context.origin)?;
     if context.attempts.may_repeat {
         let number = match context.attempts.count {
             // Nearly always, and then without an allocation.

@@ -10,9 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::HeaderValue;
 use pingora::{http::ResponseHeader, protocols::raw_connect::ProxyDigest, proxy::Session};
 
-use crate::auth::Certificate;
+use crate::{auth::Certificate, proxy::client};
 
 /// Facts of one connection.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub struct Link {
     pub secure: bool,
     /// The certificate that the client showed, verified.
     pub certificate: Option<Arc<Certificate>>,
+    /// Its address, as backends are told it.
+    text: OnceLock<HeaderValue>,
     /// Milliseconds of silence after which a connection that has been upgraded ends; 0: it has not been.
     silence: AtomicU64,
     /// Milliseconds from `born` until the answer that is under way must have ended; 0: it may take its time.
@@ -40,6 +43,7 @@ impl Link {
             peer,
             secure,
             certificate,
+            text: OnceLock::new(),
             silence: AtomicU64::new(0),
             deadline: AtomicU64::new(0),
             born: Instant::now(),
@@ -56,6 +60,11 @@ impl Link {
     /// The address at the other end.
     pub(in crate::proxy) fn address(&self) -> IpAddr {
         self.peer.ip()
+    }
+
+    /// The same as a field's value.
+    pub(in crate::proxy) fn address_text(&self) -> HeaderValue {
+        self.text.get_or_init(|| client::text(self.address().to_canonical())).clone()
     }
 
     /// From now on the connection is a tunnel, which ends when both directions have been silent for this long.

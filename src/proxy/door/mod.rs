@@ -16,7 +16,7 @@ mod listener;
 mod preamble;
 mod wire;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -29,6 +29,7 @@ use pingora::{
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::watch,
+    time::{Instant, Sleep},
 };
 use tokio_rustls::server::TlsStream;
 
@@ -169,10 +170,15 @@ impl Door {
 
     /// Serves request after request.
     async fn attend<T: Transport>(self: &Arc<Self>, wire: Box<Wire<T>>, speech: Speech) {
-        let shutdown = self.closing.subscribe();
+        let (shutdown, mut closing) = (self.closing.subscribe(), self.closing.subscribe());
+        // Both are made once for all requests of a connection: to enter a timer and a waiter anew for each costs more.
+        tokio::pin! {
+            let idle = tokio::time::sleep(Duration::ZERO);
+            let leaving = closing.wait_for(|closing| *closing);
+        }
         let (mut wire, mut settings, mut speech) = (wire, None, speech);
         loop {
-            match self.knock(&mut wire, speech).await {
+            match self.knock(&mut wire, speech, idle.as_mut(), leaving.as_mut()).await {
                 Knock::Head(arrived) => wire.rewind(arrived),
                 Knock::H2(bytes) => {
                     wire.rewind(Arrived { bytes, rest: Rest::Everything, next: Vec::new() });
@@ -195,17 +201,23 @@ impl Door {
     }
 
     /// Waits for a request, first for its beginning, then for the whole of its head.
-    async fn knock<T: Transport>(&self, wire: &mut Wire<T>, speech: Speech) -> Knock {
+    async fn knock<T: Transport>(
+        &self,
+        wire: &mut Wire<T>,
+        speech: Speech,
+        mut idle: Pin<&mut Sleep>,
+        leaving: Pin<&mut impl Future>,
+    ) -> Knock {
         let limits = self.runtime.load().limits;
-        let mut closing = self.closing.subscribe();
+        idle.as_mut().reset(Instant::now() + limits.keepalive.0);
         // One byte on the stack: nothing is allocated for a connection that idles.
         let mut first = [0];
         tokio::select! {
             // What has been sent is answered, whatever else has happened meanwhile.
             biased;
             read = wire.read(&mut first) => if !matches!(read, Ok(1)) { return Knock::Nobody },
-            () = tokio::time::sleep(limits.keepalive.0) => return Knock::Nobody,
-            _ = closing.wait_for(|closing| *closing) => return Knock::Nobody,
+            () = idle => return Knock::Nobody,
+            _ = leaving => return Knock::Nobody,
         }
         knock::read(wire, first[0], &limits, speech).await
     }
