@@ -1,6 +1,6 @@
-//! Where a request ends. A chunked body is watched byte by byte as it passes (RFC 9112 §7.1). Pingora takes an empty chunk size for the last
-//! chunk, any bytes as an extension, and whatever stands before the final empty line as trailers; two parsers that
-//! disagree about where a body ends are how requests are smuggled.
+//! Where a request ends. A chunked body is watched byte by byte as it passes (RFC 9112 §7.1). Pingora takes an empty
+//! chunk size for the last chunk, any bytes as an extension, and whatever stands before the final empty line as
+//! trailers; two parsers that disagree about where a body ends are how requests are smuggled.
 
 use crate::proxy::strict::{self, Body, Reason};
 
