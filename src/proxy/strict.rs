@@ -65,6 +65,8 @@ struct Seen {
     upgrade: bool,
     /// There is an `Upgrade` field.
     protocol: bool,
+    /// It names HTTP/2.
+    http2: bool,
 }
 
 /// Checks a complete head.
@@ -98,8 +100,10 @@ pub(super) fn verify(head: &[u8]) -> Result<Facts, Reason> {
         (_, 1) if version == b'0' => return Err("HTTP/1.0 has no Transfer-Encoding"),
         _ => {}
     }
-    // What follows the head must not be a body for one and the new protocol for the other.
-    if seen.upgrade && (seen.codings > 0 || seen.length > 0) {
+    // What follows the head must not be a body for one and the new protocol for the other. `Connection: upgrade` alone is
+    // what many an nginx before us sends with every request.
+    let upgrade = seen.upgrade && seen.protocol && !seen.http2;
+    if upgrade && (seen.codings > 0 || seen.length > 0) {
         return Err("a request for an upgrade has no body");
     }
     let rewrite = match form {
@@ -111,7 +115,7 @@ pub(super) fn verify(head: &[u8]) -> Result<Facts, Reason> {
     };
     let body = match seen {
         Seen { codings: 1.., .. } => Body::Chunked,
-        Seen { upgrade: true, protocol: true, .. } => Body::Upgrade,
+        _ if upgrade => Body::Upgrade,
         Seen { length, .. } => Body::Length(length),
     };
     Ok(Facts { body, rewrite })
@@ -161,6 +165,9 @@ impl Seen {
                 return Err("the request target and the Host field disagree");
             }
         } else if name.eq_ignore_ascii_case(b"upgrade") {
+            // One to HTTP/2 is ignored (`client::ignore_upgrades`); curl sends it along with bodies.
+            let to_http2 = |name: &[u8]| name.len() >= 2 && name[..2].eq_ignore_ascii_case(b"h2");
+            self.http2 |= value.split(|byte| *byte == b',').any(|name| to_http2(name.trim_ascii()));
             self.protocol = true;
         } else if name.eq_ignore_ascii_case(b"connection") {
             for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
