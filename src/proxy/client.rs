@@ -143,30 +143,6 @@ fn host_value(head: &RequestHeader) -> Option<HeaderValue> {
     host.or_else(|| HeaderValue::try_from(head.uri.authority()?.as_str()).ok())
 }
 
-/// True for a client that speaks HTTP/1.0: it knows neither chunks nor interim answers (RFC 9112 §7.1, RFC 9110 §15.2).
-pub(super) fn is_old(head: &RequestHeader) -> bool {
-    head.version == http::Version::HTTP_10
-}
-
-/// Takes away an `Upgrade` that `Connection` does not name: it is not this hop's (RFC 9110 §7.8), and Pingora would take
-/// the request for one that ends in a tunnel, with other time limits. And one to HTTP/2: it is obsolete (RFC 9113 §3.1),
-/// and requests in a tunnel would pass every filter.
-pub(super) fn ignore_upgrades(head: &mut RequestHeader) {
-    if !head.headers.contains_key(http::header::UPGRADE) {
-        return;
-    }
-    let names = |field, wanted: fn(&str) -> bool| {
-        let lines = head.headers.get_all(field).iter().map(|line| line.to_str().unwrap_or_default());
-        lines.flat_map(|line| line.split(',')).any(|name| wanted(name.trim()))
-    };
-    let named = names(http::header::CONNECTION, |name| name.eq_ignore_ascii_case("upgrade"));
-    let to_http2 = names(http::header::UPGRADE, |name| name.get(..2).is_some_and(|h2| h2.eq_ignore_ascii_case("h2")));
-    if !named || to_http2 {
-        head.remove_header(&http::header::UPGRADE);
-        head.remove_header("http2-settings");
-    }
-}
-
 /// Takes off an answer what the backend meant for this hop alone (RFC 9110 §7.6.1). Pingora does it for requests; the
 /// `Connection` field itself it replaces.
 pub(super) fn strip_hop_by_hop(head: &mut ResponseHeader) {

@@ -19,20 +19,16 @@ use pingora::{
 };
 
 use super::{
-    attempt, client,
+    arrival, attempt, client,
     context::{Author, Context},
     decide::{Decision, decide},
-    door::Link,
     failure, finish, incoming, mirror,
     outgoing::{self, Unsendable},
     pace,
     respond::{malformed, respond},
     runtime::{Runtime, Shared},
 };
-use crate::{
-    filter::{Refusal, Reply},
-    telemetry::MethodClass,
-};
+use crate::filter::{Refusal, Reply};
 
 /// The gateway, as Pingora sees it.
 #[derive(Debug, Clone)]
@@ -48,41 +44,6 @@ impl Gateway {
     pub fn new(runtime: Arc<ArcSwap<Runtime>>, shared: Arc<Shared>) -> Self {
         let compresses = runtime.load().compresses;
         Self { runtime, shared, compresses }
-    }
-
-    /// Time limits and keep-alive of the client's connection, and who is at its other end.
-    fn receive(&self, session: &mut Session, context: &mut Context, runtime: &Runtime) {
-        let limits = &runtime.limits;
-        // HTTP/1.0 closes unless asked not to (RFC 9112 §9.3): that is what Pingora has decided by now.
-        let stays = session.get_keepalive().is_some() && !self.shared.draining();
-        session.set_keepalive(stays.then_some(limits.keepalive.0.as_secs().max(1)));
-        let old = client::is_old(session.req_header());
-        session.set_ignore_info_resp(old);
-        let first = limits.body.map_or(limits.stall.0, |body| body.0.min(limits.stall.0));
-        session.set_read_timeout(Some(first));
-        session.set_write_timeout(Some(limits.stall.0));
-        session.set_total_drain_timeout(Some(limits.stall.0));
-        let link = Link::of(session).cloned();
-        let secure = link.as_ref().is_some_and(|link| link.secure);
-        if let Some(link) = &link {
-            context.peer = link.address();
-            context.state.certificate.clone_from(&link.certificate);
-        }
-        client::ignore_upgrades(session.req_header_mut());
-        context.method = MethodClass::of(session.req_header().method.as_str());
-        context.origin = runtime.trusted.origin(context.peer, secure, &session.req_header().headers);
-        context.state.client = context.origin.client;
-        context.state.secure = context.origin.secure;
-        context.link = link;
-    }
-
-    /// From now on only silence in both directions ends the connection.
-    fn open_tunnel(session: &mut Session, context: &Context) {
-        session.set_read_timeout(None);
-        session.set_write_timeout(None);
-        if let (Some(link), Some(service)) = (&context.link, context.service()) {
-            link.limit_silence(service.timeouts.idle.0);
-        }
     }
 
     /// Ends a hook that can only fail, with an answer for `fail_to_proxy` to send.
@@ -110,7 +71,7 @@ impl ProxyHttp for Gateway {
 
     async fn request_filter(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
         let runtime = self.runtime.load_full();
-        self.receive(session, context, &runtime);
+        arrival::receive(&self.shared, session, context, &runtime);
         if runtime.publish
             && let Some(page) = self.shared.page.get()
             && let Some(reply) = page(session.req_header().uri.path())
@@ -129,7 +90,7 @@ impl ProxyHttp for Gateway {
                 return respond(session, context, *reply, by).await.map(|()| true);
             }
         }
-        if let Some(level) = context.state.compress.filter(|_| !client::is_old(session.req_header())) {
+        if let Some(level) = context.state.compress.filter(|_| !arrival::is_old(session.req_header())) {
             let (session, modules) = (&session.downstream_session, &mut session.downstream_modules_ctx);
             if let Some(module) = modules.get_mut::<ResponseCompression>() {
                 module.adjust_level(level);
@@ -260,7 +221,7 @@ impl ProxyHttp for Gateway {
             session.set_keepalive(None);
         }
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            Self::open_tunnel(session, context);
+            arrival::open_tunnel(session, context);
         } else if let Some(link) = &context.link {
             // An upgrade that was asked for and not granted.
             link.allow_silence();
@@ -271,7 +232,7 @@ impl ProxyHttp for Gateway {
             }
         }
         client::strip_hop_by_hop(head);
-        if client::is_old(session.req_header()) && head.remove_header(&header::TRANSFER_ENCODING).is_some() {
+        if arrival::is_old(session.req_header()) && head.remove_header(&header::TRANSFER_ENCODING).is_some() {
             // It would take chunks for the body: there, the end of the connection is the end of the body.
             session.set_keepalive(None);
         }

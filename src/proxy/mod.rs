@@ -4,6 +4,7 @@
 
 mod access;
 mod action;
+mod arrival;
 mod attempt;
 mod client;
 mod context;

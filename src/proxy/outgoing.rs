@@ -43,6 +43,12 @@ pub(super) fn prepare(head: &mut RequestHeader, context: &Context, route: &Route
     }
     if let Some(host) = &route.host {
         head.insert_header(header::HOST, host.clone())?;
+    } else if head.headers.get(header::HOST).map_or(head.uri.authority().is_none(), HeaderValue::is_empty)
+        && let Some(host) = context.attempts.backend.as_ref().and_then(|backend| backend.host())
+    {
+        // HTTP/1.0 has requests without `Host`; HTTP/1.1, as which they go on, has not, and many a backend refuses one
+        // that is empty.
+        head.insert_header(header::HOST, host)?;
     }
     route.chain.upstream(head, &context.state).map_err(Unsendable::Refused)
 }

@@ -165,7 +165,7 @@ impl Seen {
                 return Err("the request target and the Host field disagree");
             }
         } else if name.eq_ignore_ascii_case(b"upgrade") {
-            // One to HTTP/2 is ignored (`client::ignore_upgrades`); curl sends it along with bodies.
+            // One to HTTP/2 is ignored (`arrival.rs`); curl sends it along with bodies.
             let to_http2 = |name: &[u8]| name.len() >= 2 && name[..2].eq_ignore_ascii_case(b"h2");
             self.http2 |= value.split(|byte| *byte == b',').any(|name| to_http2(name.trim_ascii()));
             self.protocol = true;

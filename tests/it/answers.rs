@@ -10,7 +10,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::harness::{Gateway, program};
+use crate::harness::{Gateway, Origin, program};
 
 /// What comes of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +176,42 @@ fn http_1_0_clients_get_what_they_can_read() {
             assert_eq!(begun.elapsed() < Duration::from_millis(900), !kept, "closed or not: {said}");
         }
     }
+}
+
+#[test]
+fn connections_end_when_either_side_says_so() {
+    let origin = Origin::start("o");
+    let gw = Gateway::start(&format!(
+        "services:\n  main: {{ urls: [\"{}\"] }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        origin.url()
+    ));
+    for (fields, closes) in [
+        ("Connection: close\r\n", true),
+        ("Connection: CLOSE\r\n", true),
+        ("Connection: x, close\r\n", true),
+        ("Connection: x\r\nConnection: close\r\n", true),
+        ("Connection: keep-alive, close\r\n", true),
+        ("Connection: x\r\n", false),
+        ("", false),
+    ] {
+        let begun = Instant::now();
+        let said = gw.raw(format!("GET / HTTP/1.1\r\nHost: h\r\n{fields}\r\n").as_bytes()).to_lowercase();
+        assert_eq!(said.contains("connection: close"), closes, "{fields:?}: {said}");
+        assert_eq!(begun.elapsed() < Duration::from_millis(900), closes, "{fields:?}");
+    }
+}
+
+#[test]
+fn a_request_without_a_host_gets_the_backends() {
+    let origin = Origin::start("o");
+    let gw = Gateway::start(&format!(
+        "services:\n  main: {{ urls: [\"{}\"] }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        origin.url()
+    ));
+    assert!(gw.raw(b"GET / HTTP/1.0\r\n\r\n").contains(" 200 "));
+    assert_eq!(origin.last().headers.get("host").unwrap().to_str().unwrap(), origin.address.to_string());
+    gw.get("/").header("Host", "h.example").expect(200);
+    assert_eq!(origin.last().headers["host"], "h.example");
 }
 
 #[test]

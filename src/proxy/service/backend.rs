@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use http::HeaderValue;
 use pingora::{prelude::HttpPeer, protocols::ALPN};
 use tokio::sync::Notify;
 
@@ -49,6 +50,11 @@ impl Backend {
     /// True when health checks say so, or when there are none.
     pub fn healthy(&self) -> bool {
         self.healthy.load(Relaxed)
+    }
+
+    /// What to call it in `Host`.
+    pub(in crate::proxy) fn host(&self) -> Option<HeaderValue> {
+        HeaderValue::try_from(self.source.authority()).ok()
     }
 
     /// True while it is passed over for its failures.

@@ -1,0 +1,78 @@
+//! A request that has just come: what its connection allows, whose it is, and which of its wishes are for this hop.
+
+use http::{HeaderName, Version, header};
+use pingora::{http::RequestHeader, proxy::Session};
+
+use super::{
+    context::Context,
+    door::Link,
+    runtime::{Runtime, Shared},
+};
+use crate::telemetry::MethodClass;
+
+/// Time limits and keep-alive of the client's connection, and who is at its other end.
+pub(super) fn receive(shared: &Shared, session: &mut Session, context: &mut Context, runtime: &Runtime) {
+    let limits = &runtime.limits;
+    // HTTP/1.0 closes unless asked not to (RFC 9112 §9.3): that is what Pingora has decided by now.
+    // It looks at the first line of `Connection` only.
+    let stays = session.get_keepalive().is_some() && !closes(session.req_header()) && !shared.draining();
+    session.set_keepalive(stays.then_some(limits.keepalive.0.as_secs().max(1)));
+    let old = is_old(session.req_header());
+    session.set_ignore_info_resp(old);
+    let first = limits.body.map_or(limits.stall.0, |body| body.0.min(limits.stall.0));
+    session.set_read_timeout(Some(first));
+    session.set_write_timeout(Some(limits.stall.0));
+    session.set_total_drain_timeout(Some(limits.stall.0));
+    let link = Link::of(session).cloned();
+    let secure = link.as_ref().is_some_and(|link| link.secure);
+    if let Some(link) = &link {
+        context.peer = link.address();
+        context.state.certificate.clone_from(&link.certificate);
+    }
+    ignore_upgrades(session.req_header_mut());
+    context.method = MethodClass::of(session.req_header().method.as_str());
+    context.origin = runtime.trusted.origin(context.peer, secure, &session.req_header().headers);
+    context.state.client = context.origin.client;
+    context.state.secure = context.origin.secure;
+    context.link = link;
+}
+
+/// From now on only silence in both directions ends the connection.
+pub(super) fn open_tunnel(session: &mut Session, context: &Context) {
+    session.set_read_timeout(None);
+    session.set_write_timeout(None);
+    if let (Some(link), Some(service)) = (&context.link, context.service()) {
+        link.limit_silence(service.timeouts.idle.0);
+    }
+}
+
+/// True for a client that speaks HTTP/1.0: it knows neither chunks nor interim answers (RFC 9112 §7.1, RFC 9110 §15.2).
+pub(super) fn is_old(head: &RequestHeader) -> bool {
+    head.version == Version::HTTP_10
+}
+
+/// True when a client closes after this request.
+fn closes(head: &RequestHeader) -> bool {
+    lists(head, &header::CONNECTION, |name| name.eq_ignore_ascii_case("close"))
+}
+
+/// True when a list field has an item that is `wanted`, in any of its lines.
+fn lists(head: &RequestHeader, field: &HeaderName, wanted: fn(&str) -> bool) -> bool {
+    let lines = head.headers.get_all(field).iter().map(|line| line.to_str().unwrap_or_default());
+    lines.flat_map(|line| line.split(',')).any(|name| wanted(name.trim()))
+}
+
+/// Takes away an `Upgrade` that `Connection` does not name: it is not this hop's (RFC 9110 §7.8), and Pingora would take
+/// the request for one that ends in a tunnel, with other time limits. And one to HTTP/2: it is obsolete (RFC 9113 §3.1),
+/// and requests in a tunnel would pass every filter.
+fn ignore_upgrades(head: &mut RequestHeader) {
+    if !head.headers.contains_key(header::UPGRADE) {
+        return;
+    }
+    let named = lists(head, &header::CONNECTION, |name| name.eq_ignore_ascii_case("upgrade"));
+    let to_http2 = lists(head, &header::UPGRADE, |name| name.get(..2).is_some_and(|h2| h2.eq_ignore_ascii_case("h2")));
+    if !named || to_http2 {
+        head.remove_header(&header::UPGRADE);
+        head.remove_header("http2-settings");
+    }
+}
