@@ -112,7 +112,10 @@ pub(super) fn broke(session: &Session, context: &mut Context, service: &Service,
         return true;
     }
     let Some(trouble) = Trouble::of(error) else {
-        context.attempts.settle(service, Outcome::Unknown);
+        // An upgrade that is not answered is given up on the client's side: there, reads can still have a time limit.
+        let late = context.link.as_ref().is_some_and(|link| link.is_late());
+        let outcome = if late { Outcome::Failed(Trouble::Timeout) } else { Outcome::Unknown };
+        context.attempts.settle(service, outcome);
         return false;
     };
     // A kept connection that the backend closes says nothing about the backend: both may have closed at once. One such

@@ -19,15 +19,18 @@ pub(super) fn reply_for(error: &Error) -> Option<Reply> {
             E::WriteError | E::ReadError | E::ConnectionClosed | E::WriteTimedout => return None,
             _ => (StatusCode::BAD_REQUEST, "the request could not be read"),
         },
-        ErrorSource::Upstream if is_timeout(kind) => {
-            (StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time")
-        }
+        ErrorSource::Upstream if is_timeout(kind) => return Some(too_late()),
         ErrorSource::Upstream => (StatusCode::BAD_GATEWAY, "the service could not be reached or broke off"),
         ErrorSource::Internal | ErrorSource::Unset => {
             (StatusCode::INTERNAL_SERVER_ERROR, "the gateway could not handle this request")
         }
     };
     Some(Reply::problem(status, detail).closing())
+}
+
+/// The answer when the backend's has not come in time.
+pub(super) fn too_late() -> Reply {
+    Reply::problem(StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time").closing()
 }
 
 /// The error in one word, for the access log; `None` for refusals, whose author is named there anyway.

@@ -19,8 +19,8 @@ pub(super) fn record(
     error: Option<&Error>,
     context: &mut Context,
 ) {
-    context.at_service(|service, context| context.attempts.settle(service, AttemptOutcome::Unknown));
     let late = context.link.as_ref().is_some_and(|link| link.is_late());
+    context.at_service(|service, context| context.attempts.settle(service, AttemptOutcome::Unknown));
     context.error = if late { Some("ReadTimedout".to_owned()) } else { error.and_then(failure::word) };
     let metrics = &shared.metrics;
     let written = context.wrapped.or_else(|| session.response_written().map(|head| head.status));

@@ -282,6 +282,9 @@ impl ProxyHttp for Gateway {
             Some(refusal) => (Some(*refusal.reply), Author::Filter(refusal.by)),
             None => match context.link.as_ref().and_then(|link| link.fault()) {
                 Some(reason) => (Some(malformed(reason)), Author::Gateway),
+                None if context.link.as_ref().is_some_and(|link| link.is_late()) => {
+                    (Some(failure::too_late()), Author::Gateway)
+                }
                 None => (failure::reply_for(error), Author::Gateway),
             },
         };

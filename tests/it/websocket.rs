@@ -209,6 +209,23 @@ fn connect(gw: &Gateway) -> TcpStream {
 }
 
 #[test]
+fn an_upgrade_that_nobody_answers_is_a_504() {
+    let address = scripted(|stream| {
+        read_until(stream, "\r\n\r\n");
+        std::thread::sleep(Duration::from_secs(2));
+    });
+    let gw = gateway(address, "read: 500ms", "");
+    let mut stream = connect(&gw);
+    let begun = Instant::now();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").unwrap();
+    let said = read_until(&mut stream, "\r\n\r\n");
+    assert!(said.starts_with("HTTP/1.1 504 ") && begun.elapsed() < Duration::from_millis(1500), "{said}");
+    assert_eq!(gw.log(1)[0]["error"], "ReadTimedout");
+    assert_eq!(gw.metric("gateway_upstream_attempts_total{outcome=\"timeout\",service=\"main\"}"), Some(1.0));
+    assert_eq!(gw.metric("gateway_proxy_canceled_total"), Some(0.0));
+}
+
+#[test]
 fn server_sent_events_are_not_held_back() {
     let address = scripted(|stream| {
         read_until(stream, "\r\n\r\n");

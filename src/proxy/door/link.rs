@@ -31,7 +31,7 @@ pub struct Link {
     /// Milliseconds from `born` until the answer that is under way must have ended; 0: it may take its time.
     deadline: AtomicU64,
     born: Instant,
-    /// It had not ended.
+    /// It had not ended, or there was silence for too long.
     late: AtomicBool,
     /// Why a body on this connection cannot be read in one way only.
     misread: OnceLock<&'static str>,
@@ -92,12 +92,12 @@ impl Link {
         }
     }
 
-    /// The deadline has passed.
+    /// The deadline, or the longest silence, has passed.
     pub(super) fn expire(&self) {
         self.late.store(true, Ordering::Relaxed);
     }
 
-    /// True when the connection ends because an answer took too long.
+    /// True when the connection ends because something took too long.
     pub(in crate::proxy) fn is_late(&self) -> bool {
         self.late.load(Ordering::Relaxed)
     }

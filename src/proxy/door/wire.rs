@@ -195,9 +195,7 @@ impl<T: Transport> AsyncRead for Wire<T> {
             return read;
         }
         let what = std::task::ready!(this.poll_patience(context));
-        if this.link.silence().is_none() {
-            this.link.expire();
-        }
+        this.link.expire();
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
     }
 }

@@ -27,7 +27,7 @@ use crate::{resilience::cost, telemetry::ServiceMetrics};
 
 type Endpoints = Arc<ArcSwap<Vec<Arc<Backend>>>>;
 
-/// Looks at so many candidates before giving up; ketama may need several steps per backend.
+/// So many candidates ketama looks at before giving up; it may need several steps per backend.
 const STEPS: usize = 256;
 
 pub(super) enum Balancer {
@@ -123,8 +123,15 @@ impl Balancer {
             // A further attempt takes no turn: with one of two backends down, every attempt that fails would take the
             // good one's, and every request would begin at the bad one.
             Self::RoundRobin(_) if !choice.tried.is_empty() => return by_chance(all, accept),
-            Self::RoundRobin(lb) => lb.select_with(b"", STEPS, takes),
-            Self::Random(lb) => lb.select_with(b"", STEPS, takes),
+            // One step: beyond it, Pingora's selectors forget weights, and a small backend would drown when a big one fails.
+            Self::RoundRobin(lb) => match lb.select_with(b"", 1, takes) {
+                None => return by_chance(all, accept),
+                chosen => chosen,
+            },
+            Self::Random(lb) => match lb.select_with(b"", 1, takes) {
+                None => return by_chance(all, accept),
+                chosen => chosen,
+            },
             Self::Hash(lb, by) => by.with_key(choice, |key| lb.select_with(key, STEPS, takes)),
             Self::Least(_, turn) => return least(all, turn.fetch_add(1, Ordering::Relaxed), accept),
             Self::P2c(_) => return two_choices(all, accept),

@@ -224,7 +224,11 @@ mod tests {
     /// A service with so many backends; `more` is further YAML.
     fn service(backends: usize, more: &str) -> Arc<Service> {
         let urls: Vec<String> = (1..=backends).map(|i| format!("\"http://127.0.0.{i}:80\"")).collect();
-        let (node, problems) = parse(&format!("urls: [{}]\n{more}", urls.join(", ")), &|_| None).unwrap();
+        parsed(&format!("urls: [{}]\n{more}", urls.join(", ")))
+    }
+
+    fn parsed(yaml: &str) -> Arc<Service> {
+        let (node, problems) = parse(yaml, &|_| None).unwrap();
         let (config, wrong) = read::<ServiceConfig>(&node);
         let mut found = Problems::default();
         let service = Service::build("s", &config.unwrap(), &node, &Metrics::new(), &mut found);
@@ -280,6 +284,21 @@ mod tests {
             first == bad
         });
         assert_eq!(begun_at_bad.count(), 5);
+    }
+
+    #[test]
+    fn weights_hold_when_a_backend_is_passed_over() {
+        let (headers, now) = (HeaderMap::new(), Duration::from_secs(100));
+        for balance in ["round_robin", "random"] {
+            let urls = "[{ url: 'http://127.0.0.1:80', weight: 8 }, { url: 'http://127.0.0.2:80', weight: 8 }, 'http://127.0.0.3:80']";
+            let service = parsed(&format!("urls: {urls}\nbalance: {balance}"));
+            let all = service.backends();
+            all[0].set_healthy(false, now);
+            let small = (0..900)
+                .filter(|_| service.choose(&choice(&headers, &[], now)).unwrap().backend.address == all[2].address);
+            let small = small.count();
+            assert!((60..150).contains(&small), "{balance}: {small} of 900 for a ninth of the weight");
+        }
     }
 
     #[test]
