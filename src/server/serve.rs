@@ -141,8 +141,10 @@ fn assemble(server: &mut Server, runtime: Runtime, shared: &Arc<Shared>, plan: &
     }
     let mut listeners = Listeners::new();
     for listener in &plan.listeners {
-        // 4 KiB: Pingora's 64 KiB make an idle connection cost 100 KB.
-        listeners.add_listener(ListenerConfig::tcp(&listener.address).l4_buffer(L4BufferSettings::new(4096, 1460)));
+        // The door and the HTTP layer have buffers of their own, when they need them; with Pingora's 64 KiB an idle
+        // connection costs 100 KB. The PROXY protocol is read byte by byte.
+        let read = if listener.proxy_protocol { 256 } else { 0 };
+        listeners.add_listener(ListenerConfig::tcp(&listener.address).l4_buffer(L4BufferSettings::new(read, 1460)));
     }
     server.add_service(listening::Service::with_listeners(
         "gateway".into(),

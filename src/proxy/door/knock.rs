@@ -50,16 +50,16 @@ pub(super) enum Speech {
     Either,
 }
 
-/// Reads on from the `first` byte until the head is complete, or says 408.
+/// Reads on from the `first` bytes until the head is complete, or says 408.
 pub(super) async fn read(
     stream: &mut (impl AsyncRead + Unpin),
-    first: u8,
+    first: Vec<u8>,
     limits: &HeadLimits,
     speech: Speech,
 ) -> Knock {
     let reading = async {
         match speech {
-            Speech::Http2 => read_preface(stream, vec![first]).await,
+            Speech::Http2 => read_preface(stream, first).await,
             _ => read_head(stream, first, limits, speech).await,
         }
     };
@@ -70,18 +70,20 @@ pub(super) async fn read(
     }
 }
 
-async fn read_head(stream: &mut (impl AsyncRead + Unpin), first: u8, limits: &HeadLimits, speech: Speech) -> Knock {
+async fn read_head(
+    stream: &mut (impl AsyncRead + Unpin),
+    first: Vec<u8>,
+    limits: &HeadLimits,
+    speech: Speech,
+) -> Knock {
     // What cannot become a request is not waited for.
-    if first == TLS_HANDSHAKE {
-        return Knock::refused(respond::malformed("this port does not speak TLS: use http"));
-    }
-    if !strict::may_begin(first) {
-        return Knock::refused(respond::malformed("a request begins with a method"));
+    match first.first() {
+        Some(&TLS_HANDSHAKE) => return Knock::refused(respond::malformed("this port does not speak TLS: use http")),
+        Some(byte) if strict::may_begin(*byte) => {}
+        _ => return Knock::refused(respond::malformed("a request begins with a method")),
     }
     let most = usize::try_from(limits.uri.0 + limits.header_size.0).unwrap_or(usize::MAX).saturating_add(1024);
-    let mut bytes = Vec::with_capacity(1024);
-    bytes.push(first);
-    let mut searched = 0;
+    let (mut bytes, mut searched) = (first, 0);
     loop {
         if let Some(length) = strict::head_length(&bytes, searched) {
             if speech == Speech::Either && PREFACE.starts_with(&bytes[..length]) {

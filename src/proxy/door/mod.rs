@@ -210,16 +210,17 @@ impl Door {
     ) -> Knock {
         let limits = self.runtime.load().limits;
         idle.as_mut().reset(Instant::now() + limits.keepalive.0);
-        // One byte on the stack: nothing is allocated for a connection that idles.
-        let mut first = [0];
-        tokio::select! {
+        let first = tokio::select! {
             // What has been sent is answered, whatever else has happened meanwhile.
             biased;
-            read = wire.read(&mut first) => if !matches!(read, Ok(1)) { return Knock::Nobody },
+            first = std::future::poll_fn(|context| wire.poll_arrival(context)) => first,
             () = idle => return Knock::Nobody,
             _ = leaving => return Knock::Nobody,
+        };
+        match first {
+            Ok(bytes) if !bytes.is_empty() => knock::read(wire, bytes, &limits, speech).await,
+            _ => Knock::Nobody,
         }
-        knock::read(wire, first[0], &limits, speech).await
     }
 
     /// A session for the next request on a connection; `settings` come from the request before.

@@ -5,6 +5,7 @@
 use std::{
     future::Future as _,
     io,
+    mem::MaybeUninit,
     net::IpAddr,
     pin::Pin,
     sync::{Arc, OnceLock},
@@ -103,6 +104,15 @@ impl<T: Transport> Wire<T> {
         let Arrived { bytes, rest, mut next } = arrived;
         next.extend_from_slice(&self.ahead[self.given..]);
         (self.ahead, self.given, self.rest, self.next) = (bytes, 0, rest, next);
+    }
+
+    /// What has come, as soon as something has; empty at the end. There is a buffer while it is copied and no longer: a
+    /// connection that idles has none.
+    pub(super) fn poll_arrival(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
+        let mut space = [MaybeUninit::uninit(); 4096];
+        let mut buffer = ReadBuf::uninit(&mut space);
+        std::task::ready!(Pin::new(self).poll_read(context, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().to_vec()))
     }
 
     /// A request is done with: reading goes on with the one after it.
