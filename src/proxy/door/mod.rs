@@ -143,7 +143,7 @@ impl Door {
             // Somebody has typed http:// for https://.
             Ok(Ok(_)) if first[0].is_ascii_alphabetic() => {
                 let mut wire = Wire::new(plain, Link::new(peer, false, None), false);
-                self.refuse(&mut wire, respond::malformed("this port speaks TLS: use https")).await;
+                Box::pin(self.refuse(&mut wire, respond::malformed("this port speaks TLS: use https"))).await;
                 return Err("tls_handshake");
             }
             Ok(Ok(_)) => {}
@@ -187,7 +187,7 @@ impl Door {
                     Box::pin(self.proxy.process_new(wire, &shutdown)).await;
                     return;
                 }
-                Knock::Refused(reply) => return self.refuse(&mut wire, *reply).await,
+                Knock::Refused(reply) => return Box::pin(self.refuse(&mut wire, *reply)).await,
                 Knock::Nobody => return,
             }
             let session = self.session(wire, settings);
@@ -236,7 +236,7 @@ impl Door {
         session
     }
 
-    /// Answers a head that never became a request, and closes.
+    /// Answers a head that never became a request, and closes. To be boxed: its buffer would make every connection larger.
     async fn refuse<T: Transport>(&self, wire: &mut Wire<T>, reply: Reply) {
         let (id, status) = (RequestId::fresh(), reply.status.as_u16());
         self.shared.metrics.unrouted(MethodClass::of(""), status, Duration::ZERO);
