@@ -267,9 +267,14 @@ impl ServerApp for Door {
     async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
         // Listeners hand out plain TCP streams only.
         let plain = stream.into_any().downcast::<L4Stream>().ok()?;
-        if let Err(reason) = self.admit(plain).await {
-            self.shared.metrics.connections.refused(reason);
-        }
+        let door = self.clone();
+        // On the same thread, in a task of its own: Pingora's carries 10 KB around, for handshakes that it might have had
+        // to make.
+        tokio::spawn(async move {
+            if let Err(reason) = door.admit(plain).await {
+                door.shared.metrics.connections.refused(reason);
+            }
+        });
         None
     }
 
