@@ -33,9 +33,10 @@ pub enum LogFormat {
 const DEFAULT: &str = "warn,tollgate=info";
 
 /// What Pingora logs as errors about clients that went away, and while a successor waits for its sockets, is neither an
-/// error nor news: the access log tells of the former, our own lines of the latter. And no client may write a line per
-/// connection into the log, as rustls lets it by a name that is an address.
-const QUIET: &str = "pingora_proxy=off,pingora_core::server::transfer_fd=off,rustls=error";
+/// error nor news: the access log tells of the former, our own lines of the latter. Neither is it that two threads reached
+/// for the same kept connection (one opens another). And no client may write a line per connection into the log, as
+/// rustls lets it by a name that is an address.
+const QUIET: &str = "pingora_proxy=off,pingora_core::server::transfer_fd=off,pingora_core::connectors=off,rustls=error";
 
 impl Default for LogConfig {
     fn default() -> Self {
@@ -103,6 +104,8 @@ mod tests {
             assert!(!enabled(asked, "rustls::msgs::handshake", Warn), "{asked}");
             assert!(enabled(asked, "rustls::msgs::handshake", Error) && enabled(asked, "tollgate", Warn), "{asked}");
             assert!(!enabled(asked, "pingora_proxy", Error), "{asked}");
+            assert!(!enabled(asked, "pingora_core::connectors", Error), "{asked}");
+            assert!(enabled(asked, "pingora_core::server", Error), "{asked}");
         }
         assert!(enabled("info,rustls=warn", "rustls::msgs", Warn));
         assert!(enabled("debug", "rustls::msgs", Debug) && enabled("debug", "pingora_proxy", Error));
