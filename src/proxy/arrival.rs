@@ -1,11 +1,12 @@
 //! A request that has just come: what its connection allows, whose it is, and which of its wishes are for this hop.
 
-use http::{HeaderName, Version, header};
+use http::{Version, header};
 use pingora::{http::RequestHeader, proxy::Session};
 
 use super::{
     context::Context,
     door::Link,
+    list,
     runtime::{Runtime, Shared},
 };
 use crate::telemetry::MethodClass;
@@ -53,13 +54,7 @@ pub(super) fn is_old(head: &RequestHeader) -> bool {
 
 /// True when a client closes after this request.
 fn closes(head: &RequestHeader) -> bool {
-    lists(head, &header::CONNECTION, |name| name.eq_ignore_ascii_case("close"))
-}
-
-/// True when a list field has an item that is `wanted`, in any of its lines.
-fn lists(head: &RequestHeader, field: &HeaderName, wanted: fn(&str) -> bool) -> bool {
-    let lines = head.headers.get_all(field).iter().map(|line| line.to_str().unwrap_or_default());
-    lines.flat_map(|line| line.split(',')).any(|name| wanted(name.trim()))
+    list::has(&head.headers, &header::CONNECTION, |name| name.eq_ignore_ascii_case(b"close"))
 }
 
 /// Takes away an `Upgrade` that `Connection` does not name: it is not this hop's (RFC 9110 §7.8), and Pingora would take
@@ -69,10 +64,38 @@ fn ignore_upgrades(head: &mut RequestHeader) {
     if !head.headers.contains_key(header::UPGRADE) {
         return;
     }
-    let named = lists(head, &header::CONNECTION, |name| name.eq_ignore_ascii_case("upgrade"));
-    let to_http2 = lists(head, &header::UPGRADE, |name| name.get(..2).is_some_and(|h2| h2.eq_ignore_ascii_case("h2")));
+    let named = list::has(&head.headers, &header::CONNECTION, |name| name.eq_ignore_ascii_case(b"upgrade"));
+    let to_http2 = list::has(&head.headers, &header::UPGRADE, list::is_http2);
     if !named || to_http2 {
         head.remove_header(&header::UPGRADE);
         head.remove_header("http2-settings");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn an_upgrade_is_what_the_strict_reader_takes_for_one() {
+        for (upgrade, stays) in [
+            (&b"websocket"[..], true),
+            (b"x, websocket", true),
+            (b"h2c", false),
+            (b"websocket, H2C", false),
+            // Bytes beyond ASCII hide nothing.
+            (b"h2c, \xff", false),
+        ] {
+            let mut head = RequestHeader::build("GET", b"/", None).unwrap();
+            head.append_header("Connection", "close").unwrap();
+            head.append_header("Connection", HeaderValue::from_bytes(b"\xff, Upgrade").unwrap()).unwrap();
+            head.insert_header("Upgrade", HeaderValue::from_bytes(upgrade).unwrap()).unwrap();
+            ignore_upgrades(&mut head);
+            assert_eq!(head.headers.contains_key("upgrade"), stays, "{upgrade:?}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use pingora::{
 
 use super::{
     context::{Attempts, Context},
+    failure,
     service::{Choice, Chosen, NoBackend, Outcome, RetryConfig, Service, Trouble},
 };
 use crate::filter::{Now, Reply};
@@ -59,7 +60,7 @@ pub(super) async fn next(
     }
     let remaining = context.remaining();
     if remaining.is_some_and(|left| left.is_zero()) {
-        return Err(Reply::problem(StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time"));
+        return Err(failure::too_late());
     }
     let head = session.req_header();
     let now = if context.attempts.count == 0 { context.now.since_start } else { Now::monotonic() };
@@ -113,7 +114,7 @@ pub(super) fn broke(session: &Session, context: &mut Context, service: &Service,
     }
     let Some(trouble) = Trouble::of(error) else {
         // An upgrade that is not answered is given up on the client's side: there, reads can still have a time limit.
-        let late = context.link.as_ref().is_some_and(|link| link.is_late());
+        let late = context.is_late();
         let outcome = if late { Outcome::Failed(Trouble::Timeout) } else { Outcome::Unknown };
         context.attempts.settle(service, outcome);
         return false;

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 
+use super::list;
 use crate::units::Cidr;
 
 /// Fields that say where a request came from.
@@ -151,9 +152,7 @@ pub(super) fn strip_hop_by_hop(head: &mut ResponseHeader) {
     if head.status == http::StatusCode::SWITCHING_PROTOCOLS || !head.headers.contains_key(http::header::CONNECTION) {
         return;
     }
-    let lines = head.headers.get_all(http::header::CONNECTION).iter().filter_map(|line| line.to_str().ok());
-    let names: Vec<HeaderName> =
-        lines.flat_map(|line| line.split(',')).filter_map(|name| name.trim().parse().ok()).collect();
+    let names = list::nominated(&head.headers);
     // Framing is not a backend's to take away.
     let framing = [http::header::CONTENT_LENGTH, http::header::TRANSFER_ENCODING, http::header::CONNECTION];
     for name in names.iter().filter(|name| !framing.contains(name)) {

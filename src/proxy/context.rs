@@ -162,6 +162,11 @@ impl Context {
         Some(self.deadline?.saturating_duration_since(Instant::now()))
     }
 
+    /// True when the connection ends because something took too long.
+    pub(super) fn is_late(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.is_late())
+    }
+
     /// It goes to a backend of `target`.
     pub(super) fn forward_to(
         &mut self,

@@ -3,6 +3,7 @@
 use http::StatusCode;
 use pingora::{Error, ErrorSource, ErrorType};
 
+use super::respond::too_slow;
 use crate::filter::Reply;
 
 /// What to tell the client; `None` when it is gone.
@@ -15,11 +16,11 @@ pub(super) fn reply_for(error: &Error) -> Option<Reply> {
     }
     let (status, detail) = match error.esource() {
         ErrorSource::Downstream => match kind {
-            E::ReadTimedout => (StatusCode::REQUEST_TIMEOUT, "the request came too slowly"),
+            E::ReadTimedout => return Some(too_slow().closing()),
             E::WriteError | E::ReadError | E::ConnectionClosed | E::WriteTimedout => return None,
             _ => (StatusCode::BAD_REQUEST, "the request could not be read"),
         },
-        ErrorSource::Upstream if is_timeout(kind) => return Some(too_late()),
+        ErrorSource::Upstream if is_timeout(kind) => return Some(too_late().closing()),
         ErrorSource::Upstream => (StatusCode::BAD_GATEWAY, "the service could not be reached or broke off"),
         ErrorSource::Internal | ErrorSource::Unset => {
             (StatusCode::INTERNAL_SERVER_ERROR, "the gateway could not handle this request")
@@ -30,7 +31,7 @@ pub(super) fn reply_for(error: &Error) -> Option<Reply> {
 
 /// The answer when the backend's has not come in time.
 pub(super) fn too_late() -> Reply {
-    Reply::problem(StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time").closing()
+    Reply::problem(StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time")
 }
 
 /// The error in one word, for the access log; `None` for refusals, whose author is named there anyway.

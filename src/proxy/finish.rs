@@ -19,7 +19,7 @@ pub(super) fn record(
     error: Option<&Error>,
     context: &mut Context,
 ) {
-    let late = context.link.as_ref().is_some_and(|link| link.is_late());
+    let late = context.is_late();
     context.at_service(|service, context| context.attempts.settle(service, AttemptOutcome::Unknown));
     context.error = if late { Some("ReadTimedout".to_owned()) } else { error.and_then(failure::word) };
     let metrics = &shared.metrics;

@@ -52,6 +52,14 @@ impl Gateway {
         context.refusal = Some(Refusal { reply: Box::new(reply), by });
         Error::e_explain(ErrorType::HTTPStatus(status), "refused")
     }
+
+    /// Ends a hook whose request cannot go to a backend.
+    pub(super) fn unsendable<T>(context: &mut Context, why: Unsendable) -> Result<T> {
+        match why {
+            Unsendable::Refused(refusal) => Self::refuse(context, *refusal.reply, refusal.by),
+            Unsendable::Broken(error) => Err(error),
+        }
+    }
 }
 
 #[async_trait]
@@ -176,11 +184,7 @@ impl ProxyHttp for Gateway {
         context: &mut Box<Context>,
     ) -> Result<()> {
         let Some(route) = context.route.clone() else { return Ok(()) };
-        match outgoing::prepare(head, context, &route) {
-            Ok(()) => Ok(()),
-            Err(Unsendable::Refused(refusal)) => Self::refuse(context, *refusal.reply, refusal.by),
-            Err(Unsendable::Broken(error)) => Err(error),
-        }
+        outgoing::prepare(head, context, &route).or_else(|why| Self::unsendable(context, why))
     }
 
     async fn request_body_filter(
@@ -282,9 +286,7 @@ impl ProxyHttp for Gateway {
             Some(refusal) => (Some(*refusal.reply), Author::Filter(refusal.by)),
             None => match context.link.as_ref().and_then(|link| link.fault()) {
                 Some(reason) => (Some(malformed(reason)), Author::Gateway),
-                None if context.link.as_ref().is_some_and(|link| link.is_late()) => {
-                    (Some(failure::too_late()), Author::Gateway)
-                }
+                None if context.is_late() => (Some(failure::too_late()), Author::Gateway),
                 None => (failure::reply_for(error), Author::Gateway),
             },
         };

@@ -23,8 +23,7 @@ use super::{
     context::Context,
     exchange::{self, Answer},
     gateway::Gateway,
-    grpc,
-    outgoing::{self, Unsendable},
+    grpc, outgoing,
     service::{Choice, Chosen, Outcome, Service, Trouble},
 };
 use crate::filter::Now;
@@ -164,8 +163,7 @@ impl Gateway {
         }
         let head = match outgoing::alone(session.req_header(), 0, context, &route) {
             Ok(head) => head,
-            Err(Unsendable::Refused(refusal)) => return Self::refuse(context, *refusal.reply, refusal.by),
-            Err(Unsendable::Broken(error)) => return Err(error),
+            Err(why) => return Self::unsendable(context, why),
         };
         service.count_request(context.now.since_start);
         let (client, remaining) = (context.state.client, context.remaining());

@@ -19,6 +19,7 @@ mod grpc;
 mod head;
 mod hedge;
 mod incoming;
+mod list;
 mod mirror;
 mod outgoing;
 mod pace;

@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue, Method, Version, header};
 use pingora::{Error, ErrorType, http::RequestHeader};
 
-use super::{attempt::X_ATTEMPTS, client, context::Context, route::Route};
+use super::{attempt::X_ATTEMPTS, client, context::Context, list, route::Route};
 use crate::filter::Refusal;
 
 /// Why a head cannot be sent.
@@ -62,15 +62,7 @@ pub(super) fn alone(
     route: &Route,
 ) -> Result<RequestHeader, Unsendable> {
     let mut head = original.clone();
-    let nominated: Vec<HeaderName> = head
-        .headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in nominated.iter().chain(&HOP_BY_HOP) {
+    for name in list::nominated(&head.headers).iter().chain(&HOP_BY_HOP) {
         head.remove_header(name);
     }
     if let (None, Some(authority)) = (head.headers.get(header::HOST), head.uri.authority()) {

@@ -6,10 +6,9 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
 use pingora::proxy::Session;
 
-use super::{context::Context, grpc, head::HeadLimits};
+use super::{context::Context, grpc, head::HeadLimits, respond};
 use crate::filter::Reply;
 
 /// Sets the time for the next read of the body.
@@ -27,7 +26,7 @@ pub(super) fn keep(session: &mut Session, context: &Context, limits: &HeadLimits
             session.set_read_timeout(Some(time));
             Ok(())
         }
-        None => Err(Reply::problem(StatusCode::REQUEST_TIMEOUT, "the request came too slowly").closing()),
+        None => Err(respond::too_slow().closing()),
     }
 }
 

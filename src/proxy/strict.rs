@@ -7,7 +7,10 @@
 
 use std::ops::Range;
 
-use super::target::{self, Target};
+use super::{
+    list,
+    target::{self, Target},
+};
 
 /// Why a head is refused.
 pub(super) type Reason = &'static str;
@@ -166,11 +169,10 @@ impl Seen {
             }
         } else if name.eq_ignore_ascii_case(b"upgrade") {
             // One to HTTP/2 is ignored (`arrival.rs`); curl sends it along with bodies.
-            let to_http2 = |name: &[u8]| name.len() >= 2 && name[..2].eq_ignore_ascii_case(b"h2");
-            self.http2 |= value.split(|byte| *byte == b',').any(|name| to_http2(name.trim_ascii()));
+            self.http2 |= list::items(value).any(list::is_http2);
             self.protocol = true;
         } else if name.eq_ignore_ascii_case(b"connection") {
-            for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            for option in list::items(value) {
                 let forbidden = |name: &&[u8]| option.eq_ignore_ascii_case(name);
                 let forwarded = option.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-"));
                 if forwarded || NOT_HOP_BY_HOP.iter().any(forbidden) {

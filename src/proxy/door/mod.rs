@@ -268,8 +268,7 @@ impl ServerApp for Door {
         // Listeners hand out plain TCP streams only.
         let plain = stream.into_any().downcast::<L4Stream>().ok()?;
         let door = self.clone();
-        // On the same thread, in a task of its own: Pingora's carries 10 KB around, for handshakes that it might have had
-        // to make.
+        // In a task of its own: Pingora's carries 10 KB around, for handshakes that it might have had to make.
         tokio::spawn(async move {
             if let Err(reason) = door.admit(plain).await {
                 door.shared.metrics.connections.refused(reason);

@@ -151,7 +151,7 @@ impl<T: Transport> Wire<T> {
 
     /// The client's address.
     pub(super) fn peer(&self) -> IpAddr {
-        self.link.peer.ip()
+        self.link.address()
     }
 
     /// Goes on as HTTP/2.

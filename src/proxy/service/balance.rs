@@ -119,24 +119,19 @@ impl Balancer {
     ) -> Option<Arc<Backend>> {
         let find = |wanted: &LbBackend| all.iter().find(|backend| wanted.addr.as_inet() == Some(&backend.address));
         let takes = |candidate: &LbBackend, _: bool| find(candidate).is_some_and(|backend| accept(backend));
-        let chosen = match self {
+        let found = |wanted: LbBackend| find(&wanted).cloned();
+        let chance = || by_chance(all, accept);
+        match self {
             // A further attempt takes no turn: with one of two backends down, every attempt that fails would take the
             // good one's, and every request would begin at the bad one.
-            Self::RoundRobin(_) if !choice.tried.is_empty() => return by_chance(all, accept),
+            Self::RoundRobin(_) if !choice.tried.is_empty() => chance(),
             // One step: beyond it, Pingora's selectors forget weights, and a small backend would drown when a big one fails.
-            Self::RoundRobin(lb) => match lb.select_with(b"", 1, takes) {
-                None => return by_chance(all, accept),
-                chosen => chosen,
-            },
-            Self::Random(lb) => match lb.select_with(b"", 1, takes) {
-                None => return by_chance(all, accept),
-                chosen => chosen,
-            },
-            Self::Hash(lb, by) => by.with_key(choice, |key| lb.select_with(key, STEPS, takes)),
-            Self::Least(_, turn) => return least(all, turn.fetch_add(1, Ordering::Relaxed), accept),
-            Self::P2c(_) => return two_choices(all, accept),
-        };
-        find(&chosen?).cloned()
+            Self::RoundRobin(lb) => lb.select_with(b"", 1, takes).and_then(found).or_else(chance),
+            Self::Random(lb) => lb.select_with(b"", 1, takes).and_then(found).or_else(chance),
+            Self::Hash(lb, by) => by.with_key(choice, |key| lb.select_with(key, STEPS, takes)).and_then(found),
+            Self::Least(_, turn) => least(all, turn.fetch_add(1, Ordering::Relaxed), accept),
+            Self::P2c(_) => two_choices(all, accept),
+        }
     }
 }
 

@@ -72,14 +72,13 @@ impl Discovery {
         Self { config, resolver: OnceLock::new() }
     }
 
-    /// The backends in the file, and when it was written.
+    /// The backends in the file.
     ///
     /// # Errors
     /// Every line that is wrong.
-    pub(super) fn read_file(&self) -> Result<(Vec<BackendUrl>, Option<SystemTime>), Vec<String>> {
-        let Some(path) = &self.config.file else { return Ok((Vec::new(), None)) };
+    pub(super) fn read_file(&self) -> Result<Vec<BackendUrl>, Vec<String>> {
+        let Some(path) = &self.config.file else { return Ok(Vec::new()) };
         let text = fs::read_to_string(path).map_err(|e| vec![format!("cannot read '{path}': {e}")])?;
-        let stamp = fs::metadata(path).and_then(|meta| meta.modified()).ok();
         let (mut urls, mut wrong) = (Vec::new(), Vec::new());
         for (number, line) in text.lines().enumerate() {
             let line = line.split('#').next().unwrap_or_default().trim();
@@ -89,7 +88,7 @@ impl Discovery {
                 Err(message) => wrong.push(format!("{path}:{}: {message}", number + 1)),
             }
         }
-        if wrong.is_empty() { Ok((urls, stamp)) } else { Err(wrong) }
+        if wrong.is_empty() { Ok(urls) } else { Err(wrong) }
     }
 
     /// When the file was written last.

@@ -89,11 +89,11 @@ impl Service {
         let balancer = Balancer::new(&config.balance, endpoints.clone(), config.health_check.as_ref(), name, &metrics);
         let fixed: Vec<BackendUrl> = config.urls.iter().map(|url| url.value.clone()).collect();
         let discovery = Discovery::new(config.discovery.clone());
-        let (listed, _) = discovery.read_file().unwrap_or_else(|messages| {
+        let listed = discovery.read_file().unwrap_or_else(|messages| {
             for message in messages {
                 problems.push(node.at("discovery.file").place().problem(message));
             }
-            (Vec::new(), None)
+            Vec::new()
         });
         let service = Arc::new(Self {
             name: name.into(),

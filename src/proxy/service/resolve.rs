@@ -142,7 +142,7 @@ impl Service {
     /// Takes over the backends of the file; false when it cannot be read.
     fn reread(&self) -> bool {
         match self.discovery.read_file() {
-            Ok((urls, _)) => {
+            Ok(urls) => {
                 log::info!("service {}: {} backends in the file", self.name, urls.len());
                 self.targets.store(Arc::new(self.fixed.iter().cloned().chain(urls).collect()));
                 true
