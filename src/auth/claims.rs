@@ -108,9 +108,11 @@ pub(super) fn scopes(claims: &Map<String, Value>) -> Vec<String> {
     }
 }
 
-/// The name of the holder at `path`: a text that is not empty, or a number.
-pub(super) fn subject(claims: &Map<String, Value>, path: &str) -> Result<String, JwtError> {
+/// The name of the holder at `path`: a text that is not empty, or a number. Empty when there is none and none is `required`.
+pub(super) fn subject(claims: &Map<String, Value>, path: &str, required: bool) -> Result<String, JwtError> {
     match lookup(claims, path) {
+        // `sub` is optional (RFC 7519 §4.1.2).
+        None if !required => Ok(String::new()),
         Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
         Some(Value::Number(number)) => Ok(number.to_string()),
         None => Err(JwtError::MissingClaim(path.to_owned())),

@@ -2,7 +2,7 @@
 //!
 //! It does not decide what the holder may do.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Map, Value};
 
@@ -28,10 +28,38 @@ impl Method {
     }
 }
 
+/// Who sent a request, by each kind of credential that was verified: a key of one owner and a token of another may come
+/// together, and neither stands in for the other.
+#[derive(Clone, Debug, Default)]
+pub struct Identities(Vec<Arc<Identity>>);
+
+impl Identities {
+    /// Notes a verified credential; one of the same kind is replaced.
+    pub fn note(&mut self, identity: Arc<Identity>) {
+        self.0.retain(|known| known.method != identity.method);
+        self.0.push(identity);
+    }
+
+    /// The holder of the credential of this kind.
+    pub fn by(&self, method: Method) -> Option<&Arc<Identity>> {
+        self.0.iter().find(|identity| identity.method == method)
+    }
+
+    /// The one that was verified last: with several steps, the most particular one.
+    pub fn last(&self) -> Option<&Arc<Identity>> {
+        self.0.last()
+    }
+
+    /// The id of the key that was used: of the API key, if there is one among the credentials.
+    pub fn key_id(&self) -> Option<&str> {
+        self.by(Method::ApiKey).or_else(|| self.last())?.key_id.as_deref()
+    }
+}
+
 /// The holder of a verified credential.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Identity {
-    /// Who it is: the owner of the key, or the subject of the token.
+    /// Who it is: the owner of the key, or the subject of the token; empty for a token that names nobody.
     pub subject: String,
     /// How that was shown.
     pub method: Method,
@@ -44,6 +72,11 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// Who it is, when the credential says so.
+    pub fn name(&self) -> Option<&str> {
+        Some(self.subject.as_str()).filter(|name| !name.is_empty())
+    }
+
     /// The text, number or boolean at `path`; its parts are separated by dots, as in `realm.tenant`.
     ///
     /// A name that contains dots itself, such as `https://example.com/role`, is found too. Lists, objects and null are `None`.
@@ -103,6 +136,23 @@ mod tests {
         for absent in ["", ".", "realm", "realm.", "realm.none", "none", "list", "list.0", "tier.x"] {
             assert_eq!(claim(absent), None, "{absent}");
         }
+    }
+
+    #[test]
+    fn each_kind_of_credential_has_its_own_holder() {
+        let of = |method, subject: &str, key: &str| {
+            Arc::new(Identity { subject: subject.into(), method, key_id: Some(key.into()), ..identity(json!({})) })
+        };
+        let mut known = Identities::default();
+        assert!(known.last().is_none() && known.key_id().is_none());
+        known.note(of(Method::ApiKey, "acme", "k1"));
+        known.note(of(Method::Jwt, "alice", "k2"));
+        assert_eq!(known.by(Method::ApiKey).map(|identity| identity.subject.as_str()), Some("acme"));
+        assert_eq!(known.last().map(|identity| identity.subject.as_str()), Some("alice"));
+        assert_eq!(known.key_id(), Some("k1"));
+        assert!(known.by(Method::Certificate).is_none());
+        known.note(of(Method::ApiKey, "other", "k3"));
+        assert_eq!(known.by(Method::ApiKey).map(|identity| identity.subject.as_str()), Some("other"));
     }
 
     #[test]

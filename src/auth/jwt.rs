@@ -41,6 +41,8 @@ pub struct Policy {
     pub max_len: usize,
     /// The claim (dotted path) that names the holder.
     pub subject_claim: String,
+    /// Refuse tokens without it.
+    pub require_subject: bool,
 }
 
 impl Policy {
@@ -55,6 +57,7 @@ impl Policy {
             scopes: Vec::new(),
             max_len: 8 * 1024,
             subject_claim: "sub".to_owned(),
+            require_subject: false,
         }
     }
 }
@@ -182,7 +185,7 @@ impl Verifier {
         let key = self.signer(algorithm, key_id, message, signature)?;
         let claims = object(payload)?;
         let (window, scopes) = self.claims(&claims, now)?;
-        let subject = subject(&claims, &self.policy.subject_claim)?;
+        let subject = subject(&claims, &self.policy.subject_claim, self.policy.require_subject)?;
         let key_id = key.id.clone();
         Ok((Identity { subject, method: Method::Jwt, scopes, claims, key_id }, window))
     }
@@ -510,10 +513,12 @@ mod tests {
 
     #[test]
     fn the_holder_is_named_by_the_chosen_claim() {
-        let subject = |path: &str, changes| {
-            let policy = Policy { subject_claim: path.to_owned(), ..policy() };
+        let named = |path: &str, required, changes| {
+            let policy = Policy { subject_claim: path.to_owned(), require_subject: required, ..policy() };
             verifier(policy).verify(&token(&with(&changes)), NOW).map(|identity| identity.subject.clone())
         };
+        let subject = |path: &str, changes| named(path, true, changes);
+        assert_eq!(named("sub", false, json!({ "sub": null })), Ok(String::new()), "a token need not name anybody");
         assert_eq!(subject("sub", json!({})), Ok("alice".to_owned()));
         assert_eq!(subject("user.id", json!({ "user": { "id": 7 } })), Ok("7".to_owned()));
         assert_eq!(subject("sub", json!({ "sub": null })), Err(JwtError::MissingClaim("sub".to_owned())));

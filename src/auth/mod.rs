@@ -20,7 +20,7 @@ pub use apikey::{DuplicateKey, Entry, Keys, Refusal};
 pub use cache::VerifiedTokens;
 pub use certificate::{Certificate, dns_names, not_after};
 pub use digest::{Digest, InvalidDigest};
-pub use identity::{Identity, Method};
+pub use identity::{Identities, Identity, Method};
 pub use jwt::{JwtError, Policy, Verifier};
 pub use keyset::{KeyError, Keyset};
 pub use mint::{NoEntropy, generate_key, has_checksum};

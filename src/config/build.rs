@@ -8,7 +8,8 @@ use crate::{
     auth::{Digest, Entry, Identity, Keys, Method},
     filter::{Env, Invalid, Registry},
     proxy::{
-        Action, Forward, Gate, Matcher, Rewrite, Route, RouteConfig, Router, Runtime, Service, Shared, TrustedProxies,
+        Action, Forward, Gate, Matcher, ReservedHeaders, Rewrite, Route, RouteConfig, Router, Runtime, Service, Shared,
+        TrustedProxies,
     },
     units::{
         Problem, Problems, nearest,
@@ -106,7 +107,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn router(&self, configs: &[At<RouteConfig>], problems: &mut Problems) -> Router<Arc<Route>> {
-        let mut routes: Vec<(Matcher, Arc<Route>)> = Vec::new();
+        let mut routes: Vec<(Matcher, Route)> = Vec::new();
         let mut earlier: Vec<(Matcher, Arc<str>, &Place)> = Vec::new();
         for config in configs {
             let id = self.id(config, configs, problems);
@@ -117,10 +118,13 @@ impl Builder<'_> {
             }
             earlier.push((matcher.clone(), id, &config.place));
             if let Some(route) = route {
-                routes.push((matcher, Arc::new(route)));
+                routes.push((matcher, route));
             }
         }
-        Router::new(routes)
+        let told = routes.iter().flat_map(|(_, route)| route.chain.tells_backends());
+        let reserved = Arc::new(ReservedHeaders::new(told));
+        let shared = |(matcher, route)| (matcher, Arc::new(Route { reserved: reserved.clone(), ..route }));
+        Router::new(routes.into_iter().map(shared).collect())
     }
 
     fn id(&self, config: &At<RouteConfig>, all: &[At<RouteConfig>], problems: &mut Problems) -> Arc<str> {
@@ -189,7 +193,9 @@ impl Builder<'_> {
         });
         let metrics = self.shared.metrics.route(id, "");
         let retry = config.retry.clone();
-        let route = action.map(|action| Route { id: id.clone(), chain, action, rewrite, host, retry, gate, metrics });
+        let reserved = Arc::default();
+        let route =
+            action.map(|action| Route { id: id.clone(), chain, action, rewrite, host, retry, gate, reserved, metrics });
         (matcher, route)
     }
 

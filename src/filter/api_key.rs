@@ -14,7 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 use super::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, Reply, State, env::schema_of, exchange::single};
-use crate::auth::Keys;
+use crate::auth::{Keys, Method};
 
 /// Settings of `api_key`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -132,8 +132,12 @@ impl Filter for ApiKey {
         if !allowed || !self.scopes.iter().all(|scope| identity.has_scope(scope)) {
             return Ok(Reply::problem(StatusCode::FORBIDDEN, "the API key may not do this").into());
         }
-        exchange.state.identity = Some(identity.clone());
+        exchange.state.identities.note(identity.clone());
         Ok(Flow::Next)
+    }
+
+    fn tells_backends(&self) -> Vec<HeaderName> {
+        vec![self.identity.clone()]
     }
 
     fn upstream(&self, head: &mut RequestHeader, state: &State) -> Result<(), Fault> {
@@ -144,7 +148,7 @@ impl Filter for ApiKey {
             }
         }
         head.remove_header(&self.identity);
-        if let Some(identity) = &state.identity {
+        if let Some(identity) = state.identities.by(Method::ApiKey) {
             let value = HeaderValue::try_from(&identity.subject).map_err(|e| Fault(format!("identity header: {e}")))?;
             head.insert_header(self.identity.clone(), value).map_err(|e| Fault(e.to_string()))?;
         }

@@ -3,7 +3,7 @@
 use std::{fmt, panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use prometheus::IntCounter;
 use schemars::JsonSchema;
@@ -77,6 +77,11 @@ impl Chain {
     /// The names of the steps, in order.
     pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.steps.iter().map(|step| step.name)
+    }
+
+    /// The fields by which its steps tell backends who the client is.
+    pub fn tells_backends(&self) -> impl Iterator<Item = HeaderName> + '_ {
+        self.steps.iter().flat_map(|step| step.filter.tells_backends())
     }
 
     /// Runs the request phase. `Some` when a step answered the request.

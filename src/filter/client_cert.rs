@@ -62,7 +62,7 @@ impl Filter for ClientCert {
         if !self.allow.is_empty() && !self.allow.iter().any(|name| certificate.is(name)) {
             return Ok(Reply::problem(StatusCode::FORBIDDEN, "this client certificate may not do this").into());
         }
-        exchange.state.identity = Some(Arc::new(Identity {
+        exchange.state.identities.note(Arc::new(Identity {
             subject: certificate.identity().to_owned(),
             method: Method::Certificate,
             scopes: Vec::new(),
@@ -72,9 +72,13 @@ impl Filter for ClientCert {
         Ok(Flow::Next)
     }
 
+    fn tells_backends(&self) -> Vec<HeaderName> {
+        vec![self.identity.clone()]
+    }
+
     fn upstream(&self, head: &mut RequestHeader, state: &State) -> Result<(), Fault> {
         head.remove_header(&self.identity);
-        if let Some(identity) = state.identity.as_ref().filter(|identity| identity.method == Method::Certificate) {
+        if let Some(identity) = state.identities.by(Method::Certificate) {
             let value = HeaderValue::try_from(&identity.subject).map_err(|e| Fault(format!("identity header: {e}")))?;
             head.insert_header(self.identity.clone(), value).map_err(|e| Fault(e.to_string()))?;
         }

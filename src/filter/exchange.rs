@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue};
 use pingora::http::RequestHeader;
 
 use crate::{
-    auth::{Certificate, Identity},
+    auth::{Certificate, Identities},
     limit::Verdict,
 };
 
@@ -123,8 +123,8 @@ pub struct State {
     pub certificate: Option<Arc<Certificate>>,
     /// The request's name.
     pub id: RequestId,
-    /// Who sent it, once a filter has found out.
-    pub identity: Option<Arc<Identity>>,
+    /// Who sent it, once filters have found out: one for each kind of credential.
+    pub identities: Identities,
     /// Limits that were applied, in order.
     pub limits: Vec<Applied>,
     /// Compress the answer at this level.
@@ -147,7 +147,7 @@ impl State {
             secure: false,
             certificate: None,
             id: RequestId::fresh(),
-            identity: None,
+            identities: Identities::default(),
             limits: Vec::new(),
             compress: None,
             body_seen: 0,

@@ -22,7 +22,7 @@ use super::{
     exchange::single,
 };
 use crate::{
-    auth::{Algorithm, JwtError, Keyset, Policy, Verifier},
+    auth::{Algorithm, JwtError, Keyset, Method, Policy, Verifier},
     units::{SecretRef, Span},
 };
 
@@ -52,6 +52,9 @@ pub(crate) struct Config {
     /// The claim that names the client. Default `sub`.
     #[serde(default = "default_subject")]
     subject_claim: String,
+    /// Refuse tokens without that claim. Default false: a token need not name anybody (RFC 7519 §4.1.2).
+    #[serde(default)]
+    require_subject: bool,
     /// The header that carries the token. Default `Authorization`, as `Bearer`; any other header holds the bare token.
     #[serde(default = "default_header")]
     header: String,
@@ -190,6 +193,7 @@ impl Configure for Jwt {
             required: required.collect(),
             scopes: config.scopes.clone(),
             subject_claim: config.subject_claim,
+            require_subject: config.require_subject,
             ..Policy::new(algorithms)
         };
         let mut verifier = Verifier::new(policy, keyset).map_err(|e| Invalid::at("keys", e.to_string()))?;
@@ -232,7 +236,7 @@ impl Filter for Jwt {
         };
         let error = match self.verifier.verify(token, exchange.now.unix) {
             Ok(identity) => {
-                exchange.state.identity = Some(identity);
+                exchange.state.identities.note(identity);
                 return Ok(Flow::Next);
             }
             Err(error) => error,
@@ -246,18 +250,25 @@ impl Filter for Jwt {
         Ok(reply.into())
     }
 
+    fn tells_backends(&self) -> Vec<HeaderName> {
+        std::iter::once(&self.identity).chain(self.claims.iter().map(|(name, _)| name)).cloned().collect()
+    }
+
     fn upstream(&self, head: &mut RequestHeader, state: &State) -> Result<(), Fault> {
         if !self.forward {
             head.remove_header(&self.header);
         }
-        let mut tell = |name: &HeaderName, text: Option<&str>| {
+        // All go before the first is set: one whose value no header can carry must not leave a client's own in its place.
+        for name in std::iter::once(&self.identity).chain(self.claims.iter().map(|(name, _)| name)) {
             head.remove_header(name);
+        }
+        let mut tell = |name: &HeaderName, text: Option<&str>| {
             let Some(text) = text else { return Ok(()) };
             let value = HeaderValue::try_from(text).map_err(|e| Fault(format!("header {name}: {e}")))?;
             head.insert_header(name.clone(), value).map_err(|e| Fault(e.to_string()))
         };
-        let identity = state.identity.as_deref();
-        tell(&self.identity, identity.map(|identity| identity.subject.as_str()))?;
+        let identity = state.identities.by(Method::Jwt);
+        tell(&self.identity, identity.and_then(|identity| identity.name()))?;
         for (name, claim) in &self.claims {
             tell(name, identity.and_then(|identity| identity.claim(claim)).as_deref())?;
         }

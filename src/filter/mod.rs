@@ -28,6 +28,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderName;
 use pingora::http::{RequestHeader, ResponseHeader};
 use schemars::{Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
@@ -50,6 +51,12 @@ pub trait Filter: fmt::Debug + Send + Sync + 'static {
     async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
         let _ = exchange;
         Ok(Flow::Next)
+    }
+
+    /// The fields by which this step tells backends who the client is. No client may send them, on any route: what a
+    /// backend believes on one path it believes on all. Asked once, when the configuration is built.
+    fn tells_backends(&self) -> Vec<HeaderName> {
+        Vec::new()
     }
 
     /// Edits the head that the backend will see; once per attempt, on a fresh copy.

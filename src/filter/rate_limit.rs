@@ -1,7 +1,7 @@
 //! `rate_limit`: how fast, by token bucket.
 //!
 //! YAML: `rate_limit: { rate: 10/s, burst: 20, by: client_ip }`. Exactly `burst` requests pass at once and then `rate`;
-//! a refused request costs nothing. `by` is one of `client_ip`, `api_key`, `header:NAME`, `claim:PATH`, `path`, `all`,
+//! a refused request costs nothing. `by` is one of `client_ip`, `api_key`, `jwt`, `header:NAME`, `claim:PATH`, `path`, `all`,
 //! or a list of them (one bucket per combination). Buckets are this process's own and bounded in number.
 //!
 //! Headers: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers, -11), the older `X-RateLimit-Limit`,

@@ -10,13 +10,17 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
 use super::Exchange;
-use crate::limit::KeyHasher;
+use crate::{
+    auth::Method,
+    limit::{Key, KeyHasher},
+};
 
 /// One part of a limit's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Part {
     ClientIp,
     ApiKey,
+    Jwt,
     Header(HeaderName),
     Claim(String),
     Path,
@@ -31,6 +35,7 @@ impl FromStr for Part {
             None => match text {
                 "client_ip" => Ok(Self::ClientIp),
                 "api_key" => Ok(Self::ApiKey),
+                "jwt" => Ok(Self::Jwt),
                 "path" => Ok(Self::Path),
                 "all" => Ok(Self::All),
                 _ => Err(unknown(text)),
@@ -45,10 +50,10 @@ impl FromStr for Part {
 }
 
 fn unknown(text: &str) -> String {
-    let known = ["client_ip", "api_key", "path", "all"];
+    let known = ["client_ip", "api_key", "jwt", "path", "all"];
     match crate::units::nearest(text, known) {
         Some(right) => format!("unknown value '{text}' (did you mean '{right}'?)"),
-        None => format!("unknown value '{text}' (known: client_ip, api_key, path, all, header:NAME, claim:PATH)"),
+        None => format!("unknown value '{text}' (known: client_ip, api_key, jwt, path, all, header:NAME, claim:PATH)"),
     }
 }
 
@@ -66,9 +71,18 @@ impl JsonSchema for Part {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "pattern": "^(client_ip|api_key|path|all|header:.+|claim:.+)$",
-            "description": "client_ip, api_key, path, all, header:NAME or claim:PATH"
+            "pattern": "^(client_ip|api_key|jwt|path|all|header:.+|claim:.+)$",
+            "description": "client_ip, api_key, jwt, path, all, header:NAME or claim:PATH"
         })
+    }
+}
+
+/// The holder of the first of these kinds of credentials.
+fn holder(key: Key, exchange: &Exchange<'_>, methods: &[Method]) -> Key {
+    let identity = methods.iter().find_map(|method| exchange.state.identities.by(*method));
+    match identity.and_then(|identity| identity.name()) {
+        Some(name) => key.text(name),
+        None => key.absent(),
     }
 }
 
@@ -78,18 +92,18 @@ pub(crate) fn key(parts: &[Part], hasher: &KeyHasher, exchange: &Exchange<'_>) -
     for part in parts {
         key = match part {
             Part::ClientIp => key.ip(exchange.state.client),
-            Part::ApiKey => match &exchange.state.identity {
-                Some(identity) => key.text(&identity.subject),
-                None => key.absent(),
-            },
+            Part::ApiKey => holder(key, exchange, &[Method::ApiKey, Method::Certificate]),
+            Part::Jwt => holder(key, exchange, &[Method::Jwt]),
             Part::Header(name) => match exchange.request.headers.get(name) {
                 Some(value) => key.bytes(value.as_bytes()),
                 None => key.absent(),
             },
-            Part::Claim(path) => match exchange.state.identity.as_ref().and_then(|identity| identity.claim(path)) {
-                Some(value) => key.text(&value),
-                None => key.absent(),
-            },
+            Part::Claim(path) => {
+                match exchange.state.identities.by(Method::Jwt).and_then(|identity| identity.claim(path)) {
+                    Some(value) => key.text(&value),
+                    None => key.absent(),
+                }
+            }
             Part::Path => key.text(exchange.request.uri.path()),
             Part::All => key,
         };

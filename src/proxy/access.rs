@@ -148,7 +148,7 @@ fn json(
 /// `host ident authuser [date] "request" status bytes`.
 fn common(out: &mut Vec<u8>, config: &AccessConfig, session: &Session, context: &Context, status: u16) {
     let head = session.req_header();
-    let user = context.state.identity.as_ref().map_or("-", |identity| identity.subject.as_str());
+    let user = context.state.identities.last().and_then(|identity| identity.name()).unwrap_or("-");
     let date = common_date();
     let query = head.uri.query().filter(|_| config.query).map(|query| format!("?{query}")).unwrap_or_default();
     let _ = write!(
@@ -172,11 +172,11 @@ struct Line<'a>(&'a mut Vec<u8>);
 impl Line<'_> {
     /// Who was let in, and what the last limit said.
     fn judgement(&mut self, context: &Context) {
-        if let Some(identity) = &context.state.identity {
-            self.text("identity", &identity.subject);
-            if let Some(key) = &identity.key_id {
-                self.text("key_id", key);
-            }
+        if let Some(name) = context.state.identities.last().and_then(|identity| identity.name()) {
+            self.text("identity", name);
+        }
+        if let Some(key) = context.state.identities.key_id() {
+            self.text("key_id", key);
         }
         if let Some(applied) = context.state.limits.last() {
             self.text("limit", &applied.policy);

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use super::list;
+use super::{list, reserved::ReservedHeaders};
 use crate::units::Cidr;
 
 /// Fields that say where a request came from.
@@ -23,9 +23,6 @@ pub(super) const FORWARDED: [&str; 8] = [
     "x-forwarded-server",
     "x-real-ip",
 ];
-
-/// Fields by which the gateway itself speaks to backends: never a client's to send.
-const OURS: [&str; 3] = ["x-consumer-id", "x-auth-subject", "x-attempts"];
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -108,10 +105,11 @@ pub(super) fn tell_backend(
     peer: IpAddr,
     known: Option<HeaderValue>,
     origin: Origin,
+    reserved: &ReservedHeaders,
 ) -> pingora::Result<()> {
     // Empty, and so without an allocation, for nearly every request.
     let unwanted: Vec<HeaderName> =
-        head.headers.keys().filter(|name| unwanted(name.as_str(), origin.trusted)).cloned().collect();
+        head.headers.keys().filter(|name| unwanted(name.as_str(), origin.trusted, reserved)).cloned().collect();
     for name in &unwanted {
         head.remove_header(name);
     }
@@ -166,16 +164,15 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join(", "))
 }
 
-fn unwanted(name: &str, trusted: bool) -> bool {
+fn unwanted(name: &str, trusted: bool, reserved: &ReservedHeaders) -> bool {
+    if reserved.has(name) {
+        return true;
+    }
     if name.contains('_') {
-        let dashed = name.replace('_', "-");
-        return FORWARDED.contains(&dashed.as_str()) || OURS.contains(&dashed.as_str());
+        return FORWARDED.contains(&name.replace('_', "-").as_str());
     }
     // The first letters decide for nearly every field.
-    match name.as_bytes().first() {
-        Some(b'f' | b'x') => (!trusted && FORWARDED.contains(&name)) || OURS.contains(&name),
-        _ => false,
-    }
+    matches!(name.as_bytes().first(), Some(b'f' | b'x')) && !trusted && FORWARDED.contains(&name)
 }
 
 #[cfg(test)]
@@ -217,12 +214,11 @@ mod tests {
 
     #[test]
     fn underscore_spellings_are_dropped() {
-        assert!(
-            unwanted("x_forwarded_for", true)
-                && unwanted("x-forwarded_proto", false)
-                && unwanted("x_consumer_id", true)
-        );
-        assert!(unwanted("x-real-ip", false) && !unwanted("x-real-ip", true) && unwanted("x-consumer-id", true));
+        let reserved = ReservedHeaders::new([]);
+        let unwanted = |name, trusted| unwanted(name, trusted, &reserved);
+        assert!(unwanted("x_forwarded_for", true) && unwanted("x-forwarded_proto", false));
+        assert!(unwanted("x_consumer_id", true) && unwanted("x-consumer-id", true));
+        assert!(unwanted("x-real-ip", false) && !unwanted("x-real-ip", true));
         assert!(!unwanted("x-custom_field", false) && !unwanted("user-agent", false));
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn prepare(head: &mut RequestHeader, context: &Context, route: &Route
         head.set_uri(http::Uri::from(target));
     }
     let known = context.link.as_ref().map(|link| link.address_text());
-    client::tell_backend(head, context.peer, known, context.origin)?;
+    client::tell_backend(head, context.peer, known, context.origin, &route.reserved)?;
     if context.attempts.may_repeat {
         let number = match context.attempts.count {
             // Nearly always, and then without an allocation.

@@ -10,6 +10,7 @@ use super::{
     action::{Action, RedirectConfig, RespondConfig, Rewrite},
     forward::{CanaryConfig, Forward, ForwardKeys, MirrorConfig, SplitConfig},
     pattern::PathPattern,
+    reserved::ReservedHeaders,
     router::Matcher,
     service::{Gate, GateConfig, RetryConfig},
 };
@@ -106,6 +107,8 @@ pub struct Route {
     pub retry: Option<RetryConfig>,
     /// A limit on what is under way.
     pub gate: Option<Arc<Gate>>,
+    /// Fields that no client may send.
+    pub reserved: Arc<ReservedHeaders>,
     /// Its counters, for requests that go to no service.
     pub metrics: RouteMetrics,
 }

@@ -12,6 +12,7 @@ mod discovery;
 mod filters;
 mod grpc;
 mod http2;
+mod identity;
 mod limit;
 mod process;
 mod real_backends;

@@ -65,7 +65,8 @@ impl Gateway {
 
     fn spawn(dir: &TempDir, more: &[&str]) -> Child {
         let append = |name: &str| File::options().create(true).append(true).open(dir.path().join(name)).unwrap();
-        Command::new(BINARY)
+        // Another binary can be put under test, to see that a new test fails with it.
+        Command::new(std::env::var("TOLLGATE_UNDER_TEST").unwrap_or_else(|_| BINARY.to_owned()))
             .arg("-c")
             .arg(dir.path().join("tollgate.yaml"))
             .args(more)
