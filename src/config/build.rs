@@ -8,8 +8,8 @@ use crate::{
     auth::{Digest, Entry, Identity, Keys, Method},
     filter::{Env, Invalid, Registry},
     proxy::{
-        Action, Forward, Gate, Matcher, ReservedHeaders, Rewrite, Route, RouteConfig, Router, Runtime, Service, Shared,
-        TrustedProxies,
+        Action, Forward, Gate, Matcher, PathsConfig, ReservedHeaders, Rewrite, Route, RouteConfig, Router, Runtime,
+        Service, Shared, TrustedProxies,
     },
     units::{
         Problem, Problems, nearest,
@@ -35,7 +35,8 @@ pub(super) fn build(
             (Arc::from(name.as_str()), Service::build(name, service, node, &shared.metrics, problems))
         })
         .collect();
-    let router = Builder { root, registry, shared, keys, services: &services }.router(&config.routes, problems);
+    let router = Builder { root, registry, shared, keys, services: &services, paths: config.paths }
+        .router(&config.routes, problems);
     if config.routes.is_empty() && root.get("routes").is_none() {
         problems.push(root.place().problem("key 'routes' is missing: without a route every request is answered 404"));
     }
@@ -103,6 +104,7 @@ struct Builder<'a> {
     shared: &'a Shared,
     keys: Arc<Keys>,
     services: &'a BTreeMap<Arc<str>, Arc<Service>>,
+    paths: PathsConfig,
 }
 
 impl Builder<'_> {
@@ -193,9 +195,19 @@ impl Builder<'_> {
         });
         let metrics = self.shared.metrics.route(id, "");
         let retry = config.retry.clone();
-        let reserved = Arc::default();
-        let route =
-            action.map(|action| Route { id: id.clone(), chain, action, rewrite, host, retry, gate, reserved, metrics });
+        let encoded_slashes = config.paths.encoded_slashes.or(self.paths.encoded_slashes).unwrap_or_default();
+        let route = action.map(|action| Route {
+            id: id.clone(),
+            chain,
+            action,
+            rewrite,
+            host,
+            retry,
+            gate,
+            encoded_slashes,
+            reserved: Arc::default(),
+            metrics,
+        });
         (matcher, route)
     }
 

@@ -25,7 +25,7 @@ pub use tests::TestConfig;
 
 use crate::{
     admin::AdminConfig,
-    proxy::{AccessConfig, HeadLimits, ListenerConfig, RouteConfig, ServiceConfig},
+    proxy::{AccessConfig, HeadLimits, ListenerConfig, PathsConfig, RouteConfig, ServiceConfig},
     telemetry::LogConfig,
     units::{Cidr, Span, tree::At},
 };
@@ -51,6 +51,8 @@ pub struct Config {
     pub trusted_proxies: Vec<Cidr>,
     /// What a client may ask for.
     pub limits: HeadLimits,
+    /// How paths are read that backends may read differently.
+    pub paths: PathsConfig,
     /// API keys, as digests.
     pub api_keys: Vec<At<ApiKeyConfig>>,
     /// Services by name.

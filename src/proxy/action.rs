@@ -8,7 +8,12 @@ use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{forward::Forward, head::host_of, pattern::PathPattern};
+use super::{
+    forward::Forward,
+    head::host_of,
+    path::{Spelling, decode},
+    pattern::PathPattern,
+};
 use crate::filter::{Invalid, Reply, ReplyBody};
 
 /// What becomes of a request.
@@ -139,22 +144,28 @@ pub enum Rewrite {
 }
 
 impl Rewrite {
-    /// The path that the backend will see, without its query; `None` when it stays.
+    /// The path that the backend will see, without its query; `None` when it stays. `path` is spelled as it is sent: its
+    /// segments are those that `pattern` has matched, with more of them encoded.
     pub fn apply(&self, pattern: &PathPattern, path: &str) -> Option<String> {
         match self {
             Self::Strip(prefix) => {
-                let rest = path.strip_prefix(prefix.as_str())?;
-                match rest.as_bytes().first() {
-                    None => Some("/".to_owned()),
-                    Some(b'/') => Some(rest.to_owned()),
+                let mut rest = path;
+                for segment in prefix.split('/').skip(1) {
                     // `/apiary` does not lie below `/api`.
-                    Some(_) => None,
+                    let (first, tail) =
+                        rest.strip_prefix('/').map(|rest| rest.split_at(rest.find('/').unwrap_or(rest.len())))?;
+                    if first != segment && decode(first, Spelling::Compared).ok()? != segment {
+                        return None;
+                    }
+                    rest = tail;
                 }
+                Some(if rest.is_empty() { "/" } else { rest }.to_owned())
             }
             Self::To(template) => {
                 let filled = template.fill(|name, out| capture(pattern, path, name, out));
                 // A captured value may be anything a path may hold; the result is read the same way as any path.
-                super::path::normalise(&filled).ok().map(std::borrow::Cow::into_owned)
+                let reading = super::path::read(&filled).ok()?;
+                Some(reading.sent.unwrap_or_else(|| reading.path.into_owned()))
             }
         }
     }
@@ -252,17 +263,23 @@ impl Action {
     }
 }
 
-/// The answer of a redirect.
-pub(super) fn location(status: StatusCode, to: &Template, pattern: &PathPattern, head: &RequestHeader) -> Reply {
+/// The answer of a redirect; `path` as the client spelled it.
+pub(super) fn location(
+    status: StatusCode,
+    to: &Template,
+    pattern: &PathPattern,
+    head: &RequestHeader,
+    path: &str,
+) -> Reply {
     let text = to.fill(|name, out| match name {
         "host" => out.push_str(host_of(head)),
-        "path" => out.push_str(head.uri.path()),
+        "path" => out.push_str(path),
         "query" => {
             if let Some(query) = head.uri.query() {
                 let _ = write!(out, "?{query}");
             }
         }
-        name => capture(pattern, head.uri.path(), name, out),
+        name => capture(pattern, path, name, out),
     });
     match HeaderValue::try_from(text) {
         Ok(location) => Reply::empty(status).header(header::LOCATION, location),

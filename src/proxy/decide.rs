@@ -11,6 +11,7 @@ use super::{
     context::Author,
     forward::Target,
     head::{self, host_of},
+    readings,
     route::Route,
     router::{Pick, Subject},
     runtime::Runtime,
@@ -41,17 +42,24 @@ impl Decision {
 
 /// Decides on a request; `head` gets its normalised path.
 pub async fn decide(runtime: &Runtime, head: &mut RequestHeader, state: &mut State, now: Now) -> Decision {
-    if let Err(reply) = head::admit(head, &runtime.limits) {
-        return Decision::own(reply, None);
-    }
+    let admitted = match head::admit(head, &runtime.limits) {
+        Ok(admitted) => admitted,
+        Err(reply) => return Decision::own(reply, None),
+    };
     let subject = Subject { host: host_of(head), path: head.uri.path(), method: &head.method, headers: &head.headers };
     let (route, pattern) = match runtime.router.pick(&subject) {
-        Pick::Route(route, pattern) => (route.clone(), pattern),
+        Pick::Route(route, pattern) => (route, pattern),
         Pick::Method(methods) => return Decision::own(method_not_allowed(methods), None),
         Pick::Nothing => {
             return Decision::own(Reply::problem(StatusCode::NOT_FOUND, "no route leads there"), None);
         }
     };
+    if admitted.suspect
+        && let Err(reply) = readings::agree(&runtime.router, &subject, route, pattern, route.encoded_slashes)
+    {
+        return Decision::own(reply, Some(route.clone()));
+    }
+    let route = route.clone();
     let refused = route.chain.request(&mut Exchange::new(head, state, now)).await;
     if let Some(refusal) = refused {
         return Decision::Reply { route: Some(route), reply: refusal.reply, by: Author::Filter(refusal.by) };
@@ -62,11 +70,13 @@ pub async fn decide(runtime: &Runtime, head: &mut RequestHeader, state: &mut Sta
                 let reply = Reply::problem(StatusCode::SERVICE_UNAVAILABLE, "this route leads nowhere");
                 return Decision::own(reply, Some(route));
             };
-            let path = route.rewrite.as_ref().and_then(|rewrite| rewrite.apply(pattern, head.uri.path()));
-            Decision::Forward(route, target, path)
+            let sent = admitted.sent.as_deref().unwrap_or(head.uri.path());
+            let path = route.rewrite.as_ref().and_then(|rewrite| rewrite.apply(pattern, sent));
+            Decision::Forward(route, target, path.or(admitted.sent))
         }
         Action::Redirect(status, to) => {
-            let reply = action::location(*status, to, pattern, head);
+            let path = admitted.sent.as_deref().unwrap_or(head.uri.path());
+            let reply = action::location(*status, to, pattern, head, path);
             Decision::own(reply, Some(route))
         }
         Action::Respond(reply) => {

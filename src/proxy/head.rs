@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    path::{self, PathError},
+    path::{self, PathError, Reading},
     target,
 };
 use crate::{
@@ -72,11 +72,20 @@ impl Default for HeadLimits {
     }
 }
 
+/// What there is to know of a path that has been admitted.
+#[derive(Debug, Default)]
+pub(super) struct Admitted {
+    /// As the backend gets it, when that is spelled differently than in the head.
+    pub(super) sent: Option<String>,
+    /// A backend may read it differently.
+    pub(super) suspect: bool,
+}
+
 /// Checks a head and normalises its path in place.
 ///
 /// # Errors
 /// The refusal: 400, 405, 414 or 431.
-pub(super) fn admit(head: &mut RequestHeader, limits: &HeadLimits) -> Result<(), Reply> {
+pub(super) fn admit(head: &mut RequestHeader, limits: &HeadLimits) -> Result<Admitted, Reply> {
     sizes(head, limits)?;
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this method is not available here").closing());
@@ -89,7 +98,7 @@ pub(super) fn admit(head: &mut RequestHeader, limits: &HeadLimits) -> Result<(),
         return Err(Reply::problem(StatusCode::EXPECTATION_FAILED, "this expectation is not supported").closing());
     }
     if head.method == Method::OPTIONS && head.uri.path() == "*" {
-        return Ok(());
+        return Ok(Admitted::default());
     }
     normalise(head).map_err(|e| bad(e.detail()))
 }
@@ -158,18 +167,19 @@ fn framing(headers: &HeaderMap) -> Result<(), &'static str> {
     }
 }
 
-fn normalise(head: &mut RequestHeader) -> Result<(), PathError> {
+fn normalise(head: &mut RequestHeader) -> Result<Admitted, PathError> {
     let raw = head.raw_path();
     // A target with bytes beyond ASCII never becomes a `Uri` path that says the same.
     if !raw.is_ascii() {
         return Err(PathError::Character);
     }
-    let path = path::normalise(head.uri.path())?;
+    let Reading { path, sent, suspect } = path::read(head.uri.path())?;
+    let admitted = Admitted { sent, suspect };
     // Absolute-form (RFC 9112 §3.2.2): Pingora keeps its path in the URI and the whole of it for the wire, and has
     // refused an authority that disagrees with Host. A backend gets origin-form.
     let absolute = !raw.starts_with(b"/");
     if matches!(path, std::borrow::Cow::Borrowed(_)) && !absolute {
-        return Ok(());
+        return Ok(admitted);
     }
     let target = match head.uri.query() {
         Some(query) => format!("{path}?{query}"),
@@ -178,7 +188,7 @@ fn normalise(head: &mut RequestHeader) -> Result<(), PathError> {
     let mut parts = head.uri.clone().into_parts();
     parts.path_and_query = Some(target.parse().map_err(|_| PathError::Character)?);
     head.set_uri(http::Uri::from_parts(parts).map_err(|_| PathError::Character)?);
-    Ok(())
+    Ok(admitted)
 }
 
 /// The host that a request is for, without its port.

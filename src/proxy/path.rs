@@ -1,9 +1,12 @@
 //! The one reading of a request's path, made before anything looks at it and sent on to the backend, so that router,
 //! filters and backend cannot disagree about which resource is meant (RFC 3986 §6.2.2).
 //!
-//! Policy: percent-encodings of unreserved characters are decoded, all others kept with upper-case digits (an encoded
-//! slash stays data); dot segments are resolved, also encoded ones; runs of slashes become one. Refused: a climb above
-//! the root, malformed percent-encoding, an encoded NUL, and characters that no path may contain (a backslash is one).
+//! Policy: percent-encodings of unreserved characters are decoded, dot segments resolved, also encoded ones, and runs of
+//! slashes become one: that is what the backend gets, with every other encoding as the client wrote it. What routes and
+//! filters compare is the same with one spelling for what means the same in a segment: characters that may stand in one
+//! are decoded, other encodings have upper-case digits. An encoded slash stays data. Refused: a climb above the root,
+//! malformed percent-encoding, an encoded NUL, and characters that no path may contain (a backslash is one).
+//! Where a backend may still read a path differently is for `readings.rs`.
 
 use std::borrow::Cow;
 
@@ -32,18 +35,38 @@ impl PathError {
     }
 }
 
-/// Reads `path` (without its query). Borrowed when there was nothing to change: the common case, in one pass.
+/// A path in its two spellings.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Reading<'p> {
+    /// As routes and filters compare it. Borrowed when there was nothing to change: the common case.
+    pub(super) path: Cow<'p, str>,
+    /// As the backend gets it, when that is spelled differently.
+    pub(super) sent: Option<String>,
+    /// A backend may read it differently: it has an encoding, or path parameters.
+    pub(super) suspect: bool,
+}
+
+/// Reads `path` (without its query) as routes compare it.
 ///
 /// # Errors
 /// The reason to answer 400.
 pub fn normalise(path: &str) -> Result<Cow<'_, str>, PathError> {
+    read(path).map(|reading| reading.path)
+}
+
+/// Reads `path` (without its query), in one pass when there is nothing to change.
+///
+/// # Errors
+/// The reason to answer 400.
+pub(super) fn read(path: &str) -> Result<Reading<'_>, PathError> {
     if !path.starts_with('/') {
         return Err(PathError::Relative);
     }
-    let (mut plain, mut last) = (true, 0u8);
+    let (mut plain, mut suspect, mut last) = (true, false, 0u8);
     for &byte in path.as_bytes() {
         match byte {
-            b'%' => plain = false,
+            b'%' => (plain, suspect) = (false, true),
+            b';' => suspect = true,
             b'/' | b'.' if last == b'/' => plain = false,
             0..=0x20 | 0x7f.. | b'\\' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'}' => {
                 return Err(PathError::Character);
@@ -53,14 +76,26 @@ pub fn normalise(path: &str) -> Result<Cow<'_, str>, PathError> {
         last = byte;
     }
     if plain {
-        return Ok(Cow::Borrowed(path));
+        return Ok(Reading { path: Cow::Borrowed(path), sent: None, suspect });
     }
-    let decoded = decode(path)?;
-    let resolved = resolve(&decoded)?;
-    Ok(if resolved == path { Cow::Borrowed(path) } else { Cow::Owned(resolved) })
+    let compared = resolve(&decode(path, Spelling::Compared)?)?;
+    let sent = if suspect { Some(resolve(&decode(path, Spelling::Sent)?)?) } else { None };
+    let sent = sent.filter(|sent| *sent != compared);
+    let path = if compared == path { Cow::Borrowed(path) } else { Cow::Owned(compared) };
+    Ok(Reading { path, sent, suspect })
 }
 
-fn decode(path: &str) -> Result<String, PathError> {
+/// Which encodings are undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// Those of unreserved characters (RFC 3986 §2.3); the others stay as they are.
+    Sent,
+    /// Those of all characters that may stand in a segment (RFC 3986 §3.3) but `;`, which begins a parameter to some; the
+    /// others get upper-case digits.
+    Compared,
+}
+
+pub(super) fn decode(path: &str, spelling: Spelling) -> Result<String, PathError> {
     let (bytes, mut out) = (path.as_bytes(), String::with_capacity(path.len()));
     let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16)).ok_or(PathError::Encoding);
     let mut at = 0;
@@ -74,6 +109,8 @@ fn decode(path: &str) -> Result<String, PathError> {
         match char::from_u32(code).ok_or(PathError::Encoding)? {
             '\0' => return Err(PathError::Character),
             c if c.is_ascii_alphanumeric() || "-._~".contains(c) => out.push(c),
+            _ if spelling == Spelling::Sent => out.push_str(&path[at..at + 3]),
+            c if "!$&'()*+,=:@[]|".contains(c) => out.push(c),
             _ => {
                 out.push('%');
                 out.push_str(&path[at + 1..at + 3].to_ascii_uppercase());
@@ -131,6 +168,20 @@ mod tests {
         assert_eq!(normalise("/a%2fb").unwrap(), "/a%2Fb");
         assert_eq!(normalise("/a%2f..%2fb").unwrap(), "/a%2F..%2Fb");
         assert_eq!(normalise("/100%25").unwrap(), "/100%25");
+    }
+
+    #[test]
+    fn what_is_not_undone_is_sent_as_it_was_written() {
+        let sent = |path| read(path).unwrap().sent;
+        assert_eq!(sent("/@scope%2fpkg"), Some("/@scope%2fpkg".into()));
+        assert_eq!(sent("/%40scope%2Fpkg"), Some("/%40scope%2Fpkg".into()));
+        assert_eq!(normalise("/%40scope%2fpkg").unwrap(), "/@scope%2Fpkg");
+        assert_eq!(sent("/x/../%61%3a%20"), Some("/a%3a%20".into()));
+        assert_eq!(normalise("/x/../%61%3a%20").unwrap(), "/a:%20");
+        for same in ["/a%2Fb", "/a/b", "/a;b", "/%61", "/a/../b"] {
+            assert_eq!(sent(same), None, "{same}");
+        }
+        assert!(!read("/a/./b").unwrap().suspect && read("/a;b").unwrap().suspect && read("/a%20").unwrap().suspect);
     }
 
     #[test]

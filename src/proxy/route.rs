@@ -10,6 +10,7 @@ use super::{
     action::{Action, RedirectConfig, RespondConfig, Rewrite},
     forward::{CanaryConfig, Forward, ForwardKeys, MirrorConfig, SplitConfig},
     pattern::PathPattern,
+    readings::{EncodedSlashes, PathsConfig},
     reserved::ReservedHeaders,
     router::Matcher,
     service::{Gate, GateConfig, RetryConfig},
@@ -54,6 +55,9 @@ pub struct RouteConfig {
     /// Answer without a backend.
     #[serde(default)]
     pub respond: Option<RespondConfig>,
+    /// How paths with encoded slashes are taken. Default: as `paths:` at the root says.
+    #[serde(default)]
+    pub paths: PathsConfig,
     /// Take this prefix off the path before the backend sees it.
     #[serde(default)]
     pub strip_prefix: Option<String>,
@@ -107,6 +111,8 @@ pub struct Route {
     pub retry: Option<RetryConfig>,
     /// A limit on what is under way.
     pub gate: Option<Arc<Gate>>,
+    /// What becomes of paths with encoded slashes.
+    pub encoded_slashes: EncodedSlashes,
     /// Fields that no client may send.
     pub reserved: Arc<ReservedHeaders>,
     /// Its counters, for requests that go to no service.

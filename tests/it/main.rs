@@ -14,6 +14,7 @@ mod grpc;
 mod http2;
 mod identity;
 mod limit;
+mod paths;
 mod process;
 mod real_backends;
 mod resilience;

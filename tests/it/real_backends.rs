@@ -13,7 +13,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 
 use crate::harness::{Gateway, eventually, free_port, program};
 
-struct Server(Child);
+pub(crate) struct Server(Child);
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -38,9 +38,14 @@ fn python(dir: &std::path::Path, name: &str, port: u16) -> Server {
 }
 
 fn nginx(dir: &std::path::Path, port: u16) -> Server {
+    nginx_with(dir, port, "location / { return 200 \"nginx $request_uri $http_x_auth_subject\"; }")
+}
+
+/// An nginx whose server has these `locations`.
+pub(crate) fn nginx_with(dir: &std::path::Path, port: u16, locations: &str) -> Server {
     let folder = dir.display();
     let conf = format!(
-        "daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx.log; events {{}} http {{ access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; server {{ listen 127.0.0.1:{port}; location / {{ return 200 \"nginx $request_uri $http_x_auth_subject\"; }} }} }}"
+        "daemon off; master_process off; pid {folder}/nginx.pid; error_log {folder}/nginx.log; events {{}} http {{ access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; server {{ listen 127.0.0.1:{port}; {locations} }} }}"
     );
     let file = dir.join("nginx.conf");
     fs::write(&file, conf).unwrap();
