@@ -1,5 +1,7 @@
 //! The admin pages as an application of a Pingora listener.
 
+use std::net::{IpAddr, SocketAddr};
+
 use async_trait::async_trait;
 use axum::{
     Router,
@@ -8,8 +10,8 @@ use axum::{
     routing::get,
 };
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, StatusCode, header};
-use pingora::{apps::http_app::ServeHttp, protocols::http::ServerSession};
+use http::{HeaderValue, Method, Request, StatusCode, header, uri::Authority};
+use pingora::{apps::http_app::ServeHttp, http::RequestHeader, protocols::http::ServerSession};
 use tower::ServiceExt as _;
 
 use super::Pages;
@@ -19,11 +21,16 @@ use crate::filter::{Reply, ReplyBody};
 const LARGEST: usize = 64 << 20;
 
 /// Serves the admin pages.
-pub struct AdminApp(Router);
+pub struct AdminApp {
+    router: Router,
+    /// On loopback: only names of this machine are answered to. A page from elsewhere whose name is made to lead here
+    /// (DNS rebinding) would otherwise read everything through its visitor's browser.
+    guarded: bool,
+}
 
 impl AdminApp {
-    /// Routes over `pages`.
-    pub fn new(pages: Pages) -> Self {
+    /// Routes over `pages`, for a listener on `address`.
+    pub fn new(pages: Pages, address: &str) -> Self {
         let page = |answer: fn(&Pages) -> Reply| {
             let pages = pages.clone();
             get(move || {
@@ -40,8 +47,24 @@ impl AdminApp {
             .route("/gateway/metrics", page(Pages::metrics))
             .route("/metrics", page(Pages::metrics))
             .fallback(|| async { Answer(Reply::problem(StatusCode::NOT_FOUND, "there is no such admin page")) });
-        Self(router)
+        let guarded = address.parse::<SocketAddr>().is_ok_and(|address| address.ip().to_canonical().is_loopback());
+        Self { router, guarded }
     }
+}
+
+/// True for `localhost` and addresses of this machine alone, with any port.
+fn is_local(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_end_matches('.');
+    let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    let localhost = name.eq_ignore_ascii_case("localhost");
+    localhost || bare.parse::<IpAddr>().is_ok_and(|ip| ip.to_canonical().is_loopback())
+}
+
+/// The host that a request names; HTTP/1.0 need not name one.
+fn named(head: &RequestHeader) -> Option<&str> {
+    let host = || head.headers.get(header::HOST).map(|value| value.to_str().unwrap_or_default());
+    head.uri.authority().map(Authority::as_str).or_else(host)
 }
 
 struct Answer(Reply);
@@ -75,15 +98,34 @@ fn plain(status: StatusCode) -> http::Response<Vec<u8>> {
 impl ServeHttp for AdminApp {
     async fn response(&self, session: &mut ServerSession) -> http::Response<Vec<u8>> {
         let head = session.req_header();
+        let foreign = self.guarded && named(head).is_some_and(|host| !is_local(host));
         let mut request = Request::new(Body::empty());
         request.method_mut().clone_from(&head.method);
         request.uri_mut().clone_from(&head.uri);
-        let get = head.method == Method::GET;
-        let Ok(answer) = self.0.clone().oneshot(request).await;
-        let (parts, body) = answer.into_parts();
-        let Ok(bytes) = to_bytes(body, LARGEST).await else { return plain(StatusCode::INTERNAL_SERVER_ERROR) };
+        let (headless, get) = (head.method == Method::HEAD, head.method == Method::GET);
+        if !headless && !get {
+            // Its body is not read: what follows would be taken for a request.
+            session.set_keepalive(None);
+        }
+        let answer = if foreign {
+            let detail = "the admin pages answer to localhost and loopback addresses only";
+            Answer(Reply::problem(StatusCode::MISDIRECTED_REQUEST, detail)).into_response()
+        } else {
+            let Ok(answer) = self.router.clone().oneshot(request).await;
+            answer
+        };
+        let (mut parts, body) = answer.into_parts();
+        let Ok(mut bytes) = to_bytes(body, LARGEST).await else { return plain(StatusCode::INTERNAL_SERVER_ERROR) };
+        if parts.status == StatusCode::METHOD_NOT_ALLOWED && bytes.is_empty() {
+            let allow = parts.headers.remove(header::ALLOW);
+            let problem = Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read");
+            let (own, body) = Answer(problem).into_response().into_parts();
+            let Ok(own_bytes) = to_bytes(body, LARGEST).await else { return plain(StatusCode::INTERNAL_SERVER_ERROR) };
+            (parts, bytes) = (own, own_bytes);
+            parts.headers.extend(allow.map(|allow| (header::ALLOW, allow)));
+        }
         let length = bytes.len();
-        let mut response = http::Response::from_parts(parts, if get { bytes.to_vec() } else { Vec::new() });
+        let mut response = http::Response::from_parts(parts, if headless { Vec::new() } else { bytes.to_vec() });
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         response
     }

@@ -8,6 +8,7 @@ mod build;
 mod filters;
 mod load;
 mod plan;
+mod private;
 mod process;
 mod schema;
 mod tests;

@@ -21,14 +21,14 @@ pub struct Plan {
     /// Where clients connect.
     pub listeners: Vec<Listener>,
     /// The admin listener; `None` when it is switched off.
-    pub admin: Option<String>,
+    pub admin: Option<Listener>,
     /// Diagnostics.
     pub log: LogConfig,
     /// How the process leaves.
     pub shutdown: ShutdownConfig,
 }
 
-/// The upgrade hands over at most 32 sockets and 2048 bytes of addresses (Pingora's `transfer_fd`).
+/// Each has its own bit where routes say which ones they are for.
 const MAX_LISTENERS: usize = 30;
 
 pub(super) fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Plan {
@@ -64,10 +64,8 @@ pub(super) fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Pla
         problems.push(root.place().problem("key 'listeners' is missing: nobody could connect"));
     }
     if config.listeners.len() > MAX_LISTENERS {
-        let message = format!(
-            "{} listeners are more than the {MAX_LISTENERS} that an upgrade can hand over",
-            config.listeners.len()
-        );
+        let message =
+            format!("{} listeners are more than the {MAX_LISTENERS} that there may be", config.listeners.len());
         problems.push(root.at("listeners").place().problem(message));
     }
     admin_is_private(&config.admin, admin_place, problems);
@@ -83,7 +81,7 @@ pub(super) fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Pla
     Plan {
         pingora,
         listeners: config.listeners.iter().filter_map(|listener| front(listener, root, problems)).collect(),
-        admin: config.admin.enabled.then(|| config.admin.address.clone()),
+        admin: config.admin.enabled.then(|| Listener::plain(&config.admin.address)),
         log: config.log.clone(),
         shutdown: config.shutdown,
     }
@@ -108,12 +106,14 @@ fn front(config: &At<ListenerConfig>, root: &Node, problems: &mut Problems) -> O
     Some(Listener { address, tls, h2c, proxy_protocol })
 }
 
-/// Two listeners cannot share a port on one address; an unspecified address is all of them.
+/// Two listeners cannot share a port on one address; an unspecified address is all of them. IPv4 in the clothes of IPv6
+/// is IPv4.
 fn collides(a: SocketAddr, b: SocketAddr) -> bool {
+    let (one, other) = (a.ip().to_canonical(), b.ip().to_canonical());
     let all = |ip: IpAddr| ip.is_unspecified();
     a.port() == b.port()
         && a.port() != 0
-        && (a.ip() == b.ip() || (all(a.ip()) || all(b.ip())) && a.is_ipv4() == b.is_ipv4())
+        && (one == other || (all(one) || all(other)) && one.is_ipv4() == other.is_ipv4())
 }
 
 /// `/metrics` shows every backend's address; whoever wants that on a network says so.

@@ -11,6 +11,7 @@ use pingora::server::configuration::ServerConf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::private;
 use crate::units::{Problems, tree::Node};
 
 /// Settings of the engine.
@@ -75,8 +76,8 @@ impl Default for PingoraConfig {
     }
 }
 
-/// The most bytes of a Unix socket's path (`sun_path`).
-const SOCKET_PATH: usize = 107;
+/// The most bytes of a Unix socket's path (`sun_path`), less those of `.new`.
+const SOCKET_PATH: usize = 103;
 
 impl PingoraConfig {
     /// Fills in the paths that were left out, for an instance whose first listener has this `port`, and checks the rest.
@@ -98,7 +99,16 @@ impl PingoraConfig {
         if self.upgrade_sock.len() > SOCKET_PATH {
             wrong("upgrade_sock", format!("the path is longer than the {SOCKET_PATH} bytes that a socket may have"));
         }
-        if let Err(message) = directory_of(&self.upgrade_sock) {
+        // A daemon lives in another directory.
+        for path in [&mut self.upgrade_sock, &mut self.pid_file] {
+            if let Ok(absolute) = std::path::absolute(&*path) {
+                *path = absolute.to_string_lossy().into_owned();
+            }
+        }
+        let own = private::owners(self.user.as_deref());
+        if let Err(message) =
+            directory_of(&self.upgrade_sock).and_then(|()| private::check(Path::new(&self.upgrade_sock), &own))
+        {
             wrong("upgrade_sock", message);
         }
         // One that was left out lies beside the socket, which has just been checked.

@@ -1,13 +1,16 @@
 //! Floor 9: from the command line to a process that serves, hands over and leaves.
 
-mod bind;
 mod cli;
 mod demo;
+mod front;
+mod handover;
 mod logging;
 mod notify;
 mod pid;
 mod serve;
 mod signals;
+mod sockets;
+mod tender;
 mod upgrade;
 
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
-//! The pid file: whom a successor takes over from.
+//! The pid file: whom to signal.
 
-use std::{fs, io, os::unix::fs::OpenOptionsExt as _, path::Path};
+use std::{fs, io, os::unix::fs::OpenOptionsExt as _};
 
 use nix::{sys::signal, unistd::Pid};
 
@@ -24,16 +24,13 @@ fn read(path: &str) -> Option<Pid> {
     fs::read_to_string(path).ok()?.trim().parse().ok().map(Pid::from_raw)
 }
 
-/// The running process that `path` names.
-///
-/// # Errors
-/// Why there is none.
-pub(super) fn running(path: &str) -> Result<Pid, String> {
-    if !Path::new(path).exists() {
-        return Err(format!("no running gateway: there is no pid file '{path}'"));
-    }
-    let pid = read(path).filter(|pid| pid.as_raw() > 1).ok_or_else(|| format!("'{path}' holds no process id"))?;
+/// Undoes what a daemon's start does to the file of the process before it (Pingora moves that to `.old`), when the
+/// daemon does not come to serve.
+pub(super) fn give_back(path: &str) {
+    let old = format!("{path}.old");
+    let lives = |pid: &Pid| *pid != Pid::this() && signal::kill(*pid, None).is_ok();
     // Signal 0 asks whether it is there (kill(2)).
-    signal::kill(pid, None).map_err(|e| format!("no running gateway: process {pid} of '{path}': {e}"))?;
-    Ok(pid)
+    if read(path) == Some(Pid::this()) && read(&old).filter(lives).is_some() {
+        let _ = fs::rename(old, path);
+    }
 }

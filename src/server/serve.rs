@@ -1,31 +1,30 @@
 //! From a configuration to a process that serves.
 
-use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{num::NonZeroU64, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use async_trait::async_trait;
+use parking_lot::Mutex;
 use pingora::{
     apps::{HttpServerOptions, http_app::HttpServer},
     connectors::{ConnectorOptions, http::Connector},
-    listeners::{L4BufferSettings, ListenerConfig, Listeners},
+    listeners::L4BufferSettings,
     protocols::http::v2::server::default_h2_options,
     proxy::{HttpProxy, http_proxy},
-    server::{RunArgs as PingoraArgs, Server, ShutdownWatch, configuration::Opt},
-    services::{
-        background::{BackgroundService, background_service},
-        listening,
-    },
+    server::{RunArgs as PingoraArgs, Server},
+    services::background::background_service,
 };
 use tokio::task::JoinSet;
 
 use super::{
-    bind,
     cli::{RunArgs, fail},
     exit,
+    front::{Front, Started},
+    handover::{self, Handover, UpgradeSocket},
     logging::LogKeeper,
-    notify, pid,
     signals::{self, Signals},
-    upgrade,
+    sockets::{self, Bound},
+    tender::Tender,
+    upgrade::{self, Predecessor},
 };
 use crate::{
     admin::{AdminApp, Pages},
@@ -34,8 +33,8 @@ use crate::{
     proxy::{Door, Gateway, HeadLimits, Listener, Runtime, Shared},
 };
 
-/// Time between two looks at certificate files.
-const CERTIFICATES: Duration = Duration::from_secs(5);
+/// Seconds that a daemon has to begin to serve.
+const DAEMON: u64 = 60;
 
 /// What serves when no file is given.
 const DEFAULT: &str = include_str!("../../conf/default.yaml");
@@ -80,33 +79,66 @@ pub(super) fn serve(
         Ok(conf) => conf,
         Err(e) => return fail(exit::CONFIG, &format!("pingora: {e}")),
     };
-    let predecessor = if upgrade {
-        match pid::running(&plan.pingora.pid_file) {
-            Ok(pid) => Some(pid),
-            Err(message) => return fail(exit::FAILURE, &message),
-        }
-    } else {
-        if let Err(message) = bind::try_all(&plan) {
-            return fail(exit::FAILURE, &message);
-        }
-        None
-    };
     resolve(&runtime);
-    let mut server = Server::new_with_opt_and_conf(Opt { upgrade, ..Opt::default() }, conf);
-    let summoner = predecessor.map(|pid| upgrade::summon(pid, &plan.pingora.upgrade_sock));
-    server.bootstrap();
-    if let Some(summoner) = summoner {
-        let _ = summoner.join();
-    }
-    assemble(&mut server, runtime, &shared, &plan);
-    more(&mut server);
-    let signals = Signals {
-        shared: shared.clone(),
-        delay: plan.shutdown.delay.0,
-        upgrade_sock: plan.pingora.upgrade_sock.clone(),
+    let (predecessor, bound, upgrade_socket) = match claim(&plan, upgrade) {
+        Ok(claimed) => claimed,
+        Err(message) => return fail(exit::FAILURE, &message),
     };
+    let held = match sockets::copies(&bound) {
+        Ok(copies) => Arc::new(Mutex::new(copies)),
+        Err(e) => return fail(exit::FAILURE, &format!("cannot keep the listening sockets: {e}")),
+    };
+    let handover = Handover::new(upgrade_socket, held, plan.pingora.user.clone());
+    // A daemon is another process than the one that was started, which waits for it.
+    let mut conf = conf;
+    conf.daemon_wait_for_ready = conf.daemon;
+    conf.daemon_ready_timeout_seconds = NonZeroU64::new(DAEMON);
+    let launcher = conf.daemon.then(std::process::id);
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    server.bootstrap();
+    let runtime = Arc::new(ArcSwap::from_pointee(runtime));
+    let started = Started::new(0);
+    let fronts = assemble(&mut server, &runtime, &shared, &plan, bound, &started);
+    let tender = Tender {
+        runtime,
+        shared: shared.clone(),
+        plan: plan.clone(),
+        started,
+        fronts,
+        launcher,
+        handover: handover.clone(),
+        once: Mutex::new(Some((server.watch_execution_phase(), predecessor))),
+    };
+    let mut tender = background_service("tender", tender);
+    tender.threads = Some(1);
+    server.add_service(tender);
+    more(&mut server);
+    let signals = Signals { shared: shared.clone(), delay: plan.shutdown.delay.0, handover: handover.clone() };
     server.run(PingoraArgs { shutdown_signal: Box::new(signals) });
-    signals::leave(&shared, &plan)
+    signals::leave(&shared, &plan, &handover)
+}
+
+/// Everything that can be in the way of serving, had before anything is changed: the sockets, with `upgrade` those of
+/// the running process among them, and the place where the next successor asks.
+fn claim(plan: &Plan, upgrade: bool) -> Result<(Option<Predecessor>, Vec<Bound>, UpgradeSocket), String> {
+    let path = &plan.pingora.upgrade_sock;
+    let (predecessor, handed) = if upgrade {
+        let (predecessor, handed) = upgrade::ask(path, plan.pingora.user.as_deref())?;
+        (Some(predecessor), handed)
+    } else {
+        (None, Vec::new())
+    };
+    let bound = sockets::all(plan, handed)?;
+    if predecessor.is_none() && handover::answers(path) {
+        return Err(format!(
+            "another gateway answers at '{path}': take over from it with -u, or give this one an upgrade_sock of its own"
+        ));
+    }
+    let socket = UpgradeSocket::bind(path)?;
+    if predecessor.is_none() {
+        socket.install().map_err(|e| format!("cannot listen on {path}: {e}"))?;
+    }
+    Ok((predecessor, bound, socket))
 }
 
 /// Names are resolved once before the first request, for at most two seconds; a runtime of its own, gone before any
@@ -125,10 +157,15 @@ fn resolve(runtime: &Runtime) {
     executor.shutdown_background();
 }
 
-/// Adds the gateway, the admin listener and the background work to `server`.
-fn assemble(server: &mut Server, runtime: Runtime, shared: &Arc<Shared>, plan: &Plan) {
-    let access = runtime.access.clone();
-    let runtime = Arc::new(ArcSwap::from_pointee(runtime));
+/// Adds the gateway, the admin listener and the access log to `server`; answers how many fronts there are.
+fn assemble(
+    server: &mut Server,
+    runtime: &Arc<ArcSwap<Runtime>>,
+    shared: &Arc<Shared>,
+    plan: &Plan,
+    bound: Vec<Bound>,
+    started: &Started,
+) -> u32 {
     let pages = Pages::new(runtime.clone(), shared.clone());
     let published = pages.clone();
     let _ = shared.page.set(Box::new(move |path| published.published(path)));
@@ -139,32 +176,39 @@ fn assemble(server: &mut Server, runtime: Runtime, shared: &Arc<Shared>, plan: &
         let options = ConnectorOptions::from_server_conf(&server.configuration);
         let _ = shared.connector.set(Arc::new(Connector::new(Some(options))));
     }
-    let mut listeners = Listeners::new();
-    for listener in &plan.listeners {
-        // The door and the HTTP layer have buffers of their own, when they need them; with Pingora's 64 KiB an idle
-        // connection costs 100 KB. The PROXY protocol is read byte by byte.
-        let read = if listener.proxy_protocol { 256 } else { 0 };
-        listeners.add_listener(ListenerConfig::tcp(&listener.address).l4_buffer(L4BufferSettings::new(read, 1460)));
+    let mut sockets = bound.into_iter().map(|(_, socket)| socket);
+    let gauge = Some(shared.metrics.connections.open.clone());
+    let doors = Door::all(proxy, &plan.listeners, gauge, runtime, shared);
+    let mut fronts = 1;
+    let mut gateway = Front::new("gateway", None, 0, started);
+    for ((listener, door), socket) in plan.listeners.iter().zip(doors).zip(&mut sockets) {
+        gateway.add(&listener.address, socket, buffers(listener), door);
     }
-    server.add_service(listening::Service::with_listeners(
-        "gateway".into(),
-        listeners,
-        Door::new(proxy, plan.listeners.clone(), runtime.clone(), shared.clone()),
-    ));
-    if let Some(address) = &plan.admin {
-        let mut admin = listening::Service::new("admin".into(), HttpServer::new_app(AdminApp::new(pages)));
-        admin.add_tcp(address);
-        admin.threads = Some(1);
+    server.add_service(gateway);
+    if let (Some(listener), Some(socket)) = (&plan.admin, sockets.next()) {
+        // After the gateway: whoever asks whether it is ready is answered when it is.
+        let mut admin = Front::new("admin", Some(1), fronts, started);
+        let app = HttpServer::new_app(AdminApp::new(pages, &listener.address));
+        // Connections of its own: clients that use up theirs do not shut its users out.
+        for (door, socket) in
+            Door::all(app, std::slice::from_ref(listener), None, runtime, shared).into_iter().zip([socket])
+        {
+            admin.add(&listener.address, socket, buffers(listener), door);
+        }
         server.add_service(admin);
+        fronts += 1;
     }
+    let access = runtime.load().access.clone();
     let mut keeper = background_service("access log", LogKeeper { config: access, shared: shared.clone() });
     keeper.threads = Some(1);
     server.add_service(keeper);
-    let tender =
-        Tender { runtime, shared: shared.clone(), plan: plan.clone(), phases: server.watch_execution_phase().into() };
-    let mut tender = background_service("tender", tender);
-    tender.threads = Some(1);
-    server.add_service(tender);
+    fronts
+}
+
+/// The door and the HTTP layer have buffers of their own, when they need them; with Pingora's 64 KiB an idle connection
+/// costs 100 KB. The PROXY protocol is read byte by byte.
+fn buffers(listener: &Listener) -> L4BufferSettings {
+    L4BufferSettings::new(if listener.proxy_protocol { 256 } else { 0 }, 1460)
 }
 
 /// Bounds HTTP/2 connections of clients.
@@ -183,61 +227,6 @@ fn http2(proxy: &mut HttpProxy<Gateway>, limits: &HeadLimits) {
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(limits.keepalive.0);
     proxy.server_options = Some(options);
-}
-
-/// The background work of a process: health checks, names, and everything that must happen after a daemon has forked.
-struct Tender {
-    runtime: Arc<ArcSwap<Runtime>>,
-    shared: Arc<Shared>,
-    plan: Plan,
-    phases: Phases,
-}
-
-/// A receiver that is taken out once.
-struct Phases(parking_lot::Mutex<Option<tokio::sync::broadcast::Receiver<pingora::server::ExecutionPhase>>>);
-
-impl From<tokio::sync::broadcast::Receiver<pingora::server::ExecutionPhase>> for Phases {
-    fn from(receiver: tokio::sync::broadcast::Receiver<pingora::server::ExecutionPhase>) -> Self {
-        Self(parking_lot::Mutex::new(Some(receiver)))
-    }
-}
-
-#[async_trait]
-impl BackgroundService for Tender {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        if let Some(phases) = self.phases.0.lock().take() {
-            signals::follow(phases, self.shared.clone(), self.plan.clone());
-        }
-        if let Err(e) = pid::write(&self.plan.pingora.pid_file) {
-            log::error!("pid file {}: {e}; 'tollgate -u' will not find this process", self.plan.pingora.pid_file);
-        }
-        notify::ready();
-        for listener in &self.plan.listeners {
-            log::info!("listening on {}", listener.address);
-        }
-        let mut tasks = JoinSet::new();
-        tasks.spawn(watch_certificates(self.plan.listeners.clone(), self.shared.clone()));
-        for service in self.runtime.load().services.values() {
-            let service = service.clone();
-            tasks.spawn(async move { service.tend().await });
-        }
-        // Dropping the set ends the tasks.
-        let _ = shutdown.changed().await;
-    }
-}
-
-/// Takes up changed certificate files, and tells the metrics when each ends.
-async fn watch_certificates(listeners: Vec<Listener>, shared: Arc<Shared>) {
-    let fronts: Vec<_> = listeners.iter().filter_map(|listener| listener.tls.as_ref()).collect();
-    while !fronts.is_empty() {
-        for front in &fronts {
-            front.certificates().refresh();
-            for (name, end) in front.certificates().ends() {
-                shared.metrics.connections.certificate_ends(&name, end);
-            }
-        }
-        tokio::time::sleep(CERTIFICATES).await;
-    }
 }
 
 /// One request's panic must not end the process; it must be seen, though.

@@ -1,11 +1,11 @@
 //! Signals, and the order in which a process leaves.
 //!
 //! SIGTERM: readiness turns 503 and answers close their connections; after `shutdown.delay` listeners close; requests
-//! under way get the grace period. SIGINT: at once. SIGQUIT: hand over to a successor, if one waits.
+//! under way get the grace period. SIGINT: at once. SIGQUIT and SIGHUP change nothing. A successor that serves
+//! (`handover.rs`) makes the process leave like SIGTERM does, but at once, and without a word to load balancers.
 //! Pingora always sleeps its whole grace period; the watcher here ends the process as soon as nothing is under way.
 
 use std::{
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,14 +17,14 @@ use tokio::{
     sync::broadcast,
 };
 
-use super::{notify, pid};
+use super::{handover::Handover, notify, pid};
 use crate::{config::Plan, proxy::Shared};
 
 /// Decides what a signal means.
 pub(super) struct Signals {
     pub(super) shared: Arc<Shared>,
     pub(super) delay: Duration,
-    pub(super) upgrade_sock: String,
+    pub(super) handover: Handover,
 }
 
 /// Answered connections need a moment to be closed, and connections accepted last one to ask (`proxy/door.rs`).
@@ -33,20 +33,26 @@ const SETTLE: Duration = Duration::from_secs(2);
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let (quit, term, int) =
-            (signal(SignalKind::quit()), signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-        let (Ok(mut quit), Ok(mut term), Ok(mut int)) = (quit, term, int) else {
+        let mut relieved = self.handover.listen();
+        let (term, int) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+        let (quit, hup) = (signal(SignalKind::quit()), signal(SignalKind::hangup()));
+        let (Ok(mut term), Ok(mut int), Ok(mut quit), Ok(mut hup)) = (term, int, quit, hup) else {
             log::error!("signals cannot be received");
             return std::future::pending().await;
         };
         loop {
             tokio::select! {
                 _ = int.recv() => return ShutdownSignal::FastShutdown,
+                Some(()) = relieved.recv() => {
+                    log::info!("upgrade: a successor serves; leaving");
+                    self.shared.drain();
+                    break;
+                }
                 _ = quit.recv() => {
-                    if Path::new(&self.upgrade_sock).exists() {
-                        return ShutdownSignal::GracefulUpgrade;
-                    }
-                    log::error!("SIGQUIT ignored: no successor waits at {}", self.upgrade_sock);
+                    log::warn!("SIGQUIT does nothing: 'tollgate -u' starts a successor, which takes over by itself");
+                }
+                _ = hup.recv() => {
+                    log::warn!("SIGHUP does nothing: to take up a changed file, start a successor with 'tollgate -u'");
                 }
                 _ = term.recv() => {
                     notify::stopping();
@@ -57,20 +63,26 @@ impl ShutdownSignalWatch for Signals {
                         () = tokio::time::sleep(self.delay) => {}
                         _ = int.recv() => return ShutdownSignal::FastShutdown,
                     }
-                    return ShutdownSignal::GracefulTerminate;
+                    break;
                 }
             }
         }
+        // The engine closes its sockets; these are the same ones.
+        self.handover.held.lock().clear();
+        ShutdownSignal::GracefulTerminate
     }
 }
 
-/// Follows the phases of leaving: closes kept connections while a successor takes over, and ends the process when
-/// nothing is under way.
-pub(super) fn follow(mut phases: broadcast::Receiver<ExecutionPhase>, shared: Arc<Shared>, plan: Plan) {
+/// Follows the phases of leaving, and ends the process when nothing is under way.
+pub(super) fn follow(
+    mut phases: broadcast::Receiver<ExecutionPhase>,
+    shared: Arc<Shared>,
+    plan: Plan,
+    handover: Handover,
+) {
     std::thread::spawn(move || {
         loop {
             match phases.blocking_recv() {
-                Ok(ExecutionPhase::GracefulUpgradeCloseTimeout) => shared.drain(),
                 Ok(ExecutionPhase::ShutdownGracePeriod) => break,
                 Ok(ExecutionPhase::ShutdownRuntimes) | Err(broadcast::error::RecvError::Closed) => return,
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
@@ -86,7 +98,7 @@ pub(super) fn follow(mut phases: broadcast::Receiver<ExecutionPhase>, shared: Ar
             std::thread::sleep(Duration::from_millis(50));
         }
         log::info!("left with {} requests under way", shared.metrics.in_flight.get());
-        leave(&shared, &plan);
+        leave(&shared, &plan, &handover);
     });
 }
 
@@ -103,11 +115,12 @@ fn impatience() -> std::thread::JoinHandle<()> {
     })
 }
 
-/// Ends the process in order: the log is written out, the pid file goes.
-pub(super) fn leave(shared: &Shared, plan: &Plan) -> ! {
+/// Ends the process in order: the log is written out, its own files go.
+pub(super) fn leave(shared: &Shared, plan: &Plan, handover: &Handover) -> ! {
     // Dropping the last handle writes what is left; requests that are cut off may still hold one for a moment.
     drop(shared.access_log.swap(None));
     std::thread::sleep(Duration::from_millis(50));
     pid::remove(&plan.pingora.pid_file);
+    handover.socket.remove();
     std::process::exit(0)
 }

@@ -1,39 +1,113 @@
-//! `-u`: the successor's side of taking over.
+//! `-u`: the successor's side of taking over. The conversation is in `handover.rs`.
 //!
-//! Pingora's order of events asks an operator to start the successor and then, within five seconds, to send SIGQUIT to
-//! the predecessor. Here the successor does it: once its upgrade socket is there, it signals the process that the pid
-//! file names. A predecessor that finds no waiting successor ignores the signal (`signals.rs`), so no order of events
-//! leaves nobody serving.
+//! Until the predecessor has been told that this process serves, it serves itself; whatever fails before ends this
+//! process and nothing else.
 
 use std::{
-    path::Path,
-    thread,
-    time::{Duration, Instant},
+    io::{self, IoSliceMut, Write as _},
+    mem::MaybeUninit,
+    net::{SocketAddr, TcpListener},
+    os::{fd::OwnedFd, unix::net::UnixStream},
 };
 
-use nix::{sys::signal, unistd::Pid};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
-/// Pingora waits about five seconds for the sockets.
-const PATIENCE: Duration = Duration::from_secs(5);
+use super::{
+    handover::{HELLO, LEAVING, MOST, PROMPT, REFUSED, SERVING, SOCKETS, answers, is_ours, line},
+    sockets::Bound,
+};
 
-/// Signals `predecessor` as soon as the upgrade socket at `sock` waits. A socket that a dead successor left behind is
-/// removed first, or it would be taken for ours.
-pub(super) fn summon(predecessor: Pid, sock: &str) -> thread::JoinHandle<()> {
-    let _ = std::fs::remove_file(sock);
-    let sock = sock.to_owned();
-    thread::spawn(move || {
-        let deadline = Instant::now() + PATIENCE;
-        // Only looked at: the successor accepts one connection and takes it for the predecessor's.
-        while !Path::new(&sock).exists() {
-            if Instant::now() > deadline {
-                log::error!("upgrade: no socket at {sock}");
-                return;
+/// The running process that is being taken over from.
+#[derive(Debug)]
+pub(super) struct Predecessor {
+    stream: UnixStream,
+    path: String,
+}
+
+/// Asks the process that answers at `path` for its sockets.
+///
+/// # Errors
+/// Why there are none.
+pub(super) fn ask(path: &str, user: Option<&str>) -> Result<(Predecessor, Vec<Bound>), String> {
+    let stream = UnixStream::connect(path).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => format!("no running gateway: there is no upgrade socket '{path}'"),
+        io::ErrorKind::ConnectionRefused => format!("no running gateway answers at '{path}'"),
+        _ => format!("the running gateway cannot be asked at '{path}': {e}"),
+    })?;
+    if !is_ours(&stream, user) {
+        return Err(format!("upgrade: what answers at '{path}' belongs to another user"));
+    }
+    let mut predecessor = Predecessor { stream, path: path.to_owned() };
+    let sockets = predecessor.sockets().map_err(|reason| format!("upgrade: {reason}; it goes on serving"))?;
+    Ok((predecessor, sockets))
+}
+
+impl Predecessor {
+    fn sockets(&mut self) -> Result<Vec<Bound>, String> {
+        let lost = |e: io::Error| format!("the running process cannot be talked to: {e}");
+        self.stream.set_read_timeout(Some(PROMPT)).map_err(lost)?;
+        self.stream.set_write_timeout(Some(PROMPT)).map_err(lost)?;
+        self.stream.write_all(format!("{HELLO}\n").as_bytes()).map_err(lost)?;
+        let (answer, descriptors) = receive(&mut self.stream).map_err(lost)?;
+        if answer.is_empty() {
+            return Err("the running process closed the connection".to_owned());
+        }
+        if let Some(reason) = answer.strip_prefix(REFUSED) {
+            return Err(format!("the running process refused: {reason}"));
+        }
+        let Some(addresses) = answer.strip_prefix(SOCKETS) else {
+            return Err(format!("the running process answered '{}'", answer.escape_debug()));
+        };
+        let addresses: Vec<SocketAddr> = addresses
+            .split(' ')
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .map_err(|_| format!("the running process answered '{}'", answer.escape_debug()))?;
+        if addresses.len() != descriptors.len() {
+            return Err(format!(
+                "the running process named {} sockets and sent {}",
+                addresses.len(),
+                descriptors.len()
+            ));
+        }
+        Ok(addresses.into_iter().zip(descriptors.into_iter().map(TcpListener::from)).collect())
+    }
+
+    /// Tells it that this process serves, and that it may go.
+    ///
+    /// # Errors
+    /// It does not go.
+    pub(super) fn relieve(mut self) -> Result<(), String> {
+        let answer = self.stream.write_all(format!("{SERVING}\n").as_bytes()).and_then(|()| line(&mut self.stream));
+        match answer.as_deref() {
+            Ok(LEAVING) => Ok(()),
+            // It may have died meanwhile: then nobody serves if we do not.
+            _ if !answers(&self.path) => {
+                log::warn!("upgrade: the process before has ended by itself");
+                Ok(())
             }
-            thread::sleep(Duration::from_millis(10));
+            Ok(other) => Err(format!("upgrade: the running process stays: it answered '{}'", other.escape_debug())),
+            Err(e) => Err(format!("upgrade: the running process stays: {e}")),
         }
-        log::info!("upgrade: taking over from process {predecessor}");
-        if let Err(e) = signal::kill(predecessor, signal::Signal::SIGQUIT) {
-            log::error!("upgrade: cannot signal process {predecessor}: {e}");
+    }
+}
+
+/// A line, and the descriptors that came with it.
+fn receive(stream: &mut UnixStream) -> io::Result<(String, Vec<OwnedFd>)> {
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut first = [0];
+    let read = recvmsg(&*stream, &mut [IoSliceMut::new(&mut first)], &mut control, RecvFlags::CMSG_CLOEXEC)?.bytes;
+    let mut descriptors = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            descriptors.extend(received);
         }
-    })
+    }
+    if read == 0 || first == *b"\n" {
+        return Ok((String::new(), descriptors));
+    }
+    let mut text = String::from_utf8_lossy(&first).into_owned();
+    text.push_str(&line(stream)?);
+    Ok((text, descriptors))
 }

@@ -111,7 +111,7 @@ fn sigquit_without_a_successor_changes_nothing() {
     let origin = Origin::start("o");
     let gw = gateway(&origin);
     gw.signal(Signal::SIGQUIT);
-    eventually("it is said", || gw.errors().contains("no successor waits"));
+    eventually("it is said", || gw.errors().contains("SIGQUIT does nothing"));
     gw.get("/").expect(200);
 }
 

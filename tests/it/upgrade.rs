@@ -27,7 +27,7 @@ fn three_upgrades_under_load_cost_no_request() {
         let successor = gw.child.id().to_string();
         assert_ne!(before.to_string(), successor);
         eventually("the successor has written its pid", || gw.read("pid").trim() == successor);
-        // About six seconds: five in which both accept, and a moment for those who came last.
+        // A moment for those who came last.
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         while predecessor.try_wait().unwrap().is_none() {
             assert!(std::time::Instant::now() < deadline, "the predecessor does not leave");

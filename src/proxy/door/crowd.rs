@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    net::IpAddr,
+    net::{IpAddr, Ipv6Addr},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -18,7 +18,7 @@ pub(super) struct Crowd {
     all: AtomicU32,
     by_address: [Mutex<HashMap<IpAddr, u32, ahash::RandomState>>; 16],
     hasher: ahash::RandomState,
-    gauge: IntGauge,
+    gauge: Option<IntGauge>,
 }
 
 /// One connection more in all, until it is dropped.
@@ -30,7 +30,7 @@ pub(super) struct Seat(Arc<Crowd>);
 pub(super) struct Ticket(Arc<Crowd>, IpAddr);
 
 impl Crowd {
-    pub(super) fn new(gauge: IntGauge) -> Arc<Self> {
+    pub(super) fn new(gauge: Option<IntGauge>) -> Arc<Self> {
         Arc::new(Self {
             all: AtomicU32::new(0),
             by_address: Default::default(),
@@ -42,13 +42,17 @@ impl Crowd {
     /// A place for one more connection; `None` when there are `most` (0: no limit).
     pub(super) fn seat(self: &Arc<Self>, most: u32) -> Option<Seat> {
         let before = self.all.fetch_add(1, Ordering::Relaxed);
-        self.gauge.inc();
+        if let Some(gauge) = &self.gauge {
+            gauge.inc();
+        }
         let seat = Seat(self.clone());
         (most == 0 || before < most).then_some(seat)
     }
 
-    /// A place for one more connection of `address`; `None` when it has `most`.
+    /// A place for one more connection of `address`; `None` when it has `most`. An IPv6 network of 64 bits is one
+    /// customer, and counts as one address, as in limits.
     pub(super) fn ticket(self: &Arc<Self>, address: IpAddr, most: u32) -> Option<Ticket> {
+        let address = network(address);
         let mut counts = self.shard(address).lock();
         let count = counts.entry(address).or_insert(0);
         if *count >= most {
@@ -64,10 +68,20 @@ impl Crowd {
     }
 }
 
+/// The address itself, or the first 64 bits of IPv6.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(six) => IpAddr::V6(Ipv6Addr::from_bits(six.to_bits() >> 64 << 64)),
+        four @ IpAddr::V4(_) => four,
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         self.0.all.fetch_sub(1, Ordering::Relaxed);
-        self.0.gauge.dec();
+        if let Some(gauge) = &self.0.gauge {
+            gauge.dec();
+        }
     }
 }
 
@@ -90,7 +104,7 @@ mod tests {
 
     #[test]
     fn counts_in_all_and_by_address() {
-        let crowd = Crowd::new(IntGauge::new("a", "b").unwrap());
+        let crowd = Crowd::new(Some(IntGauge::new("a", "b").unwrap()));
         let (first, second) = (crowd.seat(2).unwrap(), crowd.seat(2).unwrap());
         assert!(crowd.seat(2).is_none());
         assert!(crowd.seat(0).is_some(), "0 is no limit");
@@ -102,7 +116,18 @@ mod tests {
         assert!(crowd.ticket(a, 1).is_none() && crowd.ticket(b, 1).is_some());
         drop(ticket);
         assert!(crowd.ticket(a, 1).is_some());
-        assert_eq!(crowd.gauge.get(), 0);
+        assert_eq!(crowd.gauge.as_ref().unwrap().get(), 0);
         assert!(crowd.by_address.iter().all(|shard| shard.lock().is_empty()), "nothing is left behind");
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_address() {
+        let crowd = Crowd::new(None);
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let _one = crowd.ticket(ip("2001:db8::1"), 1).unwrap();
+        assert!(crowd.ticket(ip("2001:db8::ffff:1"), 1).is_none());
+        let _other = crowd.ticket(ip("2001:db8:0:1::1"), 1).unwrap();
+        let _mapped = crowd.ticket(ip("::ffff:192.0.2.1"), 1).unwrap();
+        assert!(crowd.ticket(ip("192.0.2.1"), 1).is_none() && crowd.ticket(ip("192.0.2.2"), 1).is_some());
     }
 }

@@ -20,6 +20,8 @@ use crate::{auth::Certificate, proxy::client};
 pub struct Link {
     /// The other end; what the PROXY protocol says, when its sender is trusted.
     pub peer: SocketAddr,
+    /// Which listener of the file accepted it.
+    pub listener: usize,
     /// The connection is encrypted.
     pub secure: bool,
     /// The certificate that the client showed, verified.
@@ -38,9 +40,15 @@ pub struct Link {
 }
 
 impl Link {
-    pub(super) fn new(peer: SocketAddr, secure: bool, certificate: Option<Arc<Certificate>>) -> Arc<Self> {
+    pub(super) fn new(
+        peer: SocketAddr,
+        listener: usize,
+        secure: bool,
+        certificate: Option<Arc<Certificate>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             peer,
+            listener,
             secure,
             certificate,
             text: OnceLock::new(),

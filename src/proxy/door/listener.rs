@@ -1,7 +1,5 @@
 //! `listeners:` in the YAML: an address and how clients speak there.
 
-use std::net::SocketAddr;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -11,7 +9,7 @@ use crate::proxy::tls::{TlsConfig, TlsFront};
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerConfig {
-    /// `127.0.0.1:8080`, `0.0.0.0:80`, `[::]:80`.
+    /// `127.0.0.1:8080`, `0.0.0.0:80`, `[::]:80`. `[::]` takes IPv4 as well, unless another listener has the port there.
     pub address: String,
     /// Speak TLS.
     #[serde(default)]
@@ -27,7 +25,7 @@ pub struct ListenerConfig {
 /// One address to listen on, ready for connections.
 #[derive(Debug, Clone)]
 pub struct Listener {
-    /// As in the YAML: the upgrade finds sockets by this very text.
+    /// As in the YAML.
     pub address: String,
     /// TLS.
     pub tls: Option<TlsFront>,
@@ -38,11 +36,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// True when a connection to `local` came in here.
-    pub(super) fn has(&self, local: SocketAddr) -> bool {
-        self.address.parse::<SocketAddr>().is_ok_and(|own| {
-            own.port() == local.port()
-                && (own.ip().is_unspecified() || own.ip().to_canonical() == local.ip().to_canonical())
-        })
+    /// HTTP/1 without TLS.
+    pub fn plain(address: &str) -> Self {
+        Self { address: address.to_owned(), tls: None, h2c: false, proxy_protocol: false }
     }
 }

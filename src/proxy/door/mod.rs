@@ -7,6 +7,9 @@
 //! The door waits for the head by itself, and starts that machinery only then. Third, what Pingora does not have at all:
 //! a time limit for a whole head and for a handshake (its own is 60 s), limits on connections, the PROXY protocol,
 //! client certificates that filters can see, and heads read strictly (`strict.rs`).
+//!
+//! There is one door per listener: what a connection is granted depends on the socket that accepted it, and on nothing
+//! that could be found out about it afterwards.
 
 mod crowd;
 mod framing;
@@ -21,11 +24,11 @@ use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::{
-    apps::{HttpPersistentSettings, HttpServerApp as _, ServerApp},
+    apps::{HttpPersistentSettings, HttpServerApp, ServerApp},
     protocols::{GetSocketDigest as _, Peek as _, Stream, http::ServerSession, l4::stream::Stream as L4Stream},
-    proxy::HttpProxy,
     server::ShutdownWatch,
 };
+use prometheus::IntGauge;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::watch,
@@ -45,7 +48,6 @@ pub use self::{
 };
 use super::{
     access::{self, Refused},
-    gateway::Gateway,
     respond,
     runtime::{Runtime, Shared},
     tls::TlsFront,
@@ -59,10 +61,12 @@ use crate::{
 /// Time for connections accepted last to send their request.
 const LINGER: Duration = Duration::from_millis(1500);
 
-/// The application of all listeners.
-pub struct Door {
-    proxy: Arc<HttpProxy<Gateway>>,
-    listeners: Vec<Listener>,
+/// The application of one listener, before `app` sees a request.
+pub struct Door<A> {
+    app: Arc<A>,
+    listener: Listener,
+    /// Which one it is in the file.
+    number: usize,
     runtime: Arc<ArcSwap<Runtime>>,
     shared: Arc<Shared>,
     crowd: Arc<Crowd>,
@@ -72,32 +76,34 @@ pub struct Door {
 /// A connection that was encrypted.
 type Encrypted = TlsStream<Box<L4Stream>>;
 
-impl Door {
-    /// A door to `proxy` for these listeners, with the limits of `runtime`.
-    pub fn new(
-        proxy: HttpProxy<Gateway>,
-        listeners: Vec<Listener>,
-        runtime: Arc<ArcSwap<Runtime>>,
-        shared: Arc<Shared>,
-    ) -> Self {
-        let crowd = Crowd::new(shared.metrics.connections.open.clone());
-        Self { proxy: Arc::new(proxy), listeners, runtime, shared, crowd, closing: watch::Sender::new(false) }
+impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
+    /// A door to `app` for each of these listeners, with the limits of `runtime`, which hold for all of them together.
+    /// `gauge` shows how many connections there are.
+    pub fn all(
+        app: A,
+        listeners: &[Listener],
+        gauge: Option<IntGauge>,
+        runtime: &Arc<ArcSwap<Runtime>>,
+        shared: &Arc<Shared>,
+    ) -> Vec<Self> {
+        let (app, crowd) = (Arc::new(app), Crowd::new(gauge));
+        let door = |(number, listener): (usize, &Listener)| Self {
+            app: app.clone(),
+            listener: listener.clone(),
+            number,
+            runtime: runtime.clone(),
+            shared: shared.clone(),
+            crowd: crowd.clone(),
+            closing: watch::Sender::new(false),
+        };
+        listeners.iter().enumerate().map(door).collect()
     }
 
     /// Lets a connection in: whose it is, whether there is room, what it speaks.
     async fn admit(self: &Arc<Self>, plain: Box<L4Stream>) -> Result<(), &'static str> {
         let digest = plain.get_socket_digest();
-        let address = |found: Option<&pingora::protocols::l4::socket::SocketAddr>| {
-            found.and_then(|address| address.as_inet()).copied()
-        };
-        let peer = digest.as_ref().and_then(|digest| address(digest.peer_addr())).ok_or("gone")?;
-        let listener = match self.listeners.as_slice() {
-            [only] => only,
-            several => {
-                let local = digest.as_ref().and_then(|digest| address(digest.local_addr())).ok_or("gone")?;
-                several.iter().find(|listener| listener.has(local)).ok_or("no_listener")?
-            }
-        };
+        let peer = digest.as_ref().and_then(|digest| digest.peer_addr()?.as_inet().copied()).ok_or("gone")?;
+        let listener = &self.listener;
         let runtime = self.runtime.load();
         let (limits, trusted) = (runtime.limits, runtime.trusted.trusts(peer.ip()));
         drop(runtime);
@@ -119,7 +125,7 @@ impl Door {
             return Box::pin(self.encrypted(plain, peer, tls, limits.head.0)).await;
         }
         let speech = if listener.h2c { Speech::Either } else { Speech::Http1 };
-        self.attend(Box::new(Wire::new(plain, Link::new(peer, false, None), false)), speech).await;
+        self.attend(Box::new(Wire::new(plain, Link::new(peer, self.number, false, None), false)), speech).await;
         Ok(())
     }
 
@@ -142,7 +148,7 @@ impl Door {
         match tokio::time::timeout(limit, plain.try_peek(&mut first)).await {
             // Somebody has typed http:// for https://.
             Ok(Ok(_)) if first[0].is_ascii_alphabetic() => {
-                let mut wire = Wire::new(plain, Link::new(peer, false, None), false);
+                let mut wire = Wire::new(plain, Link::new(peer, self.number, false, None), false);
                 Box::pin(self.refuse(&mut wire, respond::malformed("this port speaks TLS: use https"))).await;
                 return Err("tls_handshake");
             }
@@ -164,7 +170,7 @@ impl Door {
         let certificate = shown.and_then(|leaf| Certificate::read(leaf)).map(Arc::new);
         let h2 = agreed.alpn_protocol() == Some(b"h2");
         let speech = if h2 { Speech::Http2 } else { Speech::Http1 };
-        self.attend(Box::new(Wire::new(stream, Link::new(peer, true, certificate), h2)), speech).await;
+        self.attend(Box::new(Wire::new(stream, Link::new(peer, self.number, true, certificate), h2)), speech).await;
         Ok(())
     }
 
@@ -184,14 +190,14 @@ impl Door {
                     wire.rewind(Arrived { bytes, rest: Rest::Everything, next: Vec::new() });
                     wire.set_h2();
                     // Boxed: a connection that speaks HTTP/1 must not carry the memory of HTTP/2 around.
-                    Box::pin(self.proxy.process_new(wire, &shutdown)).await;
+                    Box::pin(self.app.process_new(wire, &shutdown)).await;
                     return;
                 }
                 Knock::Refused(reply) => return Box::pin(self.refuse(&mut wire, *reply)).await,
                 Knock::Nobody => return,
             }
             let session = self.session(wire, settings);
-            let Some(reused) = self.proxy.process_new_http(session, &shutdown).await else { return };
+            let Some(reused) = self.app.process_new_http(session, &shutdown).await else { return };
             let (stream, kept) = reused.consume();
             // The HTTP layer hands back what it was given.
             let Ok(same) = stream.into_any().downcast::<Wire<T>>() else { return };
@@ -263,7 +269,7 @@ impl Door {
 }
 
 #[async_trait]
-impl ServerApp for Door {
+impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
     async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
         // Listeners hand out plain TCP streams only.
         let plain = stream.into_any().downcast::<L4Stream>().ok()?;
@@ -280,6 +286,6 @@ impl ServerApp for Door {
     async fn cleanup(&self) {
         tokio::time::sleep(LINGER).await;
         self.closing.send_replace(true);
-        self.proxy.cleanup().await;
+        self.app.http_cleanup().await;
     }
 }

@@ -1,0 +1,230 @@
+//! The running process's side of an upgrade: it listens at `upgrade_sock`, hands copies of its sockets to a successor
+//! that asks, and leaves when that one says that it serves. Until then it changes nothing, so that whatever goes wrong
+//! on the other side, somebody serves. (Pingora's own way, to send the sockets on SIGQUIT and leave after five seconds,
+//! leaves nobody when the successor fails.)
+//!
+//! ```text
+//! successor                              running process
+//! tollgate-upgrade 1\n             ->
+//!                                  <-    sockets 0.0.0.0:80 127.0.0.1:9090\n   with as many descriptors (SCM_RIGHTS)
+//!                                        or: refused REASON\n
+//! binds what is new, starts, accepts
+//! serving\n                        ->
+//!                                  <-    leaving\n
+//! ```
+
+use std::{
+    fs,
+    io::{self, IoSlice, Read, Write as _},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd as _, BorrowedFd},
+        unix::{
+            fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+            net::{UnixListener, UnixStream},
+        },
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
+use tokio::sync::mpsc;
+
+use super::sockets::Held;
+
+/// What a successor says first.
+pub(super) const HELLO: &str = "tollgate-upgrade 1";
+/// What it says when it accepts connections.
+pub(super) const SERVING: &str = "serving";
+/// What it is told then.
+pub(super) const LEAVING: &str = "leaving";
+/// Before the addresses.
+pub(super) const SOCKETS: &str = "sockets ";
+/// Before the reason.
+pub(super) const REFUSED: &str = "refused ";
+
+/// The most descriptors of one message (`SCM_MAX_FD`).
+pub(super) const MOST: usize = 253;
+/// The longest line: as many IPv6 addresses.
+const LINE: usize = 16 << 10;
+/// Time for a line that is due at once.
+pub(super) const PROMPT: Duration = Duration::from_secs(5);
+/// Time for a successor to start.
+const START: Duration = Duration::from_secs(60);
+
+/// Where successors ask.
+#[derive(Debug)]
+pub(super) struct UpgradeSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// Where it is until the process serves: `path` may still be that of the predecessor.
+    fresh: PathBuf,
+    identity: (u64, u64),
+}
+
+impl UpgradeSocket {
+    /// Listens beside `path`; `install` moves it there.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub(super) fn bind(path: &str) -> Result<Self, String> {
+        let fresh = PathBuf::from(format!("{path}.new"));
+        let failed = |e: io::Error| format!("cannot listen on {}: {e}", fresh.display());
+        if fs::symlink_metadata(path).is_ok_and(|meta| !meta.file_type().is_socket()) {
+            return Err(format!("upgrade_sock: there is something at '{path}' that is not a socket"));
+        }
+        let _ = fs::remove_file(&fresh);
+        let listener = UnixListener::bind(&fresh).map_err(failed)?;
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let identity = identity(&fresh).map_err(failed)?;
+        Ok(Self { listener, path: path.into(), fresh, identity })
+    }
+
+    /// From now on this process is the one that is asked.
+    pub(super) fn install(&self) -> io::Result<()> {
+        fs::rename(&self.fresh, &self.path)
+    }
+
+    /// Takes the socket away, unless a successor has put its own there.
+    pub(super) fn remove(&self) {
+        for path in [&self.fresh, &self.path] {
+            if identity(path).is_ok_and(|found| found == self.identity) {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// True when somebody answers at `path`.
+pub(super) fn answers(path: &str) -> bool {
+    UnixStream::connect(path).is_ok()
+}
+
+/// True when the process at the other end is root's or this user's, or that of the user that this process becomes.
+pub(super) fn is_ours(stream: &UnixStream, user: Option<&str>) -> bool {
+    let own = nix::unistd::geteuid();
+    let later = user.and_then(|name| nix::unistd::User::from_name(name).ok().flatten()).map(|user| user.uid);
+    sockopt::socket_peercred(stream).is_ok_and(|other| {
+        let uid = nix::unistd::Uid::from_raw(other.uid.as_raw());
+        uid.is_root() || uid == own || later == Some(uid)
+    })
+}
+
+/// Reads a line without its end; nothing at the end of the stream.
+pub(super) fn line(stream: &mut impl Read) -> io::Result<String> {
+    let (mut text, mut byte) = (Vec::new(), [0]);
+    while text.len() < LINE && stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
+        text.push(byte[0]);
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Hands over.
+#[derive(Debug, Clone)]
+pub(super) struct Handover {
+    pub(super) socket: Arc<UpgradeSocket>,
+    pub(super) held: Held,
+    pub(super) user: Option<String>,
+    taken: Arc<AtomicBool>,
+}
+
+impl Handover {
+    pub(super) fn new(socket: UpgradeSocket, held: Held, user: Option<String>) -> Self {
+        Self { socket: Arc::new(socket), held, user, taken: Arc::default() }
+    }
+
+    /// Waits for successors in threads of its own; says so when one serves.
+    pub(super) fn listen(&self) -> mpsc::Receiver<()> {
+        let (relieved, receiver) = mpsc::channel(1);
+        let this = self.clone();
+        thread::spawn(move || {
+            for stream in this.socket.listener.incoming() {
+                let Ok(stream) = stream else {
+                    // Too many open files: one of them will be closed.
+                    thread::sleep(Duration::from_millis(100));
+                    continue;
+                };
+                let (this, relieved) = (this.clone(), relieved.clone());
+                thread::spawn(move || match this.converse(stream) {
+                    Ok(()) => {
+                        let _ = relieved.blocking_send(());
+                    }
+                    Err(reason) => log::warn!("upgrade: {reason}; this process goes on serving"),
+                });
+            }
+        });
+        receiver
+    }
+
+    /// The whole of it; fine when the successor serves.
+    fn converse(&self, mut stream: UnixStream) -> Result<(), String> {
+        let lost = |e: io::Error| format!("the successor cannot be talked to: {e}");
+        stream.set_read_timeout(Some(PROMPT)).and_then(|()| stream.set_write_timeout(Some(PROMPT))).map_err(lost)?;
+        if !is_ours(&stream, self.user.as_deref()) {
+            return Err(refuse(&mut stream, "this process belongs to another user"));
+        }
+        let hello = line(&mut stream).map_err(lost)?;
+        if hello != HELLO {
+            return Err(refuse(&mut stream, &format!("'{}' is not '{HELLO}'", hello.escape_debug())));
+        }
+        if self.taken.swap(true, Ordering::SeqCst) {
+            return Err(refuse(&mut stream, "another successor is taking over"));
+        }
+        let outcome = self.hand_over(&mut stream);
+        if outcome.is_err() {
+            self.taken.store(false, Ordering::SeqCst);
+        }
+        outcome
+    }
+
+    fn hand_over(&self, stream: &mut UnixStream) -> Result<(), String> {
+        let lost = |e: io::Error| format!("the successor cannot be talked to: {e}");
+        {
+            let held = self.held.lock();
+            if held.is_empty() {
+                return Err(refuse(stream, "this process has closed its sockets"));
+            }
+            let addresses: Vec<String> = held.iter().map(|(address, _)| address.to_string()).collect();
+            let descriptors: Vec<BorrowedFd<'_>> = held.iter().map(|(_, socket)| socket.as_fd()).collect();
+            let text = format!("{SOCKETS}{}\n", addresses.join(" "));
+            send(stream, text.as_bytes(), &descriptors).map_err(lost)?;
+        }
+        log::info!("upgrade: a successor has asked for the sockets");
+        stream.set_read_timeout(Some(START)).map_err(lost)?;
+        match line(stream).map_err(|e| format!("the successor did not begin to serve: {e}"))?.as_str() {
+            SERVING => {
+                // Whether it hears this or not: it serves.
+                let _ = stream.write_all(format!("{LEAVING}\n").as_bytes());
+                Ok(())
+            }
+            "" => Err("the successor has gone before it served".to_owned()),
+            other => Err(format!("the successor said '{}'", other.escape_debug())),
+        }
+    }
+}
+
+/// Says why not; answers the same for the log.
+fn refuse(stream: &mut UnixStream, reason: &str) -> String {
+    let _ = stream.write_all(format!("{REFUSED}{reason}\n").as_bytes());
+    format!("a successor was refused: {reason}")
+}
+
+fn send(stream: &mut UnixStream, text: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::Error::other("there are too many sockets"));
+    }
+    let sent = sendmsg(&*stream, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL)?;
+    stream.write_all(&text[sent..])
+}

@@ -1,0 +1,136 @@
+//! The background work of a process: the moment in which it begins to serve, health checks, names, and everything that
+//! must happen after a daemon has forked.
+
+use std::{
+    io::{self, Write as _},
+    sync::Arc,
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use parking_lot::Mutex;
+use pingora::{
+    server::{ExecutionPhase, ShutdownWatch},
+    services::background::BackgroundService,
+};
+use tokio::{sync::broadcast, task::JoinSet};
+
+use super::{exit, front::Started, handover::Handover, notify, pid, signals, upgrade::Predecessor};
+use crate::{
+    config::Plan,
+    proxy::{Listener, Runtime, Shared},
+};
+
+/// Time between two looks at certificate files.
+const CERTIFICATES: Duration = Duration::from_secs(5);
+
+/// Accepting begins within milliseconds, if at all.
+const BEGIN: Duration = Duration::from_secs(10);
+
+/// What is used once, when the process begins to serve.
+pub(super) type Once = (broadcast::Receiver<ExecutionPhase>, Option<Predecessor>);
+
+/// Looks after a process.
+pub(super) struct Tender {
+    pub(super) runtime: Arc<ArcSwap<Runtime>>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) plan: Plan,
+    pub(super) started: Started,
+    pub(super) fronts: u32,
+    /// The process that has started this daemon and waits for it.
+    pub(super) launcher: Option<u32>,
+    pub(super) handover: Handover,
+    pub(super) once: Mutex<Option<Once>>,
+}
+
+#[async_trait]
+impl BackgroundService for Tender {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        let predecessor = match self.once.lock().take() {
+            Some((phases, predecessor)) => {
+                signals::follow(phases, self.shared.clone(), self.plan.clone(), self.handover.clone());
+                predecessor
+            }
+            None => None,
+        };
+        if let Err(reason) = self.begin(predecessor).await {
+            self.give_up(&reason);
+        }
+        let mut tasks = JoinSet::new();
+        tasks.spawn(watch_certificates(self.plan.listeners.clone(), self.shared.clone()));
+        for service in self.runtime.load().services.values() {
+            let service = service.clone();
+            tasks.spawn(async move { service.tend().await });
+        }
+        // Dropping the set ends the tasks.
+        let _ = shutdown.changed().await;
+    }
+}
+
+impl Tender {
+    /// Waits until connections are accepted, lets the process before go, and only then says that this one serves.
+    async fn begin(&self, predecessor: Option<Predecessor>) -> Result<(), String> {
+        let mut started = self.started.subscribe();
+        let all = tokio::time::timeout(BEGIN, started.wait_for(|count| *count >= self.fronts)).await;
+        all.map_err(|_| "the listeners do not begin to accept")?.map_err(|e| e.to_string())?;
+        if let Some(predecessor) = predecessor {
+            let told = tokio::task::spawn_blocking(|| predecessor.relieve()).await;
+            told.map_err(|e| e.to_string())??;
+            if let Err(e) = self.handover.socket.install() {
+                let path = &self.plan.pingora.upgrade_sock;
+                log::error!("upgrade_sock {path}: {e}; 'tollgate -u' will not find this process");
+            }
+        }
+        if let Err(e) = pid::write(&self.plan.pingora.pid_file) {
+            log::error!("pid file {}: {e}", self.plan.pingora.pid_file);
+        }
+        notify::ready();
+        for listener in &self.plan.listeners {
+            log::info!("listening on {}", listener.address);
+        }
+        self.tell_launcher().await;
+        Ok(())
+    }
+
+    /// The process that was started ends when the daemon serves: its exit code is true then.
+    async fn tell_launcher(&self) {
+        let Some(pid) = self.launcher.and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw) else { return };
+        // It takes a moment to become the user that this process has become, and cannot be signalled before.
+        for _ in 0..100 {
+            if kill(pid, Signal::SIGUSR1) != Err(Errno::EPERM) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        log::warn!("the process that started this one cannot be told that it serves");
+    }
+
+    /// Ends the process before it has served. A predecessor sees its connection closed, and goes on.
+    fn give_up(&self, reason: &str) -> ! {
+        // Whatever the level of the log is.
+        let _ = writeln!(io::stderr().lock(), "{reason}");
+        self.handover.socket.remove();
+        pid::give_back(&self.plan.pingora.pid_file);
+        std::process::exit(exit::FAILURE.into())
+    }
+}
+
+/// Takes up changed certificate files, and tells the metrics when each ends.
+async fn watch_certificates(listeners: Vec<Listener>, shared: Arc<Shared>) {
+    let fronts: Vec<_> = listeners.iter().filter_map(|listener| listener.tls.as_ref()).collect();
+    while !fronts.is_empty() {
+        for front in &fronts {
+            front.certificates().refresh();
+            for (name, end) in front.certificates().ends() {
+                shared.metrics.connections.certificate_ends(&name, end);
+            }
+        }
+        tokio::time::sleep(CERTIFICATES).await;
+    }
+}

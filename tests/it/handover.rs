@@ -1,0 +1,224 @@
+//! Handing over, with each step of it failing: whatever goes wrong, somebody goes on serving, and `-u` says why.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    os::unix::{
+        fs::PermissionsExt as _,
+        net::{UnixListener, UnixStream},
+    },
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{BINARY, Gateway, eventually, free_port};
+
+const ROUTE: &str = "routes: [ { match: { path: / }, respond: { body: served } } ]\n";
+
+fn gateway() -> Gateway {
+    Gateway::start(ROUTE)
+}
+
+/// A file like the gateway's, with other listeners and another admin address.
+fn file(gw: &Gateway, listeners: &[String], admin: u16) -> String {
+    let folder = gw.dir.path().display();
+    let listeners: Vec<String> = listeners.iter().map(|address| format!("{{ address: \"{address}\" }}")).collect();
+    let text = format!(
+        "pingora: {{ threads: 1, pid_file: {folder}/pid, upgrade_sock: {folder}/sock }}\nlisteners: [ {} ]\nadmin: {{ address: \"127.0.0.1:{admin}\" }}\n{ROUTE}",
+        listeners.join(", ")
+    );
+    let path = gw.path("successor.yaml");
+    fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+/// Runs a process that should end by itself.
+fn run(arguments: &[&str]) -> Output {
+    let mut command = Command::new(BINARY);
+    let mut child =
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // One that is still there has been waited for long enough.
+    let _ = child.kill();
+    child.wait_with_output().unwrap()
+}
+
+/// Runs a successor until it ends.
+fn upgrade(file: &str, more: &[&str]) -> Output {
+    run(&[&["-u", "-c", file], more].concat())
+}
+
+/// The upgrade failed for this reason, and the gateway goes on.
+fn failed(gw: &mut Gateway, output: &Output, reason: &str) {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{errors}");
+    assert!(errors.contains(reason), "'{reason}' is not in: {errors}");
+    assert!(!errors.contains("listening on"), "{errors}");
+    serves(gw);
+}
+
+fn serves(gw: &mut Gateway) {
+    gw.get("/").expect(200).says("served");
+    gw.admin("/health/ready").expect(200);
+    assert!(gw.child.try_wait().unwrap().is_none(), "the gateway has gone");
+    let pid = gw.child.id().to_string();
+    eventually("the pid file names the process that serves", || gw.read("pid").trim() == pid);
+}
+
+/// Takes over for real, and sees the predecessor go.
+fn succeeds(gw: &mut Gateway) {
+    let mut predecessor = gw.upgrade();
+    let successor = gw.child.id().to_string();
+    eventually("the successor has written its pid", || gw.read("pid").trim() == successor);
+    eventually("the predecessor leaves", || predecessor.try_wait().unwrap().is_some());
+    serves(gw);
+}
+
+#[test]
+fn a_failed_upgrade_leaves_the_old_process_serving() {
+    let mut gw = gateway();
+    let own = format!("127.0.0.1:{}", gw.port);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap();
+    for daemon in [&[][..], &["-d"]] {
+        let added = file(&gw, &[own.clone(), taken.to_string()], gw.admin);
+        failed(&mut gw, &upgrade(&added, daemon), &format!("cannot listen on {taken}: another process has it"));
+        let foreign = file(&gw, &[own.clone(), "192.0.2.1:1080".into()], gw.admin);
+        failed(
+            &mut gw,
+            &upgrade(&foreign, daemon),
+            "cannot listen on 192.0.2.1:1080: this machine has no such address",
+        );
+        let admin = file(&gw, std::slice::from_ref(&own), taken.port());
+        failed(&mut gw, &upgrade(&admin, daemon), &format!("cannot listen on {taken}: another process has it"));
+    }
+    succeeds(&mut gw);
+}
+
+#[test]
+fn an_upgrade_adds_and_drops_listeners() {
+    let mut gw = gateway();
+    let (old, added) = (gw.port, free_port());
+    let listeners = [format!("127.0.0.1:{added}")];
+    fs::rename(file(&gw, &listeners, gw.admin), gw.path("tollgate.yaml")).unwrap();
+    let mut predecessor = gw.upgrade();
+    eventually("the predecessor leaves", || predecessor.try_wait().unwrap().is_some());
+    gw.port = added;
+    serves(&mut gw);
+    assert!(std::net::TcpStream::connect(("127.0.0.1", old)).is_err(), "nobody serves it, so nobody may accept there");
+}
+
+/// A connection to the gateway's upgrade socket, as a successor that has asked.
+fn asking(gw: &Gateway) -> (UnixStream, String) {
+    let mut stream = UnixStream::connect(gw.path("sock")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.write_all(b"tollgate-upgrade 1\n").unwrap();
+    let mut buffer = [0; 2048];
+    let read = stream.read(&mut buffer).unwrap();
+    (stream, String::from_utf8_lossy(&buffer[..read]).into_owned())
+}
+
+#[test]
+fn a_successor_that_dies_before_it_serves_changes_nothing() {
+    let mut gw = gateway();
+    let (stream, answer) = asking(&gw);
+    assert!(answer.starts_with("sockets ") && answer.contains(&gw.port.to_string()), "{answer}");
+    drop(stream);
+    eventually("it is said", || gw.errors().contains("the successor has gone"));
+    serves(&mut gw);
+    // Nor does one that says something else, or nothing at all.
+    let (mut stream, _) = asking(&gw);
+    stream.write_all(b"nonsense\n").unwrap();
+    eventually("it is said twice", || gw.errors().matches("upgrade:").count() >= 2);
+    let silent = UnixStream::connect(gw.path("sock")).unwrap();
+    serves(&mut gw);
+    drop((stream, silent));
+    succeeds(&mut gw);
+}
+
+#[test]
+fn only_one_successor_at_a_time() {
+    let mut gw = gateway();
+    let first = asking(&gw);
+    let own = file(&gw, &[format!("127.0.0.1:{}", gw.port)], gw.admin);
+    failed(&mut gw, &upgrade(&own, &[]), "another successor is taking over");
+    drop(first);
+    eventually("it is said", || gw.errors().contains("the successor has gone"));
+    succeeds(&mut gw);
+}
+
+#[test]
+fn a_predecessor_that_does_not_hand_over_is_no_predecessor() {
+    let mut gw = gateway();
+    let own = file(&gw, &[format!("127.0.0.1:{}", gw.port)], gw.admin);
+    let real = gw.path("sock");
+    fs::rename(&real, gw.path("sock.real")).unwrap();
+    for (answer, reason) in [
+        (None, "no running gateway answers"),
+        (Some(&b""[..]), "closed the connection"),
+        (Some(b"nonsense\n"), "answered 'nonsense'"),
+        (Some(b"sockets 127.0.0.1:1 127.0.0.1:2\n"), "named 2 sockets and sent 0"),
+        (Some(b"refused because of reasons\n"), "because of reasons"),
+    ] {
+        let _ = fs::remove_file(&real);
+        let fake = UnixListener::bind(&real).unwrap();
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o600)).unwrap();
+        let output = if let Some(answer) = answer {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let (mut stream, _) = fake.accept().unwrap();
+                    let mut hello = [0; 64];
+                    let _ = stream.read(&mut hello);
+                    stream.write_all(answer).unwrap();
+                });
+                upgrade(&own, &[])
+            })
+        } else {
+            // The file is there, and nobody behind it.
+            drop(fake);
+            upgrade(&own, &[])
+        };
+        failed(&mut gw, &output, reason);
+    }
+    let _ = fs::remove_file(&real);
+    failed(&mut gw, &upgrade(&own, &[]), "no running gateway");
+    fs::rename(gw.path("sock.real"), &real).unwrap();
+    succeeds(&mut gw);
+}
+
+#[test]
+fn sigquit_with_a_stale_socket_changes_nothing() {
+    let mut gw = gateway();
+    let _ = fs::remove_file(gw.path("sock"));
+    drop(UnixListener::bind(gw.path("sock")).unwrap());
+    gw.signal(Signal::SIGQUIT);
+    eventually("it is said", || gw.errors().contains("SIGQUIT"));
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(50));
+        serves(&mut gw);
+    }
+    assert!(!gw.errors().contains("shutdown"), "{}", gw.errors());
+}
+
+#[test]
+fn sighup_changes_nothing() {
+    let mut gw = gateway();
+    gw.signal(Signal::SIGHUP);
+    eventually("it is said", || gw.errors().contains("SIGHUP does nothing"));
+    serves(&mut gw);
+}
+
+#[test]
+fn a_second_gateway_does_not_take_the_upgrade_socket_away() {
+    let mut gw = gateway();
+    let other = file(&gw, &[format!("127.0.0.1:{}", free_port())], free_port());
+    let output = run(&["-c", &other]);
+    failed(&mut gw, &output, "another gateway answers at");
+    succeeds(&mut gw);
+}
