@@ -1,12 +1,12 @@
 //! A request that has just come: what its connection allows, whose it is, and which of its wishes are for this hop.
 
-use http::{Version, header};
+use http::{HeaderValue, Version, header};
 use pingora::{http::RequestHeader, proxy::Session};
 
 use super::{
     context::Context,
     door::Link,
-    list,
+    list, pace,
     runtime::{Runtime, Shared},
 };
 use crate::telemetry::MethodClass;
@@ -21,7 +21,8 @@ pub(super) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
     let old = is_old(session.req_header());
     session.set_ignore_info_resp(old);
     let first = limits.body.map_or(limits.stall.0, |body| body.0.min(limits.stall.0));
-    session.set_read_timeout(Some(first));
+    let silent = pace::may_be_silent(session);
+    session.set_read_timeout((!silent).then_some(first));
     session.set_write_timeout(Some(limits.stall.0));
     session.set_total_drain_timeout(Some(limits.stall.0));
     let link = Link::of(session).cloned();
@@ -30,7 +31,11 @@ pub(super) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
         context.peer = link.address();
         context.state.certificate.clone_from(&link.certificate);
     }
+    if let Some(link) = &link {
+        link.patience.limit_writes(Some(limits.stall.0));
+    }
     ignore_upgrades(session.req_header_mut());
+    join_cookies(session.req_header_mut());
     context.method = MethodClass::of(session.req_header().method.as_str());
     context.origin = runtime.trusted.origin(context.peer, secure, &session.req_header().headers);
     context.state.client = context.origin.client;
@@ -43,7 +48,28 @@ pub(super) fn open_tunnel(session: &mut Session, context: &Context) {
     session.set_read_timeout(None);
     session.set_write_timeout(None);
     if let (Some(link), Some(service)) = (&context.link, context.service()) {
-        link.limit_silence(service.timeouts.idle.0);
+        link.patience.limit_writes(None);
+        link.patience.end_by(None);
+        link.patience.limit_silence(service.timeouts.idle.0);
+    }
+}
+
+/// True for a request over HTTP/2.
+pub(super) fn is_http2(session: &Session) -> bool {
+    session.req_header().version == Version::HTTP_2
+}
+
+/// HTTP/2 clients may send a cookie in several fields; whoever speaks HTTP/1.1 knows one only (RFC 9113 §8.2.3).
+fn join_cookies(head: &mut RequestHeader) {
+    let mut crumbs = head.headers.get_all(header::COOKIE).iter();
+    if crumbs.next().is_none() || crumbs.next().is_none() {
+        return;
+    }
+    let all: Vec<&[u8]> = head.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..]))
+        && let Err(e) = head.insert_header(header::COOKIE, joined)
+    {
+        log::debug!("joining cookies: {e}");
     }
 }
 

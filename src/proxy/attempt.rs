@@ -1,6 +1,6 @@
 //! Attempts at backends: where the next one goes, whether a failed one is repeated, and what the service learns.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderName, Method, StatusCode};
 use pingora::{
@@ -12,7 +12,7 @@ use pingora::{
 
 use super::{
     context::{Attempts, Context},
-    failure,
+    failure, pace, respond,
     service::{Choice, Chosen, NoBackend, Outcome, RetryConfig, Service, Trouble},
 };
 use crate::filter::{Now, Reply};
@@ -67,16 +67,60 @@ pub(super) async fn next(
     let chosen = choose(service, head, context, now).await.map_err(|none| no_backend(none, service))?;
     let upgrade = session.is_upgrade_req();
     let mut peer = chosen.backend.peer(if upgrade { None } else { remaining }, upgrade);
-    if upgrade && let Some(link) = &context.link {
-        // Until the backend agrees, its ordinary patience counts.
-        link.limit_silence(service.timeouts.read.0);
-    }
     // A request without a body is one small write: no timer for that.
     if session.is_body_empty() {
         peer.options.write_timeout = None;
     }
     context.attempts.begin(chosen);
+    bound(session, context, service, &mut peer);
     Ok(peer)
+}
+
+/// Limits the waiting for the backend: by Pingora's timer for a request without a body, and on the client's side for one
+/// that is still being sent, or that may turn into a tunnel.
+fn bound(session: &mut Session, context: &mut Context, service: &Service, peer: &mut HttpPeer) {
+    let (upgrade, body) = (session.is_upgrade_req(), !session.is_body_empty());
+    context.attempts.bounded_here = upgrade || body;
+    let Some(patience) = context.patience() else { return };
+    patience.reset();
+    if !context.attempts.bounded_here {
+        return;
+    }
+    peer.options.read_timeout = None;
+    if upgrade {
+        // Until the backend agrees, its ordinary patience counts.
+        patience.limit_silence(service.timeouts.read.0);
+    } else {
+        patience.end_by(context.deadline);
+        if pace::may_be_silent(session) {
+            patience.limit_silence(service.timeouts.idle.0);
+        }
+    }
+}
+
+/// The whole of the request has been sent: now the backend's time runs.
+pub(super) fn sent(context: &mut Context) {
+    context.attempts.sent = true;
+    if context.attempts.bounded_here
+        && let (Some(patience), Some(target)) = (context.patience(), &context.target)
+    {
+        patience.limit_silence(target.service.timeouts.read.0);
+    }
+}
+
+/// How a failed attempt counts. What the client, or a time limit of the whole request, has brought about says nothing
+/// about the backend.
+fn blame(context: &Context, service: &Service, trouble: Trouble) -> Outcome {
+    let unsent = trouble != Trouble::Connect && !context.attempts.sent;
+    let own = match trouble {
+        Trouble::Connect => service.timeouts.connect.0,
+        Trouble::Timeout => service.timeouts.read.0,
+        Trouble::Reset | Trouble::Status(_) => return if unsent { Outcome::Unknown } else { Outcome::Failed(trouble) },
+    };
+    let waited = context.attempts.began.map_or(Duration::ZERO, |began| began.elapsed());
+    let over = context.remaining().is_some_and(|left| left.is_zero());
+    let cut_short = over && (context.attempts.first_byte.is_some() || waited < own);
+    if unsent || cut_short { Outcome::Unknown } else { Outcome::Failed(trouble) }
 }
 
 /// A backend for the request.
@@ -99,7 +143,8 @@ async fn choose(
 /// After a connection that did not come about: true when another attempt follows.
 pub(super) fn not_connected(session: &Session, context: &mut Context, service: &Service) -> bool {
     context.attempts.note_failed();
-    context.attempts.settle(service, Outcome::Failed(Trouble::Connect));
+    let outcome = blame(context, service, Trouble::Connect);
+    context.attempts.settle(service, outcome);
     again(session, context, service, Trouble::Connect)
 }
 
@@ -113,10 +158,7 @@ pub(super) fn broke(session: &Session, context: &mut Context, service: &Service,
         return true;
     }
     let Some(trouble) = Trouble::of(error) else {
-        // An upgrade that is not answered is given up on the client's side: there, reads can still have a time limit.
-        let late = context.is_late();
-        let outcome = if late { Outcome::Failed(Trouble::Timeout) } else { Outcome::Unknown };
-        context.attempts.settle(service, outcome);
+        context.attempts.settle(service, Outcome::Unknown);
         return false;
     };
     // A kept connection that the backend closes says nothing about the backend: both may have closed at once. One such
@@ -133,7 +175,8 @@ pub(super) fn broke(session: &Session, context: &mut Context, service: &Service,
         // It was booked as a success when its head came.
         context.attempts.reopen();
     }
-    context.attempts.settle(service, Outcome::Failed(trouble));
+    let outcome = blame(context, service, trouble);
+    context.attempts.settle(service, outcome);
     again(session, context, service, trouble)
 }
 
@@ -180,8 +223,7 @@ pub(super) fn idempotent(method: &Method) -> bool {
 /// True when the request can be sent once more: all of its body that was sent is still there (Pingora keeps 64 KiB), and
 /// the client has seen nothing of an answer.
 fn replayable(session: &Session, context: &Context) -> bool {
-    let untouched = context.attempts.first_byte.is_none()
-        && session.response_written().is_none_or(|head| head.status.is_informational());
+    let untouched = context.attempts.first_byte.is_none() && respond::is_open(session);
     untouched && !session.as_downstream().retry_buffer_truncated() && !session.is_upgrade_req()
 }
 
@@ -189,7 +231,7 @@ impl Attempts {
     fn begin(&mut self, chosen: Chosen) {
         let Chosen { backend, place, leave } = chosen;
         self.count += 1;
-        self.began = Some(Instant::now());
+        (self.began, self.sent) = (Some(Instant::now()), false);
         (self.backend, self.place, self.leave) = (Some(backend), Some(place), Some(leave));
     }
 

@@ -13,7 +13,7 @@ use prometheus::IntGauge;
 use super::{
     attempt,
     client::Origin,
-    door::Link,
+    door::{Lateness, Link, Patience},
     forward::Target,
     grpc,
     mirror::Copy,
@@ -73,6 +73,11 @@ pub struct Attempts {
     pub leave: Option<Leave>,
     /// The status of an answer that was thrown away for another attempt.
     pub discarded: Option<u16>,
+    /// All of the request has been sent: before that, how an attempt ends says nothing about the backend.
+    pub sent: bool,
+    /// The time between two reads from the backend is limited on the client's side, from the request's end on: Pingora
+    /// would count it from the attempt's beginning, however long the client takes.
+    pub bounded_here: bool,
     /// More than one attempt is allowed: backends are told which one they see.
     pub may_repeat: bool,
     /// An attempt ran into a kept connection that had been closed.
@@ -162,9 +167,14 @@ impl Context {
         Some(self.deadline?.saturating_duration_since(Instant::now()))
     }
 
-    /// True when the connection ends because something took too long.
-    pub(super) fn is_late(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| link.is_late())
+    /// What took too long, when the connection ends because of that.
+    pub(super) fn late(&self) -> Option<Lateness> {
+        self.link.as_ref()?.patience.late()
+    }
+
+    /// What bounds the waiting on the client's side.
+    pub(super) fn patience(&self) -> Option<&Patience> {
+        self.link.as_ref().map(|link| &link.patience)
     }
 
     /// It goes to a backend of `target`.
@@ -177,7 +187,9 @@ impl Context {
     ) {
         let service = &target.service;
         let total = service.timeouts.total.map(|total| total.0);
-        let limit = [total, grpc::timeout(&head.headers)].into_iter().flatten().min();
+        // Of a request that is not gRPC it means nothing, and anybody can send it.
+        let own = if grpc::is(&head.headers) { grpc::timeout(&head.headers) } else { None };
+        let limit = [total, own].into_iter().flatten().min();
         self.deadline = limit.and_then(|limit| self.start.checked_add(limit));
         self.attempts.may_repeat = route.retry.as_ref().unwrap_or(&service.retry).max_attempts > 1;
         (self.route, self.target, self.upstream_path) = (Some(route), Some(target), path);

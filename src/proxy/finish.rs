@@ -19,7 +19,7 @@ pub(super) fn record(
     error: Option<&Error>,
     context: &mut Context,
 ) {
-    let late = context.is_late();
+    let late = context.late().is_some();
     context.at_service(|service, context| context.attempts.settle(service, AttemptOutcome::Unknown));
     context.error = if late { Some("ReadTimedout".to_owned()) } else { error.and_then(failure::word) };
     let metrics = &shared.metrics;

@@ -25,7 +25,7 @@ use super::{
     failure, finish, incoming, mirror,
     outgoing::{self, Unsendable},
     pace,
-    respond::{malformed, respond},
+    respond::{self, malformed, respond},
     runtime::{Runtime, Shared},
 };
 use crate::filter::{Refusal, Reply};
@@ -80,6 +80,9 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
         let runtime = self.runtime.load_full();
         arrival::receive(&self.shared, session, context, &runtime);
+        if let Some(reason) = context.link.as_ref().and_then(|link| link.fault()) {
+            return respond(session, context, malformed(reason).closing(), Author::Gateway).await.map(|()| true);
+        }
         if runtime.publish
             && let Some(page) = self.shared.page.get()
             && let Some(reply) = page(session.req_header().uri.path())
@@ -158,7 +161,11 @@ impl ProxyHttp for Gateway {
         context: &mut Box<Context>,
         reused: bool,
     ) -> Box<Error> {
-        let mut error = error;
+        // What was found to be late on the client's side was the backend's to say.
+        let mut error = match context.late() {
+            Some(_) => Error::explain(ErrorType::ReadTimedout, "the backend did not go on").into_up(),
+            None => error,
+        };
         let again = context.at_service(|service, context| attempt::broke(session, context, service, &error, reused));
         error.set_retry(again.unwrap_or(false));
         error
@@ -179,10 +186,11 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_request_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         head: &mut RequestHeader,
         context: &mut Box<Context>,
     ) -> Result<()> {
+        outgoing::keep_te(session.req_header(), head)?;
         let Some(route) = context.route.clone() else { return Ok(()) };
         outgoing::prepare(head, context, &route).or_else(|why| Self::unsendable(context, why))
     }
@@ -194,7 +202,14 @@ impl ProxyHttp for Gateway {
         end: bool,
         context: &mut Box<Context>,
     ) -> Result<()> {
+        if session.was_upgraded() {
+            // Bytes of another protocol.
+            return Ok(());
+        }
         context.state.body_seen += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        if end {
+            attempt::sent(context);
+        }
         if !end && let Err(reply) = pace::keep(session, context, &self.runtime.load().limits) {
             return Self::refuse(context, reply, "gateway");
         }
@@ -226,13 +241,13 @@ impl ProxyHttp for Gateway {
         }
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             arrival::open_tunnel(session, context);
-        } else if let Some(link) = &context.link {
-            // An upgrade that was asked for and not granted.
-            link.allow_silence();
-            if let Some(deadline) = context.deadline
-                && !session.is_http2()
+        } else if let Some(patience) = context.patience() {
+            patience.end_by(context.deadline);
+            // An upgrade that was asked for and not granted is an ordinary exchange from here on.
+            if session.is_upgrade_req()
+                && let Some(target) = &context.target
             {
-                link.end_by(deadline);
+                patience.limit_silence(target.service.timeouts.read.0);
             }
         }
         client::strip_hop_by_hop(head);
@@ -260,11 +275,14 @@ impl ProxyHttp for Gateway {
 
     fn response_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
         context: &mut Box<Context>,
     ) -> Result<Option<std::time::Duration>> {
+        if session.was_upgraded() {
+            return Ok(None);
+        }
         if context.remaining().is_some_and(|left| left.is_zero()) && !end {
             return Err(Error::explain(ErrorType::ReadTimedout, "total time is over").into_up());
         }
@@ -286,13 +304,13 @@ impl ProxyHttp for Gateway {
             Some(refusal) => (Some(*refusal.reply), Author::Filter(refusal.by)),
             None => match context.link.as_ref().and_then(|link| link.fault()) {
                 Some(reason) => (Some(malformed(reason)), Author::Gateway),
-                None if context.is_late() => (Some(failure::too_late()), Author::Gateway),
+                None if context.late().is_some() => (Some(failure::too_late()), Author::Gateway),
                 None => (failure::reply_for(error), Author::Gateway),
             },
         };
         let mut error_code = 0;
         if let Some(reply) = reply
-            && session.response_written().is_none_or(|head| head.status.is_informational())
+            && respond::is_open(session)
         {
             error_code = reply.status.as_u16();
             // A refusal made here may leave a body half read.

@@ -19,7 +19,7 @@ use pingora::{
 };
 
 use super::{
-    attempt,
+    arrival, attempt,
     context::Context,
     exchange::{self, Answer},
     gateway::Gateway,
@@ -210,7 +210,7 @@ impl Gateway {
         let framed = head.headers.contains_key(header::CONTENT_LENGTH)
             || head.headers.contains_key(header::TRANSFER_ENCODING)
             || matches!(head.status.as_u16(), 204 | 304);
-        if !framed && !done && !session.is_http2() {
+        if !framed && !done && !arrival::is_http2(session) {
             head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
         }
         self.response_filter(session, &mut head, context).await?;
@@ -220,7 +220,7 @@ impl Gateway {
                 if done { None } else { answer.session.read_response_body().await.map_err(Error::into_up)? };
             let end = body.is_none();
             self.response_body_filter(session, &mut body, end, context)?;
-            if !(end && done && !session.is_http2()) {
+            if !(end && done && !arrival::is_http2(session)) {
                 session.write_response_body(body, end).await?;
             }
             if end {

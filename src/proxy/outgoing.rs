@@ -53,6 +53,18 @@ pub(super) fn prepare(head: &mut RequestHeader, context: &Context, route: &Route
     route.chain.upstream(head, &context.state).map_err(Unsendable::Refused)
 }
 
+/// gRPC servers want `te: trailers`, which HTTP/2 allows (RFC 9113 §8.2.2); Pingora takes the field off streams that are
+/// not its own.
+pub(super) fn keep_te(client: &RequestHeader, head: &mut RequestHeader) -> pingora::Result<()> {
+    if head.version == Version::HTTP_2
+        && client.version == Version::HTTP_2
+        && list::has(&client.headers, &header::TE, |coding| coding.eq_ignore_ascii_case(b"trailers"))
+    {
+        head.insert_header(header::TE, HeaderValue::from_static("trailers"))?;
+    }
+    Ok(())
+}
+
 /// A head of its own, for a request that the gateway sends by itself: without what was meant for the client's
 /// connection, as HTTP/1.1, with a body of this `length`.
 pub(super) fn alone(

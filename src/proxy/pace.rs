@@ -1,8 +1,5 @@
 //! How fast a request's body must come: within a total time, at a least average rate, never silent for too long. Each
 //! is enforced by the time that the next read may take, so that a client which sends a byte now and then gains nothing.
-//!
-//! HTTP/2 has no time limit for a single read in Pingora: there, pace is judged when something comes, and a stream that
-//! falls silent ends with the backend's own `read` time limit.
 
 use std::time::Duration;
 
@@ -16,8 +13,7 @@ use crate::filter::Reply;
 /// # Errors
 /// 408, when the body has been too slow already.
 pub(super) fn keep(session: &mut Session, context: &Context, limits: &HeadLimits) -> Result<(), Reply> {
-    // These may be silent for as long as they like: whoever speaks them has its own ways to end it.
-    if session.is_upgrade_req() || grpc::is(&session.req_header().headers) {
+    if may_be_silent(session) {
         session.set_read_timeout(None);
         return Ok(());
     }
@@ -28,6 +24,11 @@ pub(super) fn keep(session: &mut Session, context: &Context, limits: &HeadLimits
         }
         None => Err(respond::too_slow().closing()),
     }
+}
+
+/// True for a request that may be silent for as long as it likes: whoever speaks gRPC or upgrades has ways to end it.
+pub(super) fn may_be_silent(session: &Session) -> bool {
+    session.is_upgrade_req() || grpc::is(&session.req_header().headers)
 }
 
 /// How long the next read may take, `elapsed` after the head, when `seen` bytes have come; `None`: it is too late.

@@ -7,6 +7,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use pingora::{http::ResponseHeader, protocols::http::date::get_cached_date, proxy::Session};
 
 use super::{
+    arrival,
     context::{Author, Context},
     grpc,
 };
@@ -44,11 +45,18 @@ pub(super) async fn respond(
     session.write_response_header(Box::new(head), silent).await?;
     if !silent {
         session.write_response_body(Some(body), true).await?;
-    } else if session.is_http2() {
+    } else if arrival::is_http2(session) {
         // HTTP/2 needs the end said; a stream that is dropped without it is reset, and the answer lost with it.
         session.write_response_body(None, true).await?;
     }
     Ok(())
+}
+
+/// True while an answer can still be begun: interim ones do not count, but after 101 the connection is another protocol's.
+pub(super) fn is_open(session: &Session) -> bool {
+    let begun =
+        |head: &ResponseHeader| !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS;
+    !session.response_written().is_some_and(begun)
 }
 
 /// The answer to a head that could not be read in one way only.

@@ -225,7 +225,8 @@ fn http2(proxy: &mut HttpProxy<Gateway>, limits: &HeadLimits) {
         .max_local_error_reset_streams(Some(resets));
     proxy.h2_options = Some(options);
     let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(limits.keepalive.0);
+    // It is refused (`proxy/head.rs`): by us, so that it is answered, logged and counted like everything else.
+    options.allow_connect_method_proxying = true;
     proxy.server_options = Some(options);
 }
 

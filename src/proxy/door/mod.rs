@@ -13,9 +13,11 @@
 
 mod crowd;
 mod framing;
+mod h2;
 mod knock;
 mod link;
 mod listener;
+mod patience;
 mod preamble;
 mod wire;
 
@@ -25,7 +27,11 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::{
     apps::{HttpPersistentSettings, HttpServerApp, ServerApp},
-    protocols::{GetSocketDigest as _, Peek as _, Stream, http::ServerSession, l4::stream::Stream as L4Stream},
+    protocols::{
+        GetSocketDigest as _, Peek as _, Stream,
+        http::{ServerSession, v2::server::default_h2_options},
+        l4::stream::Stream as L4Stream,
+    },
     server::ShutdownWatch,
 };
 use prometheus::IntGauge;
@@ -36,6 +42,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
+pub(super) use self::patience::{Lateness, Patience};
 use self::{
     crowd::{Crowd, Ticket},
     framing::Rest,
@@ -125,7 +132,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
             return Box::pin(self.encrypted(plain, peer, tls, limits.head.0)).await;
         }
         let speech = if listener.h2c { Speech::Either } else { Speech::Http1 };
-        self.attend(Box::new(Wire::new(plain, Link::new(peer, self.number, false, None), false)), speech).await;
+        self.attend(Box::new(Wire::new(plain, Link::new(peer, self.number, false, None))), speech, trusted).await;
         Ok(())
     }
 
@@ -148,7 +155,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
         match tokio::time::timeout(limit, plain.try_peek(&mut first)).await {
             // Somebody has typed http:// for https://.
             Ok(Ok(_)) if first[0].is_ascii_alphabetic() => {
-                let mut wire = Wire::new(plain, Link::new(peer, self.number, false, None), false);
+                let mut wire = Wire::new(plain, Link::new(peer, self.number, false, None));
                 Box::pin(self.refuse(&mut wire, respond::malformed("this port speaks TLS: use https"))).await;
                 return Err("tls_handshake");
             }
@@ -170,12 +177,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
         let certificate = shown.and_then(|leaf| Certificate::read(leaf)).map(Arc::new);
         let h2 = agreed.alpn_protocol() == Some(b"h2");
         let speech = if h2 { Speech::Http2 } else { Speech::Http1 };
-        self.attend(Box::new(Wire::new(stream, Link::new(peer, self.number, true, certificate), h2)), speech).await;
+        let wire = Wire::new(stream, Link::new(peer, self.number, true, certificate));
+        self.attend(Box::new(wire), speech, false).await;
         Ok(())
     }
 
     /// Serves request after request.
-    async fn attend<T: Transport>(self: &Arc<Self>, wire: Box<Wire<T>>, speech: Speech) {
+    async fn attend<T: Transport>(self: &Arc<Self>, wire: Box<Wire<T>>, speech: Speech, trusted: bool) {
         let (shutdown, mut closing) = (self.closing.subscribe(), self.closing.subscribe());
         // Both are made once for all requests of a connection: to enter a timer and a waiter anew for each costs more.
         tokio::pin! {
@@ -188,10 +196,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
                 Knock::Head(arrived) => wire.rewind(arrived),
                 Knock::H2(bytes) => {
                     wire.rewind(Arrived { bytes, rest: Rest::Everything, next: Vec::new() });
-                    wire.set_h2();
                     // Boxed: a connection that speaks HTTP/1 must not carry the memory of HTTP/2 around.
-                    Box::pin(self.app.process_new(wire, &shutdown)).await;
-                    return;
+                    return Box::pin(h2::serve(&self.app, wire, self.terms(trusted), &shutdown)).await;
                 }
                 Knock::Refused(reply) => return Box::pin(self.refuse(&mut wire, *reply)).await,
                 Knock::Nobody => return,
@@ -204,6 +210,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
             (wire, settings, speech) = (same, kept, Speech::Http1);
             wire.turn();
         }
+    }
+
+    /// What an HTTP/2 connection is granted; `trusted`: it comes from a proxy whose word is taken.
+    fn terms(&self, trusted: bool) -> h2::Terms {
+        let limits = self.runtime.load().limits;
+        let options = self.app.h2_options().unwrap_or_else(default_h2_options);
+        h2::Terms { options, stall: limits.stall.0, idle: limits.keepalive.0, trusted }
     }
 
     /// Waits for a request, first for its beginning, then for the whole of its head.

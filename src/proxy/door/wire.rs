@@ -10,6 +10,7 @@ use std::{
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
+    time::Instant,
 };
 
 use async_trait::async_trait;
@@ -19,11 +20,11 @@ use pingora::protocols::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
-    time::{Instant, Sleep},
+    time::Sleep,
 };
 use tokio_rustls::server::TlsStream;
 
-use super::{framing::Rest, knock::Arrived, link::Link};
+use super::{framing::Rest, knock::Arrived, link::Link, patience::Lateness};
 
 /// The most that is taken of requests which a client sends without waiting for the answer to the one before.
 const MOST_AHEAD: usize = 16 << 10;
@@ -73,16 +74,15 @@ pub(super) struct Wire<T> {
     link: Arc<Link>,
     /// The link as Pingora takes it, made for the first request and kept for the others.
     digest: OnceLock<Option<Arc<ProxyDigest>>>,
-    /// HTTP/2 was agreed on, or begun without asking.
-    h2: bool,
-    /// Silence counts.
-    watched: bool,
+    /// When something was read or written last, while that counts.
     moved: Instant,
     alarm: Option<Pin<Box<Sleep>>>,
+    /// Rings when a write has waited for too long; there while one waits.
+    blocked: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T: Transport> Wire<T> {
-    pub(super) fn new(inner: T, link: Arc<Link>, h2: bool) -> Self {
+    pub(super) fn new(inner: T, link: Arc<Link>) -> Self {
         let digest = OnceLock::new();
         Self {
             inner,
@@ -92,10 +92,9 @@ impl<T: Transport> Wire<T> {
             next: Vec::new(),
             link,
             digest,
-            h2,
-            watched: false,
             moved: Instant::now(),
             alarm: None,
+            blocked: None,
         }
     }
 
@@ -117,7 +116,7 @@ impl<T: Transport> Wire<T> {
 
     /// A request is done with: reading goes on with the one after it.
     pub(super) fn turn(&mut self) {
-        self.link.ended();
+        self.link.patience.reset();
         (self.ahead, self.given, self.rest) = (std::mem::take(&mut self.next), 0, Rest::Everything);
     }
 
@@ -149,39 +148,44 @@ impl<T: Transport> Wire<T> {
         Poll::Pending
     }
 
+    /// What hooks will know of it.
+    pub(super) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
     /// The client's address.
     pub(super) fn peer(&self) -> IpAddr {
         self.link.address()
     }
 
-    /// Goes on as HTTP/2.
-    pub(super) fn set_h2(&mut self) {
-        self.h2 = true;
-    }
-
-    /// Ready with what has lasted too long: silence on an upgraded connection, or an answer.
-    fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<&'static str> {
-        let silence = self.link.silence();
-        if silence.is_some() != self.watched {
-            // What happened before it was upgraded, or how long ago, does not count.
-            (self.watched, self.moved) = (silence.is_some(), Instant::now());
-        }
-        let (due, what) = match (silence, self.link.deadline()) {
-            (Some(silence), _) => (self.moved + silence, "an upgraded connection was idle"),
-            (None, Some(deadline)) => (deadline.into(), "the answer took too long"),
-            (None, None) => return Poll::Pending,
-        };
+    /// Ready with what has lasted too long.
+    fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<Lateness> {
+        let Some((due, lateness)) = self.link.patience.due(self.moved) else { return Poll::Pending };
+        let due = due.into();
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         if alarm.deadline() != due {
             alarm.as_mut().reset(due);
         }
-        alarm.as_mut().poll(context).map(|()| what)
+        alarm.as_mut().poll(context).map(|()| lateness)
     }
 
     fn note_movement(&mut self) {
-        if self.watched {
+        if self.link.patience.counts_silence() {
             self.moved = Instant::now();
         }
+    }
+
+    /// Bounds the waiting of a write: a client that never reads must not hold a request, and all that it holds.
+    fn bounded<R>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        if written.is_ready() {
+            self.note_movement();
+            self.blocked = None;
+            return written;
+        }
+        let Some(stall) = self.link.patience.stall() else { return Poll::Pending };
+        let blocked = self.blocked.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
+        std::task::ready!(blocked.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
     }
 }
 
@@ -204,8 +208,12 @@ impl<T: Transport> AsyncRead for Wire<T> {
             this.note_movement();
             return read;
         }
-        let what = std::task::ready!(this.poll_patience(context));
-        this.link.expire();
+        let lateness = std::task::ready!(this.poll_patience(context));
+        this.link.patience.expire(lateness);
+        let what = match lateness {
+            Lateness::Silence => "both sides were silent for too long",
+            Lateness::Deadline => "the answer took too long",
+        };
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
     }
 }
@@ -213,16 +221,20 @@ impl<T: Transport> AsyncRead for Wire<T> {
 impl<T: Transport> AsyncWrite for Wire<T> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.note_movement();
-        Pin::new(&mut this.inner).poll_write(context, bytes)
+        let written = Pin::new(&mut this.inner).poll_write(context, bytes);
+        this.bounded(context, written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(context)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_flush(context);
+        this.bounded(context, written)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.inner).poll_shutdown(context);
+        this.bounded(context, written)
     }
 
     fn poll_write_vectored(
@@ -231,8 +243,8 @@ impl<T: Transport> AsyncWrite for Wire<T> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.note_movement();
-        Pin::new(&mut this.inner).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut this.inner).poll_write_vectored(context, slices);
+        this.bounded(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -261,7 +273,8 @@ impl<T: Transport> Ssl for Wire<T> {
     }
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.h2.then_some(ALPN::H2)
+        // Only HTTP/1 is spoken over it as a whole: streams of HTTP/2 are sessions of their own (`h2`).
+        None
     }
 }
 

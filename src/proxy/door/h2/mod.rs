@@ -1,0 +1,173 @@
+//! HTTP/2 from clients: the connection, and a session of our own for each stream.
+//!
+//! Pingora's own session has no time limit for reading a body, answers what it does not take with an empty 400 of its
+//! own, and takes `content-length: 0` for the end of a request whatever follows. Its proxy accepts any session that
+//! implements a trait (`protocols::http::custom::server`), and that is what streams are given here.
+
+mod session;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use h2::{
+    RecvStream,
+    server::{Builder, Connection, SendResponse},
+};
+use http::{HeaderMap, Request, header, uri::Scheme};
+use pingora::{
+    apps::HttpServerApp,
+    protocols::{Digest, GetSocketDigest as _, Ssl as _, http::ServerSession},
+    server::ShutdownWatch,
+};
+use tokio::sync::Notify;
+
+use self::session::StreamSession;
+use super::{
+    link::Link,
+    wire::{Transport, Wire},
+};
+
+/// What an HTTP/2 connection is granted.
+#[derive(Debug)]
+pub(super) struct Terms {
+    /// Settings and bounds of the protocol.
+    pub(super) options: Builder,
+    /// The longest silence in a body, and of a client that does not read.
+    pub(super) stall: Duration,
+    /// A connection without a stream is closed after this.
+    pub(super) idle: Duration,
+    /// A balancer in front has ended TLS, and may say `https` without it.
+    pub(super) trusted: bool,
+}
+
+/// Streams under way; the connection idles when there is none.
+#[derive(Default)]
+struct Active {
+    count: AtomicUsize,
+    idle: Notify,
+}
+
+/// One stream under way, until it is dropped.
+struct Stream(Arc<Active>);
+
+impl Stream {
+    fn begin(active: &Arc<Active>) -> Self {
+        active.count.fetch_add(1, Relaxed);
+        Self(active.clone())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if self.0.count.fetch_sub(1, Relaxed) == 1 {
+            self.0.idle.notify_one();
+        }
+    }
+}
+
+impl Active {
+    /// Resolves when there has been no stream for `time`; to be called anew after each stream.
+    async fn rest(&self, time: Duration) {
+        while self.count.load(Relaxed) > 0 {
+            self.idle.notified().await;
+        }
+        tokio::time::sleep(time).await;
+    }
+}
+
+/// Serves the streams of a connection until it ends.
+pub(super) async fn serve<A, T>(app: &Arc<A>, wire: Box<Wire<T>>, terms: Terms, shutdown: &ShutdownWatch)
+where
+    A: HttpServerApp + Send + Sync + 'static,
+    T: Transport,
+{
+    let link = wire.link().clone();
+    let (ssl_digest, socket_digest) = (wire.get_ssl_digest(), wire.get_socket_digest());
+    let digest = Digest { ssl_digest, timing_digest: Vec::new(), proxy_digest: None, socket_digest };
+    link.patience.limit_writes(Some(terms.stall));
+    let mut connection: Connection<_, Bytes> = match terms.options.handshake(wire).await {
+        Ok(connection) => connection,
+        Err(e) => return log::debug!("HTTP/2 with {}: {e}", link.peer),
+    };
+    let (active, mut leaving, mut closing) = (Arc::new(Active::default()), shutdown.clone(), false);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            // Streams that are on their way are still taken; the codec says when the connection has ended.
+            _ = leaving.changed(), if !closing => {
+                connection.graceful_shutdown();
+                closing = true;
+                continue;
+            }
+            accepted = connection.accept() => accepted,
+            () = active.rest(terms.idle), if !closing => return,
+        };
+        let (request, respond) = match accepted {
+            Some(Ok(stream)) => stream,
+            Some(Err(e)) => return log::debug!("HTTP/2 with {}: {e}", link.peer),
+            None => return,
+        };
+        let stream = Stream::begin(&active);
+        let (app, shutdown) = (app.clone(), shutdown.clone());
+        let session = session(request, respond, link.of_stream(), &digest, &terms);
+        let stall = terms.stall;
+        tokio::spawn(async move {
+            let mut session = session;
+            session.settle_empty_body(stall).await;
+            app.process_new_http(ServerSession::new_custom(Box::new(session)), &shutdown).await;
+            drop(stream);
+        });
+    }
+}
+
+fn session(
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    link: Arc<Link>,
+    connection: &Digest,
+    terms: &Terms,
+) -> StreamSession {
+    let (parts, body) = request.into_parts();
+    let scheme = parts.uri.scheme();
+    let violation = if scheme.is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS) {
+        Some("the :scheme field is neither http nor https")
+    } else if scheme == Some(&Scheme::HTTPS) && !link.secure && !terms.trusted {
+        Some("this port does not speak TLS: use http")
+    } else {
+        violation(&parts.headers)
+    };
+    if let Some(reason) = violation {
+        link.misread(reason);
+    }
+    let digest = Digest {
+        ssl_digest: connection.ssl_digest.clone(),
+        timing_digest: Vec::new(),
+        proxy_digest: link.digest(),
+        socket_digest: connection.socket_digest.clone(),
+    };
+    StreamSession::new(parts.into(), body, respond, link, digest)
+}
+
+/// What makes a head malformed although its fields could be read (RFC 9113 §8.2.1, §8.2.2, §8.1.1).
+fn violation(headers: &HeaderMap) -> Option<&'static str> {
+    let padded = |value: &[u8]| matches!(value, [b' ' | b'\t', ..] | [.., b' ' | b'\t']);
+    if headers.values().any(|value| padded(value.as_bytes())) {
+        return Some("a header field's value begins or ends with white space");
+    }
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let digits = |value: &[u8]| (1..=19).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
+    match (lengths.next(), lengths.next()) {
+        (Some(length), None) if !digits(length.as_bytes()) => Some("the Content-Length field is malformed"),
+        (_, Some(_)) => Some("there is more than one Content-Length field"),
+        _ if headers.contains_key(header::TRANSFER_ENCODING) || headers.contains_key(header::CONNECTION) => {
+            Some("HTTP/2 has no Transfer-Encoding and no Connection field")
+        }
+        _ => None,
+    }
+}
