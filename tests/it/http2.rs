@@ -39,21 +39,21 @@ fn many_streams_on_few_connections() {
 type Field = (&'static [u8], &'static [u8]);
 
 /// A client that writes frames by hand: nothing stops it from sending what no library would.
-struct Frames {
+pub(crate) struct Frames {
     stream: TcpStream,
-    stream_id: u32,
+    pub(crate) stream_id: u32,
 }
 
 /// A frame that came back.
 #[derive(Debug)]
-struct Frame {
-    kind: u8,
-    stream: u32,
-    payload: Vec<u8>,
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) stream: u32,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Frames {
-    fn connect(gw: &Gateway) -> Self {
+    pub(crate) fn connect(gw: &Gateway) -> Self {
         let mut stream = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
         stream.write_all(PREFACE).unwrap();
@@ -69,7 +69,7 @@ impl Frames {
     }
 
     /// HEADERS with literal fields, neither indexed nor compressed.
-    fn headers(&mut self, fields: &[(&[u8], &[u8])], end: bool) {
+    pub(crate) fn headers(&mut self, fields: &[(&[u8], &[u8])], end: bool) {
         let mut block = Vec::new();
         for (name, value) in fields {
             block.push(0);
@@ -83,18 +83,18 @@ impl Frames {
     }
 
     /// A request with the usual pseudo-fields, and these.
-    fn request(&mut self, method: &[u8], more: &[(&[u8], &[u8])], end: bool) {
+    pub(crate) fn request(&mut self, method: &[u8], more: &[(&[u8], &[u8])], end: bool) {
         let usual: [(&[u8], &[u8]); 4] =
             [(b":method", method), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"h")];
         self.headers(&[&usual[..], more].concat(), end);
     }
 
-    fn data(&mut self, bytes: &[u8], end: bool) {
+    pub(crate) fn data(&mut self, bytes: &[u8], end: bool) {
         self.send(0, u8::from(end), self.stream_id, bytes);
     }
 
     /// The next frame, if one comes.
-    fn next(&mut self) -> Option<Frame> {
+    pub(crate) fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         self.stream.read_exact(&mut head).ok()?;
         let mut payload = vec![0; usize::try_from(u32::from_be_bytes([0, head[0], head[1], head[2]])).unwrap()];
@@ -104,7 +104,7 @@ impl Frames {
     }
 
     /// How the request ended: `status NNN` (of answers without indexing tricks), `reset`, `goaway` or `closed`.
-    fn end(&mut self) -> String {
+    pub(crate) fn end(&mut self) -> String {
         while let Some(frame) = self.next() {
             match frame.kind {
                 1 if frame.stream == self.stream_id => return format!("status {}", status(&frame.payload)),
@@ -244,7 +244,54 @@ fn a_length_that_disagrees_with_the_data_is_never_a_whole_request() {
         assert_ne!(frames.end(), "status 200");
     }
     std::thread::sleep(Duration::from_millis(100));
-    assert!(origin.seen().iter().all(|seen| seen.body.is_empty() && seen.headers["content-length"] == "0"));
+    assert!(origin.seen().is_empty(), "{:?}", origin.seen());
+    // An end that comes a little later is an end all the same.
+    let mut frames = Frames::connect(&gw);
+    frames.request(b"POST", &[(b"content-length", b"0")], false);
+    frames.data(b"", false);
+    frames.data(b"", true);
+    assert_eq!(frames.end(), "status 200");
+}
+
+#[test]
+fn every_refusal_has_our_form_an_id_a_line_and_a_count() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin, "h2c: true", "");
+    let head = |method: &'static [u8], authority: &'static [u8], more: &[Field]| -> Vec<Field> {
+        let usual: [Field; 4] =
+            [(b":method", method), (b":scheme", b"http"), (b":path", b"/"), (b":authority", authority)];
+        [&usual[..], more].concat()
+    };
+    let cases = [
+        ("user information", head(b"GET", b"u@h", &[]), 400),
+        ("another host", head(b"GET", b"h", &[(b"host", b"evil")]), 400),
+        ("padding", head(b"GET", b"h", &[(b"x-a", b" b")]), 400),
+        ("two lengths", head(b"GET", b"h", &[(b"content-length", b"0"), (b"content-length", b"0")]), 400),
+        ("connect", vec![(b":method", b"CONNECT"), (b":authority", b"h:80")], 405),
+        ("trace", head(b"TRACE", b"h", &[]), 405),
+    ];
+    for (number, (what, fields, status)) in cases.iter().enumerate() {
+        let mut frames = Frames::connect(&gw);
+        frames.headers(fields, true);
+        assert_eq!(frames.end(), format!("status {status}"), "{what}");
+        let body = std::iter::from_fn(|| frames.next()).find(|frame| frame.kind == 0 && !frame.payload.is_empty());
+        let body = String::from_utf8(body.unwrap().payload).unwrap();
+        let line = gw.log(number + 1).pop().unwrap();
+        assert!(body.contains(line["id"].as_str().unwrap()) && body.contains("about:blank"), "{what}: {body} {line}");
+        assert_eq!((line["status"].as_u64(), &line["by"]), (Some(*status), &"gateway".into()), "{what}: {line}");
+    }
+    assert!(origin.seen().is_empty());
+}
+
+#[test]
+fn cookies_in_pieces_are_joined() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin, "h2c: true", "");
+    let mut frames = Frames::connect(&gw);
+    frames.request(b"GET", &[(b"cookie", b"a=1"), (b"x-a", b"b"), (b"cookie", b"c=2; d=3")], true);
+    assert_eq!(frames.end(), "status 200");
+    let cookies: Vec<_> = origin.last().headers.get_all("cookie").iter().cloned().collect();
+    assert_eq!(cookies, ["a=1; c=2; d=3"]);
 }
 
 #[test]
