@@ -129,7 +129,7 @@ pub struct State {
     pub limits: Vec<Applied>,
     /// Compress the answer at this level.
     pub compress: Option<u32>,
-    /// Bytes of the request's body seen so far.
+    /// Bytes of the request's body seen so far in this attempt; for another attempt the body comes once more.
     pub body_seen: u64,
     /// Typed data of filters.
     pub extensions: http::Extensions,

@@ -79,6 +79,9 @@ pub(super) async fn next(
 /// Limits the waiting for the backend: by Pingora's timer for a request without a body, and on the client's side for one
 /// that is still being sent, or that may turn into a tunnel.
 fn bound(session: &mut Session, context: &mut Context, service: &Service, peer: &mut HttpPeer) {
+    // The body comes from its beginning, for each attempt.
+    context.state.body_seen = 0;
+    context.copy.begin_again();
     let (upgrade, body) = (session.is_upgrade_req(), !session.is_body_empty());
     context.attempts.bounded_here = upgrade || body;
     let Some(patience) = context.patience() else { return };

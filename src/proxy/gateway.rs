@@ -27,6 +27,7 @@ use super::{
     pace,
     respond::{self, malformed, respond},
     runtime::{Runtime, Shared},
+    service::Outcome,
 };
 use crate::filter::{Refusal, Reply};
 
@@ -161,6 +162,11 @@ impl ProxyHttp for Gateway {
         context: &mut Box<Context>,
         reused: bool,
     ) -> Box<Error> {
+        if session.was_upgraded() {
+            // How another protocol's conversation ends says nothing about the backend: either side may break it off.
+            context.at_service(|service, context| context.attempts.settle(service, Outcome::Unknown));
+            return error;
+        }
         // What was found to be late on the client's side was the backend's to say.
         let mut error = match context.late() {
             Some(_) => Error::explain(ErrorType::ReadTimedout, "the backend did not go on").into_up(),

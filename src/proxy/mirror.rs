@@ -1,9 +1,12 @@
 //! Copies of requests to another service, whose answers are thrown away. Nobody waits for them: a copy is sent when the
 //! request is complete, by a task of its own, and when too many copies are under way, further ones are not made.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -19,6 +22,10 @@ use crate::filter::Now;
 
 /// Copies of one route under way at once.
 const MOST: usize = 256;
+
+/// The most of an answer that is read, and for how long: only its end is of use, for the connection.
+const MOST_READ: usize = 1 << 20;
+const LONGEST_READ: Duration = Duration::from_secs(5);
 
 /// A place among the copies under way, given back on drop.
 struct Place(Arc<AtomicUsize>);
@@ -47,6 +54,15 @@ pub enum Copy {
     Collecting(BytesMut),
     /// It was sent, or is too large.
     Done,
+}
+
+impl Copy {
+    /// The body comes once more, for another attempt.
+    pub(super) fn begin_again(&mut self) {
+        if let Self::Collecting(collected) = self {
+            collected.clear();
+        }
+    }
 }
 
 /// Decides whether a request is copied.
@@ -109,9 +125,16 @@ async fn deliver(
     match exchange::send(connector, peer, head, body).await {
         Ok(mut answer) => {
             settle(chosen.leave, Outcome::Answered(answer.head.status.as_u16()));
-            // Read to the end, so that the connection can be used again.
-            while let Ok(Some(_)) = answer.session.read_response_body().await {}
-            if answer.session.response_done() {
+            // Read to the end, so that the connection can be used again; one that does not end soon is closed instead.
+            let mut left = MOST_READ;
+            let read = async {
+                while let Ok(Some(part)) = answer.session.read_response_body().await {
+                    left = left.checked_sub(part.len())?;
+                }
+                Some(())
+            };
+            let whole = tokio::time::timeout(LONGEST_READ, read).await;
+            if whole == Ok(Some(())) && answer.session.response_done() {
                 answer.release(connector).await;
             }
         }

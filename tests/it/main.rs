@@ -1,6 +1,7 @@
 //! Integration tests: the real binary, real backends, real sockets.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should say so and end")]
 
+mod after;
 mod answers;
 mod harness;
 
