@@ -35,7 +35,7 @@ pub(super) fn build(
             (Arc::from(name.as_str()), Service::build(name, service, node, &shared.metrics, problems))
         })
         .collect();
-    let router = Builder { root, registry, shared, keys, services: &services, paths: config.paths }
+    let router = Builder { root, registry, shared, keys, services: &services, paths: config.paths, via: config.via.0 }
         .router(&config.routes, problems);
     if config.routes.is_empty() && root.get("routes").is_none() {
         problems.push(root.place().problem("key 'routes' is missing: without a route every request is answered 404"));
@@ -105,6 +105,7 @@ struct Builder<'a> {
     keys: Arc<Keys>,
     services: &'a BTreeMap<Arc<str>, Arc<Service>>,
     paths: PathsConfig,
+    via: bool,
 }
 
 impl Builder<'_> {
@@ -205,6 +206,8 @@ impl Builder<'_> {
             retry,
             gate,
             encoded_slashes,
+            methods: matcher.methods.clone(),
+            via: self.via,
             reserved: Arc::default(),
             metrics,
         });

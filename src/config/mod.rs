@@ -52,6 +52,8 @@ pub struct Config {
     pub trusted_proxies: Vec<Cidr>,
     /// What a client may ask for.
     pub limits: HeadLimits,
+    /// Add this hop to the `Via` that backends see (RFC 9110 §7.6.3). Default true.
+    pub via: Via,
     /// How paths are read that backends may read differently.
     pub paths: PathsConfig,
     /// API keys, as digests.
@@ -62,6 +64,17 @@ pub struct Config {
     pub routes: Vec<At<RouteConfig>>,
     /// Requests with their expected outcome; run by `-t` and before every start.
     pub tests: Vec<At<TestConfig>>,
+}
+
+/// `via:` in the YAML.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(transparent)]
+pub struct Via(pub bool);
+
+impl Default for Via {
+    fn default() -> Self {
+        Self(true)
+    }
 }
 
 /// `shutdown:` in the YAML.

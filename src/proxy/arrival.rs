@@ -36,6 +36,7 @@ pub(super) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
     }
     ignore_upgrades(session.req_header_mut());
     join_cookies(session.req_header_mut());
+    context.version = session.req_header().version;
     context.method = MethodClass::of(session.req_header().method.as_str());
     context.origin = runtime.trusted.origin(context.peer, secure, &session.req_header().headers);
     context.state.client = context.origin.client;

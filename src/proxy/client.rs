@@ -158,7 +158,8 @@ pub(super) fn strip_hop_by_hop(head: &mut ResponseHeader) {
     }
 }
 
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+/// All lines of a list field as one.
+pub(super) fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     headers.get(name)?;
     let lines: Vec<&str> = headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).collect();
     (!lines.is_empty()).then(|| lines.join(", "))

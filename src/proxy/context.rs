@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::StatusCode;
+use http::{StatusCode, Version};
 use pingora::http::RequestHeader;
 use prometheus::IntGauge;
 
@@ -117,6 +117,8 @@ pub struct Context {
     pub passes: [Option<Pass>; 2],
     /// A copy for another service, in the making.
     pub copy: Copy,
+    /// What the client spoke.
+    pub version: Version,
     /// Its method, as a label.
     pub method: MethodClass,
     /// The path that the backend will see, when a rewrite changed it.
@@ -151,6 +153,7 @@ impl Context {
             deadline: None,
             passes: [None, None],
             copy: Copy::Not,
+            version: Version::HTTP_11,
             method: MethodClass::of(""),
             upstream_path: None,
             attempts: Attempts::default(),

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{Method, StatusCode, header};
 use pingora::http::RequestHeader;
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     context::Author,
     forward::Target,
     head::{self, host_of},
-    readings,
+    hops, readings,
     route::Route,
     router::{Pick, Subject},
     runtime::Runtime,
@@ -66,6 +66,9 @@ pub async fn decide(runtime: &Runtime, head: &mut RequestHeader, state: &mut Sta
     }
     match &route.action {
         Action::Forward(forward) => {
+            if let Some(reply) = hops::last(head, &route.methods) {
+                return Decision::own(reply, Some(route));
+            }
             let Some(target) = forward.pick(&head.headers).cloned() else {
                 let reply = Reply::problem(StatusCode::SERVICE_UNAVAILABLE, "this route leads nowhere");
                 return Decision::own(reply, Some(route));
@@ -87,13 +90,7 @@ pub async fn decide(runtime: &Runtime, head: &mut RequestHeader, state: &mut Sta
 }
 
 /// 405 with `Allow` (RFC 9110 §15.5.6).
-fn method_not_allowed(mut methods: Vec<Method>) -> Reply {
-    if methods.contains(&Method::GET) {
-        methods.push(Method::HEAD);
-    }
-    let mut names: Vec<&str> = methods.iter().map(Method::as_str).collect();
-    names.sort_unstable();
-    names.dedup();
-    let allow = HeaderValue::try_from(names.join(", ")).unwrap_or_else(|_| HeaderValue::from_static(""));
-    Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this method is not available here").header(header::ALLOW, allow)
+fn method_not_allowed(methods: Vec<Method>) -> Reply {
+    let reply = Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this method is not available here");
+    reply.header(header::ALLOW, hops::allow(methods))
 }

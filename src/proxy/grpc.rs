@@ -52,10 +52,15 @@ fn status(status: StatusCode) -> u8 {
 }
 
 /// Makes an answer of the gateway's own one that gRPC understands: 200, and the status in the only head there is.
-pub(super) fn trailers_only(head: &mut ResponseHeader, detail: &str) -> pingora::Result<()> {
+/// Over HTTP/1 its end must be told all the same, or the connection could not be used again.
+pub(super) fn trailers_only(head: &mut ResponseHeader, detail: &str, http2: bool) -> pingora::Result<()> {
     let code = status(head.status);
     head.set_status(StatusCode::OK)?;
-    head.remove_header(&header::CONTENT_LENGTH);
+    if http2 {
+        head.remove_header(&header::CONTENT_LENGTH);
+    } else {
+        head.insert_header(header::CONTENT_LENGTH, HeaderValue::from_static("0"))?;
+    }
     head.insert_header(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"))?;
     head.insert_header("grpc-status", HeaderValue::from(u16::from(code)))?;
     if let Ok(message) = HeaderValue::try_from(percent_encoded(detail)) {

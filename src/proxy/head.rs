@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::{
     path::{self, PathError, Reading},
-    target,
+    respond, target,
 };
 use crate::{
     filter::Reply,
@@ -81,6 +81,9 @@ pub(super) struct Admitted {
     pub(super) suspect: bool,
 }
 
+/// The most bytes of a method; the longest registered one has 17 (`UPDATEREDIRECTREF`).
+pub(super) const LONGEST_METHOD: usize = 32;
+
 /// Checks a head and normalises its path in place.
 ///
 /// # Errors
@@ -88,7 +91,10 @@ pub(super) struct Admitted {
 pub(super) fn admit(head: &mut RequestHeader, limits: &HeadLimits) -> Result<Admitted, Reply> {
     sizes(head, limits)?;
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
-        return Err(Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this method is not available here").closing());
+        return Err(respond::no_such_method().closing());
+    }
+    if head.method.as_str().len() > LONGEST_METHOD {
+        return Err(respond::unknown_method().closing());
     }
     host(head).map_err(bad)?;
     authority(head).map_err(bad)?;

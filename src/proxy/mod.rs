@@ -18,6 +18,7 @@ mod gateway;
 mod grpc;
 mod head;
 mod hedge;
+mod hops;
 mod incoming;
 mod list;
 mod mirror;

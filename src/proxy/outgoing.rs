@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue, Method, Version, header};
 use pingora::{Error, ErrorType, http::RequestHeader};
 
-use super::{attempt::X_ATTEMPTS, client, context::Context, list, route::Route};
+use super::{attempt::X_ATTEMPTS, client, context::Context, hops, list, route::Route};
 use crate::filter::Refusal;
 
 /// Why a head cannot be sent.
@@ -33,6 +33,10 @@ pub(super) fn prepare(head: &mut RequestHeader, context: &Context, route: &Route
     }
     let known = context.link.as_ref().map(|link| link.address_text());
     client::tell_backend(head, context.peer, known, context.origin, &route.reserved)?;
+    if route.via {
+        hops::add_via(head, context.version)?;
+    }
+    hops::count_down(head)?;
     if context.attempts.may_repeat {
         let number = match context.attempts.count {
             // Nearly always, and then without an allocation.

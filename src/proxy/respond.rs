@@ -9,7 +9,7 @@ use pingora::{http::ResponseHeader, protocols::http::date::get_cached_date, prox
 use super::{
     arrival,
     context::{Author, Context},
-    grpc,
+    grpc, hops,
 };
 use crate::filter::{Reply, ReplyBody, RequestId};
 
@@ -35,7 +35,7 @@ pub(super) async fn respond(
     if refused && grpc::is(&session.req_header().headers) {
         // Metrics and logs tell what happened, not how it was wrapped.
         context.wrapped = Some(head.status);
-        grpc::trailers_only(&mut head, &detail)?;
+        grpc::trailers_only(&mut head, &detail, arrival::is_http2(session))?;
         body = Bytes::new();
     }
     if let Some(route) = &context.route {
@@ -73,9 +73,15 @@ pub(super) fn too_large(target: bool) -> Reply {
     }
 }
 
-/// The answer to CONNECT.
-pub(super) fn no_tunnels() -> Reply {
-    Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this method is not available here")
+/// The answer to CONNECT and TRACE, with the methods that there are (RFC 9110 §15.5.6).
+pub(super) fn no_such_method() -> Reply {
+    let reply = Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this method is not available here");
+    reply.header(header::ALLOW, hops::allow(Vec::new()))
+}
+
+/// The answer to a method that is longer than any that there is (RFC 9112 §3).
+pub(super) fn unknown_method() -> Reply {
+    Reply::problem(StatusCode::NOT_IMPLEMENTED, "this method is not known here")
 }
 
 /// The answer to a head that did not come in time.

@@ -113,6 +113,10 @@ pub struct Route {
     pub gate: Option<Arc<Gate>>,
     /// What becomes of paths with encoded slashes.
     pub encoded_slashes: EncodedSlashes,
+    /// The methods that it is for; empty: any.
+    pub methods: Vec<Method>,
+    /// Backends are told of this hop.
+    pub via: bool,
     /// Fields that no client may send.
     pub reserved: Arc<ReservedHeaders>,
     /// Its counters, for requests that go to no service.

@@ -177,7 +177,9 @@ impl Matcher {
             return Judgement::Match;
         }
         let asked = subject.headers.get(header::ACCESS_CONTROL_REQUEST_METHOD);
-        let asked = asked.filter(|_| self.preflight && subject.method == Method::OPTIONS);
+        // Without an origin it is no preflight (Fetch standard, "CORS-preflight request").
+        let preflight = self.preflight && subject.method == Method::OPTIONS;
+        let asked = asked.filter(|_| preflight && subject.headers.contains_key(header::ORIGIN));
         match asked.and_then(|value| Method::from_bytes(value.as_bytes()).ok()) {
             Some(method) if self.admits(&method) => Judgement::Match,
             _ => Judgement::OtherMethod,

@@ -55,6 +55,12 @@ pub(super) struct Facts {
     pub(super) body: Body,
     /// A target in absolute form stands there, and this is its origin form (RFC 9112 §3.2.2).
     pub(super) rewrite: Option<(Range<usize>, Vec<u8>)>,
+    /// The host of that target, when there is no `Host` field to say it: HTTP/1.0 has requests without one.
+    pub(super) host: Option<Vec<u8>>,
+    /// Where the request line begins.
+    pub(super) start: usize,
+    /// The length of the method.
+    pub(super) method: usize,
 }
 
 /// The fields that decide about a message, as they are met.
@@ -72,15 +78,18 @@ struct Seen {
     http2: bool,
 }
 
-/// Checks a complete head.
-pub(super) fn verify(head: &[u8]) -> Result<Facts, Reason> {
+/// Checks a complete head; `secure`: it came over TLS.
+pub(super) fn verify(head: &[u8], secure: bool) -> Result<Facts, Reason> {
     let start = leading_lines(head);
-    if start > 4 {
-        return Err("there are too many empty lines before the request");
+    if start > 4 || head[..start].chunks(2).any(|line| line != b"\r\n") {
+        return Err("there is more than an empty line or two before the request");
     }
     let mut lines = Lines(&head[start..]);
     let (method, target, version) = request_line(lines.next().ok_or("the request line is missing")??)?;
     let form = target::read(method, target).ok_or("the request target is malformed")?;
+    if !secure && matches!(form, Target::Absolute { secure: true, .. }) {
+        return Err("this port does not speak TLS: use http");
+    }
     let mut seen = Seen::default();
     for line in lines {
         let line = line?;
@@ -109,19 +118,20 @@ pub(super) fn verify(head: &[u8]) -> Result<Facts, Reason> {
     if upgrade && (seen.codings > 0 || seen.length > 0) {
         return Err("a request for an upgrade has no body");
     }
-    let rewrite = match form {
-        Target::Absolute(_, rest) => {
+    let (rewrite, host) = match form {
+        Target::Absolute { host, rest, .. } => {
             let from = start + method.len() + 1;
-            Some((from..from + target.len(), origin_form(method, rest)))
+            let rewrite = (from..from + target.len(), origin_form(method, rest));
+            (Some(rewrite), (seen.hosts == 0).then(|| host.to_vec()))
         }
-        _ => None,
+        _ => (None, None),
     };
     let body = match seen {
         Seen { codings: 1.., .. } => Body::Chunked,
         _ if upgrade => Body::Upgrade,
         Seen { length, .. } => Body::Length(length),
     };
-    Ok(Facts { body, rewrite })
+    Ok(Facts { body, rewrite, host, start, method: method.len() })
 }
 
 /// The path of a target in absolute form, which may have been left out.
@@ -162,7 +172,7 @@ impl Seen {
             if !target::is_host(value) {
                 return Err("the Host field is malformed");
             }
-            if let Target::Absolute(host, _) = form
+            if let Target::Absolute { host, .. } = form
                 && !host.eq_ignore_ascii_case(value)
             {
                 return Err("the request target and the Host field disagree");
@@ -295,7 +305,7 @@ mod tests {
     fn ok(head: &str) -> bool {
         let length = head_length(head.as_bytes(), 0).unwrap_or_else(|| panic!("{head:?} has no end"));
         assert_eq!(length, head.len(), "{head:?}");
-        verify(head.as_bytes()).is_ok()
+        verify(head.as_bytes(), false).is_ok()
     }
 
     #[test]
@@ -310,7 +320,7 @@ mod tests {
             "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: Chunked\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: h\r\nX: \u{e9}\r\nContent-Length:  10 \r\n\r\n",
         ] {
-            assert!(ok(head), "{head:?}: {:?}", verify(head.as_bytes()));
+            assert!(ok(head), "{head:?}: {:?}", verify(head.as_bytes(), false));
         }
     }
 
@@ -335,6 +345,12 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: u@h\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
             "GET http://other/ HTTP/1.1\r\nHost: h\r\n\r\n",
+            "GET https://h/ HTTP/1.1\r\nHost: h\r\n\r\n",
+            "\rGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+            "\r\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n",
+            "GET /?a=<b> HTTP/1.1\r\nHost: h\r\n\r\n",
+            "GET /?\"a\" HTTP/1.1\r\nHost: h\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: h%zz\r\n\r\n",
             "PRI * HTTP/2.0\r\n\r\n",
             "G(T / HTTP/1.1\r\nHost: h\r\n\r\n",
             "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -366,7 +382,7 @@ mod tests {
         #[test]
         fn never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200), searched in 0usize..200) {
             let length = head_length(&bytes, searched.min(bytes.len()));
-            let _ = verify(&bytes[..length.unwrap_or(bytes.len())]);
+            let _ = verify(&bytes[..length.unwrap_or(bytes.len())], false);
         }
     }
 }

@@ -7,8 +7,15 @@ use std::net::Ipv6Addr;
 pub(super) enum Target<'a> {
     /// `/path?query`.
     Origin,
-    /// `http://host/path?query`: the host, and what comes after it.
-    Absolute(&'a [u8], &'a [u8]),
+    /// `http://host/path?query`.
+    Absolute {
+        /// The scheme is `https`.
+        secure: bool,
+        /// The host, with its port.
+        host: &'a [u8],
+        /// What comes after it.
+        rest: &'a [u8],
+    },
     /// `host:port`, which only CONNECT may ask for.
     Authority,
     /// `*`, which only OPTIONS may ask for.
@@ -17,8 +24,10 @@ pub(super) enum Target<'a> {
 
 /// Reads a target; `None` when it is none.
 pub(super) fn read<'a>(method: &[u8], target: &'a [u8]) -> Option<Target<'a>> {
-    // Spaces and control characters have been refused; a fragment is never sent (RFC 9110 §7.1).
-    if !target.iter().all(|byte| (0x21..0x7f).contains(byte) && *byte != b'#') {
+    // Spaces and control characters have been refused; a fragment is never sent (RFC 9110 §7.1). Of what RFC 3986 does not
+    // allow, browsers send brackets, braces, `|`, `^`, a backtick and a backslash in queries (WHATWG URL standard, "query
+    // percent-encode set"): what is left, nobody sends by accident.
+    if !target.iter().all(|byte| (0x21..0x7f).contains(byte) && !b"#\"<>".contains(byte)) {
         return None;
     }
     match target {
@@ -28,12 +37,13 @@ pub(super) fn read<'a>(method: &[u8], target: &'a [u8]) -> Option<Target<'a>> {
         _ => {
             let colon = target.iter().position(|byte| *byte == b':')?;
             let (scheme, rest) = (&target[..colon], target[colon..].strip_prefix(b"://")?);
-            if !scheme.eq_ignore_ascii_case(b"http") && !scheme.eq_ignore_ascii_case(b"https") {
+            let secure = scheme.eq_ignore_ascii_case(b"https");
+            if !secure && !scheme.eq_ignore_ascii_case(b"http") {
                 return None;
             }
             let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
             let host = &rest[..end];
-            (!host.is_empty() && is_host(host)).then_some(Target::Absolute(host, &rest[end..]))
+            (!host.is_empty() && is_host(host)).then_some(Target::Absolute { secure, host, rest: &rest[end..] })
         }
     }
 }
@@ -43,8 +53,7 @@ pub(super) fn is_host(host: &[u8]) -> bool {
     let (name, port) = match host {
         [b'[', inner @ ..] => {
             let Some(end) = inner.iter().position(|byte| *byte == b']') else { return false };
-            let address = std::str::from_utf8(&inner[..end]).ok().and_then(|text| text.parse::<Ipv6Addr>().ok());
-            if address.is_none() {
+            if !is_ip_literal(&inner[..end]) {
                 return false;
             }
             (&b"v6"[..], &inner[end + 1..])
@@ -61,7 +70,29 @@ pub(super) fn is_host(host: &[u8]) -> bool {
     };
     let reg_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte);
     // A list of hosts is no host, though a comma may stand in a reg-name.
-    port_is_fine && !name.is_empty() && name.iter().all(|byte| reg_name(byte) && *byte != b',')
+    let plain = !name.is_empty() && name.iter().all(|byte| reg_name(byte) && *byte != b',');
+    port_is_fine && plain && is_encoded(name)
+}
+
+/// True when each percent sign begins an encoding (RFC 3986 §2.1).
+fn is_encoded(text: &[u8]) -> bool {
+    let hex = |at: usize| text.get(at).is_some_and(u8::is_ascii_hexdigit);
+    let mut signs = text.iter().enumerate().filter(|(_, byte)| **byte == b'%');
+    signs.all(|(at, _)| hex(at + 1) && hex(at + 2))
+}
+
+/// What stands in brackets: an IPv6 address, or `v1.x` of a later version (RFC 3986 §3.2.2).
+fn is_ip_literal(text: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else { return false };
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return true;
+    }
+    let later = text.strip_prefix(['v', 'V']).and_then(|rest| rest.split_once('.'));
+    later.is_some_and(|(version, address)| {
+        let digits = !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:".contains(&byte);
+        digits && !address.is_empty() && address.bytes().all(allowed)
+    })
 }
 
 #[cfg(test)]
@@ -70,11 +101,12 @@ mod tests {
 
     #[test]
     fn hosts() {
-        for good in ["h", "a.b-c_d.", "127.0.0.1:80", "[::1]", "[2001:db8::1]:8080", "h:", "xn--a%20"] {
+        for good in ["h", "a.b-c_d.", "127.0.0.1:80", "[::1]", "[2001:db8::1]:8080", "h:", "xn--a%20", "[v1.a:b]"] {
             assert!(is_host(good.as_bytes()), "{good}");
         }
         for bad in [
-            "", ":80", "a b", "u@h", "h:x", "h:99999", "h:1:2", "[::1", "[zz]", "::1", "a,b", "a/b", "[::1]x", "\u{e4}",
+            "", ":80", "a b", "u@h", "h:x", "h:99999", "h:1:2", "[::1", "[zz]", "::1", "a,b", "a/b", "[::1]x", "h%",
+            "h%2", "h%zz", "[v1]", "[v.x]", "\u{e4}",
         ] {
             assert!(!is_host(bad.as_bytes()), "{bad}");
         }
@@ -84,8 +116,10 @@ mod tests {
     fn targets() {
         let of = |method: &str, target: &'static str| read(method.as_bytes(), target.as_bytes());
         assert_eq!(of("GET", "/a?b"), Some(Target::Origin));
-        assert_eq!(of("GET", "HTTP://h:80/a?b"), Some(Target::Absolute(b"h:80", b"/a?b")));
-        assert_eq!(of("GET", "https://h"), Some(Target::Absolute(b"h", b"")));
+        let absolute = |secure, host, rest| Some(Target::Absolute { secure, host, rest });
+        assert_eq!(of("GET", "HTTP://h:80/a?b"), absolute(false, b"h:80", b"/a?b"));
+        assert_eq!(of("GET", "https://h"), absolute(true, b"h", b""));
+        assert_eq!(of("GET", "/?a[]={b}|c"), Some(Target::Origin));
         assert_eq!(of("OPTIONS", "*"), Some(Target::Asterisk));
         assert_eq!(of("CONNECT", "h:80"), Some(Target::Authority));
         for bad in [
@@ -99,6 +133,8 @@ mod tests {
             "ftp://h/",
             "http://u@h/",
             "/a#b",
+            "/?a=<b>",
+            "/?\"a\"",
             "/\u{e4}",
             "",
         ] {

@@ -16,6 +16,7 @@ mod grpc;
 mod handover;
 mod http2;
 mod identity;
+mod letter;
 mod limit;
 mod listeners;
 mod paths;

@@ -63,10 +63,26 @@ impl Rest {
 /// Where in the body the last byte was.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    Size { digits: u8, size: u64 },
-    Extension { size: u64, length: usize, quoted: bool, escaped: bool },
-    SizeLf { size: u64 },
-    Data { left: u64 },
+    Size {
+        digits: u8,
+        size: u64,
+    },
+    /// White space before an extension (RFC 9112 §7.1.1).
+    Space {
+        size: u64,
+    },
+    Extension {
+        size: u64,
+        length: usize,
+        quoted: bool,
+        escaped: bool,
+    },
+    SizeLf {
+        size: u64,
+    },
+    Data {
+        left: u64,
+    },
     DataCr,
     DataLf,
     Trailer,
@@ -122,7 +138,13 @@ impl Chunked {
                 (_, Some(_)) if digits == DIGITS => Err("a chunk's size is too long"),
                 (_, Some(digit)) => Ok(State::Size { digits: digits + 1, size: size << 4 | u64::from(digit) }),
                 (b'\r', _) if digits > 0 => Ok(State::SizeLf { size }),
+                (b' ' | b'\t', _) if digits > 0 => self.space(size),
                 (b';', _) if digits > 0 => Ok(State::Extension { size, length: 0, quoted: false, escaped: false }),
+                _ => Err("a chunk's size is malformed"),
+            },
+            State::Space { size } => match byte {
+                b' ' | b'\t' => self.space(size),
+                b';' => Ok(State::Extension { size, length: 0, quoted: false, escaped: false }),
                 _ => Err("a chunk's size is malformed"),
             },
             State::Extension { size, length, quoted, escaped } => self.extension(byte, size, length, quoted, escaped),
@@ -140,6 +162,11 @@ impl Chunked {
             }
             State::Data { .. } | State::Done => Ok(self.state.clone()),
         }
+    }
+
+    fn space(&mut self, size: u64) -> Result<State, Reason> {
+        self.extensions += 1;
+        if self.extensions > EXTENSIONS { Err("a chunk's extensions are too long") } else { Ok(State::Space { size }) }
     }
 
     fn extension(&mut self, byte: u8, size: u64, length: usize, quoted: bool, escaped: bool) -> Result<State, Reason> {
@@ -192,6 +219,7 @@ mod tests {
         for (body, next) in [
             ("0\r\n\r\n", ""),
             ("5\r\nhello\r\n0\r\n\r\n", "GET / HTTP/1.1\r\n"),
+            ("5 \t; a = b\r\nhello\r\n0 ;x\r\n\r\n", "x"),
             ("A;a=\"b;\\\" c\"\r\n0123456789\r\n000;x\r\nX-A: b\r\nX-C:\r\n\r\n", "\r\n"),
         ] {
             assert_eq!(read(format!("{body}{next}").as_bytes()), Ok(body.len()), "{body:?}");

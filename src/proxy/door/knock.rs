@@ -5,7 +5,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use super::framing::Rest;
 use crate::{
     filter::Reply,
-    proxy::{head::HeadLimits, respond, strict},
+    proxy::{
+        head::{HeadLimits, LONGEST_METHOD},
+        respond, strict,
+    },
 };
 
 /// How an HTTP/2 connection begins (RFC 9113 §3.4).
@@ -50,17 +53,18 @@ pub(super) enum Speech {
     Either,
 }
 
-/// Reads on from the `first` bytes until the head is complete, or says 408.
+/// Reads on from the `first` bytes until the head is complete, or says 408. `secure`: they came over TLS.
 pub(super) async fn read(
     stream: &mut (impl AsyncRead + Unpin),
     first: Vec<u8>,
     limits: &HeadLimits,
     speech: Speech,
+    secure: bool,
 ) -> Knock {
     let reading = async {
         match speech {
             Speech::Http2 => read_preface(stream, first).await,
-            _ => read_head(stream, first, limits, speech).await,
+            _ => read_head(stream, first, limits, speech, secure).await,
         }
     };
     match tokio::time::timeout(limits.head.0, reading).await {
@@ -75,6 +79,7 @@ async fn read_head(
     first: Vec<u8>,
     limits: &HeadLimits,
     speech: Speech,
+    secure: bool,
 ) -> Knock {
     // What cannot become a request is not waited for.
     match first.first() {
@@ -89,7 +94,7 @@ async fn read_head(
             if speech == Speech::Either && PREFACE.starts_with(&bytes[..length]) {
                 return read_preface(stream, bytes).await;
             }
-            return judge(bytes, length, limits);
+            return judge(bytes, length, limits, secure);
         }
         if bytes.len() > most {
             return Knock::refused(respond::too_large(!bytes.contains(&b'\n')));
@@ -102,13 +107,14 @@ async fn read_head(
 }
 
 /// Looks at a complete head of this `length`, and at what has come of its body.
-fn judge(bytes: Vec<u8>, length: usize, limits: &HeadLimits) -> Knock {
+fn judge(bytes: Vec<u8>, length: usize, limits: &HeadLimits, secure: bool) -> Knock {
     // More fields than Pingora would parse: it would answer them with an empty 400.
     let lines = bytes[..length].iter().filter(|byte| **byte == b'\n').count();
-    let facts = match strict::verify(&bytes[..length]) {
+    let facts = match strict::verify(&bytes[..length], secure) {
+        Ok(facts) if facts.method > LONGEST_METHOD => return Knock::refused(respond::unknown_method()),
         Ok(_) if lines > limits.headers + 4 => return Knock::refused(respond::too_large(false)),
         // Pingora would answer it with an empty 405.
-        Ok(_) if bytes.trim_ascii_start().starts_with(b"CONNECT ") => return Knock::refused(respond::no_tunnels()),
+        Ok(_) if bytes.trim_ascii_start().starts_with(b"CONNECT ") => return Knock::refused(respond::no_such_method()),
         Ok(facts) => facts,
         Err(reason) => return Knock::refused(respond::malformed(reason)),
     };
@@ -121,6 +127,11 @@ fn judge(bytes: Vec<u8>, length: usize, limits: &HeadLimits) -> Knock {
     let next = bytes.split_off(length + own);
     if let Some((place, origin_form)) = facts.rewrite {
         bytes.splice(place, origin_form);
+    }
+    if let Some(host) = facts.host {
+        let line_end =
+            bytes.iter().skip(facts.start).position(|byte| *byte == b'\n').map_or(0, |at| facts.start + at + 1);
+        bytes.splice(line_end..line_end, [b"Host: ", &host[..], b"\r\n"].concat());
     }
     Knock::Head(Arrived { bytes, rest, next })
 }

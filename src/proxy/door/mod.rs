@@ -237,7 +237,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
             _ = leaving => return Knock::Nobody,
         };
         match first {
-            Ok(bytes) if !bytes.is_empty() => knock::read(wire, bytes, &limits, speech).await,
+            Ok(bytes) if !bytes.is_empty() => {
+                let secure = wire.link().secure;
+                knock::read(wire, bytes, &limits, speech, secure).await
+            }
             _ => Knock::Nobody,
         }
     }

@@ -5,6 +5,7 @@
 //! implements a trait (`protocols::http::custom::server`), and that is what streams are given here.
 
 mod session;
+mod stream;
 
 use std::{
     sync::{
@@ -27,7 +28,7 @@ use pingora::{
 };
 use tokio::sync::Notify;
 
-use self::session::StreamSession;
+use self::stream::StreamSession;
 use super::{
     link::Link,
     wire::{Transport, Wire},

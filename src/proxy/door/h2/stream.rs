@@ -1,0 +1,238 @@
+//! One HTTP/2 stream: reading within time limits, and writing as fast as the client reads.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use h2::{RecvStream, SendStream, server::SendResponse};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use pingora::{
+    Error, ErrorType, OrErr as _, Result,
+    http::{RequestHeader, ResponseHeader},
+    protocols::{Digest, http::date::get_cached_date},
+};
+
+use super::super::{link::Link, patience::Lateness};
+
+/// The most of a body that is kept for another attempt, as Pingora keeps of HTTP/1's (v1/common.rs).
+const MOST_KEPT: usize = 64 << 10;
+
+/// Fields that HTTP/2 does not have (RFC 9113 §8.2.2).
+const NOT_IN_HTTP2: [HeaderName; 5] = [
+    header::TRANSFER_ENCODING,
+    header::CONNECTION,
+    header::UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// A stream, from its head to its end.
+pub(super) struct StreamSession {
+    pub(super) head: RequestHeader,
+    pub(super) body: RecvStream,
+    pub(super) respond: SendResponse<Bytes>,
+    pub(super) writer: Option<SendStream<Bytes>>,
+    pub(super) written: Option<Box<ResponseHeader>>,
+    /// The end has been said.
+    pub(super) ended: bool,
+    pub(super) read: usize,
+    pub(super) sent: usize,
+    /// What has been read, for another attempt; `None` inside when it is too much.
+    pub(super) kept: Option<Option<BytesMut>>,
+    pub(super) link: Arc<Link>,
+    pub(super) digest: Digest,
+    pub(super) read_timeout: Option<Duration>,
+    pub(super) write_timeout: Option<Duration>,
+    pub(super) drain_timeout: Option<Duration>,
+    /// When something was read or written last.
+    pub(super) moved: Instant,
+}
+
+impl StreamSession {
+    pub(super) fn new(
+        head: RequestHeader,
+        body: RecvStream,
+        respond: SendResponse<Bytes>,
+        link: Arc<Link>,
+        digest: Digest,
+    ) -> Self {
+        Self {
+            head,
+            body,
+            respond,
+            writer: None,
+            written: None,
+            ended: false,
+            read: 0,
+            sent: 0,
+            kept: None,
+            link,
+            digest,
+            read_timeout: None,
+            write_timeout: None,
+            drain_timeout: None,
+            moved: Instant::now(),
+        }
+    }
+
+    /// Waits for the end of a body that says it is empty: a backend would take the head for the whole request, whatever
+    /// came after it.
+    pub(super) async fn settle_empty_body(&mut self, limit: Duration) {
+        let empty = |length: &HeaderValue| length.as_bytes().iter().all(|digit| *digit == b'0');
+        if self.body.is_end_stream() || !self.head.headers.get(header::CONTENT_LENGTH).is_some_and(empty) {
+            return;
+        }
+        let end = async {
+            loop {
+                match self.body.data().await {
+                    None => return true,
+                    Some(Ok(data)) if data.is_empty() => {}
+                    Some(_) => return false,
+                }
+            }
+        };
+        match tokio::time::timeout(limit, end).await {
+            Ok(true) => {}
+            Ok(false) => self.link.misread("there is a body, and the Content-Length field says that it is empty"),
+            Err(_) => self.link.misread("the end of the request did not come in time"),
+        }
+    }
+
+    pub(super) async fn next_chunk(&mut self) -> Result<Option<Bytes>> {
+        let data = self.body.data().await.transpose();
+        let Some(data) = data.or_err(ErrorType::ReadError, "while reading a request's body")? else { return Ok(None) };
+        self.read += data.len();
+        self.moved = Instant::now();
+        if let Some(kept) = &mut self.kept {
+            match kept {
+                Some(bytes) if bytes.len() + data.len() <= MOST_KEPT => bytes.extend_from_slice(&data),
+                _ => *kept = None,
+            }
+        }
+        // An error here is one of the stream, which the next read will tell.
+        let _ = self.body.flow_control().release_capacity(data.len());
+        Ok(Some(data))
+    }
+
+    /// Resolves when the client resets the stream, or its connection ends.
+    async fn gone(&mut self) -> Box<Error> {
+        let reset = match &mut self.writer {
+            Some(writer) => std::future::poll_fn(|context| writer.poll_reset(context)).await,
+            None => std::future::poll_fn(|context| self.respond.poll_reset(context)).await,
+        };
+        match reset {
+            Ok(reason) => Error::explain(ErrorType::ConnectionClosed, format!("the client reset the stream: {reason}")),
+            Err(e) => Error::because(ErrorType::ConnectionClosed, "the connection of the stream ended", e),
+        }
+    }
+
+    /// Waits for the client to go away, for as long as the hooks allow it.
+    pub(super) async fn idle(&mut self) -> Box<Error> {
+        let link = self.link.clone();
+        let Some((due, lateness)) = link.patience.due(self.moved) else { return self.gone().await };
+        tokio::select! {
+            gone = self.gone() => gone,
+            () = tokio::time::sleep_until(due.into()) => {
+                link.patience.expire(lateness);
+                let what = match lateness {
+                    Lateness::Silence => "both sides were silent for too long",
+                    Lateness::Deadline => "the answer took too long",
+                };
+                Error::explain(ErrorType::ReadTimedout, what)
+            }
+        }
+    }
+
+    /// Reads on, at most for the time that a read may take, and not beyond what the hooks allow.
+    pub(super) async fn read(&mut self) -> Result<Option<Bytes>> {
+        let now = Instant::now();
+        let limit = self.read_timeout.and_then(|limit| now.checked_add(limit));
+        let due = self.link.patience.due(self.moved);
+        let (until, lateness) = match (limit, due) {
+            (Some(limit), Some((due, lateness))) if due < limit => (due, Some(lateness)),
+            (Some(limit), _) => (limit, None),
+            (None, Some((due, lateness))) => (due, Some(lateness)),
+            (None, None) => return self.next_chunk().await,
+        };
+        match tokio::time::timeout_at(until.into(), self.next_chunk()).await {
+            Ok(read) => read,
+            Err(_) => {
+                if let Some(lateness) = lateness {
+                    self.link.patience.expire(lateness);
+                }
+                Error::e_explain(ErrorType::ReadTimedout, "while reading a request's body")
+            }
+        }
+    }
+
+    pub(super) fn write_head(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Result<()> {
+        if self.ended || self.written.is_some() {
+            return Ok(());
+        }
+        for name in &NOT_IN_HTTP2 {
+            head.remove_header(name);
+        }
+        if head.status.is_informational() {
+            let interim = Response::from_parts(head.as_owned_parts(), ());
+            return self.respond.send_informational(interim).or_err(ErrorType::WriteError, "while writing a 1xx");
+        }
+        head.insert_header(header::DATE, get_cached_date())?;
+        let response = Response::from_parts(head.as_owned_parts(), ());
+        let writer = self.respond.send_response(response, end);
+        self.writer = Some(writer.or_err(ErrorType::WriteError, "while writing an answer's head")?);
+        self.written = Some(head);
+        self.ended = end;
+        self.moved = Instant::now();
+        Ok(())
+    }
+
+    pub(super) async fn write_data(&mut self, data: Bytes, end: bool) -> Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        let Some(writer) = &mut self.writer else {
+            return Error::e_explain(ErrorType::InternalError, "an answer's body before its head");
+        };
+        let (mut left, limit) = (data, self.write_timeout);
+        while !left.is_empty() {
+            writer.reserve_capacity(left.len());
+            let room = std::future::poll_fn(|context| writer.poll_capacity(context));
+            let room = match limit {
+                Some(limit) => tokio::time::timeout(limit, room)
+                    .await
+                    .map_err(|_| Error::explain(ErrorType::WriteTimedout, "the client does not read").into_down())?,
+                None => room.await,
+            };
+            let room = match room {
+                Some(room) => room.or_err(ErrorType::WriteError, "while waiting for the client to read")?,
+                None => return Error::e_explain(ErrorType::ConnectionClosed, "the stream has ended"),
+            };
+            let part = left.split_to(room.min(left.len()));
+            self.sent += part.len();
+            let last = end && left.is_empty();
+            writer.send_data(part, last).or_err(ErrorType::WriteError, "while writing an answer's body")?;
+            self.ended = last;
+        }
+        self.moved = Instant::now();
+        if end { self.end() } else { Ok(()) }
+    }
+
+    /// Says the end, unless it has been said. A stream whose answer has not begun is reset when it is dropped.
+    pub(super) fn end(&mut self) -> Result<()> {
+        if let Some(writer) = self.writer.as_mut().filter(|_| !self.ended) {
+            writer.send_data(Bytes::new(), true).or_err(ErrorType::WriteError, "while ending an answer")?;
+            self.ended = true;
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_tail(&mut self, trailers: HeaderMap) -> Result<()> {
+        if let Some(writer) = self.writer.as_mut().filter(|_| !self.ended) {
+            writer.send_trailers(trailers).or_err(ErrorType::WriteError, "while writing trailers")?;
+            self.ended = true;
+        }
+        Ok(())
+    }
+}
