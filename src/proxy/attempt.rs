@@ -48,9 +48,9 @@ pub(super) async fn next(
     context: &mut Context,
     service: &Service,
 ) -> Result<Box<HttpPeer>, Reply> {
-    if context.attempts.count == 0 {
-        service.count_request(context.now.since_start);
-    } else {
+    context.attempts.count_once(service, context.now.since_start);
+    // A repeat that is free replaces an attempt: it neither waits nor counts.
+    if !std::mem::take(&mut context.attempts.free) && context.attempts.count > 0 {
         let wait = policy(context, service).backoff.backoff().wait(context.attempts.count, fastrand::u64(..));
         let wait = context.remaining().map_or(wait, |left| wait.min(left));
         if !wait.is_zero() {
@@ -120,21 +120,31 @@ pub(super) fn broke(session: &Session, context: &mut Context, service: &Service,
         return false;
     };
     // A kept connection that the backend closes says nothing about the backend: both may have closed at once. One such
-    // attempt is repeated for nothing.
+    // attempt is repeated for nothing, and elsewhere: the backend may have closed because it is gone.
     let stale = reused && trouble == Trouble::Reset && context.attempts.first_byte.is_none();
+    context.attempts.note_failed();
     if stale {
         context.attempts.settle(service, Outcome::Unknown);
-        let free = !context.attempts.stale && idempotent(&session.req_header().method) && replayable(session, context);
-        context.attempts.stale = true;
-        return free || again(session, context, service, trouble);
+        return free_repeat(session, context) || again(session, context, service, trouble);
     }
-    context.attempts.note_failed();
     if context.attempts.first_byte.is_some() {
         // It was booked as a success when its head came.
         context.attempts.reopen();
     }
     context.attempts.settle(service, Outcome::Failed(trouble));
     again(session, context, service, trouble)
+}
+
+/// True when an attempt that ran into a dead connection is repeated for nothing: the first time, if doing it twice does
+/// no harm.
+pub(super) fn free_repeat(session: &Session, context: &mut Context) -> bool {
+    let free = !context.attempts.stale && idempotent(&session.req_header().method) && replayable(session, context);
+    context.attempts.stale = true;
+    if free {
+        context.attempts.count = context.attempts.count.saturating_sub(1);
+        context.attempts.free = true;
+    }
+    free
 }
 
 /// Looks at the status of an answer before the client does.
@@ -186,6 +196,13 @@ fn replayable(session: &Session, context: &Context) -> bool {
 }
 
 impl Attempts {
+    /// Counts the request for the retry budget, unless that has been done.
+    pub(super) fn count_once(&mut self, service: &Service, now: std::time::Duration) {
+        if !std::mem::replace(&mut self.counted, true) {
+            service.count_request(now);
+        }
+    }
+
     fn begin(&mut self, chosen: Chosen) {
         let Chosen { backend, place, leave } = chosen;
         self.count += 1;

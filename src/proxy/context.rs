@@ -77,6 +77,12 @@ pub struct Attempts {
     pub may_repeat: bool,
     /// An attempt ran into a kept connection that had been closed.
     pub stale: bool,
+    /// The next attempt is a repeat that costs nothing.
+    pub free: bool,
+    /// The request has been counted for the retry budget.
+    pub counted: bool,
+    /// How long the request has waited for a place at its service.
+    pub waited: Duration,
     /// When the running attempt began.
     pub began: Option<Instant>,
     /// How long connecting took.
