@@ -6,6 +6,7 @@ mod harness;
 
 mod admin;
 mod auth;
+mod blame;
 mod config_errors;
 mod corpus;
 mod discovery;

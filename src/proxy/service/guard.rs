@@ -111,7 +111,10 @@ impl Service {
     /// Learns how an attempt ended; `elapsed` is the time from its beginning to the answer's head, or to the failure.
     pub fn settle(&self, backend: &Backend, leave: Leave, now: Duration, elapsed: Duration, outcome: Outcome) {
         let trouble = match outcome {
-            Outcome::Unknown => return self.abandon(backend, leave),
+            Outcome::Unknown => {
+                self.metrics.attempt(Some("unknown"));
+                return self.give_back(backend, leave);
+            }
             Outcome::Answered(status) => (status >= 400).then_some(Trouble::Status(status)),
             Outcome::Failed(trouble) => Some(trouble),
         };
@@ -131,7 +134,8 @@ impl Service {
         self.learn_latency(backend, now, elapsed, failed);
     }
 
-    fn abandon(&self, backend: &Backend, leave: Leave) {
+    /// Takes back the tickets of an attempt that came to nothing, or was never made.
+    pub fn give_back(&self, backend: &Backend, leave: Leave) {
         if let (Some(breaker), Some(ticket)) = (&self.guard.breaker, leave.service) {
             breaker.abandon(ticket);
         }
