@@ -83,9 +83,10 @@ pub(super) async fn next(
 async fn choose(
     service: &Service,
     head: &RequestHeader,
-    context: &Context,
+    context: &mut Context,
     now: std::time::Duration,
 ) -> Result<Chosen, NoBackend> {
+    let mut waited = context.attempts.waited;
     let choice = Choice {
         client: context.state.client,
         headers: &head.headers,
@@ -93,7 +94,9 @@ async fn choose(
         tried: &context.attempts.tried,
         now,
     };
-    service.choose_or_wait(choice).await
+    let chosen = service.choose_or_wait(choice, &mut waited).await;
+    context.attempts.waited = waited;
+    chosen
 }
 
 /// After a connection that did not come about: true when another attempt follows.

@@ -194,9 +194,14 @@ impl Context {
         let (route, service) = (self.route.clone()?, self.service()?);
         for (place, gate) in [route.gate.as_ref(), service.gate()].into_iter().enumerate() {
             let Some(gate) = gate else { continue };
+            let begun = Instant::now();
             match gate.enter().await {
                 Some(pass) => self.passes[place] = Some(pass),
                 None => return Some(attempt::no_backend(NoBackend::Full, &service)),
+            }
+            // The service's setting holds for what comes after the gate too.
+            if place == 1 {
+                self.attempts.waited = begun.elapsed();
             }
         }
         None

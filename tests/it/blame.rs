@@ -22,7 +22,7 @@ struct Raw {
 
 impl Raw {
     fn start(answer: impl Fn(&str) -> Option<(u64, String)> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
+        let listener = std::iter::repeat_with(|| TcpListener::bind(("127.0.0.1", free_port()))).find_map(Result::ok).unwrap();
         let address = listener.local_addr().unwrap();
         let (requests, deaf) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let (counted, closed, answer) = (requests.clone(), deaf.clone(), Arc::new(answer));

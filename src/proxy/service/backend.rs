@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst, fence},
     },
     time::Duration,
 };
@@ -144,6 +144,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Relaxed);
         if let Some(freed) = &self.freed {
+            // Whoever waits looks at the count after it has said so, and we the other way round.
+            fence(SeqCst);
             freed.notify_one();
         }
     }

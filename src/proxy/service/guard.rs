@@ -48,8 +48,8 @@ pub(super) struct Guard {
     pub(super) in_flight: Option<InFlightConfig>,
     /// Told whenever a backend has room again.
     pub(super) freed: Arc<Notify>,
-    /// How many requests wait for that.
-    pub(super) waiting: AtomicU32,
+    /// How many requests wait for that, or at the gate.
+    pub(super) waiting: Arc<AtomicU32>,
     /// Recent latencies, when a hedge waits for a percentile of them.
     pub(super) latencies: Option<Quantile>,
 }
@@ -86,11 +86,11 @@ impl Guard {
             breaker_config: config.circuit_breaker.clone(),
             ejection_policy: config.outlier_ejection.policy(),
             ejection: config.outlier_ejection.clone(),
+            waiting: gate.as_ref().map_or_else(Arc::default, |gate| gate.queued()),
             gate,
             gradient,
             in_flight,
             freed: Arc::default(),
-            waiting: AtomicU32::new(0),
             latencies: config.hedge.as_ref().map(|_| Quantile::new(LATENCY_MEMORY)),
         }
     }
