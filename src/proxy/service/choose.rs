@@ -317,6 +317,23 @@ mod tests {
     }
 
     #[test]
+    fn a_key_finds_a_backend_beyond_a_heavy_one_that_is_down_and_always_the_same() {
+        let now = Duration::from_secs(100);
+        let urls = "[{ url: 'http://127.0.0.1:80', weight: 1000 }, { url: 'http://127.0.0.2:80', weight: 3 }, 'http://127.0.0.3:80']";
+        let service = parsed(&format!("urls: {urls}\nbalance: {{ consistent_hash: path }}"));
+        let all = service.backends();
+        all[0].set_healthy(false, now);
+        let headers = HeaderMap::new();
+        let of = |key: usize| {
+            let path = format!("/{key}");
+            service.choose(&Choice { path: &path, ..choice(&headers, &[], now) }).unwrap().backend.address
+        };
+        let heavier = (0..400).filter(|key| of(*key) == all[1].address).count();
+        assert!((240..360).contains(&heavier), "{heavier} of 400, by weight");
+        assert!((0..50).all(|key| of(key) == of(key)));
+    }
+
+    #[test]
     fn a_new_backend_warms_up() {
         let (headers, now) = (HeaderMap::new(), Duration::from_secs(100));
         let service = service(2, "slow_start: 10s");
