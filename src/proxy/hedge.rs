@@ -182,7 +182,8 @@ async fn race(session: &mut Session, race: &Race<'_>, after: Duration) -> pingor
         other = second, if first_is_done => other,
         gone = left(session) => return Err(gone),
     };
-    let (better, worse) = if other.as_ref().is_some_and(|run| run.result.is_ok()) { (other, done) } else { (done, other) };
+    let (better, worse) =
+        if other.as_ref().is_some_and(|run| run.result.is_ok()) { (other, done) } else { (done, other) };
     if better.is_none() {
         return Ok(worse.map(|run| (run, 2)));
     }

@@ -22,7 +22,8 @@ struct Raw {
 
 impl Raw {
     fn start(answer: impl Fn(&str) -> Option<(u64, String)> + Send + Sync + 'static) -> Self {
-        let listener = std::iter::repeat_with(|| TcpListener::bind(("127.0.0.1", free_port()))).find_map(Result::ok).unwrap();
+        let listener =
+            std::iter::repeat_with(|| TcpListener::bind(("127.0.0.1", free_port()))).find_map(Result::ok).unwrap();
         let address = listener.local_addr().unwrap();
         let (requests, deaf) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let (counted, closed, answer) = (requests.clone(), deaf.clone(), Arc::new(answer));
@@ -187,9 +188,8 @@ fn every_attempt_of_a_race_is_counted() {
 
 #[test]
 fn late_answers_of_a_single_backend_cost_no_budget() {
-    let backend = Raw::start(|head| {
-        if head.contains("/fail") { Some((0, unavailable())) } else { Some((100, ok("late"))) }
-    });
+    let backend =
+        Raw::start(|head| if head.contains("/fail") { Some((0, unavailable())) } else { Some((100, ok("late"))) });
     let more = "    hedge: { after: 10ms }\n    retry: { on: [503], max_attempts: 2, backoff: { initial: 1ms } }\n    retry_budget: { share: 0%, min: 1 }\n";
     let gw = gateway(&[backend.url()], more);
     (0..3).for_each(|_| drop(gw.get("/").expect(200)));

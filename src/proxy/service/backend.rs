@@ -13,7 +13,7 @@ use http::HeaderValue;
 use pingora::{prelude::HttpPeer, protocols::ALPN};
 use tokio::sync::Notify;
 
-use super::BackendUrl;
+use super::{BackendUrl, sticky::Token};
 use crate::resilience::{Breaker, Ewma, Health};
 
 /// How long a latency sample counts for `p2c_ewma`.
@@ -27,7 +27,7 @@ pub struct Backend {
     /// Where to connect.
     pub address: SocketAddr,
     /// What the sticky cookie calls it.
-    pub(super) token: String,
+    pub(super) token: Option<Token>,
     /// The URL that it was made from.
     pub(super) url: BackendUrl,
     /// The URL in the YAML, or in the file, that led to it.

@@ -88,7 +88,6 @@ impl Gate {
         self.queued.clone()
     }
 
-
     /// Changes the limit. Whoever is inside stays.
     pub fn resize(self: &Arc<Self>, limit: u32) {
         if self.limit.swap(limit, SeqCst) < limit {

@@ -59,6 +59,7 @@ pub struct Service {
     pub metrics: ServiceMetrics,
     hedge: Option<HedgeConfig>,
     sticky: Option<StickyConfig>,
+    sticky_key: Option<sticky::Key>,
     slow_start: Duration,
     all_unhealthy: AllUnhealthy,
     /// The URLs in the YAML.
@@ -104,6 +105,7 @@ impl Service {
             metrics,
             hedge: config.hedge,
             sticky: config.sticky.clone(),
+            sticky_key: config.sticky.as_ref().and_then(|sticky| sticky::Key::of(sticky, node.at("sticky"), problems)),
             slow_start: config.slow_start.map_or(Duration::ZERO, |span| span.0),
             all_unhealthy: config.when_all_unhealthy,
             targets: ArcSwap::from_pointee(fixed.iter().cloned().chain(listed).collect()),

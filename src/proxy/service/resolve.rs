@@ -15,7 +15,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Backend, BackendUrl, Service, backend::LATENCY_MEMORY, sticky};
+use super::{Backend, BackendUrl, Service, backend::LATENCY_MEMORY};
 use crate::{
     filter::Now,
     resilience::{Ewma, Health},
@@ -107,7 +107,7 @@ impl Service {
         let source = targets.iter().find(|target| **target == url);
         let source = source.or_else(|| targets.iter().find(|target| target.address().is_none()));
         Arc::new(Backend {
-            token: sticky::token(&name),
+            token: self.sticky_key.as_ref().map(|key| key.token(&name)),
             name,
             address,
             source: source.unwrap_or(&url).clone(),
