@@ -15,6 +15,7 @@ mod tls;
 mod trouble;
 mod url;
 mod validate;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 
