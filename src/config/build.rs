@@ -25,7 +25,7 @@ pub(super) fn build(
     problems: &mut Problems,
 ) -> (Runtime, Plan) {
     let keys = Arc::new(api_keys(&config.api_keys, root, problems));
-    let plan = plan(&config, root, problems);
+    let mut plan = plan(&config, root, problems);
     let services: BTreeMap<Arc<str>, Arc<Service>> = config
         .services
         .iter()
@@ -34,6 +34,7 @@ pub(super) fn build(
             (Arc::from(name.as_str()), Service::build(name, service, node, &shared.metrics, problems))
         })
         .collect();
+    plan.pingora.size_pool(services.values().map(|service| service.expected_backends()).sum());
     let router = Builder { root, registry, shared, keys, services: &services }.router(&config.routes, problems);
     if config.routes.is_empty() && root.get("routes").is_none() {
         problems.push(root.place().problem("key 'routes' is missing: without a route every request is answered 404"));

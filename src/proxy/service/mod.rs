@@ -127,6 +127,12 @@ impl Service {
         self.endpoints.load_full()
     }
 
+    /// How many backends its URLs stand for: nobody knows that of a name before it is resolved.
+    pub fn expected_backends(&self) -> usize {
+        const OF_A_NAME: usize = 8;
+        self.targets.load().iter().map(|url| if url.address().is_some() { 1 } else { OF_A_NAME }).sum()
+    }
+
     /// Requests under way at all its backends.
     pub fn in_flight(&self) -> usize {
         self.endpoints.load().iter().map(|backend| backend.in_flight()).sum()
