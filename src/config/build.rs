@@ -26,7 +26,7 @@ pub(super) fn build(
     problems: &mut Problems,
 ) -> (Runtime, Plan) {
     let keys = Arc::new(api_keys(&config.api_keys, root, problems));
-    let plan = plan(&config, root, problems);
+    let mut plan = plan(&config, root, problems);
     let services: BTreeMap<Arc<str>, Arc<Service>> = config
         .services
         .iter()
@@ -35,6 +35,7 @@ pub(super) fn build(
             (Arc::from(name.as_str()), Service::build(name, service, node, &shared.metrics, problems))
         })
         .collect();
+    plan.pingora.size_pool(services.values().map(|service| service.expected_backends()).sum());
     let router = Builder { root, registry, shared, keys, services: &services, paths: config.paths, via: config.via.0 }
         .router(&config.routes, problems);
     if config.routes.is_empty() && root.get("routes").is_none() {

@@ -46,8 +46,10 @@ pub struct PingoraConfig {
     pub grace_period_seconds: u64,
     /// After that, time for the threads to end. Default 5.
     pub graceful_shutdown_timeout_seconds: u64,
-    /// Unused connections to backends that are kept, per thread. Default 128.
-    pub upstream_keepalive_pool_size: usize,
+    /// Unused connections to backends that are kept, per thread, for all services together. Default: 16 for each backend
+    /// that is listed, at least 128; a name counts as 8 backends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_keepalive_pool_size: Option<usize>,
     /// Source addresses towards IPv4 backends.
     pub client_bind_to_ipv4: Vec<String>,
     /// Source addresses towards IPv6 backends.
@@ -69,7 +71,7 @@ impl Default for PingoraConfig {
             ca_file: None,
             grace_period_seconds: 30,
             graceful_shutdown_timeout_seconds: 5,
-            upstream_keepalive_pool_size: 128,
+            upstream_keepalive_pool_size: None,
             client_bind_to_ipv4: Vec::new(),
             client_bind_to_ipv6: Vec::new(),
         }
@@ -79,7 +81,18 @@ impl Default for PingoraConfig {
 /// The most bytes of a Unix socket's path (`sun_path`), less those of `.new`.
 const SOCKET_PATH: usize = 103;
 
+/// Kept connections for each backend, and how many there are at least.
+const KEPT: usize = 16;
+const KEPT_AT_LEAST: usize = 128;
+
 impl PingoraConfig {
+    /// Sizes the pool of unused connections by the number of backends, unless that has been decided. Pingora has one pool
+    /// for all of them: where it is too small, each request throws out a connection that the next one would have used.
+    pub(super) fn size_pool(&mut self, backends: usize) {
+        let enough = backends.saturating_mul(KEPT).max(KEPT_AT_LEAST);
+        self.upstream_keepalive_pool_size.get_or_insert(enough);
+    }
+
     /// Fills in the paths that were left out, for an instance whose first listener has this `port`, and checks the rest.
     pub(super) fn complete(&mut self, port: u16, node: &Node, problems: &mut Problems) {
         let mut wrong = |key: &str, message: String| problems.push(node.at(key).place().problem(message));
@@ -164,4 +177,28 @@ fn runtime_dir() -> PathBuf {
         fs::symlink_metadata(&dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid && meta.mode() & 0o077 == 0);
     // A directory that somebody else made is left alone; the check of paths then says what is missing.
     if ours { dir } else { dir.join("refused: not owned by this user alone") }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use crate::{Registry, config::load, proxy::Shared};
+
+    #[test]
+    fn the_pool_of_connections_grows_with_the_backends() {
+        let pool = |pingora: &str, backends: usize, more: &str| {
+            let urls: Vec<String> = (1..=backends).map(|i| format!("'http://127.0.0.{i}'")).collect();
+            let yaml = format!(
+                "pingora: {{ {pingora} }}\nlisteners: [{{ address: '127.0.0.1:1' }}]\nservices: {{ s: {{ urls: [{}{more}] }} }}\nroutes: [{{ match: {{ path: /* }}, service: s }}]\n",
+                urls.join(", ")
+            );
+            let plan = load("t", &yaml, &Registry::builtin(), &Shared::new()).unwrap().plan;
+            plan.pingora.server_conf().unwrap().upstream_keepalive_pool_size
+        };
+        assert_eq!(pool("", 3, ""), 128);
+        assert_eq!(pool("", 200, ""), 3200);
+        assert_eq!(pool("", 20, ", 'http://a.test'"), 28 * 16);
+        assert_eq!(pool("upstream_keepalive_pool_size: 64", 200, ""), 64, "what is set stays as it is set");
+    }
 }

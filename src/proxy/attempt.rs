@@ -48,9 +48,9 @@ pub(super) async fn next(
     context: &mut Context,
     service: &Service,
 ) -> Result<Box<HttpPeer>, Reply> {
-    if context.attempts.count == 0 {
-        service.count_request(context.now.since_start);
-    } else {
+    context.attempts.count_once(service, context.now.since_start);
+    // A repeat that is free replaces an attempt: it neither waits nor counts.
+    if !std::mem::take(&mut context.attempts.free) && context.attempts.count > 0 {
         let wait = policy(context, service).backoff.backoff().wait(context.attempts.count, fastrand::u64(..));
         let wait = context.remaining().map_or(wait, |left| wait.min(left));
         if !wait.is_zero() {
@@ -130,9 +130,10 @@ fn blame(context: &Context, service: &Service, trouble: Trouble) -> Outcome {
 async fn choose(
     service: &Service,
     head: &RequestHeader,
-    context: &Context,
+    context: &mut Context,
     now: std::time::Duration,
 ) -> Result<Chosen, NoBackend> {
+    let mut waited = context.attempts.waited;
     let choice = Choice {
         client: context.state.client,
         headers: &head.headers,
@@ -140,7 +141,9 @@ async fn choose(
         tried: &context.attempts.tried,
         now,
     };
-    service.choose_or_wait(choice).await
+    let chosen = service.choose_or_wait(choice, &mut waited).await;
+    context.attempts.waited = waited;
+    chosen
 }
 
 /// After a connection that did not come about: true when another attempt follows.
@@ -165,15 +168,13 @@ pub(super) fn broke(session: &Session, context: &mut Context, service: &Service,
         return false;
     };
     // A kept connection that the backend closes says nothing about the backend: both may have closed at once. One such
-    // attempt is repeated for nothing.
+    // attempt is repeated for nothing, and elsewhere: the backend may have closed because it is gone.
     let stale = reused && trouble == Trouble::Reset && context.attempts.first_byte.is_none();
+    context.attempts.note_failed();
     if stale {
         context.attempts.settle(service, Outcome::Unknown);
-        let free = !context.attempts.stale && idempotent(&session.req_header().method) && replayable(session, context);
-        context.attempts.stale = true;
-        return free || again(session, context, service, trouble);
+        return free_repeat(session, context) || again(session, context, service, trouble);
     }
-    context.attempts.note_failed();
     if context.attempts.first_byte.is_some() {
         // It was booked as a success when its head came.
         context.attempts.reopen();
@@ -181,6 +182,18 @@ pub(super) fn broke(session: &Session, context: &mut Context, service: &Service,
     let outcome = blame(context, service, trouble);
     context.attempts.settle(service, outcome);
     again(session, context, service, trouble)
+}
+
+/// True when an attempt that ran into a dead connection is repeated for nothing: the first time, if doing it twice does
+/// no harm.
+pub(super) fn free_repeat(session: &Session, context: &mut Context) -> bool {
+    let free = !context.attempts.stale && idempotent(&session.req_header().method) && replayable(session, context);
+    context.attempts.stale = true;
+    if free {
+        context.attempts.count = context.attempts.count.saturating_sub(1);
+        context.attempts.free = true;
+    }
+    free
 }
 
 /// Looks at the status of an answer before the client does.
@@ -231,6 +244,13 @@ fn replayable(session: &Session, context: &Context) -> bool {
 }
 
 impl Attempts {
+    /// Counts the request for the retry budget, unless that has been done.
+    pub(super) fn count_once(&mut self, service: &Service, now: std::time::Duration) {
+        if !std::mem::replace(&mut self.counted, true) {
+            service.count_request(now);
+        }
+    }
+
     fn begin(&mut self, chosen: Chosen) {
         let Chosen { backend, place, leave } = chosen;
         self.count += 1;

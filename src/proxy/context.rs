@@ -82,6 +82,12 @@ pub struct Attempts {
     pub may_repeat: bool,
     /// An attempt ran into a kept connection that had been closed.
     pub stale: bool,
+    /// The next attempt is a repeat that costs nothing.
+    pub free: bool,
+    /// The request has been counted for the retry budget.
+    pub counted: bool,
+    /// How long the request has waited for a place at its service.
+    pub waited: Duration,
     /// When the running attempt began.
     pub began: Option<Instant>,
     /// How long connecting took.
@@ -203,9 +209,14 @@ impl Context {
         let (route, service) = (self.route.clone()?, self.service()?);
         for (place, gate) in [route.gate.as_ref(), service.gate()].into_iter().enumerate() {
             let Some(gate) = gate else { continue };
+            let begun = Instant::now();
             match gate.enter().await {
                 Some(pass) => self.passes[place] = Some(pass),
                 None => return Some(attempt::no_backend(NoBackend::Full, &service)),
+            }
+            // The service's setting holds for what comes after the gate too.
+            if place == 1 {
+                self.attempts.waited = begun.elapsed();
             }
         }
         None

@@ -22,6 +22,14 @@ pub(super) struct Answer {
     peer: Box<HttpPeer>,
 }
 
+/// Why there is no answer.
+pub(super) struct Failure {
+    /// What went wrong, at which side; [`ErrorType::ConnectError`] and its like when nothing was sent.
+    pub(super) error: Box<Error>,
+    /// The connection had been kept from an earlier request.
+    pub(super) reused: bool,
+}
+
 /// Sends a request and waits for the head of its answer.
 ///
 /// # Errors
@@ -32,10 +40,25 @@ pub(super) async fn send(
     head: RequestHeader,
     body: Bytes,
 ) -> pingora::Result<Answer> {
-    let (mut session, _) = connector.get_http_session(&*peer).await.map_err(Error::into_up)?;
+    try_send(connector, peer, head, body).await.map_err(|failure| failure.error)
+}
+
+/// The same for whoever must know whether the connection was a fresh one.
+///
+/// # Errors
+/// See there.
+pub(super) async fn try_send(
+    connector: &Connector,
+    peer: Box<HttpPeer>,
+    head: RequestHeader,
+    body: Bytes,
+) -> Result<Answer, Failure> {
+    let fresh = |error: Box<Error>| Failure { error: error.into_up(), reused: false };
+    let (mut session, reused) = connector.get_http_session(&*peer).await.map_err(fresh)?;
     session.set_read_timeout(peer.options.read_timeout);
     session.set_write_timeout(peer.options.write_timeout);
-    let head = if matches!(session, HttpSession::H2(_)) { for_h2(head, peer.is_tls())? } else { head };
+    let h2 = matches!(session, HttpSession::H2(_));
+    let head = if h2 { for_h2(head, peer.is_tls()).map_err(fresh)? } else { head };
     let exchange = async {
         session.write_request_header(Box::new(head)).await?;
         if !body.is_empty() {
@@ -54,7 +77,7 @@ pub(super) async fn send(
             }
         }
     };
-    let head = exchange.await.map_err(|error: Box<Error>| error.into_up())?;
+    let head = exchange.await.map_err(|error: Box<Error>| Failure { error: error.into_up(), reused })?;
     Ok(Answer { session, head, peer })
 }
 

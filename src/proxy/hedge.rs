@@ -21,24 +21,36 @@ use pingora::{
 use super::{
     arrival, attempt,
     context::Context,
-    exchange::{self, Answer},
+    exchange::{self, Answer, Failure},
     gateway::Gateway,
     grpc, outgoing,
     service::{Choice, Chosen, Outcome, Service, Trouble},
 };
 use crate::filter::Now;
 
-/// One attempt of a race; one that is dropped before it has settled came to nothing.
+/// One attempt of a race. One that is dropped before it has settled was cut off, or never sent.
 struct Runner {
     service: Arc<Service>,
     chosen: Option<Chosen>,
     began: Instant,
+    sent: bool,
+}
+
+impl Runner {
+    fn settle(&mut self, outcome: Outcome) {
+        if let Some(Chosen { backend, leave, .. }) = self.chosen.take() {
+            self.service.settle(&backend, leave, Now::monotonic(), self.began.elapsed(), outcome);
+        }
+    }
 }
 
 impl Drop for Runner {
     fn drop(&mut self) {
+        if self.sent {
+            return self.settle(Outcome::Unknown);
+        }
         if let Some(Chosen { backend, leave, .. }) = self.chosen.take() {
-            self.service.settle(&backend, leave, Now::monotonic(), self.began.elapsed(), Outcome::Unknown);
+            self.service.give_back(&backend, leave);
         }
     }
 }
@@ -46,13 +58,41 @@ impl Drop for Runner {
 /// How an attempt came out.
 struct Run {
     runner: Runner,
-    result: pingora::Result<Answer>,
+    result: Result<Answer, Failure>,
+    /// It ended when the time for the whole request did.
+    late: bool,
 }
 
 impl Run {
     /// An answer that is worth taking while another one may still come.
     fn is_good(&self) -> bool {
         self.result.as_ref().is_ok_and(|answer| !answer.head.status.is_server_error())
+    }
+
+    /// It is not taken: what it came to is booked all the same.
+    fn lose(mut self) {
+        let outcome = match &self.result {
+            Ok(answer) => Outcome::Answered(answer.head.status.as_u16()),
+            Err(failure) => failure.outcome(self.late),
+        };
+        self.runner.settle(outcome);
+    }
+}
+
+impl Failure {
+    fn trouble(&self) -> Trouble {
+        Trouble::of(&self.error).unwrap_or(Trouble::Reset)
+    }
+
+    /// A kept connection that the backend closed says nothing about the backend.
+    fn is_stale(&self) -> bool {
+        self.reused && self.trouble() == Trouble::Reset
+    }
+
+    /// What the service learns of it; nothing when it is the time of the whole request that was over (`late`).
+    fn outcome(&self, late: bool) -> Outcome {
+        let blameless = self.is_stale() || late && self.trouble() == Trouble::Timeout;
+        if blameless { Outcome::Unknown } else { Outcome::Failed(self.trouble()) }
     }
 }
 
@@ -62,7 +102,7 @@ struct Race<'a> {
     service: &'a Arc<Service>,
     head: &'a RequestHeader,
     client: std::net::IpAddr,
-    remaining: Option<Duration>,
+    deadline: Option<Instant>,
 }
 
 impl Race<'_> {
@@ -76,17 +116,20 @@ impl Race<'_> {
             now: Now::monotonic(),
         };
         let chosen = self.service.choose(&choice).ok()?;
-        let runner = Runner { service: self.service.clone(), chosen: Some(chosen), began: Instant::now() };
+        let runner = Runner { service: self.service.clone(), chosen: Some(chosen), began: Instant::now(), sent: false };
         // The same backend again would be no hedge.
         (!tried.contains(&runner.address()?)).then_some(runner)
     }
 
-    async fn run(&self, runner: Runner, number: u32) -> Option<Run> {
-        let peer = runner.chosen.as_ref()?.backend.peer(self.remaining, false);
+    async fn run(&self, mut runner: Runner, number: u32) -> Option<Run> {
+        runner.sent = true;
+        let remaining = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let peer = runner.chosen.as_ref()?.backend.peer(remaining, false);
         let mut head = self.head.clone();
         head.insert_header(attempt::X_ATTEMPTS, HeaderValue::from(number)).ok()?;
-        let result = exchange::send(self.connector, peer, head, Bytes::new()).await;
-        Some(Run { runner, result })
+        let result = exchange::try_send(self.connector, peer, head, Bytes::new()).await;
+        let late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
+        Some(Run { runner, result, late })
     }
 }
 
@@ -116,7 +159,8 @@ async fn race(session: &mut Session, race: &Race<'_>, after: Duration) -> pingor
         gone = left(session) => return Err(gone),
         () = tokio::time::sleep(after) => {}
     }
-    let second = if race.service.may_retry(Now::monotonic()) { race.begin(&tried) } else { None };
+    // The budget pays for what is sent, so a place is looked for first.
+    let second = race.begin(&tried).filter(|_| race.service.may_retry(Now::monotonic()));
     let Some(second) = second else {
         return tokio::select! {
             done = first => Ok(done.map(|run| (run, 1))),
@@ -138,7 +182,12 @@ async fn race(session: &mut Session, race: &Race<'_>, after: Duration) -> pingor
         other = second, if first_is_done => other,
         gone = left(session) => return Err(gone),
     };
-    let better = if other.as_ref().is_some_and(|run| run.result.is_ok()) { other } else { done.or(other) };
+    let (better, worse) =
+        if other.as_ref().is_some_and(|run| run.result.is_ok()) { (other, done) } else { (done, other) };
+    if better.is_none() {
+        return Ok(worse.map(|run| (run, 2)));
+    }
+    worse.into_iter().for_each(Run::lose);
     Ok(better.map(|run| (run, 2)))
 }
 
@@ -165,11 +214,11 @@ impl Gateway {
             Ok(head) => head,
             Err(why) => return Self::unsendable(context, why),
         };
-        service.count_request(context.now.since_start);
-        let (client, remaining) = (context.state.client, context.remaining());
-        let terms = Race { connector: &connector, service: &service, head: &head, client, remaining };
+        context.attempts.count_once(&service, context.now.since_start);
+        let (client, deadline) = (context.state.client, context.deadline);
+        let terms = Race { connector: &connector, service: &service, head: &head, client, deadline };
         let Some((run, count)) = Box::pin(race(session, &terms, after)).await? else { return Ok(false) };
-        let Run { mut runner, result } = run;
+        let Run { mut runner, result, late } = run;
         context.attempts.count = count;
         context.attempts.began = Some(runner.began);
         if let Some(Chosen { backend, place, leave }) = runner.chosen.take() {
@@ -187,11 +236,12 @@ impl Gateway {
                 }
                 self.deliver(session, context, answer, &connector).await.map(|()| true)
             }
-            Err(error) => {
-                let trouble = Trouble::of(&error).unwrap_or(Trouble::Reset);
-                context.attempts.settle(&service, Outcome::Failed(trouble));
+            Err(failure) => {
+                context.attempts.settle(&service, failure.outcome(late));
                 context.attempts.note_failed();
-                if attempt::again(session, context, &service, trouble) { Ok(false) } else { Err(error) }
+                let again = failure.is_stale() && attempt::free_repeat(session, context)
+                    || attempt::again(session, context, &service, failure.trouble());
+                if again { Ok(false) } else { Err(failure.error) }
             }
         }
     }

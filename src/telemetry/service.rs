@@ -42,8 +42,8 @@ pub struct ServiceMetrics {
     pub retries: IntCounter,
 }
 
-/// How attempts end.
-const OUTCOMES: [&str; 5] = ["ok", "connect", "timeout", "reset", "status"];
+/// How attempts end; `unknown`: nobody waited for it (the client left, or another attempt was faster).
+const OUTCOMES: [&str; 6] = ["ok", "connect", "timeout", "reset", "status", "unknown"];
 
 impl ServiceFamilies {
     pub(super) fn new(r: &Registry) -> Self {

@@ -51,10 +51,10 @@ fn a_file_of_backends_is_watched() {
 }
 
 /// What the test's DNS server answers: by name, and by type (1: A, 33: SRV).
-type Zone = Arc<Mutex<HashMap<(String, u16), Vec<Vec<u8>>>>>;
+pub(crate) type Zone = Arc<Mutex<HashMap<(String, u16), Vec<Vec<u8>>>>>;
 
 /// A DNS server of a few lines (RFC 1035): every answer lives for one second.
-fn dns(zone: Zone) -> SocketAddr {
+pub(crate) fn dns(zone: Zone) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -134,4 +134,34 @@ fn addresses_of_a_name_come_and_go() {
     gw.get("/").expect(502);
     zone.lock().insert(("users.test".into(), 1), vec![vec![127, 0, 0, 1]]);
     eventually("the new address is used", || gw.get("/").send().status == 200);
+}
+
+#[test]
+fn a_file_that_is_being_written_changes_nothing_yet() {
+    use std::{io::Write as _, time::Duration};
+
+    let (a, b) = (Origin::start("a"), Origin::start("b"));
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("backends");
+    fs::write(&list, format!("{}\n", a.url())).unwrap();
+    let gw = Gateway::start(&format!(
+        "services:\n  main:\n    discovery: {{ file: {} }}\n    retry: {{ max_attempts: 1 }}\n    outlier_ejection: {{ consecutive: 0 }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        list.display()
+    ));
+    let steady = |millis: u64| {
+        let until = std::time::Instant::now() + Duration::from_millis(millis);
+        while std::time::Instant::now() < until {
+            gw.get("/").expect(200).says("a");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let mut file = fs::File::create(&list).unwrap();
+    steady(1500);
+    assert_eq!(gw.errors().matches("lists no backend").count(), 1, "said once: {}", gw.errors());
+    let (url, half) = (b.url(), b.url().len() - 1);
+    file.write_all(format!("{}\n{}", a.url(), &url[..half]).as_bytes()).unwrap();
+    steady(1500);
+    file.write_all(format!("{}\n", &url[half..]).as_bytes()).unwrap();
+    eventually("the whole list is used", || names(&gw, 4).contains_key("b"));
+    assert_eq!(names(&gw, 8), [("a".into(), 4), ("b".into(), 4)].into());
 }

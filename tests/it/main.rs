@@ -10,6 +10,7 @@ mod auth;
 mod blame;
 mod config_errors;
 mod corpus;
+mod deadlines;
 mod discovery;
 mod filters;
 mod grpc;

@@ -173,3 +173,30 @@ fn http2_is_agreed_on_and_one_connection_carries_many_requests() {
     let plain = Backend::start(&certs, Wants::H2c);
     gateway(&format!("h2c://127.0.0.1:{}", plain.port), "").get("/").expect(200).says("h2");
 }
+
+#[test]
+fn a_health_check_asks_each_backend_for_its_own_certificate() {
+    let certs = Certs::new();
+    certs.issue("backend", "a", &["a.test"]);
+    let a = Backend::start(&certs, Wants::H1);
+    certs.issue("backend", "b", &["b.test"]);
+    let b = Backend::start(&certs, Wants::H1);
+    let zone = crate::discovery::Zone::default();
+    for name in ["a.test", "b.test"] {
+        zone.lock().insert((name.into(), 1), vec![vec![127, 0, 0, 1]]);
+    }
+    let resolver = crate::discovery::dns(zone);
+    for path in ["", "path: /, "] {
+        let gw = Gateway::start(&format!(
+            "services:\n  main:\n    urls: [\"https://a.test:{}\", \"https://b.test:{}\"]\n    discovery: {{ resolver: \"{resolver}\" }}\n    tls: {{ ca: {} }}\n    health_check: {{ {path}every: 50ms, unhealthy_after: 2 }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+            a.port,
+            b.port,
+            certs.path("ca.pem")
+        ));
+        let before = (a.connections.load(SeqCst), b.connections.load(SeqCst));
+        crate::harness::eventually("both have been checked", || {
+            a.connections.load(SeqCst) > before.0 + 4 && b.connections.load(SeqCst) > before.1 + 4
+        });
+        assert!(!gw.errors().contains("is unhealthy"), "{}", gw.errors());
+    }
+}

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst, fence},
     },
     time::Duration,
 };
@@ -13,7 +13,7 @@ use http::HeaderValue;
 use pingora::{prelude::HttpPeer, protocols::ALPN};
 use tokio::sync::Notify;
 
-use super::BackendUrl;
+use super::{BackendUrl, sticky::Token};
 use crate::resilience::{Breaker, Ewma, Health};
 
 /// How long a latency sample counts for `p2c_ewma`.
@@ -27,7 +27,7 @@ pub struct Backend {
     /// Where to connect.
     pub address: SocketAddr,
     /// What the sticky cookie calls it.
-    pub(super) token: String,
+    pub(super) token: Option<Token>,
     /// The URL that it was made from.
     pub(super) url: BackendUrl,
     /// The URL in the YAML, or in the file, that led to it.
@@ -144,6 +144,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Relaxed);
         if let Some(freed) = &self.freed {
+            // Whoever waits looks at the count after it has said so, and we the other way round.
+            fence(SeqCst);
             freed.notify_one();
         }
     }

@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fmt,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -128,7 +129,9 @@ impl Balancer {
             // One step: beyond it, Pingora's selectors forget weights, and a small backend would drown when a big one fails.
             Self::RoundRobin(lb) => lb.select_with(b"", 1, takes).and_then(found).or_else(chance),
             Self::Random(lb) => lb.select_with(b"", 1, takes).and_then(found).or_else(chance),
-            Self::Hash(lb, by) => by.with_key(choice, |key| lb.select_with(key, STEPS, takes)).and_then(found),
+            Self::Hash(lb, by) => by.with_key(choice, |key| {
+                lb.select_with(key, STEPS, takes).and_then(found).or_else(|| by_key(all, accept, key))
+            }),
             Self::Least(_, turn) => least(all, turn.fetch_add(1, Ordering::Relaxed), accept),
             Self::P2c(_) => two_choices(all, accept),
         }
@@ -146,6 +149,23 @@ fn by_chance(all: &[Arc<Backend>], accept: &dyn Fn(&Backend) -> bool) -> Option<
         hit
     });
     chosen.cloned()
+}
+
+/// The backend that a key falls to when the ring has shown none in so many steps, because a heavy backend that is away
+/// holds most of it: by rendezvous hashing, so that it is the same one for the same key in every process.
+fn by_key(all: &[Arc<Backend>], accept: &dyn Fn(&Backend) -> bool, key: &[u8]) -> Option<Arc<Backend>> {
+    let score = |backend: &Backend| {
+        let mut hasher = DefaultHasher::new();
+        (key, backend.address).hash(&mut hasher);
+        // A number between 0 and 1, never 0 itself; divided by it, the weight gives each backend its share of the keys.
+        #[expect(clippy::cast_precision_loss, reason = "53 bits are plenty")]
+        let drawn = ((hasher.finish() >> 11) as f64 + 1.0) / (1u64 << 53) as f64;
+        #[expect(clippy::cast_precision_loss, reason = "a weight is at most 1000")]
+        let weight = backend.weight as f64;
+        -drawn.ln() / weight
+    };
+    let usable = all.iter().filter(|backend| accept(backend));
+    usable.min_by(|one, other| score(one).total_cmp(&score(other))).cloned()
 }
 
 /// The backend with the fewest requests per weight; `turn` decides between equals, or an idle service would send

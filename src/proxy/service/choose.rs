@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence},
     },
     time::Duration,
 };
@@ -76,17 +76,31 @@ impl Drop for Waiting<'_> {
 }
 
 impl Service {
-    /// The next backend for a request. When all are full, the request waits as long as `in_flight` allows.
+    /// The next backend for a request. When all are full, the request waits as long as `in_flight` allows, less what it
+    /// has `waited` under it; that grows.
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn choose_or_wait(&self, choice: Choice<'_>) -> Result<Chosen, NoBackend> {
+    pub async fn choose_or_wait(&self, choice: Choice<'_>, waited: &mut Duration) -> Result<Chosen, NoBackend> {
         let first = self.choose(&choice);
         let (Err(NoBackend::Full), Some(limits)) = (&first, &self.guard.in_flight) else { return first };
+        let patience = limits.wait.0.saturating_sub(*waited);
+        if patience.is_zero() {
+            return first;
+        }
         let Some(_waiting) = Waiting::enter(&self.guard.waiting, limits.queue) else { return first };
-        let until = tokio::time::Instant::now() + limits.wait.0;
+        let begun = tokio::time::Instant::now();
+        let result = self.wait_for_room(choice, begun + patience).await;
+        *waited += begun.elapsed();
+        result
+    }
+
+    async fn wait_for_room(&self, choice: Choice<'_>, until: tokio::time::Instant) -> Result<Chosen, NoBackend> {
         loop {
-            let freed = self.guard.freed.notified();
+            let mut freed = std::pin::pin!(self.guard.freed.notified());
+            // From here on a place that is given back is told to this one, and not only to those who sleep already.
+            freed.as_mut().enable();
+            fence(SeqCst);
             match self.choose(&Choice { now: Now::monotonic(), ..choice }) {
                 Err(NoBackend::Full) => {}
                 other => return other,
@@ -198,7 +212,8 @@ impl Service {
         if well.any(|backend| open(&backend)) {
             return NoBackend::Open { retry_after: Duration::from_secs(1) };
         }
-        NoBackend::Unwell
+        // They were full a moment ago: by now a place has been given back.
+        if most > 0 { NoBackend::Full } else { NoBackend::Unwell }
     }
 }
 
@@ -302,6 +317,23 @@ mod tests {
     }
 
     #[test]
+    fn a_key_finds_a_backend_beyond_a_heavy_one_that_is_down_and_always_the_same() {
+        let now = Duration::from_secs(100);
+        let urls = "[{ url: 'http://127.0.0.1:80', weight: 1000 }, { url: 'http://127.0.0.2:80', weight: 3 }, 'http://127.0.0.3:80']";
+        let service = parsed(&format!("urls: {urls}\nbalance: {{ consistent_hash: path }}"));
+        let all = service.backends();
+        all[0].set_healthy(false, now);
+        let headers = HeaderMap::new();
+        let of = |key: usize| {
+            let path = format!("/{key}");
+            service.choose(&Choice { path: &path, ..choice(&headers, &[], now) }).unwrap().backend.address
+        };
+        let heavier = (0..400).filter(|key| of(*key) == all[1].address).count();
+        assert!((240..360).contains(&heavier), "{heavier} of 400, by weight");
+        assert!((0..50).all(|key| of(key) == of(key)));
+    }
+
+    #[test]
     fn a_new_backend_warms_up() {
         let (headers, now) = (HeaderMap::new(), Duration::from_secs(100));
         let service = service(2, "slow_start: 10s");
@@ -317,6 +349,32 @@ mod tests {
         };
         assert!(share(now) < 80, "a tenth of its half");
         assert!(share(now + Duration::from_secs(10)) > 150, "its half");
+    }
+
+    /// Many come and go at two places; nobody may sleep while one of them is free.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn nobody_sleeps_beside_a_free_place() {
+        let service = service(1, "in_flight: { per_backend: 2, queue: 1000, wait: 20s }");
+        let begun = std::time::Instant::now();
+        let tasks: Vec<_> = (0..8)
+            .map(|_| {
+                let service = service.clone();
+                tokio::spawn(async move {
+                    let (headers, mut waited) = (HeaderMap::new(), Duration::ZERO);
+                    for _ in 0..2000 {
+                        let choice = choice(&headers, &[], Now::monotonic());
+                        let chosen = service.choose_or_wait(choice, &mut waited).await;
+                        tokio::task::yield_now().await;
+                        drop(chosen.unwrap());
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+        assert_eq!(service.in_flight(), 0);
     }
 
     proptest! {

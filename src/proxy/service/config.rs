@@ -11,7 +11,7 @@ use super::{
     discovery::DiscoveryConfig,
     resilience::{BreakerConfig, BudgetConfig, EjectionConfig, InFlightConfig, RetryConfig},
 };
-use crate::units::{Span, tree::At};
+use crate::units::{SecretRef, Span, tree::At};
 
 /// One service: the backends that can answer for it, and how they are used.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -76,6 +76,10 @@ pub struct StickyConfig {
     /// How long a browser keeps it. Default: until it is closed.
     #[serde(default)]
     pub ttl: Option<Span>,
+    /// The same for all processes that are to agree on cookies, at least 16 bytes. Default: another one for each
+    /// process, so that clients are given out anew after a restart or an upgrade.
+    #[serde(default)]
+    pub secret: Option<SecretRef>,
 }
 
 /// `hedge:` of a service: an idempotent request without a body that is not answered after this time is sent to another

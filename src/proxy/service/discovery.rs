@@ -1,6 +1,6 @@
 //! `discovery:` of a service: how its backends are found, beyond addresses that stand in the YAML.
 
-use std::{fs, net::SocketAddr, sync::OnceLock, time::SystemTime};
+use std::{fs, net::SocketAddr, sync::OnceLock};
 
 use hickory_resolver::{
     Resolver, TokioResolver,
@@ -26,8 +26,9 @@ pub struct DiscoveryConfig {
     pub every: Span,
     /// A name server to ask, such as `127.0.0.1:8600`. Default: the system's.
     pub resolver: Option<String>,
-    /// A file with further backends, one a line: a URL, and a weight if it is not 1. Changes are taken up within a
-    /// second.
+    /// A file with further backends, one a line: a URL, and a weight if it is not 1. A change is taken up when the file
+    /// has settled: nothing has been written for half a second, or for two if its last line is not complete. A file
+    /// without any backend changes nothing.
     pub file: Option<String>,
 }
 
@@ -78,7 +79,15 @@ impl Discovery {
     /// Every line that is wrong.
     pub(super) fn read_file(&self) -> Result<Vec<BackendUrl>, Vec<String>> {
         let Some(path) = &self.config.file else { return Ok(Vec::new()) };
-        let text = fs::read_to_string(path).map_err(|e| vec![format!("cannot read '{path}': {e}")])?;
+        self.parse(&fs::read_to_string(path).map_err(|e| vec![format!("cannot read '{path}': {e}")])?)
+    }
+
+    /// The backends in the text of the file.
+    ///
+    /// # Errors
+    /// Every line that is wrong.
+    pub(super) fn parse(&self, text: &str) -> Result<Vec<BackendUrl>, Vec<String>> {
+        let path = self.config.file.as_deref().unwrap_or_default();
         let (mut urls, mut wrong) = (Vec::new(), Vec::new());
         for (number, line) in text.lines().enumerate() {
             let line = line.split('#').next().unwrap_or_default().trim();
@@ -89,11 +98,6 @@ impl Discovery {
             }
         }
         if wrong.is_empty() { Ok(urls) } else { Err(wrong) }
-    }
-
-    /// When the file was written last.
-    pub(super) fn file_stamp(&self) -> Option<SystemTime> {
-        fs::metadata(self.config.file.as_ref()?).and_then(|meta| meta.modified()).ok()
     }
 
     /// Looks a name up.

@@ -2,7 +2,7 @@
 //! waits too long, is sent away: waiting longer than the client would is work for nobody.
 
 use std::{
-    collections::VecDeque,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::SeqCst},
@@ -20,36 +20,56 @@ pub struct Gate {
     inside: AtomicU32,
     queue: u32,
     wait: Duration,
-    /// How many stand in `waiting`, or are about to: whoever leaves an empty queue behind takes no lock.
-    queued: AtomicU32,
-    /// First come, first served.
-    waiting: Mutex<VecDeque<oneshot::Sender<Pass>>>,
+    /// How many stand in `waiting`, or are about to: whoever leaves an empty queue behind takes no lock. With them, those
+    /// who wait for something else under the same setting.
+    queued: Arc<AtomicU32>,
+    waiting: Mutex<Waiting>,
+}
+
+/// Those who wait, in the order in which they came: first come, first served. Whoever gives up is taken out at once, or
+/// the next one to come would find a queue of the long gone.
+#[derive(Debug, Default)]
+struct Waiting {
+    next: u64,
+    senders: BTreeMap<u64, oneshot::Sender<Pass>>,
 }
 
 /// A place behind the gate; on drop it is the next one's in the queue.
 #[derive(Debug)]
-pub struct Pass(Arc<Gate>);
+pub struct Pass {
+    gate: Arc<Gate>,
+    /// Nobody is told that it is free: whoever drops it looks for the next one himself.
+    quiet: bool,
+}
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.0.inside.fetch_sub(1, SeqCst);
-        self.0.wake();
+        self.gate.inside.fetch_sub(1, SeqCst);
+        if !self.quiet {
+            self.gate.wake();
+        }
     }
 }
 
 /// A place in the queue, given up on drop.
-struct Queued<'a>(&'a Gate);
+struct Queued<'a> {
+    gate: &'a Gate,
+    ticket: Option<u64>,
+}
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        self.0.queued.fetch_sub(1, SeqCst);
+        if let Some(ticket) = self.ticket {
+            self.gate.waiting.lock().senders.remove(&ticket);
+        }
+        self.gate.queued.fetch_sub(1, SeqCst);
     }
 }
 
 impl Gate {
     /// A gate for `limit` requests; `queue` more may wait, each at most `wait`.
     pub fn new(limit: u32, queue: u32, wait: Duration) -> Arc<Self> {
-        let (limit, inside, queued) = (AtomicU32::new(limit), AtomicU32::new(0), AtomicU32::new(0));
+        let (limit, inside, queued) = (AtomicU32::new(limit), AtomicU32::new(0), Arc::default());
         Arc::new(Self { limit, inside, queue, wait, queued, waiting: Mutex::default() })
     }
 
@@ -61,6 +81,11 @@ impl Gate {
     /// The limit as it is now.
     pub fn limit(&self) -> u32 {
         self.limit.load(SeqCst)
+    }
+
+    /// The number of those who wait; whoever waits for something else under the same setting counts there too.
+    pub(super) fn queued(&self) -> Arc<AtomicU32> {
+        self.queued.clone()
     }
 
     /// Changes the limit. Whoever is inside stays.
@@ -76,7 +101,7 @@ impl Gate {
             return Some(pass);
         }
         let before = self.queued.fetch_add(1, SeqCst);
-        let _queued = Queued(self);
+        let mut queued = Queued { gate: self, ticket: None };
         if before >= self.queue {
             return None;
         }
@@ -86,9 +111,11 @@ impl Gate {
             if let Some(pass) = self.take() {
                 return Some(pass);
             }
-            waiting.retain(|sender| !sender.is_closed());
             let (sender, receiver) = oneshot::channel();
-            waiting.push_back(sender);
+            let ticket = waiting.next;
+            waiting.next += 1;
+            waiting.senders.insert(ticket, sender);
+            queued.ticket = Some(ticket);
             receiver
         };
         tokio::time::timeout(self.wait, receiver).await.ok()?.ok()
@@ -98,7 +125,7 @@ impl Gate {
         let limit = self.limit();
         let free = |inside: u32| (inside < limit).then(|| inside + 1);
         self.inside.fetch_update(SeqCst, SeqCst, free).ok()?;
-        Some(Pass(self.clone()))
+        Some(Pass { gate: self.clone(), quiet: false })
     }
 
     /// Lets waiting requests in while there is room.
@@ -106,15 +133,18 @@ impl Gate {
         while self.queued.load(SeqCst) > 0 {
             let next = {
                 let mut waiting = self.waiting.lock();
-                if waiting.is_empty() {
+                if waiting.senders.is_empty() {
                     return;
                 }
                 let Some(pass) = self.take() else { return };
-                waiting.pop_front().map(|next| (next, pass))
+                waiting.senders.pop_first().map(|(_, next)| (next, pass))
             };
-            // Not under the lock: a receiver that has left drops the pass, which comes back here.
-            if let Some((next, pass)) = next {
-                let _ = next.send(pass);
+            // A receiver that is just leaving: the next one, here and not from within the drop of its pass, or a queue
+            // that leaves as one would be as many calls deep as it is long.
+            if let Some((next, pass)) = next
+                && let Err(mut pass) = next.send(pass)
+            {
+                pass.quiet = true;
             }
         }
     }
@@ -163,6 +193,51 @@ mod tests {
             passes.push(waiter.await.unwrap().expect("there is room now"));
         }
         assert_eq!(gate.inside(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_queue_that_gives_up_leaves_nothing_behind() {
+        let gate = Gate::new(1, 200_000, Duration::from_millis(100));
+        let first = gate.enter().await.unwrap();
+        let waiters: Vec<_> = (0..100_000)
+            .map(|_| {
+                let gate = gate.clone();
+                tokio::spawn(async move { gate.enter().await.is_some() })
+            })
+            .collect();
+        while gate.queued.load(SeqCst) < 100_000 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::advance(Duration::from_millis(60)).await;
+        let last = tokio::spawn({
+            let gate = gate.clone();
+            async move { gate.enter().await }
+        });
+        tokio::task::yield_now().await;
+        tokio::time::advance(Duration::from_millis(60)).await;
+        for waiter in waiters {
+            assert!(!waiter.await.unwrap(), "nobody left in time");
+        }
+        // Whoever leaves now finds the last one, and not by as many calls deep as the queue was long.
+        drop(first);
+        assert!(last.await.unwrap().is_some());
+        assert_eq!((gate.inside(), gate.queued.load(SeqCst)), (0, 0));
+        assert!(gate.waiting.lock().senders.is_empty());
+        assert!(gate.enter().await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn receivers_that_are_gone_cost_no_stack() {
+        let gate = Gate::new(1, 200_000, Duration::from_millis(100));
+        let first = gate.enter().await.unwrap();
+        // As if each had left between its time-out and its farewell.
+        for ticket in 0..100_000 {
+            gate.waiting.lock().senders.insert(ticket, oneshot::channel().0);
+        }
+        gate.queued.fetch_add(100_000, SeqCst);
+        drop(first);
+        assert!(gate.waiting.lock().senders.is_empty());
+        assert_eq!(gate.inside(), 0);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -48,8 +48,8 @@ pub(super) struct Guard {
     pub(super) in_flight: Option<InFlightConfig>,
     /// Told whenever a backend has room again.
     pub(super) freed: Arc<Notify>,
-    /// How many requests wait for that.
-    pub(super) waiting: AtomicU32,
+    /// How many requests wait for that, or at the gate.
+    pub(super) waiting: Arc<AtomicU32>,
     /// Recent latencies, when a hedge waits for a percentile of them.
     pub(super) latencies: Option<Quantile>,
 }
@@ -86,11 +86,11 @@ impl Guard {
             breaker_config: config.circuit_breaker.clone(),
             ejection_policy: config.outlier_ejection.policy(),
             ejection: config.outlier_ejection.clone(),
+            waiting: gate.as_ref().map_or_else(Arc::default, |gate| gate.queued()),
             gate,
             gradient,
             in_flight,
             freed: Arc::default(),
-            waiting: AtomicU32::new(0),
             latencies: config.hedge.as_ref().map(|_| Quantile::new(LATENCY_MEMORY)),
         }
     }
@@ -111,7 +111,10 @@ impl Service {
     /// Learns how an attempt ended; `elapsed` is the time from its beginning to the answer's head, or to the failure.
     pub fn settle(&self, backend: &Backend, leave: Leave, now: Duration, elapsed: Duration, outcome: Outcome) {
         let trouble = match outcome {
-            Outcome::Unknown => return self.abandon(backend, leave),
+            Outcome::Unknown => {
+                self.metrics.attempt(Some("unknown"));
+                return self.give_back(backend, leave);
+            }
             Outcome::Answered(status) => (status >= 400).then_some(Trouble::Status(status)),
             Outcome::Failed(trouble) => Some(trouble),
         };
@@ -131,7 +134,8 @@ impl Service {
         self.learn_latency(backend, now, elapsed, failed);
     }
 
-    fn abandon(&self, backend: &Backend, leave: Leave) {
+    /// Takes back the tickets of an attempt that came to nothing, or was never made.
+    pub fn give_back(&self, backend: &Backend, leave: Leave) {
         if let (Some(breaker), Some(ticket)) = (&self.guard.breaker, leave.service) {
             breaker.abandon(ticket);
         }

@@ -1,19 +1,22 @@
 //! Active health checks: all backends of a service at once, every `every`. Scheduling is ours (one task a service in
-//! one background service, where Pingora would take a thread per service); checks, thresholds and their bookkeeping
-//! are Pingora's.
+//! one background service, where Pingora would take a thread per service); thresholds and their bookkeeping are
+//! Pingora's. So are not the checks: Pingora's ask every backend by one name, and a service may have several.
 
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use pingora::http::RequestHeader;
-use pingora_load_balancing::{
-    Backend as LbBackend,
-    health_check::{HealthCheck, HttpHealthCheck, TcpHealthCheck},
+use bytes::Bytes;
+use pingora::{
+    Error, ErrorType,
+    connectors::{TransportConnector, http::Connector},
+    http::RequestHeader,
+    prelude::HttpPeer,
 };
+use pingora_load_balancing::{Backend as LbBackend, health_check::HealthCheck};
 
 use super::{Backend, HealthCheckConfig, Service};
-use crate::{filter::Now, telemetry::ServiceMetrics};
+use crate::{filter::Now, proxy::exchange, telemetry::ServiceMetrics};
 
 /// One service's check.
 pub(super) struct Probe {
@@ -22,8 +25,8 @@ pub(super) struct Probe {
     endpoints: Arc<ArcSwap<Vec<Arc<Backend>>>>,
     metrics: ServiceMetrics,
     /// Made at the first check: a connector reads the system's certificates, which `-t` and tests need not wait for.
-    plain: OnceLock<Box<dyn HealthCheck + Send + Sync>>,
-    tls: OnceLock<Box<dyn HealthCheck + Send + Sync>>,
+    http: OnceLock<Connector>,
+    tcp: OnceLock<TransportConnector>,
 }
 
 impl Probe {
@@ -34,61 +37,45 @@ impl Probe {
         metrics: ServiceMetrics,
     ) -> Self {
         let service = service.to_owned();
-        Self { config, service, endpoints, metrics, plain: OnceLock::new(), tls: OnceLock::new() }
+        Self { config, service, endpoints, metrics, http: OnceLock::new(), tcp: OnceLock::new() }
     }
 
     fn backend(&self, target: &LbBackend) -> Option<Arc<Backend>> {
         self.endpoints.load().iter().find(|backend| target.addr.as_inet() == Some(&backend.address)).cloned()
     }
 
-    fn checker(&self, backend: &Backend) -> &(dyn HealthCheck + Send + Sync) {
-        let cell = if backend.peer.is_tls() { &self.tls } else { &self.plain };
-        let make = || match &self.config.path {
-            Some(path) => self.http(path, backend),
-            None => self.tcp(backend),
-        };
-        cell.get_or_init(make).as_ref()
+    /// The way requests go there, with the check's patience: the backend's own name and certificate.
+    fn peer(&self, backend: &Backend) -> Box<HttpPeer> {
+        let mut peer = Box::new(backend.peer.clone());
+        let limit = Some(self.config.timeout.0);
+        peer.options.connection_timeout = limit;
+        peer.options.total_connection_timeout = limit;
+        peer.options.read_timeout = limit;
+        peer.options.write_timeout = limit;
+        peer
     }
 
-    fn http(&self, path: &str, backend: &Backend) -> Box<dyn HealthCheck + Send + Sync> {
-        let host =
-            self.config.host.clone().unwrap_or_else(|| backend.name.split(' ').next().unwrap_or_default().to_owned());
-        let mut check = HttpHealthCheck::new(&host, false);
-        check.peer_template = backend.peer.clone();
-        let options = &mut check.peer_template.options;
-        options.total_connection_timeout = Some(self.config.timeout.0);
-        options.read_timeout = Some(self.config.timeout.0);
-        if let Ok(mut request) = RequestHeader::build("GET", path.as_bytes(), Some(2)) {
-            let named = request
-                .insert_header("Host", host)
-                .and_then(|()| request.insert_header("User-Agent", "tollgate-health"));
-            if named.is_ok() {
-                check.req = request;
-            }
+    async fn over_http(&self, path: &str, backend: &Backend) -> pingora::Result<()> {
+        let host = self.config.host.clone().unwrap_or_else(|| backend.url.authority());
+        let mut request = RequestHeader::build("GET", path.as_bytes(), Some(2))?;
+        request.insert_header("Host", host)?;
+        request.insert_header("User-Agent", "tollgate-health")?;
+        let connector = self.http.get_or_init(|| Connector::new(None));
+        let answer = exchange::send(connector, self.peer(backend), request, Bytes::new()).await?;
+        let mut answer = answer;
+        // A backend that breaks off in the middle of its answer is not well.
+        while answer.session.read_response_body().await?.is_some() {}
+        // Not kept: a connection that stands would hide that no new one can be made.
+        let status = answer.head.status.as_u16();
+        if self.config.expect.contains(&status) {
+            return Ok(());
         }
-        let expect = self.config.expect.clone();
-        check.validator = Some(Box::new(move |head| {
-            if expect.contains(&head.status.as_u16()) {
-                return Ok(());
-            }
-            pingora::Error::e_explain(
-                pingora::ErrorType::CustomCode("unexpected status", head.status.as_u16()),
-                "in health check",
-            )
-        }));
-        Box::new(check)
+        Error::e_explain(ErrorType::CustomCode("unexpected status", status), "in health check")
     }
 
-    fn tcp(&self, backend: &Backend) -> Box<dyn HealthCheck + Send + Sync> {
-        let mut check = TcpHealthCheck::default();
-        if backend.peer.is_tls() {
-            check.peer_template.sni.clone_from(&backend.peer.sni);
-        }
-        check.peer_template.options.total_connection_timeout = Some(self.config.timeout.0);
-        check.peer_template.options.ca.clone_from(&backend.peer.options.ca);
-        check.peer_template.options.verify_cert = backend.peer.options.verify_cert;
-        check.peer_template.options.verify_hostname = backend.peer.options.verify_hostname;
-        Box::new(check)
+    async fn over_tcp(&self, backend: &Backend) -> pingora::Result<()> {
+        let connector = self.tcp.get_or_init(|| TransportConnector::new(None));
+        connector.new_stream(&*self.peer(backend)).await.map(drop)
     }
 }
 
@@ -96,10 +83,15 @@ impl Probe {
 impl HealthCheck for Probe {
     async fn check(&self, target: &LbBackend) -> pingora::Result<()> {
         let Some(backend) = self.backend(target) else { return Ok(()) };
-        let check = self.checker(&backend).check(target);
+        let check = async {
+            match &self.config.path {
+                Some(path) => self.over_http(path, &backend).await,
+                None => self.over_tcp(&backend).await,
+            }
+        };
         match tokio::time::timeout(self.config.timeout.0, check).await {
             Ok(result) => result,
-            Err(_) => pingora::Error::e_explain(pingora::ErrorType::ReadTimedout, "health check took too long"),
+            Err(_) => Error::e_explain(ErrorType::ReadTimedout, "health check took too long"),
         }
     }
 

@@ -15,6 +15,7 @@ mod tls;
 mod trouble;
 mod url;
 mod validate;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 
@@ -59,6 +60,7 @@ pub struct Service {
     pub metrics: ServiceMetrics,
     hedge: Option<HedgeConfig>,
     sticky: Option<StickyConfig>,
+    sticky_key: Option<sticky::Key>,
     slow_start: Duration,
     all_unhealthy: AllUnhealthy,
     /// The URLs in the YAML.
@@ -104,6 +106,7 @@ impl Service {
             metrics,
             hedge: config.hedge,
             sticky: config.sticky.clone(),
+            sticky_key: config.sticky.as_ref().and_then(|sticky| sticky::Key::of(sticky, node.at("sticky"), problems)),
             slow_start: config.slow_start.map_or(Duration::ZERO, |span| span.0),
             all_unhealthy: config.when_all_unhealthy,
             targets: ArcSwap::from_pointee(fixed.iter().cloned().chain(listed).collect()),
@@ -122,6 +125,12 @@ impl Service {
     /// Its backends as they are known now.
     pub fn backends(&self) -> Arc<Vec<Arc<Backend>>> {
         self.endpoints.load_full()
+    }
+
+    /// How many backends its URLs stand for: nobody knows that of a name before it is resolved.
+    pub fn expected_backends(&self) -> usize {
+        const OF_A_NAME: usize = 8;
+        self.targets.load().iter().map(|url| if url.address().is_some() { 1 } else { OF_A_NAME }).sum()
     }
 
     /// Requests under way at all its backends.

@@ -15,14 +15,15 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{Backend, BackendUrl, Service, backend::LATENCY_MEMORY, sticky};
+use super::{
+    Backend, BackendUrl, Service,
+    backend::LATENCY_MEMORY,
+    watch::{LOOK, Watched},
+};
 use crate::{
     filter::Now,
     resilience::{Ewma, Health},
 };
-
-/// Time between two looks at a file.
-const FILE: Duration = Duration::from_secs(1);
 
 /// The shortest time between two looks at a name, whatever its time to live.
 const SOON: Duration = Duration::from_secs(1);
@@ -107,7 +108,7 @@ impl Service {
         let source = targets.iter().find(|target| **target == url);
         let source = source.or_else(|| targets.iter().find(|target| target.address().is_none()));
         Arc::new(Backend {
-            token: sticky::token(&name),
+            token: self.sticky_key.as_ref().map(|key| key.token(&name)),
             name,
             address,
             source: source.unwrap_or(&url).clone(),
@@ -125,32 +126,40 @@ impl Service {
 
     /// Looks at names and files again and again; returns at once when there are none.
     pub(super) async fn watch_names(&self) {
-        let file = self.discovery.config.file.is_some();
-        let (mut due, mut stamp) = (Instant::now() + self.discovery.config.every.0, self.discovery.file_stamp());
-        while file || self.targets.load().iter().any(|url| url.address().is_none()) {
-            let next = if file { due.min(Instant::now() + FILE) } else { due };
+        let mut file = self.discovery.config.file.as_ref().map(Watched::new);
+        let mut due = Instant::now() + self.discovery.config.every.0;
+        while file.is_some() || self.targets.load().iter().any(|url| url.address().is_none()) {
+            let next = if file.is_some() { due.min(Instant::now() + LOOK) } else { due };
             tokio::time::sleep_until(next).await;
-            let now = self.discovery.file_stamp();
-            let changed = now != stamp && self.reread();
-            stamp = now;
+            let text = file.as_mut().and_then(|file| file.changed(Instant::now()));
+            let changed = text.is_some_and(|text| self.reread(text));
             if changed || Instant::now() >= due {
                 due = self.resolve().await.max(Instant::now() + SOON);
             }
         }
     }
 
-    /// Takes over the backends of the file; false when it cannot be read.
-    fn reread(&self) -> bool {
-        match self.discovery.read_file() {
+    /// Takes over the backends that the file lists; false when nothing changes.
+    fn reread(&self, text: Result<String, String>) -> bool {
+        let keeps = |message: &str| log::error!("service {}: {message}; the backends stay as they were", self.name);
+        match text.map_err(|message| vec![message]).and_then(|text| self.discovery.parse(&text)) {
             Ok(urls) => {
+                let all: Vec<BackendUrl> = self.fixed.iter().cloned().chain(urls.iter().cloned()).collect();
+                if all == **self.targets.load() {
+                    return false;
+                }
+                // Rather one who is about to write it than one who wants to be answered 503.
+                if urls.is_empty() {
+                    let file = self.discovery.config.file.as_deref().unwrap_or_default();
+                    keeps(&format!("'{file}' lists no backend"));
+                    return false;
+                }
                 log::info!("service {}: {} backends in the file", self.name, urls.len());
-                self.targets.store(Arc::new(self.fixed.iter().cloned().chain(urls).collect()));
+                self.targets.store(Arc::new(all));
                 true
             }
             Err(messages) => {
-                for message in messages {
-                    log::error!("service {}: {message}; the backends stay as they were", self.name);
-                }
+                messages.iter().for_each(|message| keeps(message));
                 false
             }
         }

@@ -1,33 +1,89 @@
 //! A client that has been to a backend goes there again: the gateway's own cookie names it. A backend that is gone, full
 //! or unwell is left for another one, and the cookie is set anew.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, HeaderValue};
+use sha2::{Digest as _, Sha256};
 
-use super::{Backend, Service, balance::cookie};
+use super::{Backend, Service, StickyConfig, balance::cookie};
+use crate::units::{Problems, Secret, SecretRef, tree::Node};
 
-/// What a cookie calls the backend of this name: the same in every process, and no address.
-pub(super) fn token(name: &str) -> String {
-    format!("{:016x}", ahash::RandomState::with_seeds(5, 6, 7, 8).hash_one(name))
+/// Fewer bytes of a secret could be guessed.
+const SHORTEST: usize = 16;
+
+/// What cookies call backends is made with it. Without a key, whoever knows the algorithm could try addresses at home
+/// until one fits, and would know where the backends are.
+pub(super) struct Key([u8; 32]);
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl Key {
+    /// The key of `config`: from its secret, or one that nobody else has and that ends with the process.
+    pub(super) fn of(config: &StickyConfig, node: &Node, problems: &mut Problems) -> Option<Self> {
+        let mut wrong = |message: String| {
+            problems.push(node.at("secret").place().problem(message));
+            None
+        };
+        match config.secret.as_ref().map(SecretRef::read) {
+            Some(Ok(secret)) if secret.expose().len() < SHORTEST => {
+                wrong(format!("the secret is shorter than {SHORTEST} bytes"))
+            }
+            Some(Ok(secret)) => Some(Self::from(&secret)),
+            Some(Err(message)) => wrong(message),
+            None => {
+                let mut bytes = [0; 32];
+                match getrandom::fill(&mut bytes) {
+                    Ok(()) => Some(Self(bytes)),
+                    Err(_) => wrong("the operating system gave no random bytes".to_owned()),
+                }
+            }
+        }
+    }
+
+    /// What a cookie calls the backend of this name.
+    pub(super) fn token(&self, name: &str) -> Token {
+        let digest = Sha256::new().chain_update(self.0).chain_update(name).finalize();
+        Token(digest[..8].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")))
+    }
+}
+
+impl From<&Secret> for Key {
+    fn from(secret: &Secret) -> Self {
+        Self(Sha256::digest(secret.expose()).into())
+    }
+}
+
+/// What a cookie calls a backend.
+pub(super) struct Token(String);
+
+// Another one in every process: it is no setting.
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
 }
 
 impl Service {
     /// The backend that the client's cookie names.
     pub(super) fn stuck_to(&self, backends: &[Arc<Backend>], headers: &HeaderMap) -> Option<Arc<Backend>> {
         let token = cookie(headers, &self.sticky.as_ref()?.cookie)?;
-        backends.iter().find(|backend| backend.token == token).cloned()
+        backends.iter().find(|backend| backend.token.as_ref().is_some_and(|own| own.0 == token)).cloned()
     }
 
     /// The cookie for a client that `backend` has answered, when it does not have it already.
     pub fn set_cookie(&self, backend: &Backend, headers: &HeaderMap, secure: bool) -> Option<HeaderValue> {
-        let sticky = self.sticky.as_ref()?;
-        if cookie(headers, &sticky.cookie) == Some(&backend.token) {
+        let (sticky, Token(token)) = (self.sticky.as_ref()?, backend.token.as_ref()?);
+        if cookie(headers, &sticky.cookie) == Some(token) {
             return None;
         }
         let age = sticky.ttl.map(|ttl| format!("; Max-Age={}", ttl.0.as_secs())).unwrap_or_default();
         let secure = if secure { "; Secure" } else { "" };
-        let text = format!("{}={}; Path=/; HttpOnly; SameSite=Lax{age}{secure}", sticky.cookie, backend.token);
+        let text = format!("{}={}; Path=/; HttpOnly; SameSite=Lax{age}{secure}", sticky.cookie, token);
         HeaderValue::try_from(text).ok()
     }
 }

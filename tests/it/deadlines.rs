@@ -1,0 +1,133 @@
+//! Whose doing a failure is: what a client brings about never counts against a backend.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    harness::{Fault, FaultProxy, Gateway, Origin},
+    http2::Frames,
+};
+
+/// A gateway whose breaker opens at the second failure in a row.
+fn gateway(url: &str, timeouts: &str) -> Gateway {
+    Gateway::start(&format!(
+        "listeners: [ {{ address: \"127.0.0.1:{{port}}\", h2c: true }} ]\nlimits: {{ stall: 1s, body_rate: 0 }}\nservices:\n  main:\n    urls: [\"{url}\"]\n    timeouts: {{ {timeouts} }}\n    circuit_breaker: {{ failure_threshold: 2, reset_timeout: 60s }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n"
+    ))
+}
+
+fn state(gw: &Gateway) -> f64 {
+    gw.metric("gateway_circuit_breaker_state{backend=\"\",service=\"main\"}").unwrap()
+}
+
+/// Sends `head` with a part of its body, and reads until the other side closes.
+fn half(gw: &Gateway, head: &str) -> (String, Duration) {
+    let mut stream = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.write_all(head.as_bytes()).unwrap();
+    let (begun, mut said) = (Instant::now(), String::new());
+    let _ = stream.read_to_string(&mut said);
+    (said, begun.elapsed())
+}
+
+#[test]
+fn a_deadline_of_the_client_or_of_the_whole_request_says_nothing_about_the_backend() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin.url(), "total: 300ms");
+    for _ in 0..4 {
+        // Not gRPC: the field means nothing.
+        gw.get("/slow/50").header("grpc-timeout", "5m").expect(200);
+    }
+    for _ in 0..3 {
+        gw.get("/slow/600").expect(504);
+        gw.request("POST", "/slow/600").body(b"x").expect(504);
+    }
+    let mut frames = Frames::connect(&gw);
+    frames.request(b"POST", &[(b"content-type", b"application/grpc"), (b"grpc-timeout", b"5m")], true);
+    assert_eq!(frames.end(), "status 200", "gRPC's own way to say that it was too late");
+    assert_eq!(state(&gw), 0.0);
+    gw.get("/").expect(200);
+}
+
+#[test]
+fn a_client_that_leaves_its_body_unsent_gets_408_and_blames_nobody() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin.url(), "read: 300ms");
+    for _ in 0..3 {
+        let (said, time) = half(&gw, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nhalf");
+        assert!(said.starts_with("HTTP/1.1 408 "), "{said}");
+        assert!((900..3000).contains(&time.as_millis()), "{time:?}");
+        let mut frames = Frames::connect(&gw);
+        frames.request(b"POST", &[], false);
+        frames.data(b"half", false);
+        let begun = Instant::now();
+        assert_eq!(frames.end(), "status 408");
+        assert!((900..3000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+    }
+    assert_eq!(state(&gw), 0.0);
+    gw.get("/").expect(200);
+}
+
+#[test]
+fn a_body_over_http2_has_a_time_limit_for_all_of_it() {
+    let origin = Origin::start("o");
+    let gw = Gateway::start(&format!(
+        "listeners: [ {{ address: \"127.0.0.1:{{port}}\", h2c: true }} ]\nlimits: {{ stall: 5s, body: 1s, body_rate: 0 }}\nservices:\n  main: {{ urls: [\"{}\"] }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        origin.url()
+    ));
+    let mut frames = Frames::connect(&gw);
+    frames.request(b"POST", &[], false);
+    let begun = Instant::now();
+    for _ in 0..4 {
+        frames.data(b"x", false);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(frames.end(), "status 408");
+    assert!((900..3000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_slow_upload_may_take_longer_than_the_backend_may() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin.url(), "read: 300ms");
+    let mut stream = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+    stream.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\nConnection: close\r\n\r\n").unwrap();
+    let mut frames = Frames::connect(&gw);
+    frames.request(b"POST", &[], false);
+    for byte in b"hello" {
+        std::thread::sleep(Duration::from_millis(150));
+        stream.write_all(&[*byte]).unwrap();
+        frames.data(&[*byte], *byte == b'o');
+    }
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+    assert_eq!(frames.end(), "status 200");
+    assert!(origin.seen().iter().all(|seen| seen.body == "hello"));
+}
+
+#[test]
+fn a_backend_that_is_silent_once_it_has_everything_is_to_blame() {
+    let origin = Origin::start("o");
+    let proxy = FaultProxy::start(origin.address, Fault::Stall);
+    let url = format!("http://{}", proxy.address);
+    for over_http2 in [false, true] {
+        let gw = gateway(&url, "read: 300ms");
+        for _ in 0..2 {
+            let begun = Instant::now();
+            if over_http2 {
+                let mut frames = Frames::connect(&gw);
+                frames.request(b"POST", &[], false);
+                frames.data(b"whole", true);
+                assert_eq!(frames.end(), "status 504");
+            } else {
+                gw.request("POST", "/").body(b"whole").expect(504).problem();
+            }
+            assert!((250..2000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+        }
+        assert_eq!(state(&gw), 1.0);
+        gw.get("/").expect(503);
+    }
+}
