@@ -9,11 +9,15 @@ mod attempt;
 mod client;
 mod context;
 mod decide;
+#[cfg(any(test, fuzzing))]
+mod decoders;
 mod door;
 mod exchange;
 mod failure;
 mod finish;
 mod forward;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gateway;
 mod grpc;
 mod head;

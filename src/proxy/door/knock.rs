@@ -107,7 +107,7 @@ async fn read_head(
 }
 
 /// Looks at a complete head of this `length`, and at what has come of its body.
-fn judge(bytes: Vec<u8>, length: usize, limits: &HeadLimits, secure: bool) -> Knock {
+pub(super) fn judge(bytes: Vec<u8>, length: usize, limits: &HeadLimits, secure: bool) -> Knock {
     // More fields than Pingora would parse: it would answer them with an empty 400.
     let lines = bytes[..length].iter().filter(|byte| **byte == b'\n').count();
     let facts = match strict::verify(&bytes[..length], secure) {

@@ -13,6 +13,8 @@
 
 mod crowd;
 mod framing;
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
 mod h2;
 mod knock;
 mod link;
