@@ -2,19 +2,25 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{IoSlice, Read as _, Write as _},
+    mem::MaybeUninit,
     net::TcpListener,
-    os::unix::{
-        fs::PermissionsExt as _,
-        net::{UnixListener, UnixStream},
+    os::{
+        fd::AsFd as _,
+        unix::{
+            fs::PermissionsExt as _,
+            net::{UnixListener, UnixStream},
+        },
     },
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use tempfile::TempDir;
 
-use crate::harness::{BINARY, Gateway, eventually, free_port};
+use crate::harness::{BINARY, Gateway, Request, eventually, free_port};
 
 const ROUTE: &str = "routes: [ { match: { path: / }, respond: { body: served } } ]\n";
 
@@ -190,6 +196,87 @@ fn a_predecessor_that_does_not_hand_over_is_no_predecessor() {
     failed(&mut gw, &upgrade(&own, &[]), "no running gateway");
     fs::rename(gw.path("sock.real"), &real).unwrap();
     succeeds(&mut gw);
+}
+
+/// A predecessor of our own, which hands `socket` over as `address`; the successor's connection, when it serves.
+fn hand_over(fake: &UnixListener, socket: &TcpListener, address: &str) -> (UnixStream, String) {
+    let (mut stream, _) = fake.accept().unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let said = |stream: &mut UnixStream| {
+        let mut buffer = [0; 64];
+        let read = stream.read(&mut buffer).unwrap_or(0);
+        String::from_utf8_lossy(&buffer[..read]).into_owned()
+    };
+    assert_eq!(said(&mut stream), "tollgate-upgrade 1\n");
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [socket.as_fd()];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    let line = format!("sockets {address}\n");
+    sendmsg(&stream, &[IoSlice::new(line.as_bytes())], &mut control, SendFlags::empty()).unwrap();
+    let answer = said(&mut stream);
+    (stream, answer)
+}
+
+/// A folder with a file for one listener, which this process has, and where it listens for successors.
+fn fake() -> (TempDir, String, TcpListener, UnixListener) {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
+    let folder = dir.path().display();
+    let text = format!(
+        "pingora: {{ threads: 1, pid_file: {folder}/pid, upgrade_sock: {folder}/sock }}\nlisteners: [ {{ address: \"{}\" }} ]\nadmin: {{ enabled: false }}\n{ROUTE}",
+        socket.local_addr().unwrap()
+    );
+    let file = dir.path().join("t.yaml");
+    fs::write(&file, text).unwrap();
+    fs::write(dir.path().join("pid"), format!("{}\n", std::process::id())).unwrap();
+    let upgrade = UnixListener::bind(dir.path().join("sock")).unwrap();
+    (dir, file.display().to_string(), socket, upgrade)
+}
+
+#[test]
+fn a_successor_that_is_not_let_go_ends() {
+    for (mode, address) in [(&[][..], None), (&["-d"], None), (&[], Some("127.0.0.1:1"))] {
+        let (dir, file, socket, fake) = fake();
+        let own = address.map_or_else(|| socket.local_addr().unwrap().to_string(), str::to_owned);
+        let output = std::thread::scope(|scope| {
+            let output = scope.spawn(|| upgrade(&file, mode));
+            let (mut stream, answer) = hand_over(&fake, &socket, &own);
+            if address.is_some() {
+                assert_eq!(answer, "", "it has gone: the address is another one");
+            } else {
+                assert_eq!(answer, "serving\n");
+                stream.write_all(b"staying\n").unwrap();
+            }
+            output.join().unwrap()
+        });
+        assert!(!output.status.success(), "{mode:?}: {output:?}");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let reason = if address.is_some() { "another process has it" } else { "the running process stays" };
+        // A daemon's own errors go to its error log.
+        assert!(errors.contains(reason) || mode == ["-d"], "{errors}");
+        let pid = fs::read_to_string(dir.path().join("pid")).unwrap();
+        assert_eq!(pid.trim(), std::process::id().to_string(), "{mode:?}");
+    }
+}
+
+#[test]
+fn a_predecessor_that_dies_while_it_hands_over_is_replaced() {
+    let (_dir, file, socket, fake) = fake();
+    let address = socket.local_addr().unwrap();
+    let mut child =
+        Command::new(BINARY).args(["-u", "-c", &file]).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let (stream, answer) = hand_over(&fake, &socket, &address.to_string());
+    assert_eq!(answer, "serving\n");
+    drop(fake);
+    drop((stream, socket));
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(20));
+        Request::new("GET", format!("http://{address}/")).expect(200).says("served");
+    }
+    assert!(child.try_wait().unwrap().is_none());
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]
