@@ -42,7 +42,7 @@ pub use decide::{Decision, decide};
 pub use door::{Door, Link, Listener, ListenerConfig};
 pub use forward::{CanaryConfig, Forward, ForwardKeys, Known, Mirror, MirrorConfig, SplitConfig, Target};
 pub use gateway::Gateway;
-pub use head::HeadLimits;
+pub use head::{HeadLimits, check_head};
 pub use path::{PathError, normalise};
 pub use pattern::PathPattern;
 pub use route::{Matches, Route, RouteConfig};
