@@ -8,7 +8,8 @@ use crate::{
     auth::{Digest, Entry, Identity, Keys, Method},
     filter::{Env, Invalid, Registry},
     proxy::{
-        Action, Forward, Gate, Matcher, Rewrite, Route, RouteConfig, Router, Runtime, Service, Shared, TrustedProxies,
+        Action, Forward, Gate, ListenerConfig, ListenerSet, Matcher, Rewrite, Route, RouteConfig, Router, Runtime,
+        Service, Shared, TrustedProxies,
     },
     units::{
         Problem, Problems, nearest,
@@ -34,7 +35,9 @@ pub(super) fn build(
             (Arc::from(name.as_str()), Service::build(name, service, node, &shared.metrics, problems))
         })
         .collect();
-    let router = Builder { root, registry, shared, keys, services: &services }.router(&config.routes, problems);
+    let listeners = &config.listeners;
+    let router =
+        Builder { root, registry, shared, keys, services: &services, listeners }.router(&config.routes, problems);
     if config.routes.is_empty() && root.get("routes").is_none() {
         problems.push(root.place().problem("key 'routes' is missing: without a route every request is answered 404"));
     }
@@ -96,12 +99,27 @@ fn api_keys(configs: &[At<ApiKeyConfig>], root: &Node, problems: &mut Problems) 
     Keys::new(entries).unwrap_or_default()
 }
 
+/// The place in the file of the listener with this name.
+pub(super) fn numbered(listeners: &[At<ListenerConfig>], name: &str) -> Result<usize, String> {
+    let names = || listeners.iter().filter_map(|listener| listener.name.as_deref());
+    listeners.iter().position(|listener| listener.name.as_deref() == Some(name)).ok_or_else(|| {
+        let near = nearest(name, names());
+        let hint = match near {
+            Some(near) => format!(" (did you mean '{near}'?)"),
+            None if names().next().is_none() => ": give one a 'name'".to_owned(),
+            None => String::new(),
+        };
+        format!("there is no listener '{name}'{hint}")
+    })
+}
+
 struct Builder<'a> {
     root: &'a Node,
     registry: &'a Registry,
     shared: &'a Shared,
     keys: Arc<Keys>,
     services: &'a BTreeMap<Arc<str>, Arc<Service>>,
+    listeners: &'a [At<ListenerConfig>],
 }
 
 impl Builder<'_> {
@@ -141,7 +159,8 @@ impl Builder<'_> {
 
     fn route(&self, config: &At<RouteConfig>, id: &Arc<str>, problems: &mut Problems) -> (Matcher, Option<Route>) {
         let mut wrong = Invalid::default();
-        let matcher = config.matches.build(filters::names(&config.filters, "cors"), &mut wrong);
+        let mut matcher = config.matches.build(filters::names(&config.filters, "cors"), &mut wrong);
+        matcher.listeners = self.listeners(config, &mut wrong);
         let action = self.action(config, id, &mut wrong);
         let rewrite =
             Rewrite::build(config.strip_prefix.as_deref(), config.rewrite.as_deref(), &matcher.paths, &mut wrong);
@@ -191,6 +210,23 @@ impl Builder<'_> {
         let retry = config.retry.clone();
         let route = action.map(|action| Route { id: id.clone(), chain, action, rewrite, host, retry, gate, metrics });
         (matcher, route)
+    }
+
+    fn listeners(&self, config: &At<RouteConfig>, wrong: &mut Invalid) -> ListenerSet {
+        if self.root.at(&config.place.path).get("listeners").is_none() {
+            return ListenerSet::ANY;
+        }
+        if config.listeners.0.is_empty() {
+            wrong.push("listeners", "a route that is there on no listener could never be taken");
+        }
+        let mut numbers = Vec::new();
+        for name in &config.listeners.0 {
+            match numbered(self.listeners, name) {
+                Ok(number) => numbers.push(number),
+                Err(message) => wrong.push("listeners", message),
+            }
+        }
+        ListenerSet::of(numbers)
     }
 
     fn action(&self, config: &RouteConfig, id: &str, wrong: &mut Invalid) -> Option<Action> {

@@ -29,6 +29,7 @@ pub(super) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
     if let Some(link) = &link {
         context.peer = link.address();
         context.state.certificate.clone_from(&link.certificate);
+        context.state.listener = link.listener;
     }
     ignore_upgrades(session.req_header_mut());
     context.method = MethodClass::of(session.req_header().method.as_str());

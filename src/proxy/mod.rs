@@ -46,7 +46,7 @@ pub use head::{HeadLimits, check_head};
 pub use path::{PathError, normalise};
 pub use pattern::PathPattern;
 pub use route::{Matches, Route, RouteConfig};
-pub use router::{Matcher, Pick, Router, Subject};
+pub use router::{ListenerSet, Matcher, Pick, Router, Subject};
 pub use runtime::{Page, Runtime, Shared};
 pub use service::{
     AdaptiveConfig, AllUnhealthy, Backend, BackendScheme, BackendUrl, BackoffConfig, Balance, BreakerConfig,
