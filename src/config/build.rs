@@ -113,6 +113,26 @@ pub(super) fn numbered(listeners: &[At<ListenerConfig>], name: &str) -> Result<u
     })
 }
 
+/// Keys that would have no effect.
+fn idle(config: &RouteConfig, wrong: &mut Invalid) {
+    if config.forwards() {
+        return;
+    }
+    for (key, set) in [
+        ("canary", config.canary.is_some()),
+        ("mirror", config.mirror.is_some()),
+        ("retry", config.retry.is_some()),
+        ("in_flight", config.in_flight.is_some()),
+        ("strip_prefix", config.strip_prefix.is_some()),
+        ("rewrite", config.rewrite.is_some()),
+        ("host", config.host.is_some()),
+    ] {
+        if set {
+            wrong.push(key, "has no effect without a service");
+        }
+    }
+}
+
 struct Builder<'a> {
     root: &'a Node,
     registry: &'a Registry,
@@ -164,21 +184,7 @@ impl Builder<'_> {
         let action = self.action(config, id, &mut wrong);
         let rewrite =
             Rewrite::build(config.strip_prefix.as_deref(), config.rewrite.as_deref(), &matcher.paths, &mut wrong);
-        if !config.forwards() {
-            for (key, set) in [
-                ("canary", config.canary.is_some()),
-                ("mirror", config.mirror.is_some()),
-                ("retry", config.retry.is_some()),
-                ("in_flight", config.in_flight.is_some()),
-                ("strip_prefix", config.strip_prefix.is_some()),
-                ("rewrite", config.rewrite.is_some()),
-                ("host", config.host.is_some()),
-            ] {
-                if set {
-                    wrong.push(key, "has no effect without a service");
-                }
-            }
-        }
+        idle(config, &mut wrong);
         let host = config.host.as_ref().map(http::HeaderValue::try_from).transpose().unwrap_or_else(|_| {
             wrong.push("host", "not a host that a header can carry");
             None
