@@ -169,6 +169,13 @@ fn an_upgrade_socket_where_others_can_put_theirs_is_refused() {
     assert_eq!(verdict(&within("open/own/sock")).0, 0, "nobody can exchange it in a sticky directory");
     mode(0o777);
     assert_eq!(verdict(&within("open/own/sock")).0, 78, "the directory itself could be exchanged");
+    // Without the key it works wherever there is a directory for temporary files, as containers have it.
+    let file = dir.path().join("t.yaml");
+    fs::write(&file, "listeners: [{ address: \"127.0.0.1:1\" }]\nroutes: [{ match: { path: / }, respond: {} }]\n")
+        .unwrap();
+    let mut command = Command::new(BINARY);
+    let command = command.env_remove("RUNTIME_DIRECTORY").env_remove("XDG_RUNTIME_DIR").env("TMPDIR", &open);
+    assert!(command.arg("-t").arg("-c").arg(&file).status().unwrap().success());
     mode(0o755);
     assert_eq!(verdict(&within("link/sock")).0, 0);
 }
