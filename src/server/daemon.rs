@@ -18,7 +18,7 @@ use super::{cli::fail, exit};
 const LAUNCHED: &str = "TOLLGATE_LAUNCHED";
 
 /// What is said when it serves.
-const SERVING: &[u8] = b"serving\n";
+const SERVING: &[u8; 8] = b"serving\n";
 
 /// Where to say that the process serves.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ impl Launcher {
     /// The one that has started this process, if any.
     pub(super) fn of_this_process() -> Option<io::Result<Self>> {
         env::var_os(LAUNCHED)?;
-        // Standard output itself becomes /dev/null.
-        Some(io::stdout().as_fd().try_clone_to_owned().map(|pipe| Self(pipe.into())))
+        // The one stream that a daemon has no other use for: it keeps the others.
+        Some(io::stdin().as_fd().try_clone_to_owned().map(|pipe| Self(pipe.into())))
     }
 
     /// The process serves.
@@ -51,13 +51,13 @@ pub(super) fn launch() -> ExitCode {
 fn start() -> io::Result<ExitCode> {
     let (mut reader, writer) = io::pipe()?;
     let mut command = Command::new(env::current_exe()?);
-    let mut child = command.args(env::args_os().skip(1)).env(LAUNCHED, "1").stdout(writer).spawn()?;
+    let mut child = command.args(env::args_os().skip(1)).env(LAUNCHED, "1").stdin(writer).spawn()?;
     // It keeps the other end of the pipe.
     drop(command);
-    let mut said = Vec::new();
-    reader.read_to_end(&mut said)?;
+    let mut said = [0; SERVING.len()];
+    let serves = reader.read_exact(&mut said).is_ok() && said == *SERVING;
     let status = child.wait()?;
-    if said == SERVING {
+    if serves {
         return Ok(ExitCode::SUCCESS);
     }
     // What fails in the background has its reason in the error log.

@@ -16,7 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tempfile::TempDir;
 
@@ -43,16 +46,19 @@ fn file(gw: &Gateway, listeners: &[String], admin: u16) -> String {
 
 /// Runs a process that should end by itself.
 fn run(arguments: &[&str]) -> Output {
+    // Files and not pipes: a process in the background keeps them open.
+    let (out, errors) = (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
     let mut command = Command::new(BINARY);
-    let mut child =
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let command = command.args(arguments).stdin(Stdio::null());
+    let mut child = command.stdout(out.reopen().unwrap()).stderr(errors.reopen().unwrap()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
     while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(10));
     }
     // One that is still there has been waited for long enough.
     let _ = child.kill();
-    child.wait_with_output().unwrap()
+    let status = child.wait().unwrap();
+    Output { status, stdout: fs::read(out.path()).unwrap(), stderr: fs::read(errors.path()).unwrap() }
 }
 
 /// Runs a successor until it ends.
@@ -118,6 +124,31 @@ fn an_upgrade_adds_and_drops_listeners() {
     gw.port = added;
     serves(&mut gw);
     assert!(std::net::TcpStream::connect(("127.0.0.1", old)).is_err(), "nobody serves it, so nobody may accept there");
+}
+
+#[test]
+fn a_command_that_goes_into_the_background_returns_when_its_process_serves() {
+    let mut gw = gateway();
+    let file = gw.path("tollgate.yaml").display().to_string();
+    serves(&mut gw);
+    for _ in 0..3 {
+        let before = gw.read("pid").trim().to_owned();
+        let output = run(&["-u", "-d", "-c", &file]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let pid = gw.read("pid").trim().to_owned();
+        assert_ne!(pid, before, "it is written before the command returns");
+        gw.get("/").expect(200).says("served");
+        let before = Pid::from_raw(before.parse().unwrap());
+        eventually("the predecessor leaves", || {
+            let _ = gw.child.try_wait();
+            kill(before, None).is_err()
+        });
+        assert_eq!(gw.admin("/gateway/stats").expect(200).json()["pid"].to_string(), pid);
+    }
+    let last = Pid::from_raw(gw.read("pid").trim().parse().unwrap());
+    kill(last, Signal::SIGINT).unwrap();
+    eventually("the last one leaves", || kill(last, None).is_err());
+    assert!(!gw.path("sock").exists() && !gw.path("pid").exists(), "and takes its files away");
 }
 
 /// A connection to the gateway's upgrade socket, as a successor that has asked.
@@ -253,8 +284,7 @@ fn a_successor_that_is_not_let_go_ends() {
         assert!(!output.status.success(), "{mode:?}: {output:?}");
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         let reason = if address.is_some() { "another process has it" } else { "the running process stays" };
-        // A daemon's own errors go to its error log.
-        assert!(errors.contains(reason) || mode == ["-d"], "{errors}");
+        assert!(errors.contains(reason), "{mode:?}: {errors}");
         let pid = fs::read_to_string(dir.path().join("pid")).unwrap();
         assert_eq!(pid.trim(), std::process::id().to_string(), "{mode:?}");
     }
