@@ -208,6 +208,8 @@ fn a_key_that_others_can_read_is_refused() {
     let gw = gateway(&origin, &format!("certificates: [ {{ {} }} ]", certs.yaml("a")), "");
     certs.issue("a", "a", &["a.example"]);
     open(0o644);
+    // Whenever it looks: what it sees last is a changed certificate with an open key.
+    std::fs::write(certs.path("a.pem"), std::fs::read(certs.path("a.pem")).unwrap()).unwrap();
     eventually("it is said", || gw.errors().contains("the one that was read before stays"));
     assert!(gw.errors().contains("can be read by others"));
 }
