@@ -24,7 +24,8 @@ fn routing(c: &mut Criterion) {
     for routes in [1, 100, 10_000] {
         let router = router(routes);
         let path = format!("/service-{}/users/42/orders", routes / 2);
-        let subject = Subject { host: "api.example", path: &path, method: &Method::GET, headers: &headers };
+        let subject =
+            Subject { host: "api.example", path: &path, method: &Method::GET, headers: &headers, listener: 0 };
         group.bench_function(format!("{routes} routes"), |b| b.iter(|| black_box(router.pick(black_box(&subject)))));
     }
     group.bench_function("normalise, nothing to do", |b| b.iter(|| normalise(black_box("/users/42/orders"))));

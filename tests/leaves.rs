@@ -23,6 +23,9 @@ const ELSEWHERE: &[&str] = &["tests"];
 const ALTERNATIVES: &[&str] = &["secret.env", "secret.credential"];
 
 fn read(name: &str, secret: &Path) -> Value {
+    // A checkout does not keep this.
+    let key = format!("tests/fixtures/tls/{name}.key");
+    fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
     let text = fs::read_to_string(format!("tests/fixtures/leaves/{name}.yaml")).unwrap();
     let text = text.replace("SECRET_A", &secret.to_string_lossy()).replace("SECRET_B", "/nowhere");
     serde_yaml::from_str(&text).unwrap()

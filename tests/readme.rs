@@ -65,7 +65,7 @@ fn check(what: &str, file: &Path, dir: &Path) {
         .env("JWT_SECRET", "0123456789abcdef0123456789abcdef")
         .env("JWKS_FILE", dir.join("jwks.json"))
         .env("TLS_CERT", "tests/fixtures/tls/a.pem")
-        .env("TLS_KEY", "tests/fixtures/tls/a.key")
+        .env("TLS_KEY", dir.join("tls.key"))
         .env("TLS_CA", "tests/fixtures/tls/a.pem")
         .output()
         .unwrap();
@@ -79,6 +79,8 @@ const JWKS: &str = r#"{"keys":[{"kty":"RSA","e":"AQAB","n":"0vx7agoebGcQSuuPiLJX
 fn every_yaml_block_and_file_loads() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("jwks.json"), JWKS).unwrap();
+    fs::copy("tests/fixtures/tls/a.key", dir.path().join("tls.key")).unwrap();
+    fs::set_permissions(dir.path().join("tls.key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let found = blocks("README.md", "yaml");
     assert!(found.len() >= 7, "only {} blocks", found.len());
     for (i, (info, body)) in found.iter().enumerate() {

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     filter::{Now, Reply, ReplyBody},
-    proxy::{Runtime, Service, Shared},
+    proxy::{HeadLimits, Runtime, Service, Shared},
     resilience::BreakerState,
 };
 
@@ -26,6 +26,11 @@ impl Pages {
     /// Pages over `runtime`.
     pub fn new(runtime: Arc<ArcSwap<Runtime>>, shared: Arc<Shared>) -> Self {
         Self { runtime, shared }
+    }
+
+    /// What a client may send.
+    pub(super) fn limits(&self) -> HeadLimits {
+        self.runtime.load().limits
     }
 
     /// The page for `/gateway/*` on an ordinary listener; `None` for every other path.

@@ -15,7 +15,10 @@ use pingora::{apps::http_app::ServeHttp, http::RequestHeader, protocols::http::S
 use tower::ServiceExt as _;
 
 use super::Pages;
-use crate::filter::{Reply, ReplyBody};
+use crate::{
+    filter::{Reply, ReplyBody},
+    proxy::check_head,
+};
 
 /// The largest answer that is passed on.
 const LARGEST: usize = 64 << 20;
@@ -26,6 +29,7 @@ pub struct AdminApp {
     /// On loopback: only names of this machine are answered to. A page from elsewhere whose name is made to lead here
     /// (DNS rebinding) would otherwise read everything through its visitor's browser.
     guarded: bool,
+    pages: Pages,
 }
 
 impl AdminApp {
@@ -46,9 +50,22 @@ impl AdminApp {
             .route("/gateway/stats", page(Pages::stats))
             .route("/gateway/metrics", page(Pages::metrics))
             .route("/metrics", page(Pages::metrics))
-            .fallback(|| async { Answer(Reply::problem(StatusCode::NOT_FOUND, "there is no such admin page")) });
+            .fallback(|| async { Answer(Reply::problem(StatusCode::NOT_FOUND, "there is no such admin page")) })
+            .method_not_allowed_fallback(|| async {
+                Answer(Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read"))
+            });
         let guarded = address.parse::<SocketAddr>().is_ok_and(|address| address.ip().to_canonical().is_loopback());
-        Self { router, guarded }
+        Self { router, guarded, pages }
+    }
+
+    /// Why a request is not looked at.
+    fn refuses(&self, head: &RequestHeader) -> Option<Reply> {
+        if let Err(reply) = check_head(head, &self.pages.limits()) {
+            return Some(reply);
+        }
+        let foreign = self.guarded && named(head).is_some_and(|host| !is_local(host));
+        let detail = "the admin pages answer to localhost and loopback addresses only";
+        foreign.then(|| Reply::problem(StatusCode::MISDIRECTED_REQUEST, detail))
     }
 }
 
@@ -98,32 +115,26 @@ fn plain(status: StatusCode) -> http::Response<Vec<u8>> {
 impl ServeHttp for AdminApp {
     async fn response(&self, session: &mut ServerSession) -> http::Response<Vec<u8>> {
         let head = session.req_header();
-        let foreign = self.guarded && named(head).is_some_and(|host| !is_local(host));
+        let refused = self.refuses(head);
+        // HEAD is GET without the body, not without its length.
+        let headless = head.method == Method::HEAD;
         let mut request = Request::new(Body::empty());
-        request.method_mut().clone_from(&head.method);
+        *request.method_mut() = if headless { Method::GET } else { head.method.clone() };
         request.uri_mut().clone_from(&head.uri);
-        let (headless, get) = (head.method == Method::HEAD, head.method == Method::GET);
-        if !headless && !get {
-            // Its body is not read: what follows would be taken for a request.
+        let bodiless =
+            [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().all(|name| !head.headers.contains_key(name));
+        if refused.is_some() || !bodiless {
+            // A body is not read: what follows would have to wait for it.
             session.set_keepalive(None);
         }
-        let answer = if foreign {
-            let detail = "the admin pages answer to localhost and loopback addresses only";
-            Answer(Reply::problem(StatusCode::MISDIRECTED_REQUEST, detail)).into_response()
+        let answer = if let Some(reply) = refused {
+            Answer(reply).into_response()
         } else {
             let Ok(answer) = self.router.clone().oneshot(request).await;
             answer
         };
-        let (mut parts, body) = answer.into_parts();
-        let Ok(mut bytes) = to_bytes(body, LARGEST).await else { return plain(StatusCode::INTERNAL_SERVER_ERROR) };
-        if parts.status == StatusCode::METHOD_NOT_ALLOWED && bytes.is_empty() {
-            let allow = parts.headers.remove(header::ALLOW);
-            let problem = Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read");
-            let (own, body) = Answer(problem).into_response().into_parts();
-            let Ok(own_bytes) = to_bytes(body, LARGEST).await else { return plain(StatusCode::INTERNAL_SERVER_ERROR) };
-            (parts, bytes) = (own, own_bytes);
-            parts.headers.extend(allow.map(|allow| (header::ALLOW, allow)));
-        }
+        let (parts, body) = answer.into_parts();
+        let Ok(bytes) = to_bytes(body, LARGEST).await else { return plain(StatusCode::INTERNAL_SERVER_ERROR) };
         let length = bytes.len();
         let mut response = http::Response::from_parts(parts, if headless { Vec::new() } else { bytes.to_vec() });
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));

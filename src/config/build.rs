@@ -8,8 +8,8 @@ use crate::{
     auth::{Digest, Entry, Identity, Keys, Method},
     filter::{Env, Invalid, Registry},
     proxy::{
-        Action, Forward, Gate, Matcher, PathsConfig, ReservedHeaders, Rewrite, Route, RouteConfig, Router, Runtime,
-        Service, Shared, TrustedProxies,
+        Action, Forward, Gate, ListenerConfig, ListenerSet, Matcher, PathsConfig, ReservedHeaders, Rewrite, Route,
+        RouteConfig, Router, Runtime, Service, Shared, TrustedProxies,
     },
     units::{
         Problem, Problems, nearest,
@@ -36,7 +36,8 @@ pub(super) fn build(
         })
         .collect();
     plan.pingora.size_pool(services.values().map(|service| service.expected_backends()).sum());
-    let router = Builder { root, registry, shared, keys, services: &services, paths: config.paths, via: config.via.0 }
+    let (listeners, paths, via) = (&config.listeners, config.paths, config.via.0);
+    let router = Builder { root, registry, shared, keys, services: &services, listeners, paths, via }
         .router(&config.routes, problems);
     if config.routes.is_empty() && root.get("routes").is_none() {
         problems.push(root.place().problem("key 'routes' is missing: without a route every request is answered 404"));
@@ -99,12 +100,47 @@ fn api_keys(configs: &[At<ApiKeyConfig>], root: &Node, problems: &mut Problems) 
     Keys::new(entries).unwrap_or_default()
 }
 
+/// The place in the file of the listener with this name.
+pub(super) fn numbered(listeners: &[At<ListenerConfig>], name: &str) -> Result<usize, String> {
+    let names = || listeners.iter().filter_map(|listener| listener.name.as_deref());
+    listeners.iter().position(|listener| listener.name.as_deref() == Some(name)).ok_or_else(|| {
+        let near = nearest(name, names());
+        let hint = match near {
+            Some(near) => format!(" (did you mean '{near}'?)"),
+            None if names().next().is_none() => ": give one a 'name'".to_owned(),
+            None => String::new(),
+        };
+        format!("there is no listener '{name}'{hint}")
+    })
+}
+
+/// Keys that would have no effect.
+fn idle(config: &RouteConfig, wrong: &mut Invalid) {
+    if config.forwards() {
+        return;
+    }
+    for (key, set) in [
+        ("canary", config.canary.is_some()),
+        ("mirror", config.mirror.is_some()),
+        ("retry", config.retry.is_some()),
+        ("in_flight", config.in_flight.is_some()),
+        ("strip_prefix", config.strip_prefix.is_some()),
+        ("rewrite", config.rewrite.is_some()),
+        ("host", config.host.is_some()),
+    ] {
+        if set {
+            wrong.push(key, "has no effect without a service");
+        }
+    }
+}
+
 struct Builder<'a> {
     root: &'a Node,
     registry: &'a Registry,
     shared: &'a Shared,
     keys: Arc<Keys>,
     services: &'a BTreeMap<Arc<str>, Arc<Service>>,
+    listeners: &'a [At<ListenerConfig>],
     paths: PathsConfig,
     via: bool,
 }
@@ -149,25 +185,12 @@ impl Builder<'_> {
 
     fn route(&self, config: &At<RouteConfig>, id: &Arc<str>, problems: &mut Problems) -> (Matcher, Option<Route>) {
         let mut wrong = Invalid::default();
-        let matcher = config.matches.build(filters::names(&config.filters, "cors"), &mut wrong);
+        let mut matcher = config.matches.build(filters::names(&config.filters, "cors"), &mut wrong);
+        matcher.listeners = self.listeners(config, &mut wrong);
         let action = self.action(config, id, &mut wrong);
         let rewrite =
             Rewrite::build(config.strip_prefix.as_deref(), config.rewrite.as_deref(), &matcher.paths, &mut wrong);
-        if !config.forwards() {
-            for (key, set) in [
-                ("canary", config.canary.is_some()),
-                ("mirror", config.mirror.is_some()),
-                ("retry", config.retry.is_some()),
-                ("in_flight", config.in_flight.is_some()),
-                ("strip_prefix", config.strip_prefix.is_some()),
-                ("rewrite", config.rewrite.is_some()),
-                ("host", config.host.is_some()),
-            ] {
-                if set {
-                    wrong.push(key, "has no effect without a service");
-                }
-            }
-        }
+        idle(config, &mut wrong);
         let host = config.host.as_ref().map(http::HeaderValue::try_from).transpose().unwrap_or_else(|_| {
             wrong.push("host", "not a host that a header can carry");
             None
@@ -213,6 +236,23 @@ impl Builder<'_> {
             metrics,
         });
         (matcher, route)
+    }
+
+    fn listeners(&self, config: &At<RouteConfig>, wrong: &mut Invalid) -> ListenerSet {
+        if self.root.at(&config.place.path).get("listeners").is_none() {
+            return ListenerSet::ANY;
+        }
+        if config.listeners.0.is_empty() {
+            wrong.push("listeners", "a route that is there on no listener could never be taken");
+        }
+        let mut numbers = Vec::new();
+        for name in &config.listeners.0 {
+            match numbered(self.listeners, name) {
+                Ok(number) => numbers.push(number),
+                Err(message) => wrong.push("listeners", message),
+            }
+        }
+        ListenerSet::of(numbers)
     }
 
     fn action(&self, config: &RouteConfig, id: &str, wrong: &mut Invalid) -> Option<Action> {

@@ -57,10 +57,11 @@ pub fn load(file: &str, text: &str, registry: &Registry, shared: &Arc<Shared>) -
     problems.extend(wrong);
     let Some(mut config) = config else { return Err(rejected(problems)) };
     let expectations = std::mem::take(&mut config.tests);
+    let listeners = config.listeners.clone();
     let (runtime, plan) = build::build(config, &root, registry, shared, &mut problems);
     // Tests of a configuration that is wrong would only repeat what is wrong.
     if problems.is_empty() {
-        tests::run(&expectations, text, registry, &mut problems);
+        tests::run(&expectations, &listeners, text, registry, &mut problems);
     }
     if problems.is_empty() { Ok(Loaded { runtime, plan, tests: expectations.len() }) } else { Err(rejected(problems)) }
 }

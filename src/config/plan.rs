@@ -57,6 +57,7 @@ pub(super) fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Pla
     for (address, place) in &addresses {
         claim(address, place, problems);
     }
+    names(&config.listeners, root, problems);
     if config.admin.enabled {
         claim(&config.admin.address, admin_place, problems);
     }
@@ -84,6 +85,20 @@ pub(super) fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Pla
         admin: config.admin.enabled.then(|| Listener::plain(&config.admin.address)),
         log: config.log.clone(),
         shutdown: config.shutdown,
+    }
+}
+
+/// A name stands for one listener.
+fn names(listeners: &[At<ListenerConfig>], root: &Node, problems: &mut Problems) {
+    for (number, listener) in listeners.iter().enumerate() {
+        let Some(name) = &listener.name else { continue };
+        let first = listeners[..number].iter().find(|other| other.name.as_ref() == Some(name));
+        let message = match first {
+            _ if name.is_empty() => "a name must not be empty".to_owned(),
+            Some(first) => format!("'{name}' is the name of {} already", first.place.path),
+            None => continue,
+        };
+        problems.push(root.at(&format!("{}.name", listener.place.path)).place().problem(message));
     }
 }
 

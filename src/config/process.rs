@@ -31,7 +31,8 @@ pub struct PingoraConfig {
     pub error_log: Option<String>,
     /// The process id is written here. Default: beside the upgrade socket.
     pub pid_file: String,
-    /// Where a successor takes over the listening sockets. Default: in a directory of this user alone.
+    /// The running process hands its listening sockets over here (`tollgate -u`); in a directory of this user or root
+    /// alone. Default: one of our own making.
     pub upgrade_sock: String,
     /// Become this user after a daemon has started.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -118,10 +119,12 @@ impl PingoraConfig {
                 *path = absolute.to_string_lossy().into_owned();
             }
         }
-        let own = private::owners(self.user.as_deref());
-        if let Err(message) =
-            directory_of(&self.upgrade_sock).and_then(|()| private::check(Path::new(&self.upgrade_sock), &own))
-        {
+        let place = directory_of(&self.upgrade_sock).and_then(|()| match node.get("upgrade_sock") {
+            Some(_) => private::check(Path::new(&self.upgrade_sock), &private::owners(self.user.as_deref())),
+            // A directory of our own making, below whatever there is for temporary files.
+            None => Ok(()),
+        });
+        if let Err(message) = place {
             wrong("upgrade_sock", message);
         }
         // One that was left out lies beside the socket, which has just been checked.

@@ -9,10 +9,10 @@ use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::load::scratch;
+use super::{build::numbered, load::scratch};
 use crate::{
     filter::{Now, Registry, State},
-    proxy::{Decision, Runtime, decide},
+    proxy::{Decision, ListenerConfig, Runtime, decide},
     units::{Problems, tree::At},
 };
 
@@ -28,6 +28,9 @@ pub struct TestConfig {
     /// The address at the other end of the connection. Default 127.0.0.1.
     #[serde(default)]
     pub client: Option<IpAddr>,
+    /// The name of the listener that it comes in by. Default: the first listener.
+    #[serde(default)]
+    pub listener: Option<String>,
     /// What must come of it.
     pub expect: Expect,
 }
@@ -59,7 +62,13 @@ struct Outcome {
 }
 
 /// Runs every test; what fails goes to `problems`, at the test's own place.
-pub(super) fn run(tests: &[At<TestConfig>], text: &str, registry: &Registry, problems: &mut Problems) {
+pub(super) fn run(
+    tests: &[At<TestConfig>],
+    listeners: &[At<ListenerConfig>],
+    text: &str,
+    registry: &Registry,
+    problems: &mut Problems,
+) {
     if tests.is_empty() {
         return;
     }
@@ -67,9 +76,10 @@ pub(super) fn run(tests: &[At<TestConfig>], text: &str, registry: &Registry, pro
     let Ok(executor) = executor else { return };
     for test in tests {
         let Some(runtime) = scratch(text, registry) else { return };
-        match request(test) {
-            Ok(head) => {
-                let outcome = executor.block_on(outcome(&runtime, head, test));
+        let listener = test.listener.as_deref().map_or(Ok(0), |name| numbered(listeners, name));
+        match request(test).and_then(|head| Ok((head, listener?))) {
+            Ok((head, listener)) => {
+                let outcome = executor.block_on(outcome(&runtime, head, listener, test));
                 for message in test.expect.differences(&outcome) {
                     problems.push(test.place.problem(format!("'{}': {message}", test.request)));
                 }
@@ -98,10 +108,11 @@ fn request(test: &TestConfig) -> Result<RequestHeader, String> {
     Ok(head)
 }
 
-async fn outcome(runtime: &Runtime, mut head: RequestHeader, test: &TestConfig) -> Outcome {
+async fn outcome(runtime: &Runtime, mut head: RequestHeader, listener: usize, test: &TestConfig) -> Outcome {
     let peer = test.client.unwrap_or(IpAddr::from([127, 0, 0, 1]));
     let origin = runtime.trusted.origin(peer, false, &head.headers);
     let mut state = State::new(origin.client);
+    state.listener = listener;
     match decide(runtime, &mut head, &mut state, Now::read()).await {
         Decision::Forward(route, target, path) => Outcome {
             // Chance must not decide a test: any service that the request may come to will do.

@@ -119,6 +119,8 @@ pub struct State {
     pub client: IpAddr,
     /// The request came over TLS, or a trusted proxy says that it did.
     pub secure: bool,
+    /// The listener that accepted the connection, by its place in the file.
+    pub listener: usize,
     /// The client's certificate, when it showed one and it was verified.
     pub certificate: Option<Arc<Certificate>>,
     /// The request's name.
@@ -145,6 +147,7 @@ impl State {
         Self {
             client,
             secure: false,
+            listener: 0,
             certificate: None,
             id: RequestId::fresh(),
             identities: Identities::default(),

@@ -30,6 +30,7 @@ pub(super) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
     if let Some(link) = &link {
         context.peer = link.address();
         context.state.certificate.clone_from(&link.certificate);
+        context.state.listener = link.listener;
     }
     if let Some(link) = &link {
         link.patience.limit_writes(Some(limits.stall.0));

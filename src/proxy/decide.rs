@@ -46,7 +46,13 @@ pub async fn decide(runtime: &Runtime, head: &mut RequestHeader, state: &mut Sta
         Ok(admitted) => admitted,
         Err(reply) => return Decision::own(reply, None),
     };
-    let subject = Subject { host: host_of(head), path: head.uri.path(), method: &head.method, headers: &head.headers };
+    let subject = Subject {
+        host: host_of(head),
+        path: head.uri.path(),
+        method: &head.method,
+        headers: &head.headers,
+        listener: state.listener,
+    };
     let (route, pattern) = match runtime.router.pick(&subject) {
         Pick::Route(route, pattern) => (route, pattern),
         Pick::Method(methods) => return Decision::own(method_not_allowed(methods), None),

@@ -21,7 +21,7 @@ pub fn paths(text: &str) {
     let Ok(reading) = path::read(text) else { return };
     assert_eq!(path::normalise(&reading.path).as_deref(), Ok(&*reading.path), "normalised once is normalised");
     let headers = HeaderMap::new();
-    let subject = Subject { host: "h", path: &reading.path, method: &Method::GET, headers: &headers };
+    let subject = Subject { host: "h", path: &reading.path, method: &Method::GET, headers: &headers, listener: 0 };
     let Pick::Route(route, pattern) = router.pick(&subject) else { return };
     if reading.suspect && agree(&router, &subject, route, pattern, EncodedSlashes::SameRoute).is_err() {
         return;

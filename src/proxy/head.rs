@@ -109,6 +109,15 @@ pub(super) fn admit(head: &mut RequestHeader, limits: &HeadLimits) -> Result<Adm
     normalise(head).map_err(|e| bad(e.detail()))
 }
 
+/// What holds for every request, also those that lead nowhere: sizes, and one host.
+///
+/// # Errors
+/// The refusal: 400, 414 or 431.
+pub fn check_head(head: &RequestHeader, limits: &HeadLimits) -> Result<(), Reply> {
+    sizes(head, limits)?;
+    host(head).map_err(bad)
+}
+
 /// A request that cannot be read in one way only: what follows it on the connection cannot be trusted either.
 fn bad(detail: &'static str) -> Reply {
     Reply::problem(StatusCode::BAD_REQUEST, detail).closing()

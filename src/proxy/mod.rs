@@ -49,13 +49,13 @@ pub use decide::{Decision, decide};
 pub use door::{Door, Link, Listener, ListenerConfig};
 pub use forward::{CanaryConfig, Forward, ForwardKeys, Known, Mirror, MirrorConfig, SplitConfig, Target};
 pub use gateway::Gateway;
-pub use head::HeadLimits;
+pub use head::{HeadLimits, check_head};
 pub use path::{PathError, normalise};
 pub use pattern::PathPattern;
 pub use readings::{EncodedSlashes, PathsConfig};
 pub use reserved::ReservedHeaders;
 pub use route::{Matches, Route, RouteConfig};
-pub use router::{Matcher, Pick, Router, Subject};
+pub use router::{ListenerSet, Matcher, Pick, Router, Subject};
 pub use runtime::{Page, Runtime, Shared};
 pub use service::{
     AdaptiveConfig, AllUnhealthy, Backend, BackendScheme, BackendUrl, BackoffConfig, Balance, BreakerConfig,

@@ -255,7 +255,7 @@ mod tests {
     fn leads<'r>(routes: &'r Routes, path: &str) -> Option<(&'static str, &'r PathPattern, String)> {
         let reading = path::read(path).ok()?;
         let headers = HeaderMap::new();
-        let subject = Subject { host: "h", path: &reading.path, method: &Method::GET, headers: &headers };
+        let subject = Subject { host: "h", path: &reading.path, method: &Method::GET, headers: &headers, listener: 0 };
         let Pick::Route(route, pattern) = routes.pick(&subject) else { return None };
         if reading.suspect {
             agree(routes, &subject, route, pattern, EncodedSlashes::SameRoute).ok()?;

@@ -31,6 +31,9 @@ pub struct RouteConfig {
     /// Which requests take this route.
     #[serde(rename = "match")]
     pub matches: Matches,
+    /// Listeners that it is there on, by name; one or several. Elsewhere the next route that matches is taken. Default: all.
+    #[serde(default)]
+    pub listeners: OneOrMany<String>,
     /// Forward to this service.
     #[serde(default)]
     pub service: Option<String>,

@@ -2,7 +2,7 @@
 //!
 //! Specificity, in this order: the host (exact, then the longest `*.suffix`, then any); the path, compared segment by
 //! segment from the left (a literal beats `{name}` beats `*`, and an exact end beats a prefix); a method that is named;
-//! the number of headers. One matcher serves traffic, `tests:` and the check for unreachable routes.
+//! the number of headers; a listener that is named. One matcher serves traffic, `tests:` and the check for unreachable routes.
 //!
 //! A trie by segments per host pattern: the cost of a lookup is the length of the path, not the number of routes.
 
@@ -12,6 +12,38 @@ use ahash::RandomState;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::pattern::{PathPattern, Segment};
+
+/// Listeners by their place in the file, one bit for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenerSet(u32);
+
+impl Default for ListenerSet {
+    fn default() -> Self {
+        Self::ANY
+    }
+}
+
+impl ListenerSet {
+    /// All of them.
+    pub const ANY: Self = Self(u32::MAX);
+
+    /// These.
+    pub fn of(numbers: impl IntoIterator<Item = usize>) -> Self {
+        Self(numbers.into_iter().fold(0, |set, number| set | Self::bit(number)))
+    }
+
+    fn bit(number: usize) -> u32 {
+        u32::try_from(number).ok().and_then(|number| 1u32.checked_shl(number)).unwrap_or(0)
+    }
+
+    fn has(self, number: usize) -> bool {
+        self == Self::ANY || self.0 & Self::bit(number) != 0
+    }
+
+    fn within(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
+    }
+}
 
 /// What a route asks of a request.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +58,8 @@ pub struct Matcher {
     pub headers: Vec<(HeaderName, Option<HeaderValue>)>,
     /// A CORS preflight is judged by the method that it asks for.
     pub preflight: bool,
+    /// Where the connection must have come in.
+    pub listeners: ListenerSet,
 }
 
 /// The parts of a request that routing looks at.
@@ -39,6 +73,8 @@ pub struct Subject<'a> {
     pub method: &'a Method,
     /// Headers.
     pub headers: &'a HeaderMap,
+    /// The listener that accepted the connection, by its place in the file.
+    pub listener: usize,
 }
 
 /// The outcome of a lookup.
@@ -166,6 +202,9 @@ enum Judgement {
 
 impl Matcher {
     fn judge(&self, subject: &Subject<'_>) -> Judgement {
+        if !self.listeners.has(subject.listener) {
+            return Judgement::No;
+        }
         let headers = self.headers.iter().all(|(name, wanted)| match wanted {
             None => subject.headers.contains_key(name),
             Some(wanted) => subject.headers.get_all(name).iter().any(|value| value == wanted),
@@ -192,8 +231,8 @@ impl Matcher {
     }
 
     /// Lower is tried first, among routes of one path pattern.
-    fn rank(&self) -> (bool, std::cmp::Reverse<usize>) {
-        (self.methods.is_empty(), std::cmp::Reverse(self.headers.len()))
+    fn rank(&self) -> (bool, std::cmp::Reverse<usize>, bool) {
+        (self.methods.is_empty(), std::cmp::Reverse(self.headers.len()), self.listeners == ListenerSet::ANY)
     }
 
     /// True when no request can reach `self` because `earlier`, which is tried first, takes all of them.
@@ -206,7 +245,8 @@ impl Matcher {
         let headers = earlier.headers.iter().all(|wanted| {
             self.headers.iter().any(|mine| mine.0 == wanted.0 && (wanted.1.is_none() || mine.1 == wanted.1))
         });
-        hosts && paths && methods && headers && earlier.rank() <= self.rank()
+        let listeners = self.listeners.within(earlier.listeners);
+        hosts && paths && methods && headers && listeners && earlier.rank() <= self.rank()
     }
 }
 
@@ -266,6 +306,7 @@ mod tests {
             match word.split_once('=') {
                 Some(("host", host)) => matcher.hosts.push(host.into()),
                 Some(("method", method)) => matcher.methods.push(method.parse().unwrap()),
+                Some(("listener", number)) => matcher.listeners = ListenerSet::of([number.parse().unwrap()]),
                 Some(("header", name)) => matcher.headers.push((name.parse().unwrap(), None)),
                 _ => matcher.paths.push(word.parse().unwrap()),
             }
@@ -277,12 +318,16 @@ mod tests {
         let router = Router::new(routes.iter().map(|spec| route(spec)).collect());
         let words: Vec<&str> = request.split(' ').collect();
         let (host, path) = words[1].split_at(words[1].find('/').unwrap());
-        let mut headers = HeaderMap::new();
+        let (mut headers, mut listener) = (HeaderMap::new(), 0);
         for name in &words[2..] {
+            if let Some(number) = name.strip_prefix("listener=") {
+                listener = number.parse().unwrap();
+                continue;
+            }
             headers.insert(name.parse::<HeaderName>().unwrap(), HeaderValue::from_static("1"));
         }
         let method = words[0].parse().unwrap();
-        match router.pick(&Subject { host, path, method: &method, headers: &headers }) {
+        match router.pick(&Subject { host, path, method: &method, headers: &headers, listener }) {
             Pick::Route(route, _) => route.clone(),
             Pick::Method(methods) => format!("405 {methods:?}"),
             Pick::Nothing => "404".into(),
@@ -324,6 +369,18 @@ mod tests {
     }
 
     #[test]
+    fn a_route_may_be_there_on_some_listeners_only() {
+        let routes = ["/a", "/a/{x}", "listener=1 /a", "listener=31 /b", "listener=1 /c method=POST"];
+        assert_eq!(pick(&routes, "GET h/a"), "/a");
+        assert_eq!(pick(&routes, "GET h/a listener=1"), "listener=1 /a", "what is named is tried first");
+        assert_eq!(pick(&routes, "GET h/a listener=2"), "/a");
+        assert_eq!(pick(&routes, "GET h/b"), "404");
+        assert_eq!(pick(&routes, "GET h/b listener=31"), "listener=31 /b");
+        assert_eq!(pick(&routes, "GET h/c"), "404", "not 405: it is not there at all");
+        assert_eq!(pick(&routes, "GET h/c listener=1"), "405 [POST]");
+    }
+
+    #[test]
     fn knows_routes_that_cannot_be_reached() {
         let shadowed = |later: &str, earlier: &str| route(later).0.shadowed_by(&route(earlier).0);
         assert!(shadowed("/a/{x}", "/a/{y}"));
@@ -332,5 +389,9 @@ mod tests {
         assert!(!shadowed("/a", "/a method=GET"));
         assert!(!shadowed("/a", "/*"), "the longer path is tried first");
         assert!(!shadowed("host=x /a", "/a"));
+        assert!(shadowed("listener=1 /a", "listener=1 /a"));
+        assert!(!shadowed("listener=1 /a", "listener=2 /a") && !shadowed("/a", "listener=1 /a"));
+        assert!(!shadowed("listener=1 /a", "/a"), "a named listener is tried first");
+        assert!(shadowed("listener=1 /a", "/a method=GET header=x") == shadowed("/a", "/a method=GET header=x"));
     }
 }

@@ -1,6 +1,7 @@
 //! Floor 9: from the command line to a process that serves, hands over and leaves.
 
 mod cli;
+mod daemon;
 mod demo;
 mod front;
 mod handover;

@@ -30,7 +30,7 @@ pub(super) fn give_back(path: &str) {
     let old = format!("{path}.old");
     let lives = |pid: &Pid| *pid != Pid::this() && signal::kill(*pid, None).is_ok();
     // Signal 0 asks whether it is there (kill(2)).
-    if read(path) == Some(Pid::this()) && read(&old).filter(lives).is_some() {
+    if read(path) == Some(Pid::this()) && read(&old).as_ref().is_some_and(lives) {
         let _ = fs::rename(old, path);
     }
 }

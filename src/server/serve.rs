@@ -1,6 +1,6 @@
 //! From a configuration to a process that serves.
 
-use std::{num::NonZeroU64, path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use super::{
     cli::{RunArgs, fail},
+    daemon::{Launcher, launch},
     exit,
     front::{Front, Started},
     handover::{self, Handover, UpgradeSocket},
@@ -32,9 +33,6 @@ use crate::{
     filter::Registry,
     proxy::{Door, Gateway, HeadLimits, Listener, Runtime, Shared},
 };
-
-/// Seconds that a daemon has to begin to serve.
-const DAEMON: u64 = 60;
 
 /// What serves when no file is given.
 const DEFAULT: &str = include_str!("../../conf/default.yaml");
@@ -74,6 +72,12 @@ pub(super) fn serve(
 ) -> ExitCode {
     let Loaded { runtime, mut plan, .. } = loaded;
     plan.pingora.daemon |= daemon;
+    let launcher = match Launcher::of_this_process().filter(|_| plan.pingora.daemon) {
+        None if plan.pingora.daemon => return launch(),
+        None => None,
+        Some(Ok(launcher)) => Some(launcher),
+        Some(Err(e)) => return fail(exit::FAILURE, &format!("cannot say when this process serves: {e}")),
+    };
     count_panics(&shared);
     let conf = match plan.pingora.server_conf() {
         Ok(conf) => conf,
@@ -89,11 +93,6 @@ pub(super) fn serve(
         Err(e) => return fail(exit::FAILURE, &format!("cannot keep the listening sockets: {e}")),
     };
     let handover = Handover::new(upgrade_socket, held, plan.pingora.user.clone());
-    // A daemon is another process than the one that was started, which waits for it.
-    let mut conf = conf;
-    conf.daemon_wait_for_ready = conf.daemon;
-    conf.daemon_ready_timeout_seconds = NonZeroU64::new(DAEMON);
-    let launcher = conf.daemon.then(std::process::id);
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let runtime = Arc::new(ArcSwap::from_pointee(runtime));
@@ -105,9 +104,8 @@ pub(super) fn serve(
         plan: plan.clone(),
         started,
         fronts,
-        launcher,
         handover: handover.clone(),
-        once: Mutex::new(Some((server.watch_execution_phase(), predecessor))),
+        once: Mutex::new(Some((server.watch_execution_phase(), predecessor, launcher))),
     };
     let mut tender = background_service("tender", tender);
     tender.threads = Some(1);

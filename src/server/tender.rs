@@ -9,11 +9,6 @@ use std::{
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use nix::{
-    errno::Errno,
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use parking_lot::Mutex;
 use pingora::{
     server::{ExecutionPhase, ShutdownWatch},
@@ -21,7 +16,7 @@ use pingora::{
 };
 use tokio::{sync::broadcast, task::JoinSet};
 
-use super::{exit, front::Started, handover::Handover, notify, pid, signals, upgrade::Predecessor};
+use super::{daemon::Launcher, exit, front::Started, handover::Handover, notify, pid, signals, upgrade::Predecessor};
 use crate::{
     config::Plan,
     proxy::{Listener, Runtime, Shared},
@@ -34,7 +29,7 @@ const CERTIFICATES: Duration = Duration::from_secs(5);
 const BEGIN: Duration = Duration::from_secs(10);
 
 /// What is used once, when the process begins to serve.
-pub(super) type Once = (broadcast::Receiver<ExecutionPhase>, Option<Predecessor>);
+pub(super) type Once = (broadcast::Receiver<ExecutionPhase>, Option<Predecessor>, Option<Launcher>);
 
 /// Looks after a process.
 pub(super) struct Tender {
@@ -43,8 +38,6 @@ pub(super) struct Tender {
     pub(super) plan: Plan,
     pub(super) started: Started,
     pub(super) fronts: u32,
-    /// The process that has started this daemon and waits for it.
-    pub(super) launcher: Option<u32>,
     pub(super) handover: Handover,
     pub(super) once: Mutex<Option<Once>>,
 }
@@ -52,15 +45,15 @@ pub(super) struct Tender {
 #[async_trait]
 impl BackgroundService for Tender {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let predecessor = match self.once.lock().take() {
-            Some((phases, predecessor)) => {
-                signals::follow(phases, self.shared.clone(), self.plan.clone(), self.handover.clone());
-                predecessor
+        let once = self.once.lock().take();
+        if let Some((phases, predecessor, launcher)) = once {
+            signals::follow(phases, self.shared.clone(), self.plan.clone(), self.handover.clone());
+            if let Err(reason) = self.begin(predecessor).await {
+                self.give_up(&reason);
             }
-            None => None,
-        };
-        if let Err(reason) = self.begin(predecessor).await {
-            self.give_up(&reason);
+            if let Some(launcher) = launcher {
+                launcher.tell();
+            }
         }
         let mut tasks = JoinSet::new();
         tasks.spawn(watch_certificates(self.plan.listeners.clone(), self.shared.clone()));
@@ -94,21 +87,7 @@ impl Tender {
         for listener in &self.plan.listeners {
             log::info!("listening on {}", listener.address);
         }
-        self.tell_launcher().await;
         Ok(())
-    }
-
-    /// The process that was started ends when the daemon serves: its exit code is true then.
-    async fn tell_launcher(&self) {
-        let Some(pid) = self.launcher.and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw) else { return };
-        // It takes a moment to become the user that this process has become, and cannot be signalled before.
-        for _ in 0..100 {
-            if kill(pid, Signal::SIGUSR1) != Err(Errno::EPERM) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        log::warn!("the process that started this one cannot be told that it serves");
     }
 
     /// Ends the process before it has served. A predecessor sees its connection closed, and goes on.

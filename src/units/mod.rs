@@ -13,6 +13,6 @@ pub mod tree;
 pub use cidr::Cidr;
 pub use measure::{Rate, Size, Span};
 pub use problem::{Problem, Problems};
-pub use secret::{Secret, SecretRef};
+pub use secret::{Secret, SecretRef, private};
 pub use share::Share;
 pub use suggest::nearest;

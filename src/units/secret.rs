@@ -66,15 +66,20 @@ impl SecretRef {
 }
 
 fn read_private(path: &Path) -> Result<Vec<u8>, String> {
-    let meta = std::fs::metadata(path).map_err(|e| format!("cannot read '{}': {e}", path.display()))?;
-    if meta.mode() & 0o077 != 0 {
-        return Err(format!(
-            "'{}' can be read by others (mode {:04o}): chmod 600 it",
-            path.display(),
-            meta.mode() & 0o7777
-        ));
-    }
+    private(path)?;
     read_trimmed(path)
+}
+
+/// Nobody but its owner can read or write the file.
+///
+/// # Errors
+/// Others can, or there is none.
+pub fn private(path: &Path) -> Result<(), String> {
+    let meta = std::fs::metadata(path).map_err(|e| format!("cannot read '{}': {e}", path.display()))?;
+    if meta.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(format!("'{}' can be read by others (mode {:04o}): chmod 600 it", path.display(), meta.mode() & 0o7777))
 }
 
 fn read_trimmed(path: &Path) -> Result<Vec<u8>, String> {

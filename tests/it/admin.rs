@@ -1,13 +1,25 @@
 //! The admin listener: health, statistics, metrics. And the access log.
 
 use std::{
-    io::Write as _,
+    io::{Read as _, Write as _},
+    net::TcpStream,
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Gateway, Origin, eventually, program};
+use crate::harness::{Gateway, Origin, Request, eventually, program};
+
+/// What the admin listener answers to these bytes.
+fn client_raw(port: u16, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut text = String::new();
+    let _ = stream.read_to_string(&mut text);
+    text
+}
 
 fn gateway(origin: &Origin, more: &str) -> Gateway {
     Gateway::start(&format!(
@@ -33,6 +45,79 @@ fn every_page_answers() {
     let backend = &stats["services"]["main"]["backends"][0];
     assert_eq!((&backend["address"], &backend["healthy"]), (&origin.address.to_string().into(), &true.into()));
     assert!(stats["uptime_seconds"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn every_refusal_of_the_admin_listener_says_why() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin, "");
+    let url = |path: &str| format!("http://127.0.0.1:{}{path}", gw.admin);
+    let post = |path: &str| Request::new("POST", url(path)).body(b"x");
+    post("/nope").expect(404).has("content-type", "application/problem+json").says("no such admin page");
+    post("/health").expect(405).has("allow", "GET,HEAD").says("this page can only be read");
+    let head = Request::new("HEAD", url("/health")).expect(200);
+    assert!(head.body.is_empty() && head.get("content-length") != "0", "{head:?}");
+}
+
+#[test]
+fn on_loopback_the_admin_listener_answers_to_its_own_names_only() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin, "");
+    let host =
+        |host: &str| Request::new("GET", format!("http://127.0.0.1:{}/gateway/stats", gw.admin)).header("Host", host);
+    for own in ["localhost", "LOCALHOST:9", "127.0.0.1", "127.0.0.9:80", "[::1]", "[::1]:9090"] {
+        host(own).expect(200);
+    }
+    for foreign in
+        ["evil.example", "evil.example:9090", "localhost.evil.example", "192.0.2.1", "127.0.0.1.evil.example"]
+    {
+        let answer = host(foreign).expect(421).says("loopback");
+        assert!(!answer.body.contains("uptime"), "{foreign}");
+    }
+    let absolute = b"GET http://evil.example/gateway/stats HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n";
+    assert!(client_raw(gw.admin, absolute).starts_with("HTTP/1.1 421 "));
+    assert!(client_raw(gw.admin, b"GET /health HTTP/1.0\r\n\r\n").contains(" 200 "));
+    // Whoever opens it to others is reached by whatever name it has.
+    let open = gateway(&origin, "admin: { address: \"0.0.0.0:{admin}\", allow_remote: true }");
+    Request::new("GET", format!("http://127.0.0.1:{}/health", open.admin)).header("Host", "admin.example").expect(200);
+}
+
+#[test]
+fn the_admin_listener_has_the_limits_of_the_others() {
+    let origin = Origin::start("o");
+    let gw = gateway(
+        &origin,
+        "limits: { head: 1s, keepalive: 1s, connections: 3, header_size: 1KiB }\nadmin: { address: \"0.0.0.0:{admin}\", allow_remote: true }",
+    );
+    let connect = |bytes: &[u8]| {
+        let mut stream = TcpStream::connect(("127.0.0.1", gw.admin)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let _ = stream.write_all(bytes);
+        stream
+    };
+    let said = |mut stream: TcpStream| {
+        let mut text = String::new();
+        let _ = stream.read_to_string(&mut text);
+        text
+    };
+    assert!(said(connect(b"GET /health HTTP/1.1\r\nHost:")).starts_with("HTTP/1.1 408 "), "half a head");
+    let large = format!("GET /health HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(2000));
+    assert!(said(connect(large.as_bytes())).starts_with("HTTP/1.1 431 "), "a large head");
+    let begun = Instant::now();
+    let kept = said(connect(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n"));
+    assert!(kept.contains("ready") && begun.elapsed() < Duration::from_secs(4), "an idle connection ends");
+    eventually("the fourth is closed", || {
+        let three: Vec<TcpStream> = (0..3).map(|_| connect(b"GET")).collect();
+        let fourth = said(connect(b"GET /health HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"));
+        drop(three);
+        fourth.is_empty()
+    });
+    // They are its own: clients are not in their way, nor they in the clients'.
+    let clients: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(("127.0.0.1", gw.port)).unwrap()).collect();
+    eventually("the admin listener has room", || {
+        gw.admin("/health").try_send().is_ok_and(|answer| answer.status == 200)
+    });
+    drop(clients);
 }
 
 #[test]

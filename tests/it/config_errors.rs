@@ -144,3 +144,38 @@ fn filters_are_checked_to_the_last_key() {
         );
     }
 }
+
+#[test]
+fn an_upgrade_socket_where_others_can_put_theirs_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let (open, link) = (dir.path().join("open"), dir.path().join("link"));
+    fs::create_dir_all(open.join("own")).unwrap();
+    std::os::unix::fs::symlink(&open, &link).unwrap();
+    let mode = |mode| fs::set_permissions(&open, fs::Permissions::from_mode(mode)).unwrap();
+    let verdict = |place: &str| {
+        check(&format!(
+            "pingora: {{ upgrade_sock: {place} }}\nlisteners: [{{ address: \"127.0.0.1:1\" }}]\nadmin: {{ enabled: false }}\nroutes: [{{ match: {{ path: / }}, respond: {{}} }}]\n"
+        ))
+    };
+    let within = |path: &str| dir.path().join(path).display().to_string();
+    mode(0o1777);
+    for place in [within("open/sock"), within("link/sock"), "/tmp/tollgate.sock".to_owned()] {
+        let (code, text) = verdict(&place);
+        assert_eq!(code, 78, "{place}: {text}");
+        assert!(text.starts_with("tollgate.yaml:1:26: pingora.upgrade_sock: '/"), "{text}");
+        assert!(text.contains("can be written to by others (mode 1777)") && text.contains("mkdir -m 700"), "{text}");
+    }
+    assert_eq!(verdict(&within("open/own/sock")).0, 0, "nobody can exchange it in a sticky directory");
+    mode(0o777);
+    assert_eq!(verdict(&within("open/own/sock")).0, 78, "the directory itself could be exchanged");
+    // Without the key it works wherever there is a directory for temporary files, as containers have it.
+    let file = dir.path().join("t.yaml");
+    fs::write(&file, "listeners: [{ address: \"127.0.0.1:1\" }]\nroutes: [{ match: { path: / }, respond: {} }]\n")
+        .unwrap();
+    let mut command = Command::new(BINARY);
+    let command = command.env_remove("RUNTIME_DIRECTORY").env_remove("XDG_RUNTIME_DIR").env("TMPDIR", &open);
+    assert!(command.arg("-t").arg("-c").arg(&file).status().unwrap().success());
+    mode(0o755);
+    assert_eq!(verdict(&within("link/sock")).0, 0);
+}

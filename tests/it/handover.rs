@@ -2,19 +2,28 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{IoSlice, Read as _, Write as _},
+    mem::MaybeUninit,
     net::TcpListener,
-    os::unix::{
-        fs::PermissionsExt as _,
-        net::{UnixListener, UnixStream},
+    os::{
+        fd::AsFd as _,
+        unix::{
+            fs::PermissionsExt as _,
+            net::{UnixListener, UnixStream},
+        },
     },
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
-use nix::sys::signal::Signal;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use tempfile::TempDir;
 
-use crate::harness::{BINARY, Gateway, eventually, free_port};
+use crate::harness::{BINARY, Gateway, Request, eventually, free_port};
 
 const ROUTE: &str = "routes: [ { match: { path: / }, respond: { body: served } } ]\n";
 
@@ -37,16 +46,19 @@ fn file(gw: &Gateway, listeners: &[String], admin: u16) -> String {
 
 /// Runs a process that should end by itself.
 fn run(arguments: &[&str]) -> Output {
+    // Files and not pipes: a process in the background keeps them open.
+    let (out, errors) = (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
     let mut command = Command::new(BINARY);
-    let mut child =
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let command = command.args(arguments).stdin(Stdio::null());
+    let mut child = command.stdout(out.reopen().unwrap()).stderr(errors.reopen().unwrap()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
     while child.try_wait().unwrap().is_none() && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(10));
     }
     // One that is still there has been waited for long enough.
     let _ = child.kill();
-    child.wait_with_output().unwrap()
+    let status = child.wait().unwrap();
+    Output { status, stdout: fs::read(out.path()).unwrap(), stderr: fs::read(errors.path()).unwrap() }
 }
 
 /// Runs a successor until it ends.
@@ -112,6 +124,31 @@ fn an_upgrade_adds_and_drops_listeners() {
     gw.port = added;
     serves(&mut gw);
     assert!(std::net::TcpStream::connect(("127.0.0.1", old)).is_err(), "nobody serves it, so nobody may accept there");
+}
+
+#[test]
+fn a_command_that_goes_into_the_background_returns_when_its_process_serves() {
+    let mut gw = gateway();
+    let file = gw.path("tollgate.yaml").display().to_string();
+    serves(&mut gw);
+    for _ in 0..3 {
+        let before = gw.read("pid").trim().to_owned();
+        let output = run(&["-u", "-d", "-c", &file]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let pid = gw.read("pid").trim().to_owned();
+        assert_ne!(pid, before, "it is written before the command returns");
+        gw.get("/").expect(200).says("served");
+        let before = Pid::from_raw(before.parse().unwrap());
+        eventually("the predecessor leaves", || {
+            let _ = gw.child.try_wait();
+            kill(before, None).is_err()
+        });
+        assert_eq!(gw.admin("/gateway/stats").expect(200).json()["pid"].to_string(), pid);
+    }
+    let last = Pid::from_raw(gw.read("pid").trim().parse().unwrap());
+    kill(last, Signal::SIGINT).unwrap();
+    eventually("the last one leaves", || kill(last, None).is_err());
+    assert!(!gw.path("sock").exists() && !gw.path("pid").exists(), "and takes its files away");
 }
 
 /// A connection to the gateway's upgrade socket, as a successor that has asked.
@@ -190,6 +227,86 @@ fn a_predecessor_that_does_not_hand_over_is_no_predecessor() {
     failed(&mut gw, &upgrade(&own, &[]), "no running gateway");
     fs::rename(gw.path("sock.real"), &real).unwrap();
     succeeds(&mut gw);
+}
+
+/// A predecessor of our own, which hands `socket` over as `address`; the successor's connection, when it serves.
+fn hand_over(fake: &UnixListener, socket: &TcpListener, address: &str) -> (UnixStream, String) {
+    let (mut stream, _) = fake.accept().unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let said = |stream: &mut UnixStream| {
+        let mut buffer = [0; 64];
+        let read = stream.read(&mut buffer).unwrap_or(0);
+        String::from_utf8_lossy(&buffer[..read]).into_owned()
+    };
+    assert_eq!(said(&mut stream), "tollgate-upgrade 1\n");
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [socket.as_fd()];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    let line = format!("sockets {address}\n");
+    sendmsg(&stream, &[IoSlice::new(line.as_bytes())], &mut control, SendFlags::empty()).unwrap();
+    let answer = said(&mut stream);
+    (stream, answer)
+}
+
+/// A folder with a file for one listener, which this process has, and where it listens for successors.
+fn fake() -> (TempDir, String, TcpListener, UnixListener) {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
+    let folder = dir.path().display();
+    let text = format!(
+        "pingora: {{ threads: 1, pid_file: {folder}/pid, upgrade_sock: {folder}/sock }}\nlisteners: [ {{ address: \"{}\" }} ]\nadmin: {{ enabled: false }}\n{ROUTE}",
+        socket.local_addr().unwrap()
+    );
+    let file = dir.path().join("t.yaml");
+    fs::write(&file, text).unwrap();
+    fs::write(dir.path().join("pid"), format!("{}\n", std::process::id())).unwrap();
+    let upgrade = UnixListener::bind(dir.path().join("sock")).unwrap();
+    (dir, file.display().to_string(), socket, upgrade)
+}
+
+#[test]
+fn a_successor_that_is_not_let_go_ends() {
+    for (mode, address) in [(&[][..], None), (&["-d"], None), (&[], Some("127.0.0.1:1"))] {
+        let (dir, file, socket, fake) = fake();
+        let own = address.map_or_else(|| socket.local_addr().unwrap().to_string(), str::to_owned);
+        let output = std::thread::scope(|scope| {
+            let output = scope.spawn(|| upgrade(&file, mode));
+            let (mut stream, answer) = hand_over(&fake, &socket, &own);
+            if address.is_some() {
+                assert_eq!(answer, "", "it has gone: the address is another one");
+            } else {
+                assert_eq!(answer, "serving\n");
+                stream.write_all(b"staying\n").unwrap();
+            }
+            output.join().unwrap()
+        });
+        assert!(!output.status.success(), "{mode:?}: {output:?}");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let reason = if address.is_some() { "another process has it" } else { "the running process stays" };
+        assert!(errors.contains(reason), "{mode:?}: {errors}");
+        let pid = fs::read_to_string(dir.path().join("pid")).unwrap();
+        assert_eq!(pid.trim(), std::process::id().to_string(), "{mode:?}");
+    }
+}
+
+#[test]
+fn a_predecessor_that_dies_while_it_hands_over_is_replaced() {
+    let (_dir, file, socket, fake) = fake();
+    let address = socket.local_addr().unwrap();
+    let mut child =
+        Command::new(BINARY).args(["-u", "-c", &file]).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let (stream, answer) = hand_over(&fake, &socket, &address.to_string());
+    assert_eq!(answer, "serving\n");
+    drop(fake);
+    drop((stream, socket));
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(20));
+        Request::new("GET", format!("http://{address}/")).expect(200).says("served");
+    }
+    assert!(child.try_wait().unwrap().is_none());
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

@@ -134,6 +134,29 @@ fn connections_are_limited_in_all_and_by_address() {
 }
 
 #[test]
+fn an_ipv6_network_counts_as_one_address() {
+    let origin = Origin::start("o");
+    let gw = gateway(
+        &origin,
+        "limits: { connections_per_address: 1 }\ntrusted_proxies: [127.0.0.0/8]\nlisteners: [ { address: \"127.0.0.1:{port}\", proxy_protocol: true } ]\n",
+    );
+    let ask = |from: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let request = format!("PROXY TCP6 {from} 2001:db8:ffff::1 4711 80\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n");
+        let _ = stream.write_all(request.as_bytes());
+        let read = stream.read(&mut [0; 1024]).unwrap_or(0);
+        (stream, read > 0)
+    };
+    let (kept, answered) = ask("2001:db8::1");
+    assert!(answered);
+    assert!(!ask("2001:db8::2").1, "the same network");
+    assert!(ask("2001:db8:0:1::1").1, "another one");
+    drop(kept);
+    eventually("there is room again", || ask("2001:db8::2").1);
+}
+
+#[test]
 fn the_proxy_protocol_tells_the_client_when_its_sender_is_trusted() {
     let origin = Origin::start("o");
     let listener = "listeners: [ { address: \"127.0.0.1:{port}\", proxy_protocol: true } ]\n";

@@ -182,6 +182,39 @@ fn the_wrong_protocol_is_told_at_once() {
 }
 
 #[test]
+fn a_key_that_others_can_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (origin, certs) = (Origin::start("o"), Certs::new());
+    certs.issue("a", "a", &["a.example"]);
+    let open = |mode| std::fs::set_permissions(certs.path("a.key"), std::fs::Permissions::from_mode(mode)).unwrap();
+    let file = certs.dir().join("t.yaml");
+    let yaml = format!(
+        "listeners: [ {{ address: \"127.0.0.1:1\", tls: {{ certificates: [ {{ {own} }} ] }} }} ]\nadmin: {{ enabled: false }}\nservices:\n  main: {{ urls: [\"https://127.0.0.1:1\"], tls: {{ {own} }} }}\nroutes:\n  - {{ match: {{ path: / }}, service: main }}\n",
+        own = certs.yaml("a")
+    );
+    std::fs::write(&file, yaml).unwrap();
+    let check = || Command::new(crate::harness::BINARY).arg("-t").arg("-c").arg(&file).output().unwrap();
+    open(0o640);
+    let output = check();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    for place in ["listeners[0].tls.certificates[0]: ", "services.main.tls.cert: "] {
+        assert!(said.contains(place), "{said}");
+    }
+    assert_eq!(said.matches("a.key' can be read by others (mode 0640): chmod 600 it").count(), 2, "{said}");
+    open(0o400);
+    assert!(check().status.success());
+    // Nor is one taken up while serving.
+    let gw = gateway(&origin, &format!("certificates: [ {{ {} }} ]", certs.yaml("a")), "");
+    certs.issue("a", "a", &["a.example"]);
+    open(0o644);
+    // Whenever it looks: what it sees last is a changed certificate with an open key.
+    std::fs::write(certs.path("a.pem"), std::fs::read(certs.path("a.pem")).unwrap()).unwrap();
+    eventually("it is said", || gw.errors().contains("the one that was read before stays"));
+    assert!(gw.errors().contains("can be read by others"));
+}
+
+#[test]
 fn wrong_files_are_told_by_place() {
     let certs = Certs::new();
     certs.issue("a", "a", &["a.example"]);

@@ -9,6 +9,9 @@ use crate::proxy::tls::{TlsConfig, TlsFront};
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerConfig {
+    /// A name, for `listeners:` of routes and `listener:` of tests.
+    #[serde(default)]
+    pub name: Option<String>,
     /// `127.0.0.1:8080`, `0.0.0.0:80`, `[::]:80`. `[::]` takes IPv4 as well, unless another listener has the port there.
     pub address: String,
     /// Speak TLS.

@@ -1,6 +1,6 @@
 //! The connection to a backend: a peer made once, with TLS, HTTP/2 and time limits, and cloned for every attempt.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, path::Path, sync::Arc};
 
 use pingora::{
     prelude::HttpPeer,
@@ -15,7 +15,7 @@ use rustls::{
 };
 
 use super::{BackendScheme, BackendUrl, Service, UpstreamTls};
-use crate::units::{Problems, Span, tree::Node};
+use crate::units::{Problems, Span, private, tree::Node};
 
 /// Requests that share one HTTP/2 connection to a backend; what common servers allow.
 const H2_STREAMS: usize = 100;
@@ -74,6 +74,7 @@ fn certificates(path: &str) -> Result<Box<[WrappedX509]>, String> {
 
 fn own(cert: &str, key: &str) -> Result<CertKey, String> {
     let chain = read(cert)?;
+    private(Path::new(key))?;
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| format!("cannot read '{key}': {e}"))?;
     let bytes = secret.secret_der().to_vec();
     CertifiedKey::from_der(chain.clone(), secret, &aws_lc_rs::default_provider())

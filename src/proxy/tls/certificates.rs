@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt, fs,
+    path::Path,
     sync::Arc,
     time::SystemTime,
 };
@@ -20,7 +21,7 @@ use serde::Deserialize;
 
 use crate::{
     auth,
-    units::{Problems, tree::At},
+    units::{Problems, private, tree::At},
 };
 
 /// One entry of `certificates:`.
@@ -120,6 +121,7 @@ impl Table {
         let Some(leaf) = chain.first().cloned() else {
             return Err(format!("'{}' holds no certificate", config.cert));
         };
+        private(Path::new(&config.key))?;
         let key = PrivateKeyDer::from_pem_file(&config.key).map_err(|e| unreadable(&config.key, &e))?;
         let certified = CertifiedKey::from_der(chain, key, provider)
             .map_err(|e| format!("'{}' and '{}' do not belong together: {e}", config.cert, config.key))?;

@@ -1,6 +1,6 @@
 //! Certificates: an authority of our own, and what it signs, as files.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use tempfile::TempDir;
@@ -34,7 +34,9 @@ impl Certs {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.authority).unwrap();
         // The key first: whoever sees the new certificate finds its key there.
-        fs::write(self.dir.path().join(format!("{file}.key")), key.serialize_pem()).unwrap();
+        let secret = self.dir.path().join(format!("{file}.key"));
+        fs::write(&secret, key.serialize_pem()).unwrap();
+        fs::set_permissions(secret, fs::Permissions::from_mode(0o600)).unwrap();
         fs::write(self.dir.path().join(format!("{file}.pem")), certificate.pem()).unwrap();
     }
 
