@@ -144,3 +144,55 @@ fn filters_are_checked_to_the_last_key() {
         );
     }
 }
+
+#[test]
+fn loading_takes_as_much_longer_as_there_are_more_routes_services_and_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let time = |count: usize| {
+        let mut yaml = String::from("listeners: [{ address: '127.0.0.1:1' }]\nadmin: { enabled: false }\nservices:\n");
+        let each = |line: &dyn Fn(usize) -> String| (0..count).map(line).collect::<String>();
+        yaml += &each(&|i| format!("  s{i}: {{ urls: ['http://127.0.0.1:8000'] }}\n"));
+        yaml += "api_keys:\n";
+        yaml += &each(&|i| format!("  - {{ id: k{i}, sha256: {i:064x} }}\n"));
+        yaml += "routes:\n";
+        yaml += &each(&|i| format!("  - {{ match: {{ path: /p{i} }}, service: s{i}, filters: [request_id] }}\n"));
+        yaml += &each(&|i| format!("  - {{ match: {{ host: '*.h{i}.example', path: '/*' }}, service: s{i} }}\n"));
+        yaml += &each(&|i| format!("  - {{ match: {{ path: /a, headers: {{ X-Tenant: t{i} }} }}, service: s{i} }}\n"));
+        let file = dir.path().join(format!("{count}.yaml"));
+        fs::write(&file, yaml).unwrap();
+        let times = (0..3).map(|_| {
+            let begun = std::time::Instant::now();
+            let out = Command::new(BINARY).arg("-t").arg("-c").arg(&file).output().unwrap();
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            begun.elapsed()
+        });
+        times.min().unwrap()
+    };
+    let (few, many) = (time(300), time(3000));
+    assert!(many < few * 18, "{few:?} for 300 of each, {many:?} for 3000");
+}
+
+#[test]
+fn an_id_that_another_route_has_by_itself_is_a_mistake() {
+    let yaml = r#"listeners: [{ address: "127.0.0.1:1" }]
+admin: { enabled: false }
+routes:
+  - match: { path: /a }
+    respond: {}
+  - id: /a
+    match: { path: /b }
+    respond: {}
+  - match: { path: /a, headers: { x: ~ } }
+    respond: {}
+  - id: "/a #2"
+    match: { path: /c }
+    respond: {}
+"#;
+    let (code, text) = check(yaml);
+    assert_eq!(code, 78, "{text}");
+    assert!(
+        text.starts_with("tollgate.yaml:6:9: routes[1].id: '/a' is what routes[0] is called for want of an 'id'"),
+        "{text}"
+    );
+    assert!(text.contains("tollgate.yaml: 1 problem\n"), "{text}");
+}

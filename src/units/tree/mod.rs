@@ -9,7 +9,12 @@ mod handed;
 mod parse;
 mod read;
 
-use std::{borrow::Cow, ops::Deref, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
 
 pub use parse::parse;
 pub use read::read;
@@ -45,7 +50,12 @@ struct Inner {
     id: u32,
     place: Place,
     value: Value,
+    /// Where the keys of a long mapping are: made when the first one is looked for.
+    index: OnceLock<HashMap<String, usize>>,
 }
+
+/// A mapping with fewer keys is looked through faster than it is indexed.
+const LONG: usize = 16;
 
 /// What a node holds.
 #[derive(Debug)]
@@ -65,7 +75,7 @@ pub enum Value {
 
 impl Node {
     fn new(id: u32, place: Place, value: Value) -> Self {
-        Self(Arc::new(Inner { id, place, value }))
+        Self(Arc::new(Inner { id, place, value, index: OnceLock::new() }))
     }
 
     /// An empty mapping at `place`: the settings of a filter that was named and not configured.
@@ -86,7 +96,13 @@ impl Node {
     /// The value under `key`, when this is a mapping that has it.
     pub fn get(&self, key: &str) -> Option<&Node> {
         match self.value() {
-            Value::Map(entries) => entries.iter().find(|(name, _, _)| name == key).map(|(_, _, node)| node),
+            Value::Map(entries) if entries.len() < LONG => {
+                entries.iter().find(|(name, _, _)| name == key).map(|(_, _, node)| node)
+            }
+            Value::Map(entries) => {
+                let index = || entries.iter().enumerate().map(|(i, (name, _, _))| (name.clone(), i)).collect();
+                self.0.index.get_or_init(index).get(key).map(|i| &entries[*i].2)
+            }
             _ => None,
         }
     }

@@ -1,6 +1,10 @@
 //! YAML text to [`Node`]s: anchors, merge keys and `${VAR}` are resolved here, once.
 
-use std::{borrow::Cow, collections::HashMap, rc::Rc};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    rc::Rc,
+};
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, SpannedEventReceiver};
 
@@ -143,7 +147,7 @@ impl Finisher<'_> {
 
     fn map(&mut self, pairs: &[(Rc<Raw>, Rc<Raw>)], place: &Place) -> Vec<(String, Place, Node)> {
         let mut entries: Vec<(String, Place, Node)> = Vec::with_capacity(pairs.len());
-        let mut merged = Vec::new();
+        let (mut names, mut merged) = (HashSet::with_capacity(pairs.len()), Vec::new());
         for (key, value) in pairs {
             let key_place = Place { line: key.mark.0, column: key.mark.1, path: place.path.clone() };
             let Body::Scalar { text: name, plain } = &key.body else {
@@ -154,7 +158,7 @@ impl Finisher<'_> {
                 merged.push(value);
                 continue;
             }
-            if entries.iter().any(|(known, _, _)| known == name) {
+            if !names.insert(name.clone()) {
                 self.problems.push(key_place.problem(format!("key '{name}' appears twice")));
                 continue;
             }
@@ -162,22 +166,25 @@ impl Finisher<'_> {
             entries.push((name.clone(), key_place, node));
         }
         for raw in merged {
-            self.merge(raw, place, &mut entries);
+            self.merge(raw, place, &mut names, &mut entries);
         }
         entries
     }
 
     /// `<<: *anchor`: what the mapping does not say itself.
-    fn merge(&mut self, raw: &Raw, place: &Place, entries: &mut Vec<(String, Place, Node)>) {
+    fn merge(
+        &mut self,
+        raw: &Raw,
+        place: &Place,
+        names: &mut HashSet<String>,
+        entries: &mut Vec<(String, Place, Node)>,
+    ) {
         match &raw.body {
             Body::Map(pairs) => {
-                for entry in self.map(pairs, place) {
-                    if !entries.iter().any(|(known, _, _)| *known == entry.0) {
-                        entries.push(entry);
-                    }
-                }
+                let fresh = self.map(pairs, place).into_iter().filter(|(name, _, _)| names.insert(name.clone()));
+                entries.extend(fresh);
             }
-            Body::Seq(items) => items.iter().for_each(|item| self.merge(item, place, entries)),
+            Body::Seq(items) => items.iter().for_each(|item| self.merge(item, place, names, entries)),
             Body::Scalar { .. } => {
                 let at = Place { line: raw.mark.0, column: raw.mark.1, path: place.path.clone() };
                 self.problems.push(at.problem("'<<' merges a mapping: give it an alias, like '<<: *name'"));
