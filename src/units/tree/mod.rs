@@ -16,6 +16,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+pub(crate) use parse::UNSET;
 pub use parse::parse;
 pub use read::read;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -50,6 +51,8 @@ struct Inner {
     id: u32,
     place: Place,
     value: Value,
+    /// A variable in it is not set: it is as if it were not there, and that has been said.
+    unset: bool,
     /// Where the keys of a long mapping are: made when the first one is looked for.
     index: OnceLock<HashMap<String, usize>>,
 }
@@ -74,13 +77,13 @@ pub enum Value {
 }
 
 impl Node {
-    fn new(id: u32, place: Place, value: Value) -> Self {
-        Self(Arc::new(Inner { id, place, value, index: OnceLock::new() }))
+    fn new(id: u32, place: Place, value: Value, unset: bool) -> Self {
+        Self(Arc::new(Inner { id, place, value, unset, index: OnceLock::new() }))
     }
 
     /// An empty mapping at `place`: the settings of a filter that was named and not configured.
     pub fn empty_map(place: Place) -> Self {
-        Self::new(u32::MAX, place, Value::Map(Vec::new()))
+        Self::new(u32::MAX, place, Value::Map(Vec::new()), false)
     }
 
     /// Where it stands.
