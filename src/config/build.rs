@@ -199,7 +199,8 @@ impl Builder<'_> {
             None
         });
         for (path, message) in wrong.0 {
-            let path = format!("{}.{path}", config.place.path);
+            let path =
+                if path.is_empty() { config.place.path.clone() } else { format!("{}.{path}", config.place.path) };
             let Place { line, column, .. } = *self.root.at(&path).place();
             problems.push(Problem { line, column, path, message });
         }

@@ -33,7 +33,7 @@ pub struct TestConfig {
 }
 
 /// What must come of a test's request; what is left out is not looked at.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Expect {
     /// The route's id.
@@ -66,6 +66,11 @@ pub(super) fn run(tests: &[At<TestConfig>], text: &str, registry: &Registry, pro
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let Ok(executor) = executor else { return };
     for test in tests {
+        if test.expect == Expect::default() {
+            let known = "route, service, path, status or refused_by";
+            problems.push(test.place.problem(format!("'expect' names nothing: say what must come of it ({known})")));
+            continue;
+        }
         let Some(runtime) = scratch(text, registry) else { return };
         match request(test) {
             Ok(head) => {
