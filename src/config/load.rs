@@ -51,7 +51,9 @@ pub fn load(file: &str, text: &str, registry: &Registry, shared: &Arc<Shared>) -
     let variables = Variables::default();
     let rejected = |problems: Problems| {
         let mut problems = without_consequences(problems.sorted());
-        problems.iter_mut().for_each(|problem| problem.message = variables.hidden_in(&problem.message));
+        for problem in &mut problems {
+            problem.message = variables.hidden_in(&problem.message);
+        }
         Rejected { file: file.to_owned(), problems }
     };
     let (root, mut problems) = match parse(text, &|name| variables.get(name)) {

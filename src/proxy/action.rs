@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, str::FromStr};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -157,8 +158,7 @@ fn path_only(text: &str) -> Result<(), String> {
             _ if "/-._~!$&'()*+,;=:@".contains(found) => {}
             _ => {
                 let mut utf8 = [0; 4];
-                let bytes = found.encode_utf8(&mut utf8).bytes();
-                let escaped: String = bytes.map(|byte| format!("%{byte:02X}")).collect();
+                let escaped = percent_encode(found.encode_utf8(&mut utf8).as_bytes(), NON_ALPHANUMERIC);
                 return Err(format!("'{found}' in it must be written {escaped}"));
             }
         }

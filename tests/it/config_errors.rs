@@ -301,7 +301,7 @@ fn bombs_end_at_once_with_a_problem() {
         let mut yaml = String::from("a0: &a0 { x: 1 }\n");
         for i in 1..30 {
             let below = vec![format!("*a{}", i - 1); 10].join(separator);
-            yaml += &format!("a{i}: &a{i} {open}{below}{close}\n");
+            yaml = [yaml, format!("a{i}: &a{i} {open}{below}{close}\n")].concat();
         }
         yaml
     };
