@@ -93,8 +93,7 @@ impl<'a> De<'a> {
         }
     }
 
-    /// The same where something else than text is due: text in its place may be a secret, written where it stands by
-    /// whoever did not know better.
+    /// The same where something else than text is due: text may be a secret, by whoever did not know better.
     fn expected_not_text(&self, what: &str) -> Fault {
         match self.node.value() {
             Value::Scalar { .. } if !self.node.is_null() => {
