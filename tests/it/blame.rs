@@ -188,6 +188,15 @@ fn every_attempt_of_a_race_is_counted() {
 }
 
 #[test]
+fn after_a_race_that_nobody_won_a_third_backend_is_asked() {
+    let failing = || Raw::start(|_| Some((80, unavailable())));
+    let (one, two, good) = (failing(), failing(), Raw::start(|_| Some((0, ok("good")))));
+    let more = "    hedge: { after: 10ms }\n    retry: { on: [503], max_attempts: 3, backoff: { initial: 1ms } }\n    retry_budget: { min: 100 }\n    outlier_ejection: { consecutive: 0 }\n";
+    let gw = gateway(&[one.url(), two.url(), good.url()], more);
+    (0..30).for_each(|_| drop(gw.get("/").expect(200).says("good")));
+}
+
+#[test]
 fn late_answers_of_a_single_backend_cost_no_budget() {
     let backend =
         Raw::start(|head| if head.contains("/fail") { Some((0, unavailable())) } else { Some((100, ok("late"))) });
