@@ -1,7 +1,10 @@
 //! `Config` to `Runtime`: every validation that needs more than one value, every problem at once. Opens no socket,
 //! resolves no name, needs nothing to be up.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use super::{ApiKeyConfig, Config, Plan, filters, plan::plan};
 use crate::{
@@ -9,7 +12,7 @@ use crate::{
     filter::{Env, Invalid, Registry},
     proxy::{
         Action, Forward, Gate, ListenerConfig, ListenerSet, Matcher, PathsConfig, ReservedHeaders, Rewrite, Route,
-        RouteConfig, Router, Runtime, Service, Shared, TrustedProxies,
+        RouteConfig, Router, Runtime, Service, Shadows, Shared, TrustedProxies,
     },
     units::{
         Problem, Problems, nearest,
@@ -145,18 +148,63 @@ struct Builder<'a> {
     via: bool,
 }
 
+/// What the routes are called: as they say, else after what they match, with a number where several match alike.
+fn ids(configs: &[At<RouteConfig>], root: &Node, problems: &mut Problems) -> Vec<Arc<str>> {
+    let mut named: HashMap<&str, &Place> = HashMap::new();
+    let mut wrong = |config: &At<RouteConfig>, message: String| {
+        let path = format!("{}.id", config.place.path);
+        let place = Place { path: path.clone(), ..root.at(&path).place().clone() };
+        problems.push(place.problem(message));
+    };
+    for config in configs {
+        let Some(id) = &config.id else { continue };
+        match named.get(id.as_str()) {
+            Some(first) => wrong(config, format!("'{id}' is the id of {} already", first.path)),
+            None => drop(named.insert(id, &config.place)),
+        }
+    }
+    let (mut counts, mut automatic): (HashMap<String, usize>, HashMap<Arc<str>, &Place>) = Default::default();
+    let mut ids: Vec<Arc<str>> = Vec::with_capacity(configs.len());
+    for config in configs {
+        if let Some(id) = &config.id {
+            ids.push(id.as_str().into());
+            continue;
+        }
+        let name = config.matches.name();
+        let count = counts.entry(name.clone()).or_default();
+        let id = loop {
+            *count += 1;
+            let id: Arc<str> = if *count == 1 { name.as_str().into() } else { format!("{name} #{count}").into() };
+            if !automatic.contains_key(&id) {
+                break id;
+            }
+        };
+        automatic.insert(id.clone(), &config.place);
+        ids.push(id);
+    }
+    for (config, id) in configs.iter().zip(&ids).filter(|(config, _)| config.id.is_some()) {
+        if let Some(other) = automatic.get(id) {
+            let message =
+                format!("'{id}' is what {} is called for want of an 'id': name one of them otherwise", other.path);
+            wrong(config, message);
+        }
+    }
+    ids
+}
+
 impl Builder<'_> {
     fn router(&self, configs: &[At<RouteConfig>], problems: &mut Problems) -> Router<Arc<Route>> {
         let mut routes: Vec<(Matcher, Route)> = Vec::new();
-        let mut earlier: Vec<(Matcher, Arc<str>, &Place)> = Vec::new();
-        for config in configs {
-            let id = self.id(config, configs, problems);
-            let (matcher, route) = self.route(config, &id, problems);
-            if let Some((_, first, place)) = earlier.iter().find(|(other, ..)| matcher.shadowed_by(other)) {
-                let message = format!("never reached: {} ('{first}') takes the same requests first", place.path);
+        let mut earlier = Shadows::default();
+        let ids = ids(configs, self.root, problems);
+        for (config, id) in configs.iter().zip(&ids) {
+            let (matcher, route) = self.route(config, id, problems);
+            if let Some(first) = earlier.of(&matcher) {
+                let (first, place) = (&ids[first], &configs[first].place.path);
+                let message = format!("never reached: {place} ('{first}') takes the same requests first");
                 problems.push(config.place.problem(message));
             }
-            earlier.push((matcher.clone(), id, &config.place));
+            earlier.add(matcher.clone());
             if let Some(route) = route {
                 routes.push((matcher, route));
             }
@@ -165,22 +213,6 @@ impl Builder<'_> {
         let reserved = Arc::new(ReservedHeaders::new(told));
         let shared = |(matcher, route)| (matcher, Arc::new(Route { reserved: reserved.clone(), ..route }));
         Router::new(routes.into_iter().map(shared).collect())
-    }
-
-    fn id(&self, config: &At<RouteConfig>, all: &[At<RouteConfig>], problems: &mut Problems) -> Arc<str> {
-        let Some(id) = &config.id else {
-            let name = config.matches.name();
-            let mut same = all.iter().filter(|other| other.id.is_none() && other.matches.name() == name);
-            let place = same.position(|other| other.place == config.place).unwrap_or(0);
-            return if place == 0 { name.into() } else { format!("{name} #{}", place + 1).into() };
-        };
-        let first = all.iter().find(|other| other.id.as_ref() == Some(id));
-        if let Some(first) = first.filter(|first| first.place != config.place) {
-            let path = format!("{}.id", config.place.path);
-            let place = Place { path: path.clone(), ..self.root.at(&path).place().clone() };
-            problems.push(place.problem(format!("'{id}' is the id of {} already", first.place.path)));
-        }
-        id.as_str().into()
     }
 
     fn route(&self, config: &At<RouteConfig>, id: &Arc<str>, problems: &mut Problems) -> (Matcher, Option<Route>) {
@@ -196,7 +228,8 @@ impl Builder<'_> {
             None
         });
         for (path, message) in wrong.0 {
-            let path = format!("{}.{path}", config.place.path);
+            let path =
+                if path.is_empty() { config.place.path.clone() } else { format!("{}.{path}", config.place.path) };
             let Place { line, column, .. } = *self.root.at(&path).place();
             problems.push(Problem { line, column, path, message });
         }

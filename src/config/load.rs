@@ -1,6 +1,6 @@
 //! From a file to something that serves, or to the list of everything that is wrong with it.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{cell::RefCell, fmt, path::Path, sync::Arc};
 
 use super::{Config, Plan, build, tests};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     proxy::{Runtime, Shared},
     units::{
         Problem, Problems,
-        tree::{parse, read},
+        tree::{UNSET, parse, read},
     },
 };
 
@@ -48,8 +48,15 @@ impl std::error::Error for Rejected {}
 /// # Errors
 /// Every problem, in the order of the file.
 pub fn load(file: &str, text: &str, registry: &Registry, shared: &Arc<Shared>) -> Result<Loaded, Rejected> {
-    let rejected = |problems: Problems| Rejected { file: file.to_owned(), problems: problems.sorted() };
-    let (root, mut problems) = match parse(text, &|name| std::env::var(name).ok()) {
+    let variables = Variables::default();
+    let rejected = |problems: Problems| {
+        let mut problems = without_consequences(problems.sorted());
+        for problem in &mut problems {
+            problem.message = variables.hidden_in(&problem.message);
+        }
+        Rejected { file: file.to_owned(), problems }
+    };
+    let (root, mut problems) = match parse(text, &|name| variables.get(name)) {
         Ok(parsed) => parsed,
         Err(problem) => return Err(Rejected { file: file.to_owned(), problems: vec![problem] }),
     };
@@ -72,14 +79,91 @@ pub fn load(file: &str, text: &str, registry: &Registry, shared: &Arc<Shared>) -
 /// Every problem; that it cannot be read is one.
 pub fn check(path: &Path, registry: &Registry, shared: &Arc<Shared>) -> Result<Loaded, Rejected> {
     let file = path.display().to_string();
-    match std::fs::read_to_string(path) {
-        Ok(text) => load(&file, &text, registry, shared),
-        Err(e) => {
-            let problem =
-                Problem { line: 1, column: 1, path: String::new(), message: format!("cannot read the file: {e}") };
-            Err(Rejected { file, problems: vec![problem] })
+    let problem = |line, column, message| Problem { line, column, path: String::new(), message };
+    let problem = match std::fs::read(path) {
+        Ok(bytes) => match str::from_utf8(&bytes) {
+            Ok(text) => return load(&file, text, registry, shared),
+            Err(e) => {
+                let (good, bad) = bytes.split_at(e.valid_up_to());
+                let before = String::from_utf8_lossy(good);
+                let last = before.rsplit('\n').next().unwrap_or_default();
+                let byte = bad.first().copied().unwrap_or_default();
+                let message = format!("the byte 0x{byte:02x} is no UTF-8: save the file in that encoding");
+                problem(before.matches('\n').count() + 1, last.chars().count() + 1, message)
+            }
+        },
+        Err(e) => problem(1, 1, format!("cannot read the file: {e}")),
+    };
+    Err(Rejected { file, problems: vec![problem] })
+}
+
+/// The variables that a file names, with their values.
+#[derive(Default)]
+struct Variables(RefCell<Vec<(String, String)>>);
+
+impl Variables {
+    fn get(&self, name: &str) -> Option<String> {
+        let value = std::env::var(name).ok()?;
+        let mut known = self.0.borrow_mut();
+        if !value.is_empty() && !known.iter().any(|(other, _)| other == name) {
+            known.push((name.to_owned(), value.clone()));
+            // The longest first: a value may be part of another one.
+            known.sort_by_key(|(_, value)| std::cmp::Reverse(value.len()));
+        }
+        Some(value)
+    }
+
+    /// `message` without what it must not repeat: values of variables, passwords in URLs, keys in PEM.
+    fn hidden_in(&self, message: &str) -> String {
+        let mut message = message.to_owned();
+        for (name, value) in &*self.0.borrow() {
+            let name = format!("${{{name}}}");
+            message = if value.len() < SECRET {
+                message.replace(&format!("'{value}'"), &format!("'{name}'"))
+            } else {
+                message.replace(value.as_str(), &name)
+            };
+        }
+        hide(&hide(&message, "://", |rest| rest.rfind('@').map(|end| (0, end))), "-----BEGIN", |rest| {
+            Some((0, rest.len()))
+        })
+    }
+}
+
+/// Shorter values are no secrets, and stand in many words.
+const SECRET: usize = 4;
+
+/// `message` with stars for what `find` finds between each `mark` and the end of what is quoted there.
+fn hide(message: &str, mark: &str, find: impl Fn(&str) -> Option<(usize, usize)>) -> String {
+    let (mut out, mut rest) = (String::with_capacity(message.len()), message);
+    while let Some((before, after)) = rest.split_once(mark) {
+        let quoted = &after[..after.find('\'').unwrap_or(after.len())];
+        out.push_str(before);
+        out.push_str(mark);
+        rest = after;
+        if let Some((start, end)) = find(quoted) {
+            out.push_str(&after[..start]);
+            out.push_str("***");
+            rest = &after[end..];
         }
     }
+    out + rest
+}
+
+/// Takes out what a variable that is not set has led to: what is said of its place, and of the mapping around it, which
+/// seems to lack something.
+fn without_consequences(problems: Vec<Problem>) -> Vec<Problem> {
+    let is_unset = |problem: &Problem| problem.message.starts_with(UNSET);
+    let around = |path: &str| {
+        let path = path.trim_end_matches(|c: char| c.is_ascii_digit() || "[]".contains(c));
+        path.rsplit_once('.').map_or_else(String::new, |(parent, _)| parent.to_owned())
+    };
+    let places: Vec<(String, String)> =
+        problems.iter().filter(|problem| is_unset(problem)).map(|p| (p.path.clone(), around(&p.path))).collect();
+    let follows = |problem: &Problem| {
+        !is_unset(problem) && places.iter().any(|(path, around)| problem.path == *path || problem.path == *around)
+    };
+    problems.into_iter().filter(|problem| !follows(problem)).collect()
 }
 
 /// Builds only the part that decides on requests, with state of its own, for the configuration's tests.

@@ -41,10 +41,9 @@ pub(super) fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Pla
             }
             taken.push((address, place));
         }
-        Err(_) => problems
-            .push(place.problem(format!(
-                "'{address}' is not an address with a port: write it like 127.0.0.1:8080 or [::]:80"
-            ))),
+        Err(_) => problems.push(place.problem(format!(
+            "'{address}' is not an address with a port: write it like 127.0.0.1:8080 or \"[::]:80\""
+        ))),
     };
     let addresses: Vec<(&str, Place)> = config
         .listeners

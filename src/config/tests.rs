@@ -36,7 +36,7 @@ pub struct TestConfig {
 }
 
 /// What must come of a test's request; what is left out is not looked at.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Expect {
     /// The route's id.
@@ -75,6 +75,11 @@ pub(super) fn run(
     let executor = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let Ok(executor) = executor else { return };
     for test in tests {
+        if test.expect == Expect::default() {
+            let known = "route, service, path, status or refused_by";
+            problems.push(test.place.problem(format!("'expect' names nothing: say what must come of it ({known})")));
+            continue;
+        }
         let Some(runtime) = scratch(text, registry) else { return };
         let listener = test.listener.as_deref().map_or(Ok(0), |name| numbered(listeners, name));
         match request(test).and_then(|head| Ok((head, listener?))) {

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Body, Exchange, Fault, Filter, Flow, Outcome, Reply, State};
+use crate::telemetry::Lazy;
 
 /// What becomes of a request when a step fails.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -38,9 +39,9 @@ pub struct Step {
 #[derive(Debug, Clone)]
 pub struct StepMetrics {
     /// Requests it answered.
-    pub refusals: IntCounter,
+    pub refusals: Lazy<IntCounter>,
     /// Times it failed.
-    pub faults: IntCounter,
+    pub faults: Lazy<IntCounter>,
 }
 
 impl fmt::Debug for Step {

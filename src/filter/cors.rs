@@ -138,7 +138,7 @@ impl Configure for Cors {
                 Some(origin) => origins.push(origin),
                 None => invalid.push(
                     format!("origins[{i}]"),
-                    format!("'{text}' is not an origin: write it like https://app.example, https://*.example or *"),
+                    format!("'{text}' is not an origin: write it like https://app.example, https://*.example or \"*\""),
                 ),
             }
         }

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     limit::{KeyHasher, Quota, Table},
+    telemetry::Lazy,
     units::Rate,
 };
 
@@ -96,7 +97,7 @@ pub(crate) struct RateLimit {
     policy: HeaderValue,
     limit: HeaderValue,
     violated: String,
-    limited: IntCounter,
+    limited: Lazy<IntCounter>,
     checks: (IntCounter, IntCounter),
 }
 

@@ -150,17 +150,27 @@ fn common(out: &mut Vec<u8>, config: &AccessConfig, session: &Session, context: 
     let head = session.req_header();
     let user = context.state.identities.last().and_then(|identity| identity.name()).unwrap_or("-");
     let date = common_date();
-    let query = head.uri.query().filter(|_| config.query).map(|query| format!("?{query}")).unwrap_or_default();
-    let _ = write!(
-        out,
-        "{} - {} [{date}] \"{} {}{query} {}\" {status} {}",
-        context.state.client,
-        user.escape_default(),
-        head.method,
-        head.uri.path(),
-        protocol(head.version),
-        session.body_bytes_sent()
-    );
+    let _ = write!(out, "{} - ", context.state.client);
+    escape(out, user);
+    let _ = write!(out, " [{date}] \"{} ", head.method);
+    escape(out, head.uri.path());
+    if let (true, Some(query)) = (config.query, head.uri.query()) {
+        out.push(b'?');
+        escape(out, query);
+    }
+    let _ = write!(out, " {}\" {status} {}", protocol(head.version), session.body_bytes_sent());
+}
+
+/// Writes a field so that it stays one, in one line: whatever is no printable ASCII, and spaces, quotes and backslashes,
+/// as nginx writes them.
+fn escape(out: &mut Vec<u8>, text: &str) {
+    for byte in text.bytes() {
+        if byte.is_ascii_graphic() && byte != b'"' && byte != b'\\' {
+            out.push(byte);
+        } else {
+            let _ = write!(out, "\\x{byte:02X}");
+        }
+    }
 }
 
 fn common_date() -> String {

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _, str::FromStr};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -116,6 +117,25 @@ impl Template {
         Ok(())
     }
 
+    /// Checks that `text`, which it was read from, is a path as backends are sent it.
+    fn check_path(&self, text: &str) -> Result<(), String> {
+        for piece in &self.0 {
+            if let Piece::Text(literal) = piece {
+                path_only(literal).map_err(|why| format!("'{text}': {why}"))?;
+            }
+        }
+        // Any value would do: names stand for whole or parts of segments.
+        let sample = self.fill(|_, out| out.push('x'));
+        match super::path::normalise(&sample) {
+            Ok(same) if same == sample => Ok(()),
+            Ok(other) if sample == text => {
+                Err(format!("'{text}' is not sent in that spelling (did you mean '{other}'?)"))
+            }
+            Ok(_) => Err(format!("'{text}' is not sent in that spelling")),
+            Err(e) => Err(format!("'{text}': {}", e.detail())),
+        }
+    }
+
     fn fill(&self, value: impl Fn(&str, &mut String)) -> String {
         let mut out = String::new();
         for piece in &self.0 {
@@ -126,6 +146,29 @@ impl Template {
         }
         out
     }
+}
+
+/// Says what in a literal part of a path is none (RFC 3986 §3.3).
+fn path_only(text: &str) -> Result<(), String> {
+    for (at, found) in text.char_indices() {
+        match found {
+            '?' => return Err("a query stays as it is: write the path alone".to_owned()),
+            '%' => {
+                let hex = |i: usize| text.as_bytes().get(at + i).is_some_and(u8::is_ascii_hexdigit);
+                if !(hex(1) && hex(2)) {
+                    return Err("'%' is not followed by two hexadecimal digits".to_owned());
+                }
+            }
+            'a'..='z' | 'A'..='Z' | '0'..='9' => {}
+            _ if "/-._~!$&'()*+,;=:@".contains(found) => {}
+            _ => {
+                let mut utf8 = [0; 4];
+                let escaped = percent_encode(found.encode_utf8(&mut utf8).as_bytes(), NON_ALPHANUMERIC);
+                return Err(format!("'{found}' in it must be written {escaped}"));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn capture(pattern: &PathPattern, path: &str, name: &str, out: &mut String) {
@@ -195,7 +238,7 @@ impl Rewrite {
             }
             (None, Some(text)) => match text.parse::<Template>() {
                 Ok(template) if text.starts_with('/') => {
-                    if let Err(message) = template.check(&[], paths) {
+                    if let Err(message) = template.check(&[], paths).and_then(|()| template.check_path(text)) {
                         wrong.push("rewrite", message);
                     }
                     Some(Self::To(template))

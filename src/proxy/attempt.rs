@@ -11,7 +11,7 @@ use pingora::{
 };
 
 use super::{
-    context::{Attempts, Context},
+    context::{Attempts, Context, FreeRepeat},
     failure, pace, respond,
     service::{Choice, Chosen, NoBackend, Outcome, RetryConfig, Service, Trouble},
 };
@@ -50,7 +50,9 @@ pub(super) async fn next(
 ) -> Result<Box<HttpPeer>, Reply> {
     context.attempts.count_once(service, context.now.since_start);
     // A repeat that is free replaces an attempt: it neither waits nor counts.
-    if !std::mem::take(&mut context.attempts.free) && context.attempts.count > 0 {
+    if context.attempts.free == FreeRepeat::Due {
+        context.attempts.free = FreeRepeat::Used;
+    } else if context.attempts.count > 0 {
         let wait = policy(context, service).backoff.backoff().wait(context.attempts.count, fastrand::u64(..));
         let wait = context.remaining().map_or(wait, |left| wait.min(left));
         if !wait.is_zero() {
@@ -187,11 +189,11 @@ pub(super) fn broke(session: &Session, context: &mut Context, service: &Service,
 /// True when an attempt that ran into a dead connection is repeated for nothing: the first time, if doing it twice does
 /// no harm.
 pub(super) fn free_repeat(session: &Session, context: &mut Context) -> bool {
-    let free = !context.attempts.stale && idempotent(&session.req_header().method) && replayable(session, context);
-    context.attempts.stale = true;
+    let unused = context.attempts.free == FreeRepeat::Unused;
+    let free = unused && idempotent(&session.req_header().method) && replayable(session, context);
+    context.attempts.free = if free { FreeRepeat::Due } else { FreeRepeat::Used };
     if free {
         context.attempts.count = context.attempts.count.saturating_sub(1);
-        context.attempts.free = true;
     }
     free
 }

@@ -58,6 +58,18 @@ impl Author {
     }
 }
 
+/// A repeat that costs nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FreeRepeat {
+    /// No attempt has run into a closed connection.
+    #[default]
+    Unused,
+    /// The next attempt is the repeat.
+    Due,
+    /// There is none any more.
+    Used,
+}
+
 /// Attempts at backends.
 #[derive(Debug, Default)]
 pub struct Attempts {
@@ -80,10 +92,8 @@ pub struct Attempts {
     pub bounded_here: bool,
     /// More than one attempt is allowed: backends are told which one they see.
     pub may_repeat: bool,
-    /// An attempt ran into a kept connection that had been closed.
-    pub stale: bool,
-    /// The next attempt is a repeat that costs nothing.
-    pub free: bool,
+    /// The one repeat that costs nothing, after a kept connection that had been closed.
+    pub free: FreeRepeat,
     /// The request has been counted for the retry budget.
     pub counted: bool,
     /// How long the request has waited for a place at its service.

@@ -61,6 +61,8 @@ struct Run {
     result: Result<Answer, Failure>,
     /// It ended when the time for the whole request did.
     late: bool,
+    /// The backend of the attempt that was not taken.
+    loser: Option<SocketAddr>,
 }
 
 impl Run {
@@ -70,12 +72,14 @@ impl Run {
     }
 
     /// It is not taken: what it came to is booked all the same.
-    fn lose(mut self) {
+    fn lose(mut self) -> Option<SocketAddr> {
+        let address = self.runner.address();
         let outcome = match &self.result {
             Ok(answer) => Outcome::Answered(answer.head.status.as_u16()),
             Err(failure) => failure.outcome(self.late),
         };
         self.runner.settle(outcome);
+        address
     }
 }
 
@@ -129,7 +133,7 @@ impl Race<'_> {
         head.insert_header(attempt::X_ATTEMPTS, HeaderValue::from(number)).ok()?;
         let result = exchange::try_send(self.connector, peer, head, Bytes::new()).await;
         let late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
-        Some(Run { runner, result, late })
+        Some(Run { runner, result, late, loser: None })
     }
 }
 
@@ -184,11 +188,9 @@ async fn race(session: &mut Session, race: &Race<'_>, after: Duration) -> pingor
     };
     let (better, worse) =
         if other.as_ref().is_some_and(|run| run.result.is_ok()) { (other, done) } else { (done, other) };
-    if better.is_none() {
-        return Ok(worse.map(|run| (run, 2)));
-    }
-    worse.into_iter().for_each(Run::lose);
-    Ok(better.map(|run| (run, 2)))
+    let Some(mut better) = better else { return Ok(worse.map(|run| (run, 2))) };
+    better.loser = worse.and_then(Run::lose);
+    Ok(Some((better, 2)))
 }
 
 /// True for a request that may be hedged.
@@ -218,7 +220,8 @@ impl Gateway {
         let (client, deadline) = (context.state.client, context.deadline);
         let terms = Race { connector: &connector, service: &service, head: &head, client, deadline };
         let Some((run, count)) = Box::pin(race(session, &terms, after)).await? else { return Ok(false) };
-        let Run { mut runner, result, late } = run;
+        let Run { mut runner, result, late, loser } = run;
+        context.attempts.tried.extend(loser);
         context.attempts.count = count;
         context.attempts.began = Some(runner.began);
         if let Some(Chosen { backend, place, leave }) = runner.chosen.take() {

@@ -37,6 +37,7 @@ mod route;
 mod router;
 mod runtime;
 mod service;
+mod shadow;
 mod strict;
 mod target;
 mod tls;
@@ -63,4 +64,5 @@ pub use service::{
     HedgeAfter, HedgeConfig, InFlightConfig, Leave, NoBackend, Outcome, Pass, Place, RetryConfig, Service,
     ServiceConfig, StickyConfig, Timeouts, Trouble, UpstreamTls,
 };
+pub use shadow::Shadows;
 pub use tls::{Alpn, CertificateConfig, Certificates, MtlsConfig, MtlsMode, TlsConfig, TlsFront, TlsVersion};

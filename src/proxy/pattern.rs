@@ -118,7 +118,11 @@ fn segment(part: &str, text: &str) -> Result<Segment, String> {
     let spelled = format!("/{part}");
     match path::normalise(&spelled) {
         Ok(same) if same == spelled => Ok(Segment::Literal(part.to_owned())),
-        Ok(other) => Err(format!("'{text}' is never seen in that spelling (did you mean '{}'?)", &other[1..])),
+        Ok(other) => {
+            // The whole of it, as it has to be written.
+            let right = text.replacen(&format!("/{part}"), &other, 1);
+            Err(format!("'{text}' is never seen in that spelling (did you mean '{right}'?)"))
+        }
         Err(e) => Err(format!("'{text}': {}", e.detail())),
     }
 }

@@ -210,6 +210,6 @@ fn host_pattern(text: &str) -> Result<String, String> {
     } else if name.contains(':') {
         Err(format!("'{text}': a host is matched without its port"))
     } else {
-        Err(format!("'{text}' is not a host: write it like api.example or *.example"))
+        Err(format!("'{text}' is not a host: write it like api.example or \"*.example\""))
     }
 }

@@ -92,7 +92,8 @@ pub enum Pick<'r, T> {
 pub struct Router<T> {
     entries: Vec<(Matcher, T)>,
     hosts: HashMap<String, Trie, RandomState>,
-    suffixes: Vec<(String, Trie)>,
+    /// By what follows the `*`, with its dot.
+    suffixes: HashMap<String, Trie, RandomState>,
     any: Trie,
 }
 
@@ -119,32 +120,24 @@ impl<T> Router<T> {
     /// A router over `routes`, in the order of the YAML.
     pub fn new(routes: Vec<(Matcher, T)>) -> Self {
         let mut router =
-            Self { entries: routes, hosts: HashMap::default(), suffixes: Vec::new(), any: Trie::default() };
+            Self { entries: routes, hosts: HashMap::default(), suffixes: HashMap::default(), any: Trie::default() };
         for (index, (matcher, _)) in router.entries.iter().enumerate() {
             let hosts = if matcher.hosts.is_empty() { &[String::from("*")][..] } else { &matcher.hosts };
             for host in hosts {
                 let trie = match host.strip_prefix('*') {
                     None => router.hosts.entry(host.clone()).or_default(),
                     Some("") => &mut router.any,
-                    Some(suffix) => {
-                        let at = router.suffixes.iter().position(|(known, _)| known == suffix);
-                        let at = at.unwrap_or_else(|| {
-                            router.suffixes.push((suffix.to_owned(), Trie::default()));
-                            router.suffixes.len() - 1
-                        });
-                        &mut router.suffixes[at].1
-                    }
+                    Some(suffix) => router.suffixes.entry(suffix.to_owned()).or_default(),
                 };
                 for (place, path) in matcher.paths.iter().enumerate() {
                     trie.insert(path, (index, place));
                 }
             }
         }
-        router.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
         let ranks: Vec<_> = router.entries.iter().map(|(matcher, _)| matcher.rank()).collect();
         router.any.sort(&ranks);
         router.hosts.values_mut().for_each(|trie| trie.sort(&ranks));
-        router.suffixes.iter_mut().for_each(|(_, trie)| trie.sort(&ranks));
+        router.suffixes.values_mut().for_each(|trie| trie.sort(&ranks));
         router
     }
 
@@ -176,7 +169,9 @@ impl<T> Router<T> {
             subject.host
         };
         let exact = self.hosts.get(host);
-        let suffixes = self.suffixes.iter().filter(|(suffix, _)| below(host, suffix)).map(|(_, trie)| trie);
+        // The longest first; a name stands before each.
+        let ends = host.match_indices('.').filter(|(at, _)| *at > 0 && !self.suffixes.is_empty());
+        let suffixes = ends.filter_map(|(at, _)| self.suffixes.get(&host[at..]));
         let found =
             exact.into_iter().chain(suffixes).chain([&self.any]).find_map(|trie| trie.walk(Some(path), &mut visit));
         match (found, refused) {
@@ -188,10 +183,6 @@ impl<T> Router<T> {
             (None, None) => Pick::Nothing,
         }
     }
-}
-
-fn below(host: &str, suffix: &str) -> bool {
-    host.strip_suffix(suffix).is_some_and(|name| !name.is_empty())
 }
 
 enum Judgement {

@@ -31,7 +31,7 @@ pub(super) fn read<'a>(method: &[u8], target: &'a [u8]) -> Option<Target<'a>> {
         return None;
     }
     match target {
-        [b'/', ..] => Some(Target::Origin),
+        [b'/', ..] => is_path(target).then_some(Target::Origin),
         b"*" if method == b"OPTIONS" => Some(Target::Asterisk),
         _ if method == b"CONNECT" => is_host(target).then_some(Target::Authority),
         _ => {
@@ -43,9 +43,19 @@ pub(super) fn read<'a>(method: &[u8], target: &'a [u8]) -> Option<Target<'a>> {
             }
             let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
             let host = &rest[..end];
-            (!host.is_empty() && is_host(host)).then_some(Target::Absolute { secure, host, rest: &rest[end..] })
+            (!host.is_empty() && is_host(host) && is_path(&rest[end..])).then_some(Target::Absolute {
+                secure,
+                host,
+                rest: &rest[end..],
+            })
         }
     }
+}
+
+/// True when what stands before the query has no character that a path must not have (RFC 3986 §3.3); a bracket or `|`
+/// may pass, which browsers do not encode there either.
+fn is_path(target: &[u8]) -> bool {
+    target.iter().take_while(|byte| **byte != b'?').all(|byte| !b"\\^`{}".contains(byte))
 }
 
 /// `uri-host [":" port]`, not empty; user information has no place there.
@@ -133,6 +143,9 @@ mod tests {
             "ftp://h/",
             "http://u@h/",
             "/a#b",
+            "/`",
+            "/a{b}",
+            "http://h/`",
             "/?a=<b>",
             "/?\"a\"",
             "/\u{e4}",

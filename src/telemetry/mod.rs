@@ -10,6 +10,6 @@ mod service;
 pub use access::{AccessLog, Output};
 pub use connections::ConnectionMetrics;
 pub use diagnostics::{LogConfig, LogFormat};
-pub use metrics::{MethodClass, Metrics, RouteMetrics};
+pub use metrics::{Lazy, MethodClass, Metrics, RouteMetrics};
 pub use process::resident_bytes;
 pub use service::ServiceMetrics;

@@ -6,11 +6,14 @@
 use std::{fmt, os::unix::fs::MetadataExt as _, path::Path, path::PathBuf};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 /// Where a secret is kept.
-#[derive(Debug, Clone, Deserialize, JsonSchema, PartialEq, Eq)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Debug, Clone, JsonSchema, PartialEq, Eq)]
+#[schemars(rename_all = "snake_case", deny_unknown_fields)]
 pub enum SecretRef {
     /// An environment variable.
     Env(String),
@@ -19,6 +22,62 @@ pub enum SecretRef {
     /// A systemd credential (`LoadCredential=`).
     Credential(String),
 }
+
+impl<'de> Deserialize<'de> for SecretRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "snake_case", deny_unknown_fields)]
+        enum Kept {
+            Env(String),
+            File(PathBuf),
+            Credential(String),
+        }
+
+        struct Place;
+
+        impl<'de> Visitor<'de> for Place {
+            type Value = SecretRef;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("{ env: NAME }, { file: PATH } or { credential: NAME }")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SecretRef, A::Error> {
+                Ok(match Kept::deserialize(MapAccessDeserializer::new(map))? {
+                    Kept::Env(name) => SecretRef::Env(name),
+                    Kept::File(path) => SecretRef::File(path),
+                    Kept::Credential(name) => SecretRef::Credential(name),
+                })
+            }
+
+            // serde's own messages repeat what they found.
+            fn visit_str<E: de::Error>(self, _: &str) -> Result<SecretRef, E> {
+                Err(E::custom(LITERAL))
+            }
+
+            fn visit_u64<E: de::Error>(self, _: u64) -> Result<SecretRef, E> {
+                Err(E::custom(LITERAL))
+            }
+
+            fn visit_i64<E: de::Error>(self, _: i64) -> Result<SecretRef, E> {
+                Err(E::custom(LITERAL))
+            }
+
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<SecretRef, E> {
+                Err(E::custom(LITERAL))
+            }
+
+            fn visit_bool<E: de::Error>(self, _: bool) -> Result<SecretRef, E> {
+                Err(E::custom(LITERAL))
+            }
+        }
+
+        deserializer.deserialize_any(Place)
+    }
+}
+
+const LITERAL: &str =
+    "a secret does not stand in the file: say where it is, with { env: NAME }, { file: PATH } or { credential: NAME }";
 
 /// A secret's bytes. `Debug` shows only that there are some.
 #[derive(Clone, PartialEq, Eq)]
@@ -44,21 +103,24 @@ impl fmt::Debug for Secret {
 }
 
 impl SecretRef {
-    /// Fetches the secret. The error names the place, never the content.
+    /// Fetches the secret. The error never shows the content, nor what may be the content, written where its name belongs.
     pub fn read(&self) -> Result<Secret, String> {
         let bytes = match self {
             Self::Env(name) => {
-                std::env::var(name).map_err(|_| format!("environment variable '{name}' is not set"))?.into_bytes()
+                let like_a_name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+                let shown = if name.bytes().all(like_a_name) { format!(" '{name}'") } else { String::new() };
+                std::env::var(name).map_err(|_| format!("environment variable{shown} is not set"))?.into_bytes()
             }
             Self::File(path) => read_private(path)?,
             Self::Credential(name) => {
-                let dir = std::env::var_os("CREDENTIALS_DIRECTORY").ok_or_else(|| {
-                    format!("no credentials directory for '{name}': systemd sets it by LoadCredential={name}:PATH")
-                })?;
+                let dir = std::env::var_os("CREDENTIALS_DIRECTORY")
+                    .ok_or("no credentials directory: systemd sets it by LoadCredential=NAME:PATH")?;
                 if name.contains('/') || name.starts_with('.') {
-                    return Err(format!("'{name}' is not a credential name"));
+                    return Err("this is not a credential's name".to_owned());
                 }
-                read_trimmed(&Path::new(&dir).join(name))?
+                std::fs::read(Path::new(&dir).join(name))
+                    .map(trimmed)
+                    .map_err(|e| format!("no such credential: {e}"))?
             }
         };
         if bytes.is_empty() { Err("the secret is empty".into()) } else { Ok(Secret(bytes)) }
@@ -67,7 +129,13 @@ impl SecretRef {
 
 fn read_private(path: &Path) -> Result<Vec<u8>, String> {
     private(path)?;
-    read_trimmed(path)
+    std::fs::read(path).map(trimmed).map_err(|e| format!("cannot read {}: {e}", shown(path)))
+}
+
+/// A path for a message: without a slash it may be the secret itself.
+fn shown(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if text.contains('/') { format!("'{text}'") } else { "the file".to_owned() }
 }
 
 /// Nobody but its owner can read or write the file.
@@ -75,19 +143,18 @@ fn read_private(path: &Path) -> Result<Vec<u8>, String> {
 /// # Errors
 /// Others can, or there is none.
 pub fn private(path: &Path) -> Result<(), String> {
-    let meta = std::fs::metadata(path).map_err(|e| format!("cannot read '{}': {e}", path.display()))?;
+    let meta = std::fs::metadata(path).map_err(|e| format!("cannot read {}: {e}", shown(path)))?;
     if meta.mode() & 0o077 == 0 {
         return Ok(());
     }
-    Err(format!("'{}' can be read by others (mode {:04o}): chmod 600 it", path.display(), meta.mode() & 0o7777))
+    Err(format!("{} can be read by others (mode {:04o}): chmod 600 it", shown(path), meta.mode() & 0o7777))
 }
 
-fn read_trimmed(path: &Path) -> Result<Vec<u8>, String> {
-    let mut bytes = std::fs::read(path).map_err(|e| format!("cannot read '{}': {e}", path.display()))?;
+fn trimmed(mut bytes: Vec<u8>) -> Vec<u8> {
     while matches!(bytes.last(), Some(b'\n' | b'\r')) {
         bytes.pop();
     }
-    Ok(bytes)
+    bytes
 }
 
 #[cfg(test)]

@@ -209,3 +209,16 @@ fn the_access_log_goes_where_it_is_told() {
     off.get("/").expect(200);
     assert_eq!(off.read("stdout"), "");
 }
+
+#[test]
+fn routes_that_nobody_asked_for_are_not_in_the_metrics() {
+    let route = |i: usize| {
+        format!("  - {{ match: {{ path: /p{i} }}, respond: {{}}, filters: [{{ rate_limit: {{ rate: 1/s }} }}] }}\n")
+    };
+    let routes = (0..300).map(route).collect::<Vec<_>>().concat();
+    let gw = Gateway::start(&format!("routes:\n{routes}"));
+    gw.get("/p7").expect(200);
+    crate::harness::eventually("the request is counted", || gw.admin("/metrics").expect(200).body.contains("/p7"));
+    let text = gw.admin("/metrics").expect(200).body;
+    assert!(!text.contains("/p8"), "{text}");
+}

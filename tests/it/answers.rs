@@ -225,3 +225,21 @@ fn lengths_are_told_once() {
         assert_eq!(said.matches("content-length").count(), 1, "{said}");
     }
 }
+
+#[test]
+fn the_common_log_has_one_line_of_fixed_fields_whatever_stands_in_them() {
+    let origin = crate::harness::Origin::start("o");
+    let gw = crate::harness::Gateway::start(&format!(
+        "access_log: {{ format: common, query: true }}\napi_keys: [{{ id: a, owner: \"acme \\\"corp\\\"\\u0085\\u202e x\", sha256: {} }}]\nservices:\n  main: {{ urls: [\"{}\"] }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main, filters: [api_key: {{}}] }}\n",
+        "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b",
+        origin.url()
+    ));
+    gw.get("/plain?a=1").key("secret").expect(200);
+    crate::harness::eventually("the line is there", || gw.read("stdout").contains("/plain"));
+    let log = gw.read("stdout");
+    assert_eq!(log.lines().count(), 1, "{log}");
+    assert!(log.trim_end().bytes().all(|byte| (0x20..0x7f).contains(&byte)), "{log:?}");
+    let fields: Vec<&str> = log.split_whitespace().collect();
+    assert_eq!(fields[2], r"acme\x20\x22corp\x22\xC2\x85\xE2\x80\xAE\x20x", "{log}");
+    assert_eq!((fields[5], fields[6], fields.len()), ("\"GET", "/plain?a=1", 10), "{log}");
+}

@@ -6,10 +6,14 @@ use crate::harness::BINARY;
 
 /// Runs `tollgate check` on `yaml`: the exit code, and what it says, without the file's path.
 fn check(yaml: &str) -> (i32, String) {
+    check_with(yaml, &[])
+}
+
+fn check_with(yaml: &str, variables: &[(&str, &str)]) -> (i32, String) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tollgate.yaml");
     fs::write(&file, yaml).unwrap();
-    let out = Command::new(BINARY).arg("-t").arg("-c").arg(&file).output().unwrap();
+    let out = Command::new(BINARY).arg("-t").arg("-c").arg(&file).envs(variables.iter().copied()).output().unwrap();
     let text = String::from_utf8(out.stderr).unwrap().replace(&file.display().to_string(), "tollgate.yaml");
     (out.status.code().unwrap(), text)
 }
@@ -178,4 +182,210 @@ fn an_upgrade_socket_where_others_can_put_theirs_is_refused() {
     assert!(command.arg("-t").arg("-c").arg(&file).status().unwrap().success());
     mode(0o755);
     assert_eq!(verdict(&within("link/sock")).0, 0);
+}
+
+#[test]
+fn loading_takes_as_much_longer_as_there_are_more_routes_services_and_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let time = |count: usize| {
+        let mut yaml = String::from("listeners: [{ address: '127.0.0.1:1' }]\nadmin: { enabled: false }\nservices:\n");
+        let each = |line: &dyn Fn(usize) -> String| (0..count).map(line).collect::<String>();
+        yaml += &each(&|i| format!("  s{i}: {{ urls: ['http://127.0.0.1:8000'] }}\n"));
+        yaml += "api_keys:\n";
+        yaml += &each(&|i| format!("  - {{ id: k{i}, sha256: {i:064x} }}\n"));
+        yaml += "routes:\n";
+        yaml += &each(&|i| format!("  - {{ match: {{ path: /p{i} }}, service: s{i}, filters: [request_id] }}\n"));
+        yaml += &each(&|i| format!("  - {{ match: {{ host: '*.h{i}.example', path: '/*' }}, service: s{i} }}\n"));
+        yaml += &each(&|i| format!("  - {{ match: {{ path: /a, headers: {{ X-Tenant: t{i} }} }}, service: s{i} }}\n"));
+        let file = dir.path().join(format!("{count}.yaml"));
+        fs::write(&file, yaml).unwrap();
+        let times = (0..3).map(|_| {
+            let begun = std::time::Instant::now();
+            let out = Command::new(BINARY).arg("-t").arg("-c").arg(&file).output().unwrap();
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            begun.elapsed()
+        });
+        times.min().unwrap()
+    };
+    let (few, many) = (time(300), time(3000));
+    assert!(many < few * 18, "{few:?} for 300 of each, {many:?} for 3000");
+}
+
+#[test]
+fn an_id_that_another_route_has_by_itself_is_a_mistake() {
+    let yaml = r#"listeners: [{ address: "127.0.0.1:1" }]
+admin: { enabled: false }
+routes:
+  - match: { path: /a }
+    respond: {}
+  - id: /a
+    match: { path: /b }
+    respond: {}
+  - match: { path: /a, headers: { x: ~ } }
+    respond: {}
+  - id: "/a #2"
+    match: { path: /c }
+    respond: {}
+"#;
+    let (code, text) = check(yaml);
+    assert_eq!(code, 78, "{text}");
+    assert!(
+        text.starts_with("tollgate.yaml:6:9: routes[1].id: '/a' is what routes[0] is called for want of an 'id'"),
+        "{text}"
+    );
+    assert!(text.contains("tollgate.yaml: 1 problem\n"), "{text}");
+}
+
+/// A configuration around `line`, which is line 7.
+fn around(line: &str) -> String {
+    format!(
+        "listeners: [{{ address: \"127.0.0.1:1\" }}]\nadmin: {{ enabled: false }}\nservices: {{ s: {{ urls: [\"http://h\"] }} }}\nroutes:\n  - match: {{ path: /* }}\n    service: s\n{line}\n"
+    )
+}
+
+#[test]
+fn no_secret_stands_in_a_message() {
+    let key = "    filters: [{ jwt: { algorithms: [HS256], keys: [{ secret:";
+    for line in [
+        "limits: { uri: \"${HUSH}\" }".to_owned(),
+        "log: { level: \"x${HUSH}!!\" }".to_owned(),
+        "limits: \"${HUSH}\"".to_owned(),
+        "\"${HUSH}\": 1".to_owned(),
+        "trusted_proxies: [\"${HUSH}\"]".to_owned(),
+        "    retry: { on: [\"${HUSH}\"] }".to_owned(),
+        "    canary: { service: \"${HUSH}\", share: 1% }".to_owned(),
+        "    filters: [{ rate_limit: { rate: \"${HUSH}\" } }]".to_owned(),
+        "    filters: [\"${HUSH}\"]".to_owned(),
+        "tests: [{ request: \"GET /${HUSH}\", expect: { status: 404 } }]".to_owned(),
+        format!("{key} hunter2hunter2 }}] }} }}]"),
+        format!("{key} 8472837465 }}] }} }}]"),
+        format!("{key} [hunter2hunter2] }}] }} }}]"),
+        format!("{key} {{ env: hunter2hunter2 }} }}] }} }}]"),
+        format!("{key} {{ file: hunter2hunter2 }} }}] }} }}]"),
+        format!("{key} {{ credential: hunter2hunter2 }} }}] }} }}]"),
+        "    filters: [{ jwt: { keys: [{ pem: \"-----BEGIN PRIVATE KEY-----\\nhunter2hunter2\\n-----END\" }] } }]"
+            .to_owned(),
+        "api_keys: [hunter2hunter2]".to_owned(),
+        "api_keys: [{ id: a, sha256: hunter2hunter2 }]".to_owned(),
+        "tests: [{ request: \"GET http://joe:hunter2hunter2@h/\", expect: { status: 404 } }]".to_owned(),
+    ] {
+        let (code, text) = check_with(&around(&line), &[("HUSH", "hunter2hunter2")]);
+        assert_eq!(code, 78, "{line}: {text}");
+        for secret in ["hunter2", "8472837465"] {
+            assert!(!text.contains(secret), "{line}: {text}");
+        }
+    }
+    for url in ["http://joe:hunter2@h", "joe:hunter2@h:80", "ftp://joe:hunter2@h/x", "http://joe:hunt er2@h"] {
+        let yaml = around("").replace("http://h", url);
+        let (code, text) = check(&yaml);
+        assert!(code == 78 && !text.contains("hunter2") && !text.contains("er2"), "{url}: {text}");
+        assert!(text.contains("3:"), "{text}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_not_set_is_one_problem() {
+    for line in [
+        "limits: { uri: \"${NO_SUCH_VARIABLE}\" }",
+        "    in_flight: { max: \"${NO_SUCH_VARIABLE}\" }",
+        "trusted_proxies: [\"${NO_SUCH_VARIABLE}\"]",
+        "    filters: [\"${NO_SUCH_VARIABLE}\"]",
+        "api_keys: [{ id: a, sha256: \"${NO_SUCH_VARIABLE}\" }]",
+        "tests: [{ request: \"GET ${NO_SUCH_VARIABLE}\", expect: { status: 404 } }]",
+    ] {
+        let (code, text) = check(&around(line));
+        assert_eq!(code, 78, "{line}: {text}");
+        assert!(text.contains("'NO_SUCH_VARIABLE' is not set") && text.contains(": 1 problem\n"), "{line}: {text}");
+    }
+    let (_, text) = check(&around("").replace("http://h", "${NO_SUCH_VARIABLE}"));
+    assert!(text.contains("services.s.urls[0]: environment") && text.contains(": 1 problem\n"), "{text}");
+    let (_, text) = check(&around("").replace("127.0.0.1:1", "${NO_SUCH_VARIABLE}"));
+    assert!(text.contains("listeners[0].address: environment") && text.contains(": 1 problem\n"), "{text}");
+}
+
+#[test]
+fn paths_of_keys_have_no_stray_dots() {
+    let none =
+        "listeners: [{ address: \"127.0.0.1:1\" }]\nadmin: { enabled: false }\nroutes:\n  - match: { path: /* }\n";
+    let (_, text) = check(none);
+    assert!(text.starts_with("tollgate.yaml:4:5: routes[0]: leads nowhere"), "{text}");
+}
+
+#[test]
+fn a_rewrite_is_a_path_that_a_backend_can_be_sent() {
+    for (rewrite, why) in [
+        ("/a b", "' ' in it must be written %20"),
+        ("/ü", "'ü' in it must be written %C3%BC"),
+        ("/a?b=1", "a query stays as it is"),
+        ("/a#b", "'#' in it must be written %23"),
+        ("/a%2", "'%' is not followed by two hexadecimal digits"),
+        ("/a/../b", "did you mean '/b'?"),
+    ] {
+        let (code, text) = check(&around(&format!("    rewrite: \"{rewrite}\"")));
+        assert_eq!(code, 78, "{rewrite}: {text}");
+        assert!(text.starts_with(&format!("tollgate.yaml:7:14: routes[0].rewrite: '{rewrite}'")), "{text}");
+        assert!(text.contains(why), "{text}");
+    }
+    let fine = around("    rewrite: /v2/{rest}\n    host: h").replace("/*", "/a/*");
+    assert_eq!(check(&fine).0, 0);
+}
+
+#[test]
+fn bombs_end_at_once_with_a_problem() {
+    let aliases = |open: &str, close: &str, separator: &str| {
+        let mut yaml = String::from("a0: &a0 { x: 1 }\n");
+        for i in 1..30 {
+            let below = vec![format!("*a{}", i - 1); 10].join(separator);
+            yaml = [yaml, format!("a{i}: &a{i} {open}{below}{close}\n")].concat();
+        }
+        yaml
+    };
+    let chain = |open: &str, close: &str| {
+        let links = (1..50_000).map(|i| format!("a{i}: &a{i} {open}*a{}{close}\n", i - 1));
+        std::iter::once("a0: &a0 { x: 1 }\n".to_owned()).chain(links).collect::<String>()
+    };
+    for (what, yaml) in [
+        ("aliases", aliases("[", "]", ", ")),
+        ("merge keys", aliases("{ <<: [", "] }", ", ")),
+        ("a chain of aliases", chain("[", "]")),
+        ("a chain of merge keys", chain("{ <<: ", " }")),
+        ("brackets", "[".repeat(100_000)),
+        ("braces", "{ a: ".repeat(50_000)),
+        ("dashes", "- ".repeat(100_000)),
+    ] {
+        let begun = std::time::Instant::now();
+        let (code, text) = check(&yaml);
+        assert_eq!(code, 78, "{what}: {}", &text[..text.len().min(300)]);
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{what} took {:?}", begun.elapsed());
+        let said = ["too many", "too deep", "nested", "recursion", "invalid YAML"];
+        assert!(said.iter().any(|word| text.contains(word)), "{what}: {}", &text[..text.len().min(300)]);
+    }
+}
+
+#[test]
+fn bytes_that_are_no_text_have_their_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tollgate.yaml");
+    fs::write(&file, b"routes: []\n# \xc3\xbc\xff\n").unwrap();
+    let out = Command::new(BINARY).arg("-t").arg("-c").arg(&file).output().unwrap();
+    let text = String::from_utf8(out.stderr).unwrap().replace(&file.display().to_string(), "tollgate.yaml");
+    assert!(text.starts_with("tollgate.yaml:2:4: the byte 0xff is no UTF-8"), "{text}");
+}
+
+#[test]
+fn a_test_that_expects_nothing_is_a_mistake() {
+    let (code, text) = check(&around("tests: [{ request: GET /, expect: {} }]"));
+    assert_eq!(code, 78, "{text}");
+    assert!(text.starts_with("tollgate.yaml:7:9: tests[0]: 'expect' names nothing"), "{text}");
+}
+
+#[test]
+fn suggestions_can_be_copied() {
+    for (line, expected) in [
+        ("  - match: { path: /x, host: \"a b\" }\n    service: s", "write it like api.example or \"*.example\""),
+        ("  - match: { path: /users/%41/x }\n    service: s", "(did you mean '/users/A/x'?)"),
+    ] {
+        let (_, text) = check(&around(line));
+        assert!(text.contains(expected), "{line}: {text}");
+    }
 }

@@ -159,7 +159,9 @@ impl Service {
                 true
             }
             Err(messages) => {
-                messages.iter().for_each(|message| keeps(message));
+                for message in &messages {
+                    keeps(message);
+                }
                 false
             }
         }

@@ -52,7 +52,9 @@ impl FromStr for BackendUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = |why: &str| format!("'{text}' is not a backend: {why}; write it like http://127.0.0.1:8081");
+        // A password is not repeated.
+        let shown = text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, rest)| format!("***@{rest}"));
+        let wrong = |why: &str| format!("'{shown}' is not a backend: {why}; write it like http://127.0.0.1:8081");
         let uri: http::Uri = text.parse().map_err(|_| wrong("it is not a URL"))?;
         let scheme = match uri.scheme_str() {
             Some("http") => BackendScheme::Http,

@@ -93,6 +93,16 @@ impl<'a> De<'a> {
         }
     }
 
+    /// The same where something else than text is due: text may be a secret, by whoever did not know better.
+    fn expected_not_text(&self, what: &str) -> Fault {
+        match self.node.value() {
+            Value::Scalar { .. } if !self.node.is_null() => {
+                <Fault as de::Error>::custom(format!("expected {what}, found text")).at(self.node)
+            }
+            _ => self.expected(what),
+        }
+    }
+
     fn expected(&self, what: &str) -> Fault {
         let message = format!("expected {what}, found {}", self.found());
         <Fault as de::Error>::custom(message).at(self.node)
@@ -197,7 +207,7 @@ impl<'de> Deserializer<'de> for De<'_> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        let Value::Seq(items) = self.node.value() else { return Err(self.expected("a list")) };
+        let Value::Seq(items) = self.node.value() else { return Err(self.expected_not_text("a list")) };
         visitor.visit_seq(Items { items: items.iter(), aside: self.aside }).map_err(|e| e.at(self.node))
     }
 
@@ -210,7 +220,7 @@ impl<'de> Deserializer<'de> for De<'_> {
             Value::Map(entries) => entries.as_slice(),
             // `services:` with nothing under it is an empty mapping.
             _ if self.node.is_null() => &[],
-            _ => return Err(self.expected("a mapping")),
+            _ => return Err(self.expected_not_text("a mapping")),
         };
         let access = Entries { entries: entries.iter(), value: None, aside: self.aside };
         visitor.visit_map(access).map_err(|mut fault: Fault| {

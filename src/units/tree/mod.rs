@@ -9,8 +9,14 @@ mod handed;
 mod parse;
 mod read;
 
-use std::{borrow::Cow, ops::Deref, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
 
+pub(crate) use parse::UNSET;
 pub use parse::parse;
 pub use read::read;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -45,7 +51,14 @@ struct Inner {
     id: u32,
     place: Place,
     value: Value,
+    /// A variable in it is not set: it is as if it were not there, and that has been said.
+    unset: bool,
+    /// Where the keys of a long mapping are: made when the first one is looked for.
+    index: OnceLock<HashMap<String, usize>>,
 }
+
+/// A mapping with fewer keys is looked through faster than it is indexed.
+const LONG: usize = 16;
 
 /// What a node holds.
 #[derive(Debug)]
@@ -64,13 +77,13 @@ pub enum Value {
 }
 
 impl Node {
-    fn new(id: u32, place: Place, value: Value) -> Self {
-        Self(Arc::new(Inner { id, place, value }))
+    fn new(id: u32, place: Place, value: Value, unset: bool) -> Self {
+        Self(Arc::new(Inner { id, place, value, unset, index: OnceLock::new() }))
     }
 
     /// An empty mapping at `place`: the settings of a filter that was named and not configured.
     pub fn empty_map(place: Place) -> Self {
-        Self::new(u32::MAX, place, Value::Map(Vec::new()))
+        Self::new(u32::MAX, place, Value::Map(Vec::new()), false)
     }
 
     /// Where it stands.
@@ -86,7 +99,13 @@ impl Node {
     /// The value under `key`, when this is a mapping that has it.
     pub fn get(&self, key: &str) -> Option<&Node> {
         match self.value() {
-            Value::Map(entries) => entries.iter().find(|(name, _, _)| name == key).map(|(_, _, node)| node),
+            Value::Map(entries) if entries.len() < LONG => {
+                entries.iter().find(|(name, _, _)| name == key).map(|(_, _, node)| node)
+            }
+            Value::Map(entries) => {
+                let index = || entries.iter().enumerate().map(|(i, (name, _, _))| (name.clone(), i)).collect();
+                self.0.index.get_or_init(index).get(key).map(|i| &entries[*i].2)
+            }
             _ => None,
         }
     }

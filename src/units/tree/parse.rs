@@ -1,14 +1,19 @@
 //! YAML text to [`Node`]s: anchors, merge keys and `${VAR}` are resolved here, once.
 
-use std::{borrow::Cow, collections::HashMap, rc::Rc};
+use std::{
+    collections::{HashMap, HashSet},
+    rc::Rc,
+};
 
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span, SpannedEventReceiver};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span};
 
 use super::{Node, Place, Value};
 use crate::units::{Problem, Problems};
 
-/// More nodes than any configuration has: stops "billion laughs" aliases.
-const MAX_NODES: u32 = 500_000;
+/// More nodes than the aliases of any configuration add to those that are written down: stops "billion laughs".
+const MAX_ADDED: u32 = 500_000;
+/// How the problem of a variable that is not set begins.
+pub(crate) const UNSET: &str = "environment variable '";
 /// Deeper than any configuration is: keeps recursion off the end of the stack.
 const MAX_DEPTH: usize = 64;
 
@@ -24,13 +29,18 @@ pub fn parse(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<(Nod
         path: String::new(),
         message: format!("invalid YAML: {info}"),
     };
-    Parser::new_from_str(text).load(&mut builder, true).map_err(|e| syntax(e.marker(), e.info()))?;
-    if let Some((mark, info)) = builder.failure {
-        return Err(syntax(&mark, &info));
+    // Event by event: the parser's own loop calls itself for every level, and ends with the stack.
+    for event in Parser::new_from_str(text) {
+        let (event, span) = event.map_err(|e| syntax(e.marker(), e.info()))?;
+        builder.take(event, span);
+        if let Some((mark, info)) = builder.failure {
+            return Err(syntax(&mark, &info));
+        }
     }
     let root = builder.roots.into_iter().next();
-    let root = root.unwrap_or_else(|| Rc::new(Raw { mark: (1, 1), body: Body::Map(Vec::new()) }));
-    let mut finisher = Finisher { lookup, problems: Problems::default(), next: 0 };
+    let root = root.unwrap_or_else(|| Rc::new(Raw::new((1, 1), Body::Map(Vec::new()))));
+    let limit = builder.count.saturating_add(MAX_ADDED);
+    let mut finisher = Finisher { lookup, problems: Problems::default(), next: 0, limit };
     let node = finisher.node(&root, String::new());
     Ok((node, finisher.problems))
 }
@@ -38,6 +48,19 @@ pub fn parse(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<(Nod
 struct Raw {
     mark: (usize, usize),
     body: Body,
+    /// Levels below, aliases included.
+    depth: usize,
+}
+
+impl Raw {
+    fn new(mark: (usize, usize), body: Body) -> Self {
+        let below = match &body {
+            Body::Scalar { .. } => 0,
+            Body::Seq(items) => items.iter().map(|item| item.depth + 1).max().unwrap_or(0),
+            Body::Map(pairs) => pairs.iter().map(|(key, value)| key.depth.max(value.depth) + 1).max().unwrap_or(0),
+        };
+        Self { mark, body, depth: below }
+    }
 }
 
 enum Body {
@@ -53,6 +76,8 @@ struct Builder {
     anchors: HashMap<usize, Rc<Raw>>,
     roots: Vec<Rc<Raw>>,
     failure: Option<(Marker, String)>,
+    /// Nodes so far.
+    count: u32,
 }
 
 impl Builder {
@@ -82,7 +107,12 @@ impl Builder {
         } else {
             Body::Seq(children)
         };
-        self.add(anchor, Rc::new(Raw { mark: mark_of(&start), body }));
+        let raw = Raw::new(mark_of(&start), body);
+        // Aliases nest without a level of their own in the file.
+        if raw.depth > MAX_DEPTH {
+            self.fail(start, "nested too deeply");
+        }
+        self.add(anchor, Rc::new(raw));
     }
 }
 
@@ -90,15 +120,16 @@ fn mark_of(mark: &Marker) -> (usize, usize) {
     (mark.line(), mark.col() + 1)
 }
 
-impl<'input> SpannedEventReceiver<'input> for Builder {
-    fn on_event(&mut self, event: Event<'input>, span: Span) {
+impl Builder {
+    fn take(&mut self, event: Event<'_>, span: Span) {
+        self.count = self.count.saturating_add(1);
         match event {
             Event::DocumentStart(_) if !self.roots.is_empty() => {
                 self.fail(span.start, "a second document: one file holds one configuration");
             }
             Event::Scalar(text, style, anchor, _) => {
                 let body = Body::Scalar { text: text.into_owned(), plain: style == ScalarStyle::Plain };
-                self.add(anchor, Rc::new(Raw { mark: mark_of(&span.start), body }));
+                self.add(anchor, Rc::new(Raw::new(mark_of(&span.start), body)));
             }
             Event::SequenceStart(anchor, ..) => self.open.push((span.start, anchor, false, Vec::new())),
             Event::MappingStart(anchor, ..) => self.open.push((span.start, anchor, true, Vec::new())),
@@ -120,31 +151,52 @@ struct Finisher<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     problems: Problems,
     next: u32,
+    /// So many nodes are enough.
+    limit: u32,
 }
 
 impl Finisher<'_> {
     fn node(&mut self, raw: &Raw, path: String) -> Node {
         let place = Place { line: raw.mark.0, column: raw.mark.1, path };
         let id = self.next;
-        self.next += 1;
-        if id == MAX_NODES {
-            self.problems.push(place.problem("too many nodes: an alias repeats itself without end"));
-        }
+        let mut unset = false;
         let value = match &raw.body {
-            _ if id >= MAX_NODES => Value::Seq(Vec::new()),
-            Body::Scalar { text, plain } => Value::Scalar { text: self.expand(text, &place), plain: *plain },
+            _ if !self.another(&place) => Value::Seq(Vec::new()),
+            Body::Scalar { text, plain } => {
+                let (text, complete) = self.expand(text, &place);
+                unset = !complete;
+                Value::Scalar { text, plain: *plain }
+            }
             Body::Seq(items) => Value::Seq(
-                items.iter().enumerate().map(|(i, raw)| self.node(raw, format!("{}[{i}]", place.path))).collect(),
+                (items.iter().enumerate())
+                    .map_while(|(i, raw)| {
+                        let more = self.next <= self.limit;
+                        more.then(|| self.node(raw, format!("{}[{i}]", place.path)))
+                    })
+                    .collect(),
             ),
             Body::Map(pairs) => Value::Map(self.map(pairs, &place)),
         };
-        Node::new(id, place, value)
+        Node::new(id, place, value, unset)
+    }
+
+    /// Counts a node, or a mapping that is merged; false when there are too many of them.
+    fn another(&mut self, place: &Place) -> bool {
+        let within = self.next < self.limit;
+        if self.next == self.limit {
+            self.problems.push(place.problem("too many nodes: an alias repeats itself without end"));
+        }
+        self.next = self.next.saturating_add(1);
+        within
     }
 
     fn map(&mut self, pairs: &[(Rc<Raw>, Rc<Raw>)], place: &Place) -> Vec<(String, Place, Node)> {
         let mut entries: Vec<(String, Place, Node)> = Vec::with_capacity(pairs.len());
-        let mut merged = Vec::new();
+        let (mut names, mut merged) = (HashSet::with_capacity(pairs.len()), Vec::new());
         for (key, value) in pairs {
+            if self.next > self.limit {
+                break;
+            }
             let key_place = Place { line: key.mark.0, column: key.mark.1, path: place.path.clone() };
             let Body::Scalar { text: name, plain } = &key.body else {
                 self.problems.push(key_place.problem("a key must be a word, not a list or a mapping"));
@@ -154,7 +206,7 @@ impl Finisher<'_> {
                 merged.push(value);
                 continue;
             }
-            if entries.iter().any(|(known, _, _)| known == name) {
+            if !names.insert(name.clone()) {
                 self.problems.push(key_place.problem(format!("key '{name}' appears twice")));
                 continue;
             }
@@ -162,22 +214,26 @@ impl Finisher<'_> {
             entries.push((name.clone(), key_place, node));
         }
         for raw in merged {
-            self.merge(raw, place, &mut entries);
+            self.merge(raw, place, &mut names, &mut entries);
         }
         entries
     }
 
     /// `<<: *anchor`: what the mapping does not say itself.
-    fn merge(&mut self, raw: &Raw, place: &Place, entries: &mut Vec<(String, Place, Node)>) {
+    fn merge(
+        &mut self,
+        raw: &Raw,
+        place: &Place,
+        names: &mut HashSet<String>,
+        entries: &mut Vec<(String, Place, Node)>,
+    ) {
         match &raw.body {
+            _ if !self.another(place) => {}
             Body::Map(pairs) => {
-                for entry in self.map(pairs, place) {
-                    if !entries.iter().any(|(known, _, _)| *known == entry.0) {
-                        entries.push(entry);
-                    }
-                }
+                let fresh = self.map(pairs, place).into_iter().filter(|(name, _, _)| names.insert(name.clone()));
+                entries.extend(fresh);
             }
-            Body::Seq(items) => items.iter().for_each(|item| self.merge(item, place, entries)),
+            Body::Seq(items) => items.iter().for_each(|item| self.merge(item, place, names, entries)),
             Body::Scalar { .. } => {
                 let at = Place { line: raw.mark.0, column: raw.mark.1, path: place.path.clone() };
                 self.problems.push(at.problem("'<<' merges a mapping: give it an alias, like '<<: *name'"));
@@ -185,12 +241,13 @@ impl Finisher<'_> {
         }
     }
 
-    /// Replaces `${VAR}` and `${VAR:-default}`; `$${` stands for a literal `${`.
-    fn expand(&mut self, text: &str, place: &Place) -> String {
+    /// Replaces `${VAR}` and `${VAR:-default}`; `$${` stands for a literal `${`. False when something was missing: the
+    /// text then says nothing.
+    fn expand(&mut self, text: &str, place: &Place) -> (String, bool) {
         if !text.contains("${") {
-            return text.to_owned();
+            return (text.to_owned(), true);
         }
-        let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+        let (mut out, mut rest, mut complete) = (String::with_capacity(text.len()), text, true);
         while let Some(start) = rest.find("${") {
             if rest[..start].ends_with('$') {
                 out.push_str(&rest[..start - 1]);
@@ -201,32 +258,32 @@ impl Finisher<'_> {
             out.push_str(&rest[..start]);
             let Some(end) = rest[start..].find('}') else {
                 self.problems.push(place.problem("'${' without its '}' (write '$${' for a literal one)"));
-                return out;
+                return (out, false);
             };
-            out.push_str(&self.variable(&rest[start + 2..start + end], place));
+            match self.variable(&rest[start + 2..start + end], place) {
+                Some(value) => out.push_str(&value),
+                None => complete = false,
+            }
             rest = &rest[start + end + 1..];
         }
         out.push_str(rest);
-        out
+        (out, complete)
     }
 
-    fn variable(&mut self, inner: &str, place: &Place) -> Cow<'static, str> {
+    fn variable(&mut self, inner: &str, place: &Place) -> Option<String> {
         let (name, default) = inner.split_once(":-").map_or((inner, None), |(name, default)| (name, Some(default)));
         // An empty variable takes the default, as in a shell.
-        match ((self.lookup)(name).filter(|value| !value.is_empty() || default.is_none()), default) {
-            (Some(value), _) => value.into(),
-            (None, Some(default)) => default.to_owned().into(),
-            (None, None) => {
-                self.problems.push(place.problem(format!(
-                    "environment variable '{name}' is not set (give it a default: ${{{name}:-value}})"
-                )));
-                "".into()
-            }
+        let found = (self.lookup)(name).filter(|value| !value.is_empty() || default.is_none());
+        let value = found.or_else(|| default.map(str::to_owned));
+        if value.is_none() {
+            self.problems
+                .push(place.problem(format!("{UNSET}{name}' is not set (give it a default: ${{{name}:-value}})")));
         }
+        value
     }
 }
 
-/// `a` and `b` to `a.b`; a name with a dot or a bracket in it is quoted, so that a path can be read back.
+/// `a` and `b` to `a.b`.
 fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }

@@ -13,7 +13,7 @@ pub(super) struct SetAside(RefCell<HashSet<u32>>);
 
 impl SetAside {
     pub(super) fn contains(&self, node: &Node) -> bool {
-        self.0.borrow().contains(&node.0.id)
+        node.0.unset || self.0.borrow().contains(&node.0.id)
     }
 }
 
