@@ -30,12 +30,13 @@ pub(super) fn build(
 ) -> (Runtime, Plan) {
     let keys = Arc::new(api_keys(&config.api_keys, root, problems));
     let mut plan = plan(&config, root, problems);
+    let ca_file = config.pingora.ca_file.as_deref();
     let services: BTreeMap<Arc<str>, Arc<Service>> = config
         .services
         .iter()
         .map(|(name, service)| {
             let node = root.at("services").get(name).unwrap_or(root);
-            (Arc::from(name.as_str()), Service::build(name, service, node, &shared.metrics, problems))
+            (Arc::from(name.as_str()), Service::build(name, service, node, ca_file, &shared.metrics, problems))
         })
         .collect();
     plan.pingora.size_pool(services.values().map(|service| service.expected_backends()).sum());

@@ -200,3 +200,21 @@ fn a_health_check_asks_each_backend_for_its_own_certificate() {
         assert!(!gw.errors().contains("is unhealthy"), "{}", gw.errors());
     }
 }
+
+#[test]
+fn health_checks_trust_whom_requests_trust() {
+    let certs = Certs::new();
+    certs.issue("backend", "backend", &["backend.example"]);
+    let backend = Backend::start(&certs, Wants::H1);
+    for path in ["", "path: /, "] {
+        let gw = Gateway::start(&format!(
+            "pingora: {{ threads: 2, pid_file: \"{{dir}}/pid\", upgrade_sock: \"{{dir}}/sock\", ca_file: {} }}\nservices:\n  main:\n    urls: [\"https://127.0.0.1:{}\"]\n    tls: {{ server_name: backend.example }}\n    health_check: {{ {path}every: 50ms, unhealthy_after: 1 }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+            certs.path("ca.pem"),
+            backend.port
+        ));
+        let before = backend.connections.load(SeqCst);
+        crate::harness::eventually("it has been checked", || backend.connections.load(SeqCst) > before + 4);
+        assert!(!gw.errors().contains("is unhealthy"), "{}", gw.errors());
+        gw.get("/").expect(200).says("h1");
+    }
+}

@@ -23,8 +23,8 @@ use pingora_load_balancing::{
     selection::{Consistent, Random, RoundRobin},
 };
 
-use super::{Backend, Balance, Choice, HashBy, HealthCheckConfig, health::Probe};
-use crate::{resilience::cost, telemetry::ServiceMetrics};
+use super::{Backend, Balance, Choice, HashBy, health::Probe};
+use crate::resilience::cost;
 
 type Endpoints = Arc<ArcSwap<Vec<Arc<Backend>>>>;
 
@@ -68,16 +68,10 @@ impl Backend {
 }
 
 impl Balancer {
-    pub(super) fn new(
-        balance: &Balance,
-        endpoints: Endpoints,
-        check: Option<&HealthCheckConfig>,
-        service: &str,
-        metrics: &ServiceMetrics,
-    ) -> Self {
-        let mut backends = Backends::new(Box::new(Known(endpoints.clone())));
-        if let Some(check) = check {
-            backends.set_health_check(Box::new(Probe::new(check.clone(), service, endpoints, metrics.clone())));
+    pub(super) fn new(balance: &Balance, endpoints: Endpoints, probe: Option<Probe>) -> Self {
+        let mut backends = Backends::new(Box::new(Known(endpoints)));
+        if let Some(probe) = probe {
+            backends.set_health_check(Box::new(probe));
         }
         match balance {
             Balance::RoundRobin => Self::RoundRobin(LoadBalancer::from_backends(backends)),

@@ -246,7 +246,7 @@ mod tests {
         let (node, problems) = parse(yaml, &|_| None).unwrap();
         let (config, wrong) = read::<ServiceConfig>(&node);
         let mut found = Problems::default();
-        let service = Service::build("s", &config.unwrap(), &node, &Metrics::new(), &mut found);
+        let service = Service::build("s", &config.unwrap(), &node, None, &Metrics::new(), &mut found);
         assert!(problems.is_empty() && wrong.is_empty() && found.is_empty(), "{wrong:?} {found:?}");
         service
     }

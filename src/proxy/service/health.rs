@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::{
     Error, ErrorType,
-    connectors::{TransportConnector, http::Connector},
+    connectors::{ConnectorOptions, TransportConnector, http::Connector},
     http::RequestHeader,
     prelude::HttpPeer,
 };
@@ -24,6 +24,8 @@ pub(super) struct Probe {
     service: String,
     endpoints: Arc<ArcSwap<Vec<Arc<Backend>>>>,
     metrics: ServiceMetrics,
+    /// Whom to trust when the service does not say: the same as requests do.
+    ca_file: Option<String>,
     /// Made at the first check: a connector reads the system's certificates, which `-t` and tests need not wait for.
     http: OnceLock<Connector>,
     tcp: OnceLock<TransportConnector>,
@@ -35,9 +37,16 @@ impl Probe {
         service: &str,
         endpoints: Arc<ArcSwap<Vec<Arc<Backend>>>>,
         metrics: ServiceMetrics,
+        ca_file: Option<String>,
     ) -> Self {
         let service = service.to_owned();
-        Self { config, service, endpoints, metrics, http: OnceLock::new(), tcp: OnceLock::new() }
+        Self { config, service, endpoints, metrics, ca_file, http: OnceLock::new(), tcp: OnceLock::new() }
+    }
+
+    fn options(&self) -> ConnectorOptions {
+        let mut options = ConnectorOptions::new(16);
+        options.ca_file.clone_from(&self.ca_file);
+        options
     }
 
     fn backend(&self, target: &LbBackend) -> Option<Arc<Backend>> {
@@ -60,7 +69,7 @@ impl Probe {
         let mut request = RequestHeader::build("GET", path.as_bytes(), Some(2))?;
         request.insert_header("Host", host)?;
         request.insert_header("User-Agent", "tollgate-health")?;
-        let connector = self.http.get_or_init(|| Connector::new(None));
+        let connector = self.http.get_or_init(|| Connector::new(Some(self.options())));
         let answer = exchange::send(connector, self.peer(backend), request, Bytes::new()).await?;
         let mut answer = answer;
         // A backend that breaks off in the middle of its answer is not well.
@@ -74,7 +83,7 @@ impl Probe {
     }
 
     async fn over_tcp(&self, backend: &Backend) -> pingora::Result<()> {
-        let connector = self.tcp.get_or_init(|| TransportConnector::new(None));
+        let connector = self.tcp.get_or_init(|| TransportConnector::new(Some(self.options())));
         connector.new_stream(&*self.peer(backend)).await.map(drop)
     }
 }

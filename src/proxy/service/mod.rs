@@ -38,7 +38,7 @@ pub use self::{
     trouble::Trouble,
     url::{BackendScheme, BackendUrl},
 };
-use self::{balance::Balancer, discovery::Discovery, guard::Guard, tls::Credentials};
+use self::{balance::Balancer, discovery::Discovery, guard::Guard, health::Probe, tls::Credentials};
 use crate::{
     resilience::BreakerState,
     telemetry::{Metrics, ServiceMetrics},
@@ -77,18 +77,24 @@ pub struct Service {
 }
 
 impl Service {
-    /// Builds a service; what is wrong with it goes to `problems`. Opens no socket and resolves no name.
+    /// Builds a service; what is wrong with it goes to `problems`. Opens no socket and resolves no name. `ca_file` says whom
+    /// to trust when the service does not.
     pub fn build(
         name: &str,
         config: &ServiceConfig,
         node: &Node,
+        ca_file: Option<&str>,
         metrics: &Metrics,
         problems: &mut Problems,
     ) -> Arc<Self> {
         validate::validate(config, node, problems);
         let endpoints = Arc::new(ArcSwap::from_pointee(Vec::new()));
         let metrics = metrics.service(name);
-        let balancer = Balancer::new(&config.balance, endpoints.clone(), config.health_check.as_ref(), name, &metrics);
+        let probe = |check: &HealthCheckConfig| {
+            Probe::new(check.clone(), name, endpoints.clone(), metrics.clone(), ca_file.map(str::to_owned))
+        };
+        let probe = config.health_check.as_ref().map(probe);
+        let balancer = Balancer::new(&config.balance, endpoints.clone(), probe);
         let fixed: Vec<BackendUrl> = config.urls.iter().map(|url| url.value.clone()).collect();
         let discovery = Discovery::new(config.discovery.clone());
         let listed = discovery.read_file().unwrap_or_else(|messages| {

@@ -36,6 +36,7 @@ impl Gateway {
         let pingora = format!("pingora: {{ threads: 2, pid_file: {folder}/pid, upgrade_sock: {folder}/sock }}\n");
         let listeners = format!("listeners: [ {{ address: \"127.0.0.1:{port}\" }} ]\n");
         let admin_block = format!("admin: {{ address: \"127.0.0.1:{admin}\" }}\n");
+        let pingora = if yaml.contains("pingora:") { String::new() } else { pingora };
         let listeners = if yaml.contains("listeners:") { String::new() } else { listeners };
         let admin_block = if yaml.contains("admin:") { String::new() } else { admin_block };
         let rest =
