@@ -11,7 +11,7 @@ use pingora::{
 };
 
 use super::{
-    context::{Attempts, Context, FreeRepeat},
+    context::{Attempts, Context, FreeRepeat, Phase},
     failure, pace, respond,
     service::{Choice, Chosen, NoBackend, Outcome, RetryConfig, Service, Trouble},
 };
@@ -85,10 +85,11 @@ fn bound(session: &mut Session, context: &mut Context, service: &Service, peer: 
     context.state.body_seen = 0;
     context.copy.begin_again();
     let (upgrade, body) = (session.is_upgrade_req(), !session.is_body_empty());
-    context.attempts.bounded_here = upgrade || body;
+    let bounded_here = upgrade || body;
+    context.attempts.phase = Phase::Sending { bounded_here };
     let Some(patience) = context.patience() else { return };
     patience.reset();
-    if !context.attempts.bounded_here {
+    if !bounded_here {
         return;
     }
     peer.options.read_timeout = None;
@@ -105,8 +106,8 @@ fn bound(session: &mut Session, context: &mut Context, service: &Service, peer: 
 
 /// The whole of the request has been sent: now the backend's time runs.
 pub(super) fn sent(context: &mut Context) {
-    context.attempts.sent = true;
-    if context.attempts.bounded_here
+    let phase = std::mem::replace(&mut context.attempts.phase, Phase::Sent);
+    if phase == (Phase::Sending { bounded_here: true })
         && let (Some(patience), Some(target)) = (context.patience(), &context.target)
     {
         patience.limit_silence(target.service.timeouts.read.0);
@@ -116,7 +117,7 @@ pub(super) fn sent(context: &mut Context) {
 /// How a failed attempt counts. What the client, or a time limit of the whole request, has brought about says nothing
 /// about the backend.
 fn blame(context: &Context, service: &Service, trouble: Trouble) -> Outcome {
-    let unsent = trouble != Trouble::Connect && !context.attempts.sent;
+    let unsent = trouble != Trouble::Connect && context.attempts.phase != Phase::Sent;
     let own = match trouble {
         Trouble::Connect => service.timeouts.connect.0,
         Trouble::Timeout => service.timeouts.read.0,
@@ -256,7 +257,7 @@ impl Attempts {
     fn begin(&mut self, chosen: Chosen) {
         let Chosen { backend, place, leave } = chosen;
         self.count += 1;
-        (self.began, self.sent) = (Some(Instant::now()), false);
+        self.began = Some(Instant::now());
         (self.backend, self.place, self.leave) = (Some(backend), Some(place), Some(leave));
     }
 

@@ -70,6 +70,25 @@ pub enum FreeRepeat {
     Used,
 }
 
+/// How far an attempt is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The request is being sent: before its end, how the attempt ends says nothing about the backend.
+    Sending {
+        /// The time between two reads from the backend is limited on the client's side, from the request's end on:
+        /// Pingora would count it from the attempt's beginning, however long the client takes.
+        bounded_here: bool,
+    },
+    /// The whole of the request has been sent.
+    Sent,
+}
+
+impl Default for Phase {
+    fn default() -> Self {
+        Self::Sending { bounded_here: false }
+    }
+}
+
 /// Attempts at backends.
 #[derive(Debug, Default)]
 pub struct Attempts {
@@ -85,11 +104,8 @@ pub struct Attempts {
     pub leave: Option<Leave>,
     /// The status of an answer that was thrown away for another attempt.
     pub discarded: Option<u16>,
-    /// All of the request has been sent: before that, how an attempt ends says nothing about the backend.
-    pub sent: bool,
-    /// The time between two reads from the backend is limited on the client's side, from the request's end on: Pingora
-    /// would count it from the attempt's beginning, however long the client takes.
-    pub bounded_here: bool,
+    /// How far the running attempt is.
+    pub phase: Phase,
     /// More than one attempt is allowed: backends are told which one they see.
     pub may_repeat: bool,
     /// The one repeat that costs nothing, after a kept connection that had been closed.

@@ -238,6 +238,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::filter::Invalid;
     use crate::proxy::{
         action::Rewrite,
         decoders::{below, nginx, servlet, windows},
@@ -339,12 +340,12 @@ mod tests {
         fn no_backend_leaves_what_a_rewrite_put_in_front(path in "(/|x|\\.\\.|;|;a|%2F|%5C|%2e|%252F|y){1,10}") {
             let routes = routes(&["/*", "/api/*"]);
             if let Some(("/api/*", pattern, sent)) = leads(&routes, &format!("/api/{path}")) {
-                let rewrite = Rewrite::build(None, Some("/base/v2/{rest}"), std::slice::from_ref(pattern), &mut Default::default());
+                let rewrite = Rewrite::build(None, Some("/base/v2/{rest}"), std::slice::from_ref(pattern), &mut Invalid::default());
                 let there = rewrite.unwrap().apply(pattern, &sent).unwrap();
                 for read in [nginx(&there), servlet(&there), windows(&there)].into_iter().flatten() {
                     prop_assert!(below(&read, "/base/v2"), "{} becomes {}, read as {}", sent, there, read);
                 }
-                let strip = Rewrite::build(Some("/api"), None, std::slice::from_ref(pattern), &mut Default::default());
+                let strip = Rewrite::build(Some("/api"), None, std::slice::from_ref(pattern), &mut Invalid::default());
                 let there = strip.unwrap().apply(pattern, &sent).unwrap();
                 prop_assert!(nginx(&there).is_some() && servlet(&there).is_some() && windows(&there).is_some(), "{} climbs", there);
             }

@@ -18,8 +18,8 @@ fn gateway(url: &str, timeouts: &str) -> Gateway {
     ))
 }
 
-fn state(gw: &Gateway) -> f64 {
-    gw.metric("gateway_circuit_breaker_state{backend=\"\",service=\"main\"}").unwrap()
+fn is_open(gw: &Gateway) -> bool {
+    gw.metric("gateway_circuit_breaker_state{backend=\"\",service=\"main\"}").is_some_and(|state| state > 0.5)
 }
 
 /// Sends `head` with a part of its body, and reads until the other side closes.
@@ -47,7 +47,7 @@ fn a_deadline_of_the_client_or_of_the_whole_request_says_nothing_about_the_backe
     let mut frames = Frames::connect(&gw);
     frames.request(b"POST", &[(b"content-type", b"application/grpc"), (b"grpc-timeout", b"5m")], true);
     assert_eq!(frames.end(), "status 200", "gRPC's own way to say that it was too late");
-    assert_eq!(state(&gw), 0.0);
+    assert!(!is_open(&gw));
     gw.get("/").expect(200);
 }
 
@@ -66,7 +66,7 @@ fn a_client_that_leaves_its_body_unsent_gets_408_and_blames_nobody() {
         assert_eq!(frames.end(), "status 408");
         assert!((900..3000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
     }
-    assert_eq!(state(&gw), 0.0);
+    assert!(!is_open(&gw));
     gw.get("/").expect(200);
 }
 
@@ -127,7 +127,7 @@ fn a_backend_that_is_silent_once_it_has_everything_is_to_blame() {
             }
             assert!((250..2000).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
         }
-        assert_eq!(state(&gw), 1.0);
+        assert!(is_open(&gw));
         gw.get("/").expect(503);
     }
 }

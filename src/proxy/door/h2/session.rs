@@ -19,7 +19,7 @@ use pingora::{
     },
 };
 
-use super::stream::StreamSession;
+use super::stream::{Kept, StreamSession};
 
 #[async_trait]
 impl Session for StreamSession {
@@ -174,15 +174,17 @@ impl Session for StreamSession {
     }
 
     fn enable_retry_buffering(&mut self) {
-        self.kept.get_or_insert_with(|| Some(BytesMut::new()));
+        if matches!(self.kept, Kept::Nothing) {
+            self.kept = Kept::Bytes(BytesMut::new());
+        }
     }
 
     fn retry_buffer_truncated(&self) -> bool {
-        matches!(self.kept, Some(None))
+        matches!(self.kept, Kept::TooMuch)
     }
 
     fn get_retry_buffer(&self) -> Option<Bytes> {
-        let kept = self.kept.as_ref()?.as_ref()?;
+        let Kept::Bytes(kept) = &self.kept else { return None };
         (!kept.is_empty()).then(|| kept.clone().freeze())
     }
 

@@ -28,6 +28,17 @@ const NOT_IN_HTTP2: [HeaderName; 5] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
+/// What is kept of a body.
+#[derive(Debug)]
+pub(super) enum Kept {
+    /// Nobody has asked for it.
+    Nothing,
+    /// All that has come.
+    Bytes(BytesMut),
+    /// More has come than is kept.
+    TooMuch,
+}
+
 /// A stream, from its head to its end.
 pub(super) struct StreamSession {
     pub(super) head: RequestHeader,
@@ -39,8 +50,8 @@ pub(super) struct StreamSession {
     pub(super) ended: bool,
     pub(super) read: usize,
     pub(super) sent: usize,
-    /// What has been read, for another attempt; `None` inside when it is too much.
-    pub(super) kept: Option<Option<BytesMut>>,
+    /// What has been read, for another attempt.
+    pub(super) kept: Kept,
     pub(super) link: Arc<Link>,
     pub(super) digest: Digest,
     pub(super) read_timeout: Option<Duration>,
@@ -67,7 +78,7 @@ impl StreamSession {
             ended: false,
             read: 0,
             sent: 0,
-            kept: None,
+            kept: Kept::Nothing,
             link,
             digest,
             read_timeout: None,
@@ -105,10 +116,11 @@ impl StreamSession {
         let Some(data) = data.or_err(ErrorType::ReadError, "while reading a request's body")? else { return Ok(None) };
         self.read += data.len();
         self.moved = Instant::now();
-        if let Some(kept) = &mut self.kept {
-            match kept {
-                Some(bytes) if bytes.len() + data.len() <= MOST_KEPT => bytes.extend_from_slice(&data),
-                _ => *kept = None,
+        if let Kept::Bytes(bytes) = &mut self.kept {
+            if bytes.len() + data.len() <= MOST_KEPT {
+                bytes.extend_from_slice(&data);
+            } else {
+                self.kept = Kept::TooMuch;
             }
         }
         // An error here is one of the stream, which the next read will tell.
@@ -156,15 +168,13 @@ impl StreamSession {
             (None, Some((due, lateness))) => (due, Some(lateness)),
             (None, None) => return self.next_chunk().await,
         };
-        match tokio::time::timeout_at(until.into(), self.next_chunk()).await {
-            Ok(read) => read,
-            Err(_) => {
-                if let Some(lateness) = lateness {
-                    self.link.patience.expire(lateness);
-                }
-                Error::e_explain(ErrorType::ReadTimedout, "while reading a request's body")
-            }
+        if let Ok(read) = tokio::time::timeout_at(until.into(), self.next_chunk()).await {
+            return read;
         }
+        if let Some(lateness) = lateness {
+            self.link.patience.expire(lateness);
+        }
+        Error::e_explain(ErrorType::ReadTimedout, "while reading a request's body")
     }
 
     pub(super) fn write_head(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Result<()> {
