@@ -74,6 +74,13 @@ fn api_keys(configs: &[At<ApiKeyConfig>], root: &Node, problems: &mut Problems) 
         if let Some(first) = ids.insert(&config.id, &config.place.path) {
             wrong("id", format!("'{}' is the id of {first} already", config.id));
         }
+        // Backends and logs are told it, and limits count by it.
+        let told = |name: &str| !name.is_empty() && http::HeaderValue::try_from(name).is_ok();
+        for (key, name) in [("id", Some(&config.id)), ("owner", config.owner.as_ref())] {
+            if name.is_some_and(|name| !told(name)) {
+                wrong(key, "must not be empty, nor have characters that a header cannot carry".to_owned());
+            }
+        }
         let digest = match config.sha256.parse::<Digest>() {
             Ok(digest) => digest,
             Err(e) => {

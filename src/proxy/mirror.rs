@@ -121,8 +121,13 @@ async fn deliver(
         let elapsed = Now::monotonic().saturating_sub(now);
         service.settle(&chosen.backend, leave, Now::monotonic(), elapsed, outcome);
     };
-    let peer = chosen.backend.peer(service.timeouts.total.map(|total| total.0), false);
-    match exchange::send(connector, peer, head, body).await {
+    let peer = chosen.backend.peer(None, false);
+    let total = service.timeouts.total.map_or(Duration::MAX, |total| total.0);
+    let Ok(answer) = tokio::time::timeout(total, exchange::try_send(connector, peer, head, body)).await else {
+        // A time limit of ours says nothing about the backend.
+        return settle(chosen.leave, Outcome::Unknown);
+    };
+    match answer {
         Ok(mut answer) => {
             settle(chosen.leave, Outcome::Answered(answer.head.status.as_u16()));
             // Read to the end, so that the connection can be used again; one that does not end soon is closed instead.
@@ -138,6 +143,11 @@ async fn deliver(
                 answer.release(connector).await;
             }
         }
-        Err(error) => settle(chosen.leave, Outcome::Failed(Trouble::of(&error).unwrap_or(Trouble::Reset))),
+        Err(failure) => {
+            let trouble = Trouble::of(&failure.error).unwrap_or(Trouble::Reset);
+            // A kept connection that the backend closes says nothing about it either.
+            let stale = failure.reused && trouble == Trouble::Reset;
+            settle(chosen.leave, if stale { Outcome::Unknown } else { Outcome::Failed(trouble) });
+        }
     }
 }

@@ -389,3 +389,13 @@ fn suggestions_can_be_copied() {
         assert!(text.contains(expected), "{line}: {text}");
     }
 }
+
+#[test]
+fn a_key_has_a_name_that_backends_can_be_told() {
+    for name in ["id: \"\"", "id: k, owner: \"a\\nb\"", "id: k, owner: \"\""] {
+        let (code, text) = check(&format!(
+            "listeners: [ {{ address: \"127.0.0.1:1\" }} ]\napi_keys: [ {{ {name}, sha256: \"2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683\" }} ]\nroutes: [ {{ match: {{ path: / }}, respond: {{}} }} ]\n"
+        ));
+        assert!(code == 78 && text.contains("must not be empty, nor have characters"), "{name}: {text}");
+    }
+}
