@@ -58,6 +58,10 @@ fn whole(info: &str, body: &str) -> String {
     }
 }
 
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
 fn check(what: &str, file: &Path, dir: &Path) {
     let out = Command::new(BINARY)
         .arg("check")
@@ -111,6 +115,17 @@ fn every_shell_line_is_known_and_runs() {
                 "cargo test --example custom_filter" => assert!(Path::new("examples/custom_filter.rs").is_file()),
                 // Loaded by the test above, and served by the one below.
                 "tollgate -t -c tollgate.yaml" | "tollgate -c tollgate.yaml" => {}
+                // Ten minutes a target are not for a test: that there are seeds and a target for each name is.
+                "fuzz/run" => {
+                    let (run, manifest) = (read("fuzz/run"), read("fuzz/Cargo.toml"));
+                    assert!(Command::new("python3").arg("fuzz/seeds.py").status().unwrap().success());
+                    let names = run.lines().find_map(|line| line.split_once("targets=(head ")).unwrap().1;
+                    for name in names.trim_end_matches(')').split(' ').chain(["head"]) {
+                        assert!(Path::new(&format!("fuzz/fuzz_targets/{name}.rs")).is_file(), "{name}");
+                        assert!(manifest.contains(&format!("name = \"{name}\"")), "{name}");
+                        assert!(fs::read_dir(format!("fuzz/corpus/{name}")).unwrap().count() > 2, "{name}");
+                    }
+                }
                 "tollgate --help" => assert!(Command::new(BINARY).arg("--help").output().unwrap().status.success()),
                 other => panic!("nothing runs this line of the README: {other}"),
             }

@@ -284,6 +284,30 @@ fn every_refusal_has_our_form_an_id_a_line_and_a_count() {
 }
 
 #[test]
+fn early_hints_pass() {
+    let backend = std::net::TcpListener::bind(("127.0.0.1", crate::harness::free_port())).unwrap();
+    let address = backend.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in backend.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let hints = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
+            let _ = stream.write_all(format!("{hints}HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").as_bytes());
+        }
+    });
+    let gw = Gateway::start(&format!(
+        "listeners: [ {{ address: \"127.0.0.1:{{port}}\", h2c: true }} ]\nservices:\n  main: {{ urls: [\"http://{address}\"] }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n"
+    ));
+    let output = Command::new(program("nghttp", "nghttp2-client"))
+        .args(["-nv", &format!("http://127.0.0.1:{}/", gw.port)])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (hints, answer) = (said.find(":status: 103"), said.find(":status: 200"));
+    assert!(hints.is_some() && hints < answer && said.contains("rel=preload"), "{said}");
+}
+
+#[test]
 fn cookies_in_pieces_are_joined() {
     let origin = Origin::start("o");
     let gw = gateway(&origin, "h2c: true", "");
