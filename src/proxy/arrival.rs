@@ -6,10 +6,34 @@ use pingora::{http::RequestHeader, proxy::Session};
 use super::{
     context::Context,
     door::Link,
-    list, pace,
+    grpc, list,
     runtime::{Runtime, Shared},
 };
 use crate::telemetry::MethodClass;
+
+/// What kind of request it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RequestKind {
+    /// A request and its answer.
+    #[default]
+    Ordinary,
+    /// A call of gRPC: both sides may be silent for as long as they like, and have ways to end it.
+    Grpc,
+    /// Perhaps another protocol, if the backend agrees.
+    Upgrade,
+}
+
+impl RequestKind {
+    fn of(session: &Session) -> Self {
+        if session.is_upgrade_req() {
+            Self::Upgrade
+        } else if grpc::is(&session.req_header().headers) {
+            Self::Grpc
+        } else {
+            Self::Ordinary
+        }
+    }
+}
 
 /// Time limits and keep-alive of the client's connection, and who is at its other end.
 pub(super) fn receive(shared: &Shared, session: &mut Session, context: &mut Context, runtime: &Runtime) {
@@ -21,8 +45,9 @@ pub(super) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
     let old = is_old(session.req_header());
     session.set_ignore_info_resp(old);
     let first = limits.body.map_or(limits.stall.0, |body| body.0.min(limits.stall.0));
-    let silent = pace::may_be_silent(session);
-    session.set_read_timeout((!silent).then_some(first));
+    ignore_upgrades(session.req_header_mut());
+    context.kind = RequestKind::of(session);
+    session.set_read_timeout((context.kind == RequestKind::Ordinary).then_some(first));
     session.set_write_timeout(Some(limits.stall.0));
     session.set_total_drain_timeout(Some(limits.stall.0));
     let link = Link::of(session).cloned();
@@ -31,11 +56,8 @@ pub(super) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
         context.peer = link.address();
         context.state.certificate.clone_from(&link.certificate);
         context.state.listener = link.listener;
-    }
-    if let Some(link) = &link {
         link.patience.limit_writes(Some(limits.stall.0));
     }
-    ignore_upgrades(session.req_header_mut());
     join_cookies(session.req_header_mut());
     context.version = session.req_header().version;
     context.method = MethodClass::of(session.req_header().method.as_str());

@@ -11,8 +11,9 @@ use pingora::{
 };
 
 use super::{
+    arrival::RequestKind,
     context::{Attempts, Context, FreeRepeat, Phase},
-    failure, pace, respond,
+    failure, respond,
     service::{Choice, Chosen, NoBackend, Outcome, RetryConfig, Service, Trouble},
 };
 use crate::filter::{Now, Reply};
@@ -67,7 +68,7 @@ pub(super) async fn next(
     let head = session.req_header();
     let now = if context.attempts.count == 0 { context.now.since_start } else { Now::monotonic() };
     let chosen = choose(service, head, context, now).await.map_err(|none| no_backend(none, service))?;
-    let upgrade = session.is_upgrade_req();
+    let upgrade = context.kind == RequestKind::Upgrade;
     let mut peer = chosen.backend.peer(if upgrade { None } else { remaining }, upgrade);
     // A request without a body is one small write: no timer for that.
     if session.is_body_empty() {
@@ -84,7 +85,7 @@ fn bound(session: &mut Session, context: &mut Context, service: &Service, peer: 
     // The body comes from its beginning, for each attempt.
     context.state.body_seen = 0;
     context.copy.begin_again();
-    let (upgrade, body) = (session.is_upgrade_req(), !session.is_body_empty());
+    let (upgrade, body) = (context.kind == RequestKind::Upgrade, !session.is_body_empty());
     let bounded_here = upgrade || body;
     context.attempts.phase = Phase::Sending { bounded_here };
     let Some(patience) = context.patience() else { return };
@@ -98,7 +99,7 @@ fn bound(session: &mut Session, context: &mut Context, service: &Service, peer: 
         patience.limit_silence(service.timeouts.read.0);
     } else {
         patience.end_by(context.deadline);
-        if pace::may_be_silent(session) {
+        if context.kind == RequestKind::Grpc {
             patience.limit_silence(service.timeouts.idle.0);
         }
     }
@@ -243,7 +244,7 @@ pub(super) fn idempotent(method: &Method) -> bool {
 /// the client has seen nothing of an answer.
 fn replayable(session: &Session, context: &Context) -> bool {
     let untouched = context.attempts.first_byte.is_none() && respond::is_open(session);
-    untouched && !session.as_downstream().retry_buffer_truncated() && !session.is_upgrade_req()
+    untouched && !session.as_downstream().retry_buffer_truncated() && context.kind != RequestKind::Upgrade
 }
 
 impl Attempts {

@@ -11,6 +11,7 @@ use pingora::http::RequestHeader;
 use prometheus::IntGauge;
 
 use super::{
+    arrival::RequestKind,
     attempt,
     client::Origin,
     door::{Lateness, Link, Patience},
@@ -149,6 +150,8 @@ pub struct Context {
     pub passes: [Option<Pass>; 2],
     /// A copy for another service, in the making.
     pub copy: Copy,
+    /// What kind of request it is.
+    pub kind: RequestKind,
     /// What the client spoke.
     pub version: Version,
     /// Its method, as a label.
@@ -185,6 +188,7 @@ impl Context {
             deadline: None,
             passes: [None, None],
             copy: Copy::Not,
+            kind: RequestKind::Ordinary,
             version: Version::HTTP_11,
             method: MethodClass::of(""),
             upstream_path: None,
@@ -223,7 +227,7 @@ impl Context {
         let service = &target.service;
         let total = service.timeouts.total.map(|total| total.0);
         // Of a request that is not gRPC it means nothing, and anybody can send it.
-        let own = if grpc::is(&head.headers) { grpc::timeout(&head.headers) } else { None };
+        let own = if self.kind == RequestKind::Grpc { grpc::timeout(&head.headers) } else { None };
         let limit = [total, own].into_iter().flatten().min();
         self.deadline = limit.and_then(|limit| self.start.checked_add(limit));
         self.attempts.may_repeat = route.retry.as_ref().unwrap_or(&service.retry).max_attempts > 1;

@@ -19,7 +19,8 @@ use pingora::{
 };
 
 use super::{
-    arrival, attempt, client,
+    arrival::{self, RequestKind},
+    attempt, client,
     context::{Author, Context},
     decide::{Decision, decide},
     failure, finish, incoming, mirror,
@@ -186,7 +187,7 @@ impl ProxyHttp for Gateway {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
-        incoming::verify(head, session.is_upgrade_req())?;
+        incoming::verify(head, context.kind == RequestKind::Upgrade)?;
         context.at_service(|service, context| attempt::answered(session, context, service, head)).unwrap_or(Ok(()))
     }
 
@@ -250,7 +251,7 @@ impl ProxyHttp for Gateway {
         } else if let Some(patience) = context.patience() {
             patience.end_by(context.deadline);
             // An upgrade that was asked for and not granted is an ordinary exchange from here on.
-            if session.is_upgrade_req()
+            if context.kind == RequestKind::Upgrade
                 && let Some(target) = &context.target
             {
                 patience.limit_silence(target.service.timeouts.read.0);

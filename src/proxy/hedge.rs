@@ -19,11 +19,12 @@ use pingora::{
 };
 
 use super::{
-    arrival, attempt,
+    arrival::{self, RequestKind},
+    attempt,
     context::Context,
     exchange::{self, Answer, Failure},
     gateway::Gateway,
-    grpc, outgoing,
+    outgoing,
     service::{Choice, Chosen, Outcome, Service, Trouble},
 };
 use crate::filter::Now;
@@ -194,12 +195,11 @@ async fn race(session: &mut Session, race: &Race<'_>, after: Duration) -> pingor
 }
 
 /// True for a request that may be hedged.
-fn may_hedge(session: &mut Session) -> bool {
+fn may_hedge(session: &mut Session, context: &Context) -> bool {
     let head = session.req_header();
     attempt::idempotent(&head.method)
         && head.version != Version::HTTP_10
-        && !grpc::is(&head.headers)
-        && !session.is_upgrade_req()
+        && context.kind == RequestKind::Ordinary
         && session.is_body_empty()
 }
 
@@ -209,7 +209,7 @@ impl Gateway {
         let (Some(service), Some(route)) = (context.service(), context.route.clone()) else { return Ok(false) };
         let Some(after) = service.hedge_after(context.now.since_start) else { return Ok(false) };
         let Some(connector) = self.shared.connector.get().cloned() else { return Ok(false) };
-        if !may_hedge(session) {
+        if !may_hedge(session, context) {
             return Ok(false);
         }
         let head = match outgoing::alone(session.req_header(), 0, context, &route) {

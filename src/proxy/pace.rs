@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pingora::proxy::Session;
 
-use super::{context::Context, grpc, head::HeadLimits, respond};
+use super::{arrival::RequestKind, context::Context, head::HeadLimits, respond};
 use crate::filter::Reply;
 
 /// Sets the time for the next read of the body.
@@ -13,7 +13,7 @@ use crate::filter::Reply;
 /// # Errors
 /// 408, when the body has been too slow already.
 pub(super) fn keep(session: &mut Session, context: &Context, limits: &HeadLimits) -> Result<(), Reply> {
-    if may_be_silent(session) {
+    if context.kind != RequestKind::Ordinary {
         session.set_read_timeout(None);
         return Ok(());
     }
@@ -24,11 +24,6 @@ pub(super) fn keep(session: &mut Session, context: &Context, limits: &HeadLimits
         }
         None => Err(respond::too_slow().closing()),
     }
-}
-
-/// True for a request that may be silent for as long as it likes: whoever speaks gRPC or upgrades has ways to end it.
-pub(super) fn may_be_silent(session: &Session) -> bool {
-    session.is_upgrade_req() || grpc::is(&session.req_header().headers)
 }
 
 /// How long the next read may take, `elapsed` after the head, when `seen` bytes have come; `None`: it is too late.

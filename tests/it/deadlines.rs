@@ -68,6 +68,9 @@ fn a_client_that_leaves_its_body_unsent_gets_408_and_blames_nobody() {
     }
     assert!(!is_open(&gw));
     gw.get("/").expect(200);
+    // An upgrade that `Connection` does not name frees nobody from the time limits.
+    let (said, time) = half(&gw, "POST / HTTP/1.1\r\nHost: h\r\nUpgrade: x\r\nContent-Length: 9\r\n\r\n");
+    assert!(said.starts_with("HTTP/1.1 408 ") && time.as_millis() < 3000, "{time:?} {said}");
 }
 
 #[test]
