@@ -63,7 +63,7 @@ pub(super) fn build(
 }
 
 fn api_keys(configs: &[At<ApiKeyConfig>], root: &Node, problems: &mut Problems) -> Keys {
-    let (mut ids, mut digests) = (BTreeMap::new(), BTreeMap::new());
+    let (mut ids, mut digests) = (HashMap::new(), HashMap::new());
     let mut entries = Vec::new();
     for config in configs {
         let mut wrong = |key: &str, message: String| {
@@ -88,7 +88,7 @@ fn api_keys(configs: &[At<ApiKeyConfig>], root: &Node, problems: &mut Problems) 
                 continue;
             }
         };
-        if let Some(first) = digests.insert(digest.to_string(), &config.place.path) {
+        if let Some(first) = digests.insert(digest, &config.place.path) {
             wrong("sha256", format!("this is the key of {first} already"));
             continue;
         }

@@ -107,10 +107,9 @@ fn bound(session: &mut Session, context: &mut Context, service: &Service, peer: 
 
 /// The whole of the request has been sent: now the backend's time runs.
 pub(super) fn sent(context: &mut Context) {
-    let phase = std::mem::replace(&mut context.attempts.phase, Phase::Sent);
-    if phase == (Phase::Sending { bounded_here: true })
-        && let (Some(patience), Some(target)) = (context.patience(), &context.target)
-    {
+    let bounded_here = context.attempts.is_sending();
+    context.attempts.phase = Phase::Sent;
+    if bounded_here && let (Some(patience), Some(target)) = (context.patience(), &context.target) {
         patience.limit_silence(target.service.timeouts.read.0);
     }
 }

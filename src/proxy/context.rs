@@ -125,6 +125,13 @@ pub struct Attempts {
     pub first_byte: Option<Instant>,
 }
 
+impl Attempts {
+    /// True while the client is still sending the body of its request.
+    pub(super) fn is_sending(&self) -> bool {
+        self.phase == (Phase::Sending { bounded_here: true })
+    }
+}
+
 /// One request's data.
 #[derive(Debug)]
 pub struct Context {

@@ -311,6 +311,10 @@ impl ProxyHttp for Gateway {
             Some(refusal) => (Some(*refusal.reply), Author::Filter(refusal.by)),
             None => match context.link.as_ref().and_then(|link| link.fault()) {
                 Some(reason) => (Some(malformed(reason)), Author::Gateway),
+                // The time was over before the client had sent its request.
+                None if context.late().is_some() && context.attempts.is_sending() => {
+                    (Some(respond::too_slow()), Author::Gateway)
+                }
                 None if context.late().is_some() => (Some(failure::too_late()), Author::Gateway),
                 None => (failure::reply_for(error), Author::Gateway),
             },

@@ -44,6 +44,9 @@ fn a_deadline_of_the_client_or_of_the_whole_request_says_nothing_about_the_backe
         gw.get("/slow/600").expect(504);
         gw.request("POST", "/slow/600").body(b"x").expect(504);
     }
+    // Over before the client has sent its request: the client was too slow.
+    let (said, _) = half(&gw, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nhalf");
+    assert!(said.starts_with("HTTP/1.1 408 "), "{said}");
     let mut frames = Frames::connect(&gw);
     frames.request(b"POST", &[(b"content-type", b"application/grpc"), (b"grpc-timeout", b"5m")], true);
     assert_eq!(frames.end(), "status 200", "gRPC's own way to say that it was too late");
