@@ -51,7 +51,6 @@ struct Habits {
     slashes: bool,
     backslashes: bool,
     parameters: Parameters,
-    merges: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +126,12 @@ fn others(path: &str) -> Option<BTreeSet<Other>> {
     let mut found = BTreeSet::new();
     for text in &texts {
         for habits in habits(text) {
-            found.insert(resolve(&separate(text, habits), habits.merges)?);
+            let separated = separate(text, habits);
+            // Whether an empty segment is one matters only where there is one.
+            if separated.contains("//") {
+                found.insert(resolve(&separated, false)?);
+            }
+            found.insert(resolve(&separated, true)?);
         }
     }
     Some(found)
@@ -163,9 +167,7 @@ fn habits(path: &str) -> impl Iterator<Item = Habits> + use<> {
         let parameters = parameters.clone();
         backslashes.iter().flat_map(move |&backslashes| {
             let parameters = parameters.clone().into_iter();
-            parameters.flat_map(move |parameters| {
-                [true, false].map(|merges| Habits { slashes, backslashes, parameters, merges })
-            })
+            parameters.map(move |parameters| Habits { slashes, backslashes, parameters })
         })
     })
 }
