@@ -113,7 +113,8 @@ pub(super) fn subject(claims: &Map<String, Value>, path: &str, required: bool) -
     match lookup(claims, path) {
         // `sub` is optional (RFC 7519 §4.1.2).
         None if !required => Ok(String::new()),
-        Some(Value::String(text)) if !text.is_empty() => Ok(text.clone()),
+        // Backends and logs are told it.
+        Some(Value::String(text)) if !text.is_empty() && !text.contains(char::is_control) => Ok(text.clone()),
         Some(Value::Number(number)) => Ok(number.to_string()),
         None => Err(JwtError::MissingClaim(path.to_owned())),
         Some(_) => Err(JwtError::ClaimMismatch(path.to_owned())),

@@ -46,7 +46,8 @@ struct Inner {
 impl Gradient {
     /// A limit at its beginning.
     pub fn new(policy: GradientPolicy) -> Self {
-        let limit = policy.initial.clamp(policy.minimum, policy.maximum);
+        // Not `clamp`, which panics at bounds that the configuration's own check is about to refuse.
+        let limit = policy.initial.min(policy.maximum).max(policy.minimum);
         let inner = Mutex::new(Inner { limit: f64::from(limit), usual: 0.0 });
         Self { policy, limit: AtomicU32::new(limit), inner }
     }

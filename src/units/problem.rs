@@ -1,9 +1,12 @@
 //! What is wrong with a configuration: one line per mistake, all of them in one run.
 
-use std::fmt;
+use std::{
+    collections::HashSet,
+    fmt::{self, Write as _},
+};
 
 /// One mistake in a configuration, at the place an editor can jump to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Problem {
     /// 1-based line in the file; 0 when the problem belongs to no line.
     pub line: usize,
@@ -17,40 +20,52 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.path.is_empty() { f.write_str(&self.message) } else { write!(f, "{}: {}", self.path, self.message) }
+        // What stands in the file must not make a line of its own, nor move the cursor of whoever reads this.
+        let plain = |text: &str, f: &mut fmt::Formatter<'_>| {
+            text.chars()
+                .try_for_each(|c| if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) })
+        };
+        if !self.path.is_empty() {
+            plain(&self.path, f)?;
+            f.write_str(": ")?;
+        }
+        plain(&self.message, f)
     }
 }
 
 /// Every mistake found so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems {
+    found: Vec<Problem>,
+    known: HashSet<Problem>,
+}
 
 impl Problems {
     /// Adds one.
     pub fn push(&mut self, problem: Problem) {
-        if !self.0.contains(&problem) {
-            self.0.push(problem);
+        if self.known.insert(problem.clone()) {
+            self.found.push(problem);
         }
     }
 
     /// Adds those of `other`.
     pub fn extend(&mut self, other: Problems) {
-        other.0.into_iter().for_each(|problem| self.push(problem));
+        other.found.into_iter().for_each(|problem| self.push(problem));
     }
 
     /// True when nothing is wrong.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.found.is_empty()
     }
 
     /// How many.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.found.len()
     }
 
     /// In the order of the file.
     pub fn sorted(mut self) -> Vec<Problem> {
-        self.0.sort_by_key(|problem| (problem.line, problem.column));
-        self.0
+        self.found.sort_by_key(|problem| (problem.line, problem.column));
+        self.found
     }
 }

@@ -1,6 +1,6 @@
 //! Mistakes in the YAML: all of them at once, each where it stands.
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, time::Instant};
 
 use crate::harness::BINARY;
 
@@ -397,5 +397,52 @@ fn a_key_has_a_name_that_backends_can_be_told() {
             "listeners: [ {{ address: \"127.0.0.1:1\" }} ]\napi_keys: [ {{ {name}, sha256: \"2c70e12b7a0646f92279f427c7b38e7334d8e5389cff167a1dc30e73f826b683\" }} ]\nroutes: [ {{ match: {{ path: / }}, respond: {{}} }} ]\n"
         ));
         assert!(code == 78 && text.contains("must not be empty, nor have characters"), "{name}: {text}");
+    }
+}
+
+#[test]
+fn bounds_in_the_wrong_order_are_a_mistake_and_no_panic() {
+    let (code, text) = check(&around("  - match: { path: / }\n    service: t").replace(
+        "services: { s: { urls: [\"http://h\"] } }\n",
+        "services:\n  s: { urls: [\"http://h\"] }\n  t: { urls: [\"http://127.0.0.1:1\"], in_flight: { max: 5, adaptive: { min: 10, initial: 50 } } }\n",
+    ));
+    assert!(code == 78 && text.contains("min <= initial <= max") && !text.contains("panicked"), "{text}");
+}
+
+#[test]
+fn tests_take_as_much_longer_as_there_are_more_of_them() {
+    let time = |count: usize| {
+        let mut yaml =
+            around("  - match: { path: /x }\n    service: s\n    filters: [ { rate_limit: { rate: 1/d, burst: 1 } } ]");
+        yaml.push_str("tests:\n");
+        yaml.push_str(&"  - { request: GET /x, expect: { service: s } }\n".repeat(count));
+        let begun = Instant::now();
+        let (code, text) = check(&yaml);
+        assert_eq!(code, 0, "each begins with fresh limits: {text}");
+        begun.elapsed()
+    };
+    let (few, many) = (time(100), time(1000));
+    assert!(many < few * 40, "{few:?} for 100, {many:?} for 1000");
+}
+
+#[test]
+fn what_a_file_says_makes_no_line_of_its_own() {
+    let (_, text) =
+        check("\"\\e[31mred\\nfake.yaml:1:1: ok\": 1\nlisteners: [ { address: \"127.0.0.1:1\" } ]\nroutes: []\n");
+    assert!(!text.contains('\u{1b}') && text.lines().all(|line| !line.starts_with("fake.yaml")), "{text}");
+}
+
+#[test]
+fn a_discovery_file_must_list_somebody_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("list");
+    for (text, code) in [("", 78), ("# nobody\n", 78), ("http://127.0.0.1:1\n", 0)] {
+        fs::write(&file, text).unwrap();
+        let yaml = format!(
+            "listeners: [ {{ address: \"127.0.0.1:1\" }} ]\nservices:\n  s: {{ discovery: {{ file: {} }} }}\nroutes: [ {{ match: {{ path: / }}, service: s }} ]\n",
+            file.display()
+        );
+        let (found, said) = check(&yaml);
+        assert!(found == code && (code == 0 || said.contains("lists no backend")), "{text:?}: {said}");
     }
 }

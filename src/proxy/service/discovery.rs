@@ -1,6 +1,6 @@
 //! `discovery:` of a service: how its backends are found, beyond addresses that stand in the YAML.
 
-use std::{fs, net::SocketAddr, sync::OnceLock};
+use std::{net::SocketAddr, sync::OnceLock};
 
 use hickory_resolver::{
     Resolver, TokioResolver,
@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::BackendUrl;
+use super::{BackendUrl, watch};
 use crate::units::Span;
 
 /// `discovery:` of a service.
@@ -79,7 +79,8 @@ impl Discovery {
     /// Every line that is wrong.
     pub(super) fn read_file(&self) -> Result<Vec<BackendUrl>, Vec<String>> {
         let Some(path) = &self.config.file else { return Ok(Vec::new()) };
-        self.parse(&fs::read_to_string(path).map_err(|e| vec![format!("cannot read '{path}': {e}")])?)
+        let text = watch::read_settled(path.as_ref()).map_err(|e| vec![format!("cannot read '{path}': {e}")])?;
+        self.parse(&text)
     }
 
     /// The backends in the text of the file.

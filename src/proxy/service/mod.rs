@@ -97,12 +97,19 @@ impl Service {
         let balancer = Balancer::new(&config.balance, endpoints.clone(), probe);
         let fixed: Vec<BackendUrl> = config.urls.iter().map(|url| url.value.clone()).collect();
         let discovery = Discovery::new(config.discovery.clone());
-        let listed = discovery.read_file().unwrap_or_else(|messages| {
+        let listed = discovery.read_file().map_err(|messages| {
             for message in messages {
                 problems.push(node.at("discovery.file").place().problem(message));
             }
-            Vec::new()
         });
+        let listed = listed.ok();
+        // Later, a file without backends changes nothing; now there is nothing that it could leave as it is.
+        if let Some(file) =
+            config.discovery.file.as_ref().filter(|_| fixed.is_empty() && listed.as_deref() == Some(&[]))
+        {
+            problems.push(node.at("discovery.file").place().problem(format!("'{file}' lists no backend")));
+        }
+        let listed = listed.unwrap_or_default();
         let service = Arc::new(Self {
             name: name.into(),
             timeouts: config.timeouts,

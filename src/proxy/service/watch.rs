@@ -1,7 +1,12 @@
 //! A file of backends that is looked at again and again. Whoever writes it may be in the middle of it: what is read counts
 //! only when the file has been left alone for a while, and was the same before and after reading.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration};
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -13,6 +18,21 @@ const SETTLED: Duration = Duration::from_millis(500);
 
 /// So long when its last line has no end: there may be more of it to come.
 const UNFINISHED: Duration = Duration::from_secs(2);
+
+/// Reads a file that may be being written, at start: waits for it to settle, as later looks do.
+pub(super) fn read_settled(path: &Path) -> io::Result<String> {
+    let deadline = Instant::now() + 2 * UNFINISHED;
+    loop {
+        let text = fs::read_to_string(path)?;
+        let age = fs::metadata(path)?.modified()?.elapsed().unwrap_or(UNFINISHED);
+        let wanted = if text.is_empty() || !text.ends_with('\n') { UNFINISHED } else { SETTLED };
+        let left = wanted.saturating_sub(age);
+        if left.is_zero() || Instant::now() > deadline {
+            return Ok(text);
+        }
+        std::thread::sleep(left);
+    }
+}
 
 /// What shows that a file has been written, or put in the place of another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -52,10 +52,18 @@ impl de::Error for Fault {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        if expected.contains(&"credential") {
+            // What was written in the place of a reference to a secret may be the secret itself.
+            return Self::custom(format!("unknown key (known: {})", expected.join(", ")));
+        }
         Self::custom(format!("unknown key '{field}'{}", hint(field, expected)))
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
+        if expected.contains(&"credential") || expected.contains(&"jwks") {
+            // Where a reference to a secret stands, what was written instead may be the secret itself.
+            return Self::custom(format!("expected a mapping with one of: {}", expected.join(", ")));
+        }
         Self::custom(format!("unknown value '{variant}'{}", hint(variant, expected)))
     }
 

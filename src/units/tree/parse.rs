@@ -39,10 +39,15 @@ pub fn parse(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<(Nod
     }
     let root = builder.roots.into_iter().next();
     let root = root.unwrap_or_else(|| Rc::new(Raw::new((1, 1), Body::Map(Vec::new()))));
-    let limit = builder.count.saturating_add(MAX_ADDED);
-    let mut finisher = Finisher { lookup, problems: Problems::default(), next: 0, limit };
+    let limit = builder.count.saturating_add(cost(text)).saturating_add(MAX_ADDED);
+    let mut finisher = Finisher { lookup, problems: Problems::default(), next: 0, limit, exhausted: false };
     let node = finisher.node(&root, String::new());
     Ok((node, finisher.problems))
+}
+
+/// Long texts count as several nodes: an alias can repeat them too.
+fn cost(text: &str) -> u32 {
+    u32::try_from(text.len() / 256).unwrap_or(u32::MAX)
 }
 
 struct Raw {
@@ -151,6 +156,8 @@ struct Finisher<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     problems: Problems,
     next: u32,
+    /// That there are too many has been said.
+    exhausted: bool,
     /// So many nodes are enough.
     limit: u32,
 }
@@ -165,6 +172,7 @@ impl Finisher<'_> {
             Body::Scalar { text, plain } => {
                 let (text, complete) = self.expand(text, &place);
                 unset = !complete;
+                self.next = self.next.saturating_add(cost(&text));
                 Value::Scalar { text, plain: *plain }
             }
             Body::Seq(items) => Value::Seq(
@@ -183,7 +191,8 @@ impl Finisher<'_> {
     /// Counts a node, or a mapping that is merged; false when there are too many of them.
     fn another(&mut self, place: &Place) -> bool {
         let within = self.next < self.limit;
-        if self.next == self.limit {
+        if self.next >= self.limit && !self.exhausted {
+            self.exhausted = true;
             self.problems.push(place.problem("too many nodes: an alias repeats itself without end"));
         }
         self.next = self.next.saturating_add(1);
