@@ -87,6 +87,10 @@ fn bound(session: &mut Session, context: &mut Context, service: &Service, peer: 
     context.copy.begin_again();
     let (upgrade, body) = (context.kind == RequestKind::Upgrade, !session.is_body_empty());
     let bounded_here = upgrade || body;
+    let Attempts { leave, backend, suspended, .. } = &mut context.attempts;
+    if let (Some(leave), Some(backend), true) = (leave, backend, body) {
+        *suspended = service.suspend(backend, leave);
+    }
     context.attempts.phase = Phase::Sending { bounded_here };
     let Some(patience) = context.patience() else { return };
     patience.reset();
@@ -109,6 +113,14 @@ fn bound(session: &mut Session, context: &mut Context, service: &Service, peer: 
 pub(super) fn sent(context: &mut Context) {
     let bounded_here = context.attempts.is_sending();
     context.attempts.phase = Phase::Sent;
+    if bounded_here {
+        context.attempts.sent = Some(Instant::now());
+    }
+    let Attempts { leave, backend, suspended, .. } = &mut context.attempts;
+    if let (Some(leave), Some(backend), Some(target), true) = (leave, backend, &context.target, *suspended) {
+        *suspended = false;
+        target.service.resume(backend, leave, Now::monotonic());
+    }
     if bounded_here && let (Some(patience), Some(target)) = (context.patience(), &context.target) {
         patience.limit_silence(target.service.timeouts.read.0);
     }
@@ -257,7 +269,7 @@ impl Attempts {
     fn begin(&mut self, chosen: Chosen) {
         let Chosen { backend, place, leave } = chosen;
         self.count += 1;
-        self.began = Some(Instant::now());
+        (self.began, self.sent, self.suspended) = (Some(Instant::now()), None, false);
         (self.backend, self.place, self.leave) = (Some(backend), Some(place), Some(leave));
     }
 
@@ -278,6 +290,10 @@ impl Attempts {
         let (Some(leave), Some(backend), Some(began)) = (self.leave.take(), &self.backend, self.began) else { return };
         let now = Instant::now();
         self.settled = Some(now);
-        service.settle(backend, leave, Now::monotonic_at(now), now.saturating_duration_since(began), outcome);
+        // How long a client takes to send its request is not the backend's latency; of an answer that came before the end of
+        // it nothing can be told.
+        let from = if self.is_sending() { None } else { Some(self.sent.unwrap_or(began)) };
+        let elapsed = from.map(|from| now.saturating_duration_since(from));
+        service.settle(backend, leave, Now::monotonic_at(now), elapsed, outcome);
     }
 }

@@ -147,6 +147,11 @@ fn host_value(head: &RequestHeader) -> Option<HeaderValue> {
 pub(super) fn strip_hop_by_hop(head: &mut ResponseHeader) {
     head.remove_header("keep-alive");
     head.remove_header("proxy-connection");
+    head.remove_header(&http::header::TE);
+    // 426 must say what to upgrade to (RFC 9110 §15.5.22).
+    if !matches!(head.status, http::StatusCode::SWITCHING_PROTOCOLS | http::StatusCode::UPGRADE_REQUIRED) {
+        head.remove_header(&http::header::UPGRADE);
+    }
     if head.status == http::StatusCode::SWITCHING_PROTOCOLS || !head.headers.contains_key(http::header::CONNECTION) {
         return;
     }

@@ -107,6 +107,10 @@ pub struct Attempts {
     pub discarded: Option<u16>,
     /// How far the running attempt is.
     pub phase: Phase,
+    /// When a request with a body had been sent: the backend's time is counted from there.
+    pub sent: Option<Instant>,
+    /// It is the probe of a breaker, if nobody else is by the time it has been sent.
+    pub suspended: bool,
     /// More than one attempt is allowed: backends are told which one they see.
     pub may_repeat: bool,
     /// The one repeat that costs nothing, after a kept connection that had been closed.

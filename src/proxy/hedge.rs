@@ -15,6 +15,7 @@ use pingora::{
     Error,
     connectors::http::Connector,
     http::RequestHeader,
+    protocols::http::HttpTask,
     proxy::{ProxyHttp as _, Session},
 };
 
@@ -24,7 +25,7 @@ use super::{
     context::Context,
     exchange::{self, Answer, Failure},
     gateway::Gateway,
-    outgoing,
+    mirror, outgoing,
     service::{Choice, Chosen, Outcome, Service, Trouble},
 };
 use crate::filter::Now;
@@ -40,7 +41,7 @@ struct Runner {
 impl Runner {
     fn settle(&mut self, outcome: Outcome) {
         if let Some(Chosen { backend, leave, .. }) = self.chosen.take() {
-            self.service.settle(&backend, leave, Now::monotonic(), self.began.elapsed(), outcome);
+            self.service.settle(&backend, leave, Now::monotonic(), Some(self.began.elapsed()), outcome);
         }
     }
 }
@@ -212,6 +213,8 @@ impl Gateway {
         if !may_hedge(session, context) {
             return Ok(false);
         }
+        // The ordinary way would see its body pass; there is none.
+        mirror::take(&self.shared, session.req_header(), None, true, context);
         let head = match outgoing::alone(session.req_header(), 0, context, &route) {
             Ok(head) => head,
             Err(why) => return Self::unsendable(context, why),
@@ -267,18 +270,22 @@ impl Gateway {
             head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
         }
         self.response_filter(session, &mut head, context).await?;
-        session.write_response_header(Box::new(head), done).await?;
-        loop {
-            let mut body =
-                if done { None } else { answer.session.read_response_body().await.map_err(Error::into_up)? };
+        // As tasks: these are written out at once, and not when enough has come together.
+        session.write_response_tasks(vec![HttpTask::Header(Box::new(head), done)]).await?;
+        let mut ended = done;
+        while !ended {
+            let mut body = tokio::select! {
+                biased;
+                body = answer.session.read_response_body() => body.map_err(Error::into_up)?,
+                gone = left(session) => return Err(gone),
+            };
             let end = body.is_none();
             self.response_body_filter(session, &mut body, end, context)?;
-            if !(end && done && !arrival::is_http2(session)) {
-                session.write_response_body(body, end).await?;
-            }
-            if end {
-                break;
-            }
+            session.write_response_tasks(vec![HttpTask::Body(body, end)]).await?;
+            ended = end;
+        }
+        if done {
+            self.response_body_filter(session, &mut None, true, context)?;
         }
         if answer.session.response_done() {
             answer.release(connector).await;

@@ -119,7 +119,7 @@ async fn deliver(
     };
     let settle = |leave: Leave, outcome| {
         let elapsed = Now::monotonic().saturating_sub(now);
-        service.settle(&chosen.backend, leave, Now::monotonic(), elapsed, outcome);
+        service.settle(&chosen.backend, leave, Now::monotonic(), Some(elapsed), outcome);
     };
     let peer = chosen.backend.peer(None, false);
     let total = service.timeouts.total.map_or(Duration::MAX, |total| total.0);

@@ -165,3 +165,42 @@ fn a_client_that_never_reads_holds_nothing_for_long() {
     eventually("it is given up", || gw.metric("gateway_requests_in_flight") == Some(0.0));
     drop(stream);
 }
+
+#[test]
+fn hedged_requests_are_copied_and_broken_off_like_others() {
+    let (origin, shadow) = (Origin::start("o"), Origin::start("shadow"));
+    let (ended, gone) = std::sync::mpsc::channel();
+    let silent = backend(move |mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegin\r\n");
+        // Nothing comes but the end.
+        let _ = stream.read(&mut [0]);
+        let _ = ended.send(());
+    });
+    let gw = Gateway::start(&format!(
+        "services:\n  main: {{ urls: [\"{}\"], hedge: {{ after: 100ms }} }}\n  silent: {{ urls: [\"http://{silent}\"], hedge: {{ after: 100ms }} }}\n  shadow: {{ urls: [\"{}\"] }}\nroutes:\n  - {{ match: {{ path: /silent }}, service: silent }}\n  - {{ match: {{ path: /* }}, service: main, mirror: {{ service: shadow }} }}\n",
+        origin.url(),
+        shadow.url()
+    ));
+    for _ in 0..3 {
+        gw.get("/").expect(200);
+    }
+    eventually("the copies come", || shadow.seen().len() == 3);
+    let mut stream = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+    stream.write_all(b"GET /silent HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    let mut said = [0; 64];
+    assert!(stream.read(&mut said).unwrap() > 0);
+    drop(stream);
+    gone.recv_timeout(Duration::from_secs(5)).expect("the attempt goes on without its client");
+}
+
+#[test]
+fn fields_of_the_backends_hop_end_here() {
+    let origin = backend(|mut stream| {
+        let _ = stream.write_all(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nUpgrade: h2c\r\nTE: x\r\nKeep-Alive: timeout=5\r\nX-Own: yes\r\n\r\n",
+        );
+    });
+    let said =
+        exchange(&gateway(origin, "", ""), b"GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").to_lowercase();
+    assert!(said.contains("x-own: yes") && !said.contains("upgrade") && !said.contains("\r\nte:"), "{said}");
+}

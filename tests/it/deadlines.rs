@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    harness::{Fault, FaultProxy, Gateway, Origin},
+    harness::{Fault, FaultProxy, Gateway, Origin, eventually},
     http2::Frames,
 };
 
@@ -136,4 +136,82 @@ fn a_backend_that_is_silent_once_it_has_everything_is_to_blame() {
         assert!(is_open(&gw));
         gw.get("/").expect(503);
     }
+}
+
+/// Clients that send the head of a POST and a byte, and then nothing.
+fn dawdlers(gw: &Gateway, path: &str, count: usize) -> Vec<TcpStream> {
+    let head = format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nx");
+    let connect = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    (0..count).map(|_| connect()).collect()
+}
+
+#[test]
+fn a_slow_client_does_not_keep_a_breaker_half_open() {
+    let origin = Origin::start("o");
+    let proxy = FaultProxy::start(origin.address, Fault::Status503);
+    let gw = Gateway::start(&format!(
+        "services:\n  main:\n    urls: [\"{}\"]\n    circuit_breaker: {{ failure_threshold: 2, reset_timeout: 1s }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        proxy.url()
+    ));
+    for _ in 0..2 {
+        gw.get("/").expect(503);
+    }
+    assert!(is_open(&gw));
+    proxy.set(Fault::None);
+    // Its time is over: the first to come is a client that never sends its body.
+    let state = || gw.metric("gateway_circuit_breaker_state{backend=\"\",service=\"main\"}");
+    let mut slow = Vec::new();
+    eventually("the slow one is let in", || {
+        slow.extend(dawdlers(&gw, "/", 1));
+        std::thread::sleep(Duration::from_millis(100));
+        state() == Some(2.0)
+    });
+    gw.get("/").expect(200);
+    assert!(!is_open(&gw), "an honest request has decided");
+    // A request with a body decides too, once it has been sent.
+    proxy.set(Fault::Status503);
+    eventually("it opens again", || {
+        let _ = gw.get("/").send();
+        state() == Some(1.0)
+    });
+    proxy.set(Fault::None);
+    eventually("it closes", || gw.request("POST", "/").body(b"whole").send().status == 200 && state() == Some(0.0));
+}
+
+#[test]
+fn the_time_that_a_client_takes_is_not_the_backends_latency() {
+    let origin = Origin::start("o");
+    let gw = Gateway::start(&format!(
+        "limits: {{ stall: 1s, body_rate: 0 }}\nservices:\n  main:\n    urls: [\"{}\"]\n    in_flight: {{ max: 500, adaptive: {{ min: 2, initial: 20 }} }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        origin.url()
+    ));
+    gw.get("/").expect(200);
+    let uploads: Vec<_> = (0..15u64)
+        .map(|number| {
+            let port = gw.port;
+            std::thread::spawn(move || {
+                let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+                stream
+                    .write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nConnection: close\r\n\r\n")
+                    .unwrap();
+                std::thread::sleep(Duration::from_millis(number * 40));
+                for byte in b"abc" {
+                    std::thread::sleep(Duration::from_millis(400));
+                    stream.write_all(&[*byte]).unwrap();
+                }
+                let mut said = String::new();
+                stream.read_to_string(&mut said).unwrap();
+                assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+            })
+        })
+        .collect();
+    for upload in uploads {
+        upload.join().unwrap();
+    }
+    let limit = gw.metric("gateway_concurrency_limit{service=\"main\"}").unwrap();
+    assert!(limit > 4.0, "the limit fell to {limit}: 2 is the least that it may be");
 }

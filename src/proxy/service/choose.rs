@@ -258,7 +258,7 @@ mod tests {
     fn eject(service: &Service, backend: &Backend, now: Duration) {
         for _ in 0..5 {
             let trouble = Outcome::Failed(Trouble::Reset);
-            service.settle(backend, Leave::default(), now, Duration::ZERO, trouble);
+            service.settle(backend, Leave::default(), now, Some(Duration::ZERO), trouble);
         }
     }
 
@@ -277,7 +277,7 @@ mod tests {
                 let place = all.iter().position(|backend| backend.address == chosen.backend.address).unwrap();
                 counts[place] += 1;
                 let latency = Duration::from_millis(if place == 2 { 50 } else { 5 });
-                service.settle(&chosen.backend, chosen.leave, at, latency, Outcome::Answered(200));
+                service.settle(&chosen.backend, chosen.leave, at, Some(latency), Outcome::Answered(200));
             }
             assert!(counts.iter().all(|count| *count > 0), "{balance}: {counts:?}");
             if balance == "p2c_ewma" {

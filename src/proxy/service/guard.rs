@@ -14,7 +14,7 @@ use super::{
     backend::LATENCY_MEMORY,
 };
 use crate::{
-    resilience::{Breaker, Budget, EjectionPolicy, Gradient, Quantile, Transition},
+    resilience::{Admission, Breaker, Budget, EjectionPolicy, Gradient, Quantile, Transition},
     telemetry::ServiceMetrics,
 };
 
@@ -109,7 +109,7 @@ impl Guard {
 
 impl Service {
     /// Learns how an attempt ended; `elapsed` is the time from its beginning to the answer's head, or to the failure.
-    pub fn settle(&self, backend: &Backend, leave: Leave, now: Duration, elapsed: Duration, outcome: Outcome) {
+    pub fn settle(&self, backend: &Backend, leave: Leave, now: Duration, elapsed: Option<Duration>, outcome: Outcome) {
         let trouble = match outcome {
             Outcome::Unknown => {
                 self.metrics.attempt(Some("unknown"));
@@ -130,8 +130,31 @@ impl Service {
             }
         }
         self.judge(backend, now, !counts(&self.guard.ejection.failures));
-        let failed = matches!(outcome, Outcome::Failed(_));
-        self.learn_latency(backend, now, elapsed, failed);
+        if let Some(elapsed) = elapsed {
+            let failed = matches!(outcome, Outcome::Failed(_));
+            self.learn_latency(backend, now, elapsed, failed);
+        }
+    }
+
+    /// Gives the tickets of an attempt back whose request is still on its way: a client that is slow to send it must not keep
+    /// a breaker half-open. True when there were any: then it asks again when all has been sent.
+    pub fn suspend(&self, backend: &Backend, leave: &mut Leave) -> bool {
+        let tickets = std::mem::take(leave);
+        let any = tickets.service.is_some() || tickets.backend.is_some();
+        if any {
+            self.give_back(backend, tickets);
+        }
+        any
+    }
+
+    /// Asks again: the answer to come decides, if no other request's does.
+    pub fn resume(&self, backend: &Backend, leave: &mut Leave, now: Duration) {
+        let ticket = |breaker: &Breaker| match breaker.admit(now).0 {
+            Admission::Probe(ticket) => Some(ticket),
+            Admission::Pass | Admission::Refused { .. } => None,
+        };
+        leave.service = self.guard.breaker.as_ref().and_then(ticket);
+        leave.backend = backend.breaker.as_ref().and_then(ticket);
     }
 
     /// Takes back the tickets of an attempt that came to nothing, or was never made.

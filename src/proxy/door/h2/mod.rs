@@ -136,9 +136,10 @@ fn session(
 ) -> StreamSession {
     let (parts, body) = request.into_parts();
     let scheme = parts.uri.scheme();
-    let violation = if scheme.is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS) {
+    let is = |scheme: &Scheme, name: &str| scheme.as_str().eq_ignore_ascii_case(name);
+    let violation = if scheme.is_some_and(|scheme| !is(scheme, "http") && !is(scheme, "https")) {
         Some("the :scheme field is neither http nor https")
-    } else if scheme == Some(&Scheme::HTTPS) && !link.secure && !terms.trusted {
+    } else if scheme.is_some_and(|scheme| is(scheme, "https")) && !link.secure && !terms.trusted {
         Some("this port does not speak TLS: use http")
     } else {
         violation(&parts.headers)

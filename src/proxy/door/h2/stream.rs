@@ -20,7 +20,8 @@ use super::super::{link::Link, patience::Lateness};
 const MOST_KEPT: usize = 64 << 10;
 
 /// Fields that HTTP/2 does not have (RFC 9113 §8.2.2).
-const NOT_IN_HTTP2: [HeaderName; 5] = [
+const NOT_IN_HTTP2: [HeaderName; 6] = [
+    header::TE,
     header::TRANSFER_ENCODING,
     header::CONNECTION,
     header::UPGRADE,
@@ -188,7 +189,10 @@ impl StreamSession {
             let interim = Response::from_parts(head.as_owned_parts(), ());
             return self.respond.send_informational(interim).or_err(ErrorType::WriteError, "while writing a 1xx");
         }
-        head.insert_header(header::DATE, get_cached_date())?;
+        // The origin's own is kept (RFC 9110 §6.6.1).
+        if !head.headers.contains_key(header::DATE) {
+            head.insert_header(header::DATE, get_cached_date())?;
+        }
         let response = Response::from_parts(head.as_owned_parts(), ());
         let writer = self.respond.send_response(response, end);
         self.writer = Some(writer.or_err(ErrorType::WriteError, "while writing an answer's head")?);
