@@ -186,11 +186,11 @@ fn a_slow_client_does_not_keep_a_breaker_half_open() {
 fn the_time_that_a_client_takes_is_not_the_backends_latency() {
     let origin = Origin::start("o");
     let gw = Gateway::start(&format!(
-        "limits: {{ stall: 1s, body_rate: 0 }}\nservices:\n  main:\n    urls: [\"{}\"]\n    in_flight: {{ max: 500, adaptive: {{ min: 2, initial: 20 }} }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        "limits: {{ stall: 5s, body_rate: 0 }}\nservices:\n  main:\n    urls: [\"{}\"]\n    in_flight: {{ max: 500, adaptive: {{ min: 2, initial: 50 }} }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
         origin.url()
     ));
     gw.get("/").expect(200);
-    let uploads: Vec<_> = (0..15u64)
+    let uploads: Vec<_> = (0..40u64)
         .map(|number| {
             let port = gw.port;
             std::thread::spawn(move || {
@@ -198,7 +198,7 @@ fn the_time_that_a_client_takes_is_not_the_backends_latency() {
                 stream
                     .write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nConnection: close\r\n\r\n")
                     .unwrap();
-                std::thread::sleep(Duration::from_millis(number * 40));
+                std::thread::sleep(Duration::from_millis(number * 20));
                 for byte in b"abc" {
                     std::thread::sleep(Duration::from_millis(400));
                     stream.write_all(&[*byte]).unwrap();
