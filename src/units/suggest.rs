@@ -13,6 +13,19 @@ pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -
         .map(|(_, right)| right)
 }
 
+/// What is wrong, with the nearest right name, or, failing that, all of them. Where a reference to a secret belongs, what was
+/// written instead may be the secret itself, and is not repeated.
+pub(crate) fn unknown(what: &str, wrong: &str, expected: &[&'static str]) -> String {
+    match nearest(wrong, expected.iter().copied()) {
+        _ if expected.contains(&"credential") || expected.contains(&"jwks") => {
+            format!("{what} (known: {})", expected.join(", "))
+        }
+        Some(right) => format!("{what} '{wrong}' (did you mean '{right}'?)"),
+        None if expected.is_empty() => format!("{what} '{wrong}' (there are no keys here)"),
+        None => format!("{what} '{wrong}' (known: {})", expected.join(", ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::nearest;

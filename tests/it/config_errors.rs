@@ -446,3 +446,12 @@ fn a_discovery_file_must_list_somebody_at_the_start() {
         assert!(found == code && (code == 0 || said.contains("lists no backend")), "{text:?}: {said}");
     }
 }
+
+#[test]
+fn a_secret_in_the_place_of_its_reference_is_not_repeated() {
+    for keys in ["[ \"SUPERSECRET\" ]", "[ { secret: { SUPERSECRET: x } } ]"] {
+        let filters = format!("    filters: [ {{ jwt: {{ algorithms: [HS256], keys: {keys} }} }} ]");
+        let (code, text) = check(&around(&filters));
+        assert!(code == 78 && !text.contains("SUPERSECRET") && text.contains("known: "), "{text}");
+    }
+}

@@ -16,7 +16,7 @@ use super::{
     handed::{AT, NODE, hand_over},
     read::SetAside,
 };
-use crate::units::nearest;
+use crate::units::suggest::unknown;
 
 /// Why a node could not be typed.
 #[derive(Debug)]
@@ -52,32 +52,15 @@ impl de::Error for Fault {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        if expected.contains(&"credential") {
-            // What was written in the place of a reference to a secret may be the secret itself.
-            return Self::custom(format!("unknown key (known: {})", expected.join(", ")));
-        }
-        Self::custom(format!("unknown key '{field}'{}", hint(field, expected)))
+        Self::custom(unknown("unknown key", field, expected))
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        if expected.contains(&"credential") || expected.contains(&"jwks") {
-            // Where a reference to a secret stands, what was written instead may be the secret itself.
-            return Self::custom(format!("expected a mapping with one of: {}", expected.join(", ")));
-        }
-        Self::custom(format!("unknown value '{variant}'{}", hint(variant, expected)))
+        Self::custom(unknown("unknown value", variant, expected))
     }
 
     fn missing_field(field: &'static str) -> Self {
         Self { missing: Some(field), ..Self::custom(format!("key '{field}' is missing")) }
-    }
-}
-
-/// The nearest right name, or, failing that, all of them.
-fn hint(wrong: &str, expected: &[&'static str]) -> String {
-    match nearest(wrong, expected.iter().copied()) {
-        Some(right) => format!(" (did you mean '{right}'?)"),
-        None if expected.is_empty() => " (there are no keys here)".to_owned(),
-        None => format!(" (known: {})", expected.join(", ")),
     }
 }
 
