@@ -103,7 +103,7 @@ async fn watch_certificates(listeners: Vec<Listener>, shared: Arc<Shared>) {
     let fronts: Vec<_> = listeners.iter().filter_map(|listener| listener.tls.as_ref()).collect();
     while !fronts.is_empty() {
         for front in &fronts {
-            front.certificates().refresh();
+            front.refresh();
             for (name, end) in front.certificates().ends() {
                 shared.metrics.connections.certificate_ends(&name, end);
             }
