@@ -120,7 +120,11 @@ impl UpgradeSocket {
 
     /// Undoes `exchange`: the predecessor is asked again. False when it has taken its socket away.
     pub(super) fn withdraw(&self) -> bool {
-        !self.is_at(&self.path) || fs::rename(&self.fresh, &self.path).is_ok()
+        if self.is_at(&self.path) && self.fresh.symlink_metadata().is_ok() {
+            let _ = self.exchange();
+        }
+        // The predecessor may have done it at the same time.
+        !self.is_at(&self.path)
     }
 
     /// After a successor that has put its socket in this one's place and has then gone: this process is asked again.
@@ -328,7 +332,8 @@ mod tests {
             new
         };
         let new = successor();
-        assert!(new.withdraw());
+        assert!(new.withdraw() && new.withdraw());
+        assert!(new.is_at(&new.fresh), "it may be needed yet");
         new.remove();
         assert!(old.is_at(&old.path));
         // One that was killed does nothing any more.

@@ -45,8 +45,8 @@ impl ShutdownSignalWatch for Signals {
             tokio::select! {
                 _ = int.recv() => return ShutdownSignal::FastShutdown,
                 Some(()) = relieved.recv() => {
-                    log::info!("upgrade: a successor serves; leaving");
                     self.shared.drain();
+                    log::info!("upgrade: a successor serves; leaving");
                     break;
                 }
                 Ok(()) = async { failed.wait_for(|failed| *failed).await.map(drop) } => {

@@ -292,21 +292,30 @@ fn a_successor_that_is_not_let_go_ends() {
 
 #[test]
 fn a_predecessor_that_dies_while_it_hands_over_is_replaced() {
-    let (_dir, file, socket, fake) = fake();
-    let address = socket.local_addr().unwrap();
-    let mut child =
-        Command::new(binary()).args(["-u", "-c", &file]).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let (stream, answer) = hand_over(&fake, &socket, &address.to_string());
-    assert_eq!(answer, "serving\n");
-    drop(fake);
-    drop((stream, socket));
-    for _ in 0..10 {
-        std::thread::sleep(Duration::from_millis(20));
-        Request::new("GET", format!("http://{address}/")).expect(200).says("served");
+    for answered in [false, true] {
+        let (dir, file, socket, fake) = fake();
+        let address = socket.local_addr().unwrap();
+        let mut command = Command::new(binary());
+        let command = command.args(["-u", "-c", &file]).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let (mut stream, answer) = hand_over(&fake, &socket, &address.to_string());
+        assert_eq!(answer, "serving\n");
+        drop(fake);
+        if answered {
+            // It dies before it hears that the successor has taken over.
+            stream.shutdown(std::net::Shutdown::Read).unwrap();
+            stream.write_all(b"leaving\n").unwrap();
+        }
+        drop((stream, socket));
+        for _ in 0..10 {
+            std::thread::sleep(Duration::from_millis(20));
+            Request::new("GET", format!("http://{address}/")).expect(200).says("served");
+        }
+        assert!(child.try_wait().unwrap().is_none());
+        eventually("it can be replaced itself", || UnixStream::connect(dir.path().join("sock")).is_ok());
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
-    assert!(child.try_wait().unwrap().is_none());
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[test]
