@@ -73,6 +73,10 @@ pub(super) fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Pla
     let port = taken.first().map_or(0, |(address, _)| address.port());
     let mut pingora = config.pingora.clone();
     pingora.complete(port, root.at("pingora"), problems);
+    let access = &config.access_log;
+    if let (true, Err(message)) = (access.enabled, pingora.can_log_to(&access.output)) {
+        problems.push(access.output.place.problem(message));
+    }
     if !config.log.is_valid() {
         let message =
             format!("'{}' is not a log level or filter: write it like info or warn,tollgate=debug", config.log.level);

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::unistd::{User, geteuid};
+use nix::unistd::{AccessFlags, Gid, Group, User, eaccess, geteuid, getgrouplist};
 
 /// Users that may own what leads to a private file: root, this one, and the one that this process becomes.
 pub(super) fn owners(becomes: Option<&str>) -> Vec<u32> {
@@ -57,6 +57,71 @@ fn alone(place: &Path, last: bool, owners: &[u32]) -> Result<(), String> {
     if open { Err(format!("can be written to by others (mode {mode:04o})")) } else { Ok(()) }
 }
 
+/// This process, when it serves, can write to `file` or create it there. Nothing is created to find out.
+///
+/// # Errors
+/// What is in the way.
+pub(super) fn can_write(file: &Path, account: Option<&Account>) -> Result<(), String> {
+    let file = std::path::absolute(file).map_err(|e| format!("'{}' is not a file's path: {e}", file.display()))?;
+    match fs::metadata(&file) {
+        Ok(meta) if meta.is_dir() => Err(format!("'{}' is a directory", file.display())),
+        Ok(_) => may(&file, AccessFlags::W_OK, account),
+        Err(_) => can_create(&file, account),
+    }
+}
+
+/// This process, when it serves, can put files beside `file`.
+///
+/// # Errors
+/// What is in the way.
+pub(super) fn can_create(file: &Path, account: Option<&Account>) -> Result<(), String> {
+    let Some(dir) = file.parent() else { return Err(format!("'{}' is not a file's path", file.display())) };
+    if !dir.is_dir() {
+        return Err(format!("the directory '{}' is not there", dir.display()));
+    }
+    may(dir, AccessFlags::W_OK | AccessFlags::X_OK, account)
+}
+
+fn may(path: &Path, how: AccessFlags, account: Option<&Account>) -> Result<(), String> {
+    let Some(account) = account else {
+        return eaccess(path, how).map_err(|e| format!("'{}' cannot be written to: {}", path.display(), e.desc()));
+    };
+    let refused = || format!("the user '{}' cannot write to '{}'", account.name, path.display());
+    let real = fs::canonicalize(path).map_err(|_| refused())?;
+    let way = real.ancestors().skip(1).all(|dir| account.may(dir, 0o1));
+    let bits = if how.contains(AccessFlags::X_OK) { 0o3 } else { 0o2 };
+    if way && account.may(&real, bits) { Ok(()) } else { Err(refused()) }
+}
+
+/// Who this process becomes.
+pub(super) struct Account {
+    name: String,
+    uid: u32,
+    groups: Vec<Gid>,
+}
+
+impl Account {
+    /// The account of a user by its name, with what `group` adds; nothing when there is no such user.
+    pub(super) fn of(name: &str, group: Option<&str>) -> Option<Self> {
+        let user = User::from_name(name).ok().flatten()?;
+        let mut groups = std::ffi::CString::new(name).ok().and_then(|name| getgrouplist(&name, user.gid).ok())?;
+        groups.extend(group.and_then(|name| Group::from_name(name).ok().flatten()).map(|group| group.gid));
+        Some(Self { name: name.to_owned(), uid: user.uid.as_raw(), groups })
+    }
+
+    /// By the file's mode; what else there is (access control lists) may allow more.
+    fn may(&self, path: &Path, bits: u32) -> bool {
+        let Ok(meta) = fs::metadata(path) else { return false };
+        let shift = match () {
+            () if self.uid == 0 => return true,
+            () if meta.uid() == self.uid => 6,
+            () if self.groups.contains(&Gid::from_raw(meta.gid())) => 3,
+            () => 0,
+        };
+        meta.mode() >> shift & bits == bits
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -64,6 +129,27 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
+
+    #[test]
+    fn whether_a_file_can_be_written_is_found_without_writing() {
+        let dir = tempfile::tempdir().unwrap();
+        let other = Account { name: "other".into(), uid: 4711, groups: vec![Gid::from_raw(4712)] };
+        let root = Account { name: "root".into(), uid: 0, groups: Vec::new() };
+        let mode = |mode| fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).unwrap();
+        let file = dir.path().join("file");
+        mode(0o755);
+        assert_eq!(can_write(&file, None), Ok(()));
+        assert_eq!(can_write(&file, Some(&root)), Ok(()));
+        assert!(can_write(&file, Some(&other)).unwrap_err().contains("the user 'other' cannot write to"));
+        mode(0o777);
+        assert_eq!(can_write(&file, Some(&other)), Ok(()));
+        assert!(!file.exists());
+        fs::write(&file, "").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(can_write(&file, Some(&other)).is_err());
+        assert!(can_write(dir.path(), None).unwrap_err().contains("is a directory"));
+        assert!(can_write(&dir.path().join("no/file"), None).unwrap_err().contains("is not there"));
+    }
 
     #[test]
     fn a_directory_must_be_ones_own_all_the_way() {

@@ -7,12 +7,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::unistd::Group;
 use pingora::server::configuration::ServerConf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::private;
-use crate::units::{Problems, tree::Node};
+use super::private::{self, Account};
+use crate::{
+    telemetry::Output,
+    units::{Problems, tree::Node},
+};
 
 /// Settings of the engine.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
@@ -119,16 +123,20 @@ impl PingoraConfig {
                 *path = absolute.to_string_lossy().into_owned();
             }
         }
-        let place = directory_of(&self.upgrade_sock).and_then(|()| match node.get("upgrade_sock") {
-            Some(_) => private::check(Path::new(&self.upgrade_sock), &private::owners(self.user.as_deref())),
-            // A directory of our own making, below whatever there is for temporary files.
-            None => Ok(()),
-        });
-        if let Err(message) = place {
-            wrong("upgrade_sock", message);
+        let account = self.account(&mut wrong);
+        // Opened before the process becomes another user.
+        if let Some(Err(message)) = self.error_log.as_ref().map(|path| private::can_write(Path::new(path), None)) {
+            wrong("error_log", message);
         }
+        // A successor puts its files there when it has become that user.
+        let later = |path: &str| match &account {
+            Some(account) => private::can_create(Path::new(path), Some(account)),
+            None => Ok(()),
+        };
+        self.socket(node, later, &mut wrong);
         // One that was left out lies beside the socket, which has just been checked.
-        if let (Err(message), Some(_)) = (directory_of(&self.pid_file), node.get("pid_file")) {
+        let place = directory_of(&self.pid_file).and_then(|()| later(&self.pid_file));
+        if let (Err(message), Some(_)) = (place, node.get("pid_file")) {
             wrong("pid_file", message);
         }
         if let Some(path) = self.ca_file.as_ref().filter(|path| !Path::new(path).is_file()) {
@@ -146,12 +154,56 @@ impl PingoraConfig {
         }
     }
 
+    /// Who this process becomes.
+    fn account(&self, wrong: &mut impl FnMut(&str, String)) -> Option<Account> {
+        if let Some(group) = self.group.as_ref().filter(|group| !matches!(Group::from_name(group), Ok(Some(_)))) {
+            wrong("group", format!("there is no group '{group}'"));
+        }
+        let user = self.user.as_ref()?;
+        let account = Account::of(user, self.group.as_deref());
+        if account.is_none() {
+            wrong("user", format!("there is no user '{user}'"));
+        }
+        account
+    }
+
+    /// The place of the upgrade socket is this user's alone, and the user that this process becomes can put one there.
+    fn socket(&self, node: &Node, later: impl Fn(&str) -> Result<(), String>, wrong: &mut impl FnMut(&str, String)) {
+        let given = node.get("upgrade_sock").is_some();
+        let place = directory_of(&self.upgrade_sock).and_then(|()| {
+            // One that was left out is in a directory of our own making, below whatever there is for temporary files.
+            if !given {
+                return Ok(());
+            }
+            private::check(Path::new(&self.upgrade_sock), &private::owners(self.user.as_deref()))
+        });
+        match (place, later(&self.upgrade_sock)) {
+            (Ok(()), Err(message)) if !given => {
+                wrong("user", format!("{message}: give 'upgrade_sock' in a directory of that user"));
+            }
+            (Err(message), _) | (_, Err(message)) => wrong("upgrade_sock", message),
+            (Ok(()), Ok(())) => {}
+        }
+    }
+
+    /// The access log can be opened when this process serves.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub(super) fn can_log_to(&self, output: &Output) -> Result<(), String> {
+        let Output::File(path) = output else { return Ok(()) };
+        let account = self.user.as_deref().and_then(|user| Account::of(user, self.group.as_deref()));
+        private::can_write(path, account.as_ref())
+    }
+
     /// The same settings as Pingora takes them. Through YAML, so that a name that Pingora does not know shows in tests.
     pub fn server_conf(&self) -> Result<ServerConf, String> {
         let text = serde_yaml::to_string(self).map_err(|e| e.to_string())?;
         let mut conf: ServerConf = serde_yaml::from_str(&text).map_err(|e| e.to_string())?;
         // Our own limit (`retry.max_attempts`) is lower.
         conf.max_retries = 64;
+        // Or a daemon would live in `/`, where relative paths of the file mean something else.
+        conf.working_directory = Some(std::env::current_dir().map_err(|e| format!("the working directory: {e}"))?);
         Ok(conf)
     }
 }

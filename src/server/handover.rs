@@ -1,22 +1,31 @@
 //! The running process's side of an upgrade: it listens at `upgrade_sock`, hands copies of its sockets to a successor
-//! that asks, and leaves when that one says that it serves. Until then it changes nothing, so that whatever goes wrong
-//! on the other side, somebody serves. (Pingora's own way, to send the sockets on SIGQUIT and leave after five seconds,
-//! leaves nobody when the successor fails.)
+//! that asks, and leaves when that one has confirmed that it takes over. Until then it changes nothing, so that whatever
+//! goes wrong on the other side, somebody serves. (Pingora's own way, to send the sockets on SIGQUIT and leave after five
+//! seconds, leaves nobody when the successor fails.)
 //!
 //! ```text
 //! successor                              running process
-//! tollgate-upgrade 1\n             ->
+//! tollgate-upgrade 2\n             ->
 //!                                  <-    sockets 0.0.0.0:80 127.0.0.1:9090\n   with as many descriptors (SCM_RIGHTS)
 //!                                        or: refused REASON\n
 //! binds what is new, starts, accepts
 //! serving\n                        ->
 //!                                  <-    leaving\n
+//! puts its socket at upgrade_sock
+//! taken\n                          ->
+//!                                        leaves
 //! ```
+//!
+//! What decides is whether `taken` can be written: the running process, when it has waited long enough, shuts its side
+//! for reading before it looks a last time. So what was written is read, and what comes later fails, and the successor
+//! knows it. Whoever gives up closes the connection, and what it has said before counts for nothing: `serving` is
+//! answered, and the answer confirmed. No log line is written between two steps, for the log may block.
 
 use std::{
     fs,
     io::{self, IoSlice, Read, Write as _},
     mem::MaybeUninit,
+    net::Shutdown,
     os::{
         fd::{AsFd as _, BorrowedFd},
         unix::{
@@ -33,17 +42,22 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
-use tokio::sync::mpsc;
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt},
+};
+use tokio::sync::{mpsc, watch};
 
 use super::sockets::Held;
 
 /// What a successor says first.
-pub(super) const HELLO: &str = "tollgate-upgrade 1";
+pub(super) const HELLO: &str = "tollgate-upgrade 2";
 /// What it says when it accepts connections.
 pub(super) const SERVING: &str = "serving";
 /// What it is told then.
 pub(super) const LEAVING: &str = "leaving";
+/// What it confirms that with; from then on it serves alone.
+pub(super) const TAKEN: &str = "taken";
 /// Before the addresses.
 pub(super) const SOCKETS: &str = "sockets ";
 /// Before the reason.
@@ -91,10 +105,43 @@ impl UpgradeSocket {
         fs::rename(&self.fresh, &self.path)
     }
 
+    /// The same, but the predecessor's socket is then where this one was, so that either side can put it back.
+    pub(super) fn exchange(&self) -> io::Result<()> {
+        if renameat_with(CWD, &self.fresh, CWD, &self.path, RenameFlags::EXCHANGE).is_ok() {
+            return Ok(());
+        }
+        // Not every file system can exchange two files.
+        let aside = self.path.with_extension("old");
+        fs::rename(&self.path, &aside)?;
+        let installed = self.install();
+        let _ = fs::rename(&aside, if installed.is_ok() { &self.fresh } else { &self.path });
+        installed
+    }
+
+    /// Undoes `exchange`: the predecessor is asked again. False when it has taken its socket away.
+    pub(super) fn withdraw(&self) -> bool {
+        if self.is_at(&self.path) && self.fresh.symlink_metadata().is_ok() {
+            let _ = self.exchange();
+        }
+        // The predecessor may have done it at the same time.
+        !self.is_at(&self.path)
+    }
+
+    /// After a successor that has put its socket in this one's place and has then gone: this process is asked again.
+    fn put_back(&self) {
+        if self.is_at(&self.fresh) && !self.is_at(&self.path) {
+            let _ = fs::rename(&self.fresh, &self.path);
+        }
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        identity(path).is_ok_and(|found| found == self.identity)
+    }
+
     /// Takes the socket away, unless a successor has put its own there.
     pub(super) fn remove(&self) {
         for path in [&self.fresh, &self.path] {
-            if identity(path).is_ok_and(|found| found == self.identity) {
+            if self.is_at(path) {
                 let _ = fs::remove_file(path);
             }
         }
@@ -135,12 +182,14 @@ pub(super) struct Handover {
     pub(super) socket: Arc<UpgradeSocket>,
     pub(super) held: Held,
     pub(super) user: Option<String>,
+    /// True when this process has not come to serve: it finishes what it has accepted, and ends.
+    pub(super) failed: watch::Sender<bool>,
     taken: Arc<AtomicBool>,
 }
 
 impl Handover {
     pub(super) fn new(socket: UpgradeSocket, held: Held, user: Option<String>) -> Self {
-        Self { socket: Arc::new(socket), held, user, taken: Arc::default() }
+        Self { socket: Arc::new(socket), held, user, failed: watch::Sender::new(false), taken: Arc::default() }
     }
 
     /// Waits for successors in threads of its own; says so when one serves.
@@ -156,9 +205,10 @@ impl Handover {
                 };
                 let (this, relieved) = (this.clone(), relieved.clone());
                 thread::spawn(move || match this.converse(stream) {
-                    Ok(()) => {
+                    Ok(true) => {
                         let _ = relieved.blocking_send(());
                     }
+                    Ok(false) => {}
                     Err(reason) => log::warn!("upgrade: {reason}; this process goes on serving"),
                 });
             }
@@ -166,14 +216,17 @@ impl Handover {
         receiver
     }
 
-    /// The whole of it; fine when the successor serves.
-    fn converse(&self, mut stream: UnixStream) -> Result<(), String> {
+    /// The whole of it; true when the successor serves, false when somebody only looked whether there is an answer.
+    fn converse(&self, mut stream: UnixStream) -> Result<bool, String> {
         let lost = |e: io::Error| format!("the successor cannot be talked to: {e}");
         stream.set_read_timeout(Some(PROMPT)).and_then(|()| stream.set_write_timeout(Some(PROMPT))).map_err(lost)?;
         if !is_ours(&stream, self.user.as_deref()) {
             return Err(refuse(&mut stream, "this process belongs to another user"));
         }
         let hello = line(&mut stream).map_err(lost)?;
+        if hello.is_empty() {
+            return Ok(false);
+        }
         if hello != HELLO {
             return Err(refuse(&mut stream, &format!("'{}' is not '{HELLO}'", hello.escape_debug())));
         }
@@ -182,9 +235,10 @@ impl Handover {
         }
         let outcome = self.hand_over(&mut stream);
         if outcome.is_err() {
+            self.socket.put_back();
             self.taken.store(false, Ordering::SeqCst);
         }
-        outcome
+        outcome.map(|()| true)
     }
 
     fn hand_over(&self, stream: &mut UnixStream) -> Result<(), String> {
@@ -199,17 +253,32 @@ impl Handover {
             let text = format!("{SOCKETS}{}\n", addresses.join(" "));
             send(stream, text.as_bytes(), &descriptors).map_err(lost)?;
         }
-        log::info!("upgrade: a successor has asked for the sockets");
         stream.set_read_timeout(Some(START)).map_err(lost)?;
         match line(stream).map_err(|e| format!("the successor did not begin to serve: {e}"))?.as_str() {
             SERVING => {
-                // Whether it hears this or not: it serves.
-                let _ = stream.write_all(format!("{LEAVING}\n").as_bytes());
-                Ok(())
+                let gone = |e: io::Error| format!("the successor has gone before it took over: {e}");
+                stream.set_read_timeout(Some(PROMPT)).map_err(gone)?;
+                stream.write_all(format!("{LEAVING}\n").as_bytes()).map_err(gone)?;
+                confirmed(stream)
             }
             "" => Err("the successor has gone before it served".to_owned()),
             other => Err(format!("the successor said '{}'", other.escape_debug())),
         }
+    }
+}
+
+/// Whether the successor has taken over: after this, it has said so or cannot any more.
+fn confirmed(stream: &mut UnixStream) -> Result<(), String> {
+    let mut said = line(stream);
+    if said.is_err() {
+        let _ = stream.shutdown(Shutdown::Read);
+        said = line(stream);
+    }
+    match said.as_deref() {
+        Ok(TAKEN) => Ok(()),
+        Ok("") => Err("the successor has gone before it took over".to_owned()),
+        Ok(other) => Err(format!("the successor said '{}'", other.escape_debug())),
+        Err(e) => Err(format!("the successor did not take over: {e}")),
     }
 }
 
@@ -227,4 +296,53 @@ fn send(stream: &mut UnixStream, text: &[u8], descriptors: &[BorrowedFd<'_>]) ->
     }
     let sent = sendmsg(&*stream, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL)?;
     stream.write_all(&text[sent..])
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn a_confirmation_is_read_or_fails_and_nothing_between() {
+        for (said, taken) in [(&b"taken\n"[..], true), (b"taken", true), (b"serving\n", false), (b"", false)] {
+            let (mut own, mut other) = UnixStream::pair().unwrap();
+            own.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+            other.write_all(said).unwrap();
+            other.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(confirmed(&mut own).is_ok(), taken, "{said:?}");
+        }
+        let (mut own, mut other) = UnixStream::pair().unwrap();
+        own.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        assert!(confirmed(&mut own).unwrap_err().contains("gone before it took over"));
+        assert!(other.write_all(b"taken\n").is_err(), "who comes too late must know it");
+    }
+
+    #[test]
+    fn either_side_puts_the_predecessors_socket_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sock").display().to_string();
+        let old = UpgradeSocket::bind(&path).unwrap();
+        old.install().unwrap();
+        let successor = || {
+            let new = UpgradeSocket::bind(&path).unwrap();
+            new.exchange().unwrap();
+            assert!(new.is_at(&new.path) && old.is_at(&old.fresh));
+            new
+        };
+        let new = successor();
+        assert!(new.withdraw() && new.withdraw());
+        assert!(new.is_at(&new.fresh), "it may be needed yet");
+        new.remove();
+        assert!(old.is_at(&old.path));
+        // One that was killed does nothing any more.
+        drop(successor());
+        old.put_back();
+        assert!(old.is_at(&old.path));
+        let new = successor();
+        old.remove();
+        assert!(!new.withdraw(), "there is nothing to put back");
+        assert!(new.is_at(&new.path) && !new.fresh.exists());
+    }
 }

@@ -27,7 +27,7 @@ impl BackgroundService for LogKeeper {
                 usize::try_from(self.config.queue.0).unwrap_or(usize::MAX),
             ) {
                 Ok(log) => self.shared.access_log.store(Some(Arc::new(log))),
-                Err(e) => log::error!("access log: {:?}: {e}; requests are not logged", self.config.output.value),
+                Err(e) => log::error!("access log: {e}; requests are not logged"),
             }
         }
         let Ok(mut again) = signal(SignalKind::user_defined1()) else { return };
@@ -35,7 +35,6 @@ impl BackgroundService for LogKeeper {
         while again.recv().await.is_some() {
             if let Some(log) = &*self.shared.access_log.load() {
                 log.reopen();
-                log::info!("access log opened anew");
             }
         }
     }

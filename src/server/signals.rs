@@ -2,7 +2,8 @@
 //!
 //! SIGTERM: readiness turns 503 and answers close their connections; after `shutdown.delay` listeners close; requests
 //! under way get the grace period. SIGINT: at once. SIGQUIT and SIGHUP change nothing. A successor that serves
-//! (`handover.rs`) makes the process leave like SIGTERM does, but at once, and without a word to load balancers.
+//! (`handover.rs`) makes the process leave like SIGTERM does, but at once, and without a word to load balancers; so does a predecessor
+//! that stays.
 //! Pingora always sleeps its whole grace period; the watcher here ends the process as soon as nothing is under way.
 
 use std::{
@@ -17,7 +18,7 @@ use tokio::{
     sync::broadcast,
 };
 
-use super::{handover::Handover, notify, pid};
+use super::{exit, handover::Handover, notify, pid};
 use crate::{config::Plan, proxy::Shared};
 
 /// Decides what a signal means.
@@ -33,7 +34,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let mut relieved = self.handover.listen();
+        let (mut relieved, mut failed) = (self.handover.listen(), self.handover.failed.subscribe());
         let (term, int) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
         let (quit, hup) = (signal(SignalKind::quit()), signal(SignalKind::hangup()));
         let (Ok(mut term), Ok(mut int), Ok(mut quit), Ok(mut hup)) = (term, int, quit, hup) else {
@@ -44,7 +45,11 @@ impl ShutdownSignalWatch for Signals {
             tokio::select! {
                 _ = int.recv() => return ShutdownSignal::FastShutdown,
                 Some(()) = relieved.recv() => {
+                    self.shared.drain();
                     log::info!("upgrade: a successor serves; leaving");
+                    break;
+                }
+                Ok(()) = async { failed.wait_for(|failed| *failed).await.map(drop) } => {
                     self.shared.drain();
                     break;
                 }
@@ -122,5 +127,6 @@ pub(super) fn leave(shared: &Shared, plan: &Plan, handover: &Handover) -> ! {
     std::thread::sleep(Duration::from_millis(50));
     pid::remove(&plan.pingora.pid_file);
     handover.socket.remove();
-    std::process::exit(0)
+    let failed = *handover.failed.borrow();
+    std::process::exit(if failed { exit::FAILURE.into() } else { 0 })
 }

@@ -30,13 +30,16 @@ const BACKLOG: i32 = 65535;
 pub(super) fn all(plan: &Plan, mut handed: Vec<Bound>) -> Result<Vec<Bound>, String> {
     let listeners = plan.listeners.iter().chain(&plan.admin);
     let addresses: Vec<SocketAddr> = listeners.flat_map(|listener| listener.address.parse()).collect();
+    let known: Vec<SocketAddr> = handed.iter().map(|(address, _)| *address).collect();
     let (mut bound, mut failures) = (Vec::new(), Vec::new());
     for address in &addresses {
         let alone = keeps_to_ipv6(*address, &addresses);
         let given = handed.iter().position(|(known, _)| known == address).map(|at| handed.swap_remove(at).1);
         let socket = match given {
             Some(socket) => fits(&socket, *address, alone).map(|()| socket),
-            None => bind(*address, alone).map_err(reason),
+            None => {
+                bind(*address, alone).map_err(|e| reason(&e, known.iter().find(|known| overlap(**known, *address))))
+            }
         };
         match socket {
             Ok(socket) => bound.push((*address, socket)),
@@ -78,8 +81,23 @@ fn bind(address: SocketAddr, alone: bool) -> io::Result<TcpListener> {
     Ok(TcpListener::from(socket))
 }
 
-fn reason(e: io::Error) -> String {
-    match e.kind() {
+/// True when one of them is part of the other.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    one.port() == other.port() && (one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
+/// Why an address cannot be had; `before` is what the running process listens on that it overlaps with.
+fn reason(e: &io::Error, before: Option<&SocketAddr>) -> String {
+    match (e.kind(), before) {
+        (io::ErrorKind::AddrInUse, Some(before)) => {
+            format!("the running process has {before}, and an upgrade cannot change it into this: restart instead")
+        }
+        (kind, _) => other_reason(kind, e),
+    }
+}
+
+fn other_reason(kind: io::ErrorKind, e: &io::Error) -> String {
+    match kind {
         io::ErrorKind::AddrInUse => "another process has it (use -u to take over from a running gateway)".to_owned(),
         io::ErrorKind::PermissionDenied => "not permitted (ports below 1024 need CAP_NET_BIND_SERVICE)".to_owned(),
         io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),

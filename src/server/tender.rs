@@ -16,7 +16,7 @@ use pingora::{
 };
 use tokio::{sync::broadcast, task::JoinSet};
 
-use super::{daemon::Launcher, exit, front::Started, handover::Handover, notify, pid, signals, upgrade::Predecessor};
+use super::{daemon::Launcher, front::Started, handover::Handover, notify, pid, signals, upgrade::Predecessor};
 use crate::{
     config::Plan,
     proxy::{Listener, Runtime, Shared},
@@ -49,7 +49,7 @@ impl BackgroundService for Tender {
         if let Some((phases, predecessor, launcher)) = once {
             signals::follow(phases, self.shared.clone(), self.plan.clone(), self.handover.clone());
             if let Err(reason) = self.begin(predecessor).await {
-                self.give_up(&reason);
+                return self.give_up(&reason);
             }
             if let Some(launcher) = launcher {
                 launcher.tell();
@@ -73,12 +73,9 @@ impl Tender {
         let all = tokio::time::timeout(BEGIN, started.wait_for(|count| *count >= self.fronts)).await;
         all.map_err(|_| "the listeners do not begin to accept")?.map_err(|e| e.to_string())?;
         if let Some(predecessor) = predecessor {
-            let told = tokio::task::spawn_blocking(|| predecessor.relieve()).await;
+            let socket = self.handover.socket.clone();
+            let told = tokio::task::spawn_blocking(move || predecessor.relieve(&socket)).await;
             told.map_err(|e| e.to_string())??;
-            if let Err(e) = self.handover.socket.install() {
-                let path = &self.plan.pingora.upgrade_sock;
-                log::error!("upgrade_sock {path}: {e}; 'tollgate -u' will not find this process");
-            }
         }
         if let Err(e) = pid::write(&self.plan.pingora.pid_file) {
             log::error!("pid file {}: {e}", self.plan.pingora.pid_file);
@@ -90,13 +87,14 @@ impl Tender {
         Ok(())
     }
 
-    /// Ends the process before it has served. A predecessor sees its connection closed, and goes on.
-    fn give_up(&self, reason: &str) -> ! {
-        // Whatever the level of the log is.
-        let _ = writeln!(io::stderr().lock(), "{reason}");
+    /// Ends the process that has not come to serve, when it has finished what it has accepted. A predecessor sees its
+    /// connection closed, and goes on.
+    fn give_up(&self, reason: &str) {
         self.handover.socket.remove();
         pid::give_back(&self.plan.pingora.pid_file);
-        std::process::exit(exit::FAILURE.into())
+        self.handover.failed.send_replace(true);
+        // Whatever the level of the log is.
+        let _ = writeln!(io::stderr().lock(), "{reason}");
     }
 }
 
@@ -105,7 +103,7 @@ async fn watch_certificates(listeners: Vec<Listener>, shared: Arc<Shared>) {
     let fronts: Vec<_> = listeners.iter().filter_map(|listener| listener.tls.as_ref()).collect();
     while !fronts.is_empty() {
         for front in &fronts {
-            front.certificates().refresh();
+            front.refresh();
             for (name, end) in front.certificates().ends() {
                 shared.metrics.connections.certificate_ends(&name, end);
             }

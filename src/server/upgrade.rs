@@ -1,7 +1,7 @@
 //! `-u`: the successor's side of taking over. The conversation is in `handover.rs`.
 //!
-//! Until the predecessor has been told that this process serves, it serves itself; whatever fails before ends this
-//! process and nothing else.
+//! Until this process has confirmed that it takes over, the predecessor serves; whatever fails before ends this process
+//! and nothing else.
 
 use std::{
     io::{self, IoSliceMut, Write as _},
@@ -13,7 +13,7 @@ use std::{
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::{
-    handover::{HELLO, LEAVING, MOST, PROMPT, REFUSED, SERVING, SOCKETS, answers, is_ours, line},
+    handover::{HELLO, LEAVING, MOST, PROMPT, REFUSED, SERVING, SOCKETS, TAKEN, UpgradeSocket, answers, is_ours, line},
     sockets::Bound,
 };
 
@@ -73,22 +73,35 @@ impl Predecessor {
         Ok(addresses.into_iter().zip(descriptors.into_iter().map(TcpListener::from)).collect())
     }
 
-    /// Tells it that this process serves, and that it may go.
+    /// Tells it that this process serves, puts `socket` in the place of its own, and lets it go.
     ///
     /// # Errors
     /// It does not go.
-    pub(super) fn relieve(mut self) -> Result<(), String> {
-        let answer = self.stream.write_all(format!("{SERVING}\n").as_bytes()).and_then(|()| line(&mut self.stream));
-        match answer.as_deref() {
-            Ok(LEAVING) => Ok(()),
-            // It may have died meanwhile: then nobody serves if we do not.
-            _ if !answers(&self.path) => {
-                log::warn!("upgrade: the process before has ended by itself");
-                Ok(())
+    pub(super) fn relieve(mut self, socket: &UpgradeSocket) -> Result<(), String> {
+        let Err(reason) = self.take_over(socket) else { return Ok(()) };
+        // It may have died meanwhile: then nobody serves if we do not.
+        if socket.withdraw() {
+            if answers(&self.path) {
+                return Err(format!("upgrade: the running process stays: {reason}"));
             }
-            Ok(other) => Err(format!("upgrade: the running process stays: it answered '{}'", other.escape_debug())),
-            Err(e) => Err(format!("upgrade: the running process stays: {e}")),
+            if let Err(e) = socket.install() {
+                log::error!("upgrade_sock {}: {e}; 'tollgate -u' will not find this process", self.path);
+            }
         }
+        log::warn!("upgrade: the process before has ended by itself");
+        Ok(())
+    }
+
+    fn take_over(&mut self, socket: &UpgradeSocket) -> Result<(), String> {
+        let say = |mut stream: &UnixStream, what| stream.write_all(format!("{what}\n").as_bytes());
+        say(&self.stream, SERVING).map_err(|e| e.to_string())?;
+        match line(&mut self.stream).map_err(|e| e.to_string())?.as_str() {
+            LEAVING => {}
+            other => return Err(format!("it answered '{}'", other.escape_debug())),
+        }
+        // Before it goes: a process that cannot be asked could never be replaced.
+        socket.exchange().map_err(|e| format!("this one cannot be asked at upgrade_sock {}: {e}", self.path))?;
+        say(&self.stream, TAKEN).map_err(|e| format!("it has not waited: {e}"))
     }
 }
 

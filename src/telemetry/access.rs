@@ -8,13 +8,14 @@
 use std::{
     fs::{File, OpenOptions},
     io::{self, Write},
+    os::fd::{AsFd as _, BorrowedFd},
     path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -36,9 +37,11 @@ pub enum Output {
 
 /// How long lines may wait for company before they are written.
 const COALESCE: Duration = Duration::from_millis(25);
+/// How long the end of the process waits for lines to be written.
+const LEAVE: Duration = Duration::from_secs(1);
 const SHARDS: usize = 8;
 
-/// A running access log. Dropping it writes what is left.
+/// A running access log. Dropping it writes what is left, for as long as that is taken.
 #[derive(Debug)]
 pub struct AccessLog {
     shared: Arc<Shared>,
@@ -58,12 +61,19 @@ struct Shared {
 }
 
 impl AccessLog {
-    /// Opens the output and starts the writer. `queue` bounds the bytes that wait to be written.
+    /// Opens the output and starts the writer. `queue` bounds the bytes that wait to be written. A file that cannot be
+    /// opened is tried again when `reopen` is called; until then lines are dropped and counted.
     ///
     /// # Errors
-    /// When the file cannot be opened or the thread cannot be started.
+    /// When the thread cannot be started.
     pub fn start(output: Output, queue: usize) -> io::Result<Self> {
-        let sink = Sink::open(&output)?;
+        let mut sink = Sink::default();
+        match open(&output) {
+            Ok(file) => sink.file = Some(file),
+            Err(e) => {
+                log::error!("access log: cannot open {output:?}: {e}; requests are not logged until SIGUSR1 opens it");
+            }
+        }
         let shared = Arc::new(Shared {
             shards: std::array::from_fn(|_| Mutex::new(Vec::new())),
             limit: queue.div_ceil(SHARDS),
@@ -116,8 +126,10 @@ impl Drop for AccessLog {
         self.shared.stop.store(true, Ordering::Relaxed);
         *self.shared.waiting.lock() = true;
         self.shared.wake.notify_one();
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
+        let begun = Instant::now();
+        // A reader that has stopped reading must not keep the process from leaving.
+        while self.writer.as_ref().is_some_and(|writer| !writer.is_finished()) && begun.elapsed() < LEAVE {
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
@@ -128,18 +140,12 @@ impl Shared {
         loop {
             let stop = self.stop.load(Ordering::Relaxed);
             if self.reopen.swap(false, Ordering::Relaxed) {
-                match Sink::open(output) {
-                    Ok(fresh) => sink = fresh,
-                    Err(e) => log::error!("access log: cannot reopen {output:?}: {e}; writing on to the old file"),
-                }
+                sink.reopen(output);
             }
             for shard in &self.shards {
                 std::mem::swap(&mut *shard.lock(), &mut spare);
-                if let Err(e) = sink.write(&spare) {
-                    let lines = spare.iter().filter(|byte| **byte == b'\n').count() as u64;
-                    self.dropped.fetch_add(lines, Ordering::Relaxed);
-                    log::error!("access log: {lines} lines lost: {e}");
-                }
+                let lost = sink.write(&spare);
+                self.dropped.fetch_add(lost, Ordering::Relaxed);
                 spare.clear();
             }
             if stop {
@@ -158,29 +164,88 @@ impl Shared {
     }
 }
 
-enum Sink {
-    Stdout,
-    Stderr,
-    File(File),
+/// Where lines go, and what has become of those before.
+#[derive(Default)]
+struct Sink {
+    /// Nothing when it could not be opened.
+    file: Option<File>,
+    /// The last write failed, which has been said.
+    broken: bool,
+    /// Lines since then.
+    lost: u64,
+    /// The last line was not written to its end.
+    midway: bool,
 }
 
 impl Sink {
-    fn open(output: &Output) -> io::Result<Self> {
-        Ok(match output {
-            Output::Stdout => Self::Stdout,
-            Output::Stderr => Self::Stderr,
-            Output::File(path) => Self::File(OpenOptions::new().create(true).append(true).open(path)?),
-        })
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            _ if bytes.is_empty() => Ok(()),
-            Self::Stdout => io::stdout().lock().write_all(bytes).and_then(|()| io::stdout().flush()),
-            Self::Stderr => io::stderr().lock().write_all(bytes),
-            Self::File(file) => file.write_all(bytes),
+    fn reopen(&mut self, output: &Output) {
+        match open(output) {
+            Ok(file) => {
+                (self.file, self.midway) = (Some(file), false);
+                log::info!("access log opened anew");
+            }
+            Err(e) if self.file.is_none() => {
+                log::error!("access log: cannot open {output:?}: {e}; requests are not logged");
+            }
+            Err(e) => log::error!("access log: cannot reopen {output:?}: {e}; writing on to the old file"),
         }
     }
+
+    /// Writes lines; answers how many are lost. A failure is said once, and once when it is over.
+    fn write(&mut self, bytes: &[u8]) -> u64 {
+        if bytes.is_empty() {
+            return 0;
+        }
+        let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let Some(file) = &self.file else { return lines(bytes) };
+        let mut written = 0;
+        // A line that has no end would take the next one with it.
+        let ended = if self.midway { write(file, b"\n", &mut 0) } else { Ok(()) };
+        let outcome = ended.and_then(|()| {
+            self.midway = false;
+            write(file, bytes, &mut written)
+        });
+        match outcome {
+            Ok(()) if self.broken => {
+                log::info!("access log: written again, {} lines were lost", self.lost);
+                (self.broken, self.lost) = (false, 0);
+                0
+            }
+            Ok(()) => 0,
+            Err(e) => {
+                self.midway |= written > 0 && bytes[written - 1] != b'\n';
+                let lost = lines(&bytes[written..]);
+                self.lost += lost;
+                if !std::mem::replace(&mut self.broken, true) {
+                    log::error!("access log: lines are lost: {e}; how many is said when it can be written again");
+                }
+                lost
+            }
+        }
+    }
+}
+
+fn open(output: &Output) -> io::Result<File> {
+    // Not by way of `io::stdout`, whose buffer would hide how much has been written.
+    let own = |stream: BorrowedFd<'_>| stream.try_clone_to_owned().map(File::from);
+    match output {
+        Output::Stdout => own(io::stdout().as_fd()),
+        Output::Stderr => own(io::stderr().as_fd()),
+        Output::File(path) => OpenOptions::new().create(true).append(true).open(path),
+    }
+}
+
+/// Writes all of it, and counts in `written` how much of it has been.
+fn write(mut file: &File, bytes: &[u8], written: &mut usize) -> io::Result<()> {
+    while *written < bytes.len() {
+        match file.write(&bytes[*written..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(step) => *written += step,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// The shard of this thread: threads are dealt out in turn, so that workers rarely share one.
@@ -217,6 +282,37 @@ mod tests {
         let log = AccessLog::start(Output::File(dir.path().join("access.log")), 0).unwrap();
         log.line(|out| out.extend_from_slice(b"no room"));
         assert_eq!(log.dropped(), 1);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_opened_later() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("later/access.log");
+        let log = AccessLog::start(Output::File(path.clone()), 1 << 20).unwrap();
+        log.line(|out| out.extend_from_slice(b"lost"));
+        while log.dropped() == 0 {
+            std::thread::yield_now();
+        }
+        std::fs::create_dir(dir.path().join("later")).unwrap();
+        log.reopen();
+        while !path.exists() {
+            std::thread::yield_now();
+        }
+        log.line(|out| out.extend_from_slice(b"kept"));
+        drop(log);
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "kept\n");
+    }
+
+    #[test]
+    fn a_failure_is_remembered_until_it_is_over() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut sink = Sink { file: Some(full), ..Sink::default() };
+        assert_eq!(sink.write(b"a\nb\n"), 2);
+        assert_eq!(sink.write(b"c\n"), 1);
+        assert!(sink.broken && sink.lost == 3);
+        sink.file = Some(tempfile::tempfile().unwrap());
+        assert_eq!(sink.write(b"d\n"), 0);
+        assert!(!sink.broken && sink.lost == 0);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use nix::{
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tempfile::TempDir;
 
-use crate::harness::{BINARY, Gateway, Request, eventually, free_port};
+use crate::harness::{Gateway, Origin, Request, binary, eventually, free_port};
 
 const ROUTE: &str = "routes: [ { match: { path: / }, respond: { body: served } } ]\n";
 
@@ -48,7 +48,7 @@ fn file(gw: &Gateway, listeners: &[String], admin: u16) -> String {
 fn run(arguments: &[&str]) -> Output {
     // Files and not pipes: a process in the background keeps them open.
     let (out, errors) = (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(binary());
     let command = command.args(arguments).stdin(Stdio::null());
     let mut child = command.stdout(out.reopen().unwrap()).stderr(errors.reopen().unwrap()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -155,7 +155,7 @@ fn a_command_that_goes_into_the_background_returns_when_its_process_serves() {
 fn asking(gw: &Gateway) -> (UnixStream, String) {
     let mut stream = UnixStream::connect(gw.path("sock")).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    stream.write_all(b"tollgate-upgrade 1\n").unwrap();
+    stream.write_all(b"tollgate-upgrade 2\n").unwrap();
     let mut buffer = [0; 2048];
     let read = stream.read(&mut buffer).unwrap();
     (stream, String::from_utf8_lossy(&buffer[..read]).into_owned())
@@ -238,7 +238,7 @@ fn hand_over(fake: &UnixListener, socket: &TcpListener, address: &str) -> (UnixS
         let read = stream.read(&mut buffer).unwrap_or(0);
         String::from_utf8_lossy(&buffer[..read]).into_owned()
     };
-    assert_eq!(said(&mut stream), "tollgate-upgrade 1\n");
+    assert_eq!(said(&mut stream), "tollgate-upgrade 2\n");
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let descriptors = [socket.as_fd()];
@@ -292,21 +292,30 @@ fn a_successor_that_is_not_let_go_ends() {
 
 #[test]
 fn a_predecessor_that_dies_while_it_hands_over_is_replaced() {
-    let (_dir, file, socket, fake) = fake();
-    let address = socket.local_addr().unwrap();
-    let mut child =
-        Command::new(BINARY).args(["-u", "-c", &file]).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let (stream, answer) = hand_over(&fake, &socket, &address.to_string());
-    assert_eq!(answer, "serving\n");
-    drop(fake);
-    drop((stream, socket));
-    for _ in 0..10 {
-        std::thread::sleep(Duration::from_millis(20));
-        Request::new("GET", format!("http://{address}/")).expect(200).says("served");
+    for answered in [false, true] {
+        let (dir, file, socket, fake) = fake();
+        let address = socket.local_addr().unwrap();
+        let mut command = Command::new(binary());
+        let command = command.args(["-u", "-c", &file]).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let (mut stream, answer) = hand_over(&fake, &socket, &address.to_string());
+        assert_eq!(answer, "serving\n");
+        drop(fake);
+        if answered {
+            // It dies before it hears that the successor has taken over.
+            stream.shutdown(std::net::Shutdown::Read).unwrap();
+            stream.write_all(b"leaving\n").unwrap();
+        }
+        drop((stream, socket));
+        for _ in 0..10 {
+            std::thread::sleep(Duration::from_millis(20));
+            Request::new("GET", format!("http://{address}/")).expect(200).says("served");
+        }
+        assert!(child.try_wait().unwrap().is_none());
+        eventually("it can be replaced itself", || UnixStream::connect(dir.path().join("sock")).is_ok());
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
-    assert!(child.try_wait().unwrap().is_none());
-    child.kill().unwrap();
-    child.wait().unwrap();
 }
 
 #[test]
@@ -338,4 +347,95 @@ fn a_second_gateway_does_not_take_the_upgrade_socket_away() {
     let output = run(&["-c", &other]);
     failed(&mut gw, &output, "another gateway answers at");
     succeeds(&mut gw);
+}
+
+#[test]
+fn a_move_to_an_overlapping_address_wants_a_restart() {
+    let mut gw = gateway();
+    let wider = file(&gw, &[format!("0.0.0.0:{}", gw.port)], gw.admin);
+    let output = upgrade(&wider, &[]);
+    failed(&mut gw, &output, "an upgrade cannot change it into this: restart instead");
+}
+
+#[test]
+fn a_look_at_the_upgrade_socket_is_not_worth_a_line() {
+    let mut gw = gateway();
+    let before = gw.errors().lines().count();
+    for _ in 0..3 {
+        drop(UnixStream::connect(gw.path("sock")).unwrap());
+    }
+    // What is said after it is the first that is said.
+    drop(asking(&gw));
+    eventually("the successor is missed", || gw.errors().contains("the successor has gone"));
+    let said = gw.errors();
+    assert_eq!(said.lines().skip(before).filter(|line| line.contains("upgrade:")).count(), 1, "{said}");
+    serves(&mut gw);
+}
+
+#[test]
+fn a_successor_that_has_gone_while_the_process_was_stopped_does_not_relieve_it() {
+    let mut gw = gateway();
+    let (mut stream, _) = asking(&gw);
+    gw.signal(Signal::SIGSTOP);
+    stream.write_all(b"serving\n").unwrap();
+    drop(stream);
+    gw.signal(Signal::SIGCONT);
+    eventually("it is said", || gw.errors().contains("goes on serving"));
+    serves(&mut gw);
+    // Nor does one that goes when it has heard that it may take over.
+    let (mut stream, _) = asking(&gw);
+    stream.write_all(b"serving\n").unwrap();
+    let mut answer = [0; 8];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"leaving\n");
+    // It had put its own socket there, as a successor does.
+    fs::rename(gw.path("sock"), gw.path("sock.new")).unwrap();
+    drop(UnixListener::bind(gw.path("sock")).unwrap());
+    drop(stream);
+    eventually("it is said twice", || gw.errors().matches("goes on serving").count() == 2);
+    succeeds(&mut gw);
+}
+
+#[test]
+fn a_successor_that_has_not_been_waited_for_ends_and_puts_the_socket_back() {
+    let (dir, file, socket, fake) = fake();
+    let own = socket.local_addr().unwrap().to_string();
+    let output = std::thread::scope(|scope| {
+        let output = scope.spawn(|| upgrade(&file, &[]));
+        let (mut stream, answer) = hand_over(&fake, &socket, &own);
+        assert_eq!(answer, "serving\n");
+        stream.shutdown(std::net::Shutdown::Read).unwrap();
+        stream.write_all(b"leaving\n").unwrap();
+        output.join().unwrap()
+    });
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains("the running process stays: it has not waited"), "{errors}");
+    assert_eq!(output.status.code(), Some(1));
+    drop(UnixStream::connect(dir.path().join("sock")).unwrap());
+    fake.set_nonblocking(true).unwrap();
+    assert!(fake.accept().is_ok(), "it is the predecessor's again");
+}
+
+#[test]
+fn a_successor_that_is_not_let_go_finishes_what_it_has_accepted() {
+    let origin = Origin::start("o");
+    let (_dir, file, socket, fake) = fake();
+    let address = socket.local_addr().unwrap();
+    let text = fs::read_to_string(&file).unwrap().replace(ROUTE, "");
+    let rest = format!(
+        "services: {{ main: {{ urls: [\"{}\"] }} }}\nroutes: [ {{ match: {{ path: /* }}, service: main }} ]\n",
+        origin.url()
+    );
+    fs::write(&file, text + &rest).unwrap();
+    let output = std::thread::scope(|scope| {
+        let output = scope.spawn(|| upgrade(&file, &[]));
+        let (mut stream, answer) = hand_over(&fake, &socket, &address.to_string());
+        assert_eq!(answer, "serving\n");
+        let slow = scope.spawn(move || Request::new("GET", format!("http://{address}/slow/1000")).expect(200));
+        eventually("the slow request is under way", || !origin.seen().is_empty());
+        stream.write_all(b"staying\n").unwrap();
+        slow.join().unwrap();
+        output.join().unwrap()
+    });
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
 }

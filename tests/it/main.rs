@@ -20,6 +20,7 @@ mod identity;
 mod letter;
 mod limit;
 mod listeners;
+mod operation;
 mod paths;
 mod process;
 mod real_backends;

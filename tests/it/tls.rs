@@ -246,3 +246,42 @@ fn wrong_files_are_told_by_place() {
         assert!(said.contains(part), "'{part}' is not in: {said}");
     }
 }
+
+#[test]
+fn changed_authorities_and_each_certificate_for_itself_are_taken_up() {
+    let (certs, others, origin) = (Certs::new(), Certs::new(), Origin::start("o"));
+    certs.issue("a", "a", &["a.example"]);
+    certs.issue("b", "first", &["b.example"]);
+    certs.issue("client", "client", &["client.example"]);
+    others.issue("client", "client", &["client.example"]);
+    std::fs::copy(certs.path("ca.pem"), certs.path("trusted.pem")).unwrap();
+    let gw = gateway(
+        &origin,
+        &format!(
+            "certificates: [ {{ {} }}, {{ {} }} ], mtls: {{ ca: {} }}",
+            certs.yaml("a"),
+            certs.yaml("b"),
+            certs.path("trusted.pem")
+        ),
+        "",
+    );
+    let status = |of: &Certs| {
+        let (cert, key) = (of.path("client.pem"), of.path("client.key"));
+        curl(gw.port, &certs, &["--cert", &cert, "--key", &key]).0
+    };
+    assert_eq!((&*status(&certs), &*status(&others)), ("200 2", "000 0"));
+    // One of two is broken, and the other is renewed.
+    std::fs::write(certs.path("a.pem"), "broken").unwrap();
+    certs.issue("b", "second", &["b.example"]);
+    std::fs::copy(others.path("ca.pem"), certs.path("trusted.pem")).unwrap();
+    let named = |name: &str| s_client(gw.port, &["-servername", name]);
+    eventually("the other certificate is taken up", || named("b.example").contains("second"));
+    eventually("the other authority is taken up", || status(&others) == "200 2");
+    assert_eq!(status(&certs), "000 0", "it is not trusted any more");
+    std::fs::write(certs.path("trusted.pem"), "broken").unwrap();
+    eventually("a broken file is said", || gw.errors().contains("authorities of clients: '"));
+    assert_eq!(status(&others), "200 2");
+    let errors = gw.errors();
+    assert_eq!(errors.matches("the one that was read before stays").count(), 1, "{errors}");
+    assert_eq!(errors.matches("those that were read before stay").count(), 1, "{errors}");
+}

@@ -3,13 +3,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fmt, fs,
+    fmt,
     path::Path,
     sync::Arc,
-    time::SystemTime,
 };
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rustls::{
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -19,6 +19,7 @@ use rustls::{
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::stamp::{Stamp, stamp};
 use crate::{
     auth,
     units::{Problems, private, tree::At},
@@ -42,6 +43,23 @@ pub struct Certificates {
     files: Vec<CertificateConfig>,
     provider: Arc<CryptoProvider>,
     table: ArcSwap<Table>,
+    read: Mutex<Vec<Read>>,
+}
+
+/// What was found in the files of one certificate.
+struct Read {
+    /// Those that were looked at last, whether they could be read or not.
+    stamps: [Stamp; 2],
+    /// What they, or those before them, held.
+    entry: Option<Arc<Entry>>,
+}
+
+/// One certificate with its key.
+struct Entry {
+    certified: Arc<CertifiedKey>,
+    names: Vec<String>,
+    /// End of validity, in seconds since 1970.
+    end: Option<i64>,
 }
 
 #[derive(Default)]
@@ -49,7 +67,6 @@ struct Table {
     /// By whole name; those for `*.example` stand under `.example`. Several per name: RSA and ECDSA.
     by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
     first: Vec<Arc<CertifiedKey>>,
-    stamps: Vec<Option<SystemTime>>,
     /// End of validity by name, in seconds since 1970.
     ends: BTreeMap<String, i64>,
 }
@@ -69,34 +86,38 @@ impl Certificates {
         provider: Arc<CryptoProvider>,
         problems: &mut Problems,
     ) -> Self {
-        let mut table = Table::default();
+        let mut read = Vec::new();
         for file in files {
-            if let Err(message) = table.add(file, &provider) {
-                problems.push(file.place.problem(message));
-            }
+            let stamps = stamps(file);
+            let entry = Entry::read(file, &provider).map_err(|message| problems.push(file.place.problem(message)));
+            read.push(Read { stamps, entry: entry.ok().map(Arc::new) });
         }
         let files = files.iter().map(|file| file.value.clone()).collect();
-        Self { files, provider, table: ArcSwap::from_pointee(table) }
+        Self { files, provider, table: ArcSwap::from_pointee(Table::of(&read)), read: Mutex::new(read) }
     }
 
-    /// Reads the files again if one has changed. What cannot be read leaves everything as it was.
+    /// Reads the files again that have changed. What cannot be read leaves what was read before, and is said once.
     pub fn refresh(&self) {
-        let stamps: Vec<Option<SystemTime>> = self.files.iter().flat_map(stamps).collect();
-        if stamps == self.table.load().stamps {
-            return;
-        }
-        let mut table = Table::default();
-        for file in &self.files {
-            if let Err(message) = table.add(file, &self.provider) {
-                log::error!("certificate {}: {message}; the one that was read before stays", file.cert);
-                return;
+        let (mut all, mut renewed) = (self.read.lock(), Vec::new());
+        for (file, read) in self.files.iter().zip(all.iter_mut()) {
+            let found = stamps(file);
+            if std::mem::replace(&mut read.stamps, found) == found {
+                continue;
+            }
+            match Entry::read(file, &self.provider) {
+                Ok(entry) => {
+                    read.entry = Some(Arc::new(entry));
+                    renewed.push(&*file.cert);
+                }
+                Err(message) => {
+                    log::error!("certificate {}: {message}; the one that was read before stays", file.cert);
+                }
             }
         }
-        log::info!(
-            "certificates were read again: {}",
-            self.files.iter().map(|f| &*f.cert).collect::<Vec<_>>().join(", ")
-        );
-        self.table.store(Arc::new(table));
+        if !renewed.is_empty() {
+            self.table.store(Arc::new(Table::of(&all)));
+            log::info!("certificates were read again: {}", renewed.join(", "));
+        }
     }
 
     /// When each name's certificate stops being valid, in seconds since 1970.
@@ -105,15 +126,12 @@ impl Certificates {
     }
 }
 
-/// When the files of a certificate were written last. A link that is turned to another file counts too.
-fn stamps(config: &CertificateConfig) -> [Option<SystemTime>; 2] {
-    let written = |path: &str| fs::metadata(path).and_then(|meta| meta.modified()).ok();
-    [written(&config.cert), written(&config.key)]
+fn stamps(config: &CertificateConfig) -> [Stamp; 2] {
+    [stamp(&config.cert), stamp(&config.key)]
 }
 
-impl Table {
-    fn add(&mut self, config: &CertificateConfig, provider: &CryptoProvider) -> Result<(), String> {
-        self.stamps.extend(stamps(config));
+impl Entry {
+    fn read(config: &CertificateConfig, provider: &CryptoProvider) -> Result<Self, String> {
         let unreadable = |path: &str, e: &dyn fmt::Display| format!("cannot read '{path}': {e}");
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&config.cert)
             .and_then(Iterator::collect)
@@ -125,20 +143,28 @@ impl Table {
         let key = PrivateKeyDer::from_pem_file(&config.key).map_err(|e| unreadable(&config.key, &e))?;
         let certified = CertifiedKey::from_der(chain, key, provider)
             .map_err(|e| format!("'{}' and '{}' do not belong together: {e}", config.cert, config.key))?;
-        let certified = Arc::new(certified);
         let names = if config.names.is_empty() { auth::dns_names(&leaf) } else { config.names.clone() };
-        if self.stamps.len() == 2 {
-            self.first.push(certified.clone());
-        }
-        for name in names {
-            let name = name.to_ascii_lowercase();
-            if let Some(end) = auth::not_after(&leaf) {
-                self.ends.insert(name.clone(), end);
+        let names = names.into_iter().map(|name| name.to_ascii_lowercase()).collect();
+        Ok(Self { certified: Arc::new(certified), names, end: auth::not_after(&leaf) })
+    }
+}
+
+impl Table {
+    fn of(read: &[Read]) -> Self {
+        let mut table = Self::default();
+        for entry in read.iter().filter_map(|read| read.entry.as_ref()) {
+            if table.first.is_empty() {
+                table.first.push(entry.certified.clone());
             }
-            let name = name.strip_prefix('*').map(str::to_owned).unwrap_or(name);
-            self.by_name.entry(name).or_default().push(certified.clone());
+            for name in &entry.names {
+                if let Some(end) = entry.end {
+                    table.ends.insert(name.clone(), end);
+                }
+                let name = name.strip_prefix('*').unwrap_or(name);
+                table.by_name.entry(name.to_owned()).or_default().push(entry.certified.clone());
+            }
         }
-        Ok(())
+        table
     }
 
     /// The certificates for a name: by the whole name, then by the wildcard one level up, else the first.

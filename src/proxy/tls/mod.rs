@@ -2,9 +2,12 @@
 //! "intermediate": TLS 1.2 with ECDHE and AEAD ciphers, and TLS 1.3.
 
 mod certificates;
+mod stamp;
 
 use std::{fmt, sync::Arc};
 
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rustls::{
     RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::{CryptoProvider, aws_lc_rs},
@@ -17,6 +20,7 @@ use serde::{Deserialize, Deserializer, de};
 use tokio_rustls::TlsAcceptor;
 
 pub use self::certificates::{CertificateConfig, Certificates};
+use self::stamp::{Stamp, stamp};
 use crate::units::{
     Problems,
     tree::{At, Node},
@@ -108,7 +112,8 @@ impl JsonSchema for TlsVersion {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MtlsConfig {
-    /// Certificates of the authorities that may have signed a client's, as PEM.
+    /// Certificates of the authorities that may have signed a client's, as PEM. A changed file is taken up within
+    /// seconds.
     pub ca: String,
     /// `required` (default): no handshake without a certificate. `optional`: the `client_cert` filter decides.
     #[serde(default)]
@@ -131,7 +136,9 @@ pub enum MtlsMode {
 pub struct TlsFront {
     config: TlsConfig,
     certificates: Arc<Certificates>,
-    acceptor: TlsAcceptor,
+    acceptor: Arc<ArcSwap<TlsAcceptor>>,
+    /// The file of authorities that was looked at last.
+    authorities: Arc<Mutex<Stamp>>,
 }
 
 impl fmt::Debug for TlsFront {
@@ -154,7 +161,8 @@ impl TlsFront {
         if config.alpn.is_empty() {
             problems.push(node.at("alpn").place().problem("nothing to speak: name h2, http/1.1 or both"));
         }
-        let certificates = Certificates::load(&config.certificates, provider.clone(), problems);
+        let certificates = Arc::new(Certificates::load(&config.certificates, provider.clone(), problems));
+        let authorities = config.mtls.as_ref().and_then(|mtls| stamp(&mtls.ca));
         let verifier = config.mtls.as_ref().and_then(|mtls| match verifier(mtls, provider.clone()) {
             Ok(verifier) => Some(verifier),
             Err(message) => {
@@ -165,37 +173,75 @@ impl TlsFront {
         if problems.len() > before {
             return None;
         }
-        let certificates = Arc::new(certificates);
-        let builder = ServerConfig::builder_with_provider(provider);
-        let mut server = match builder.with_protocol_versions(config.min_version.and_newer()) {
-            Ok(builder) => match verifier {
-                Some(verifier) => builder.with_client_cert_verifier(verifier),
-                None => builder.with_no_client_auth(),
+        match acceptor(config, provider, verifier, &certificates) {
+            Ok(acceptor) => Some(Self {
+                config: config.clone(),
+                certificates,
+                acceptor: Arc::new(ArcSwap::from_pointee(acceptor)),
+                authorities: Arc::new(Mutex::new(authorities)),
+            }),
+            Err(message) => {
+                problems.push(node.place().problem(message));
+                None
             }
-            .with_cert_resolver(certificates.clone()),
-            Err(e) => {
-                problems.push(node.place().problem(format!("TLS cannot be set up: {e}")));
-                return None;
-            }
-        };
-        server.alpn_protocols = config.alpn.iter().map(|protocol| protocol.wire()).collect();
-        // Stateless resumption: a client that comes back is spared the signature, and we are spared a table of them.
-        if let Ok(ticketer) = aws_lc_rs::Ticketer::new() {
-            server.ticketer = ticketer;
         }
-        server.send_tls13_tickets = 1;
-        Some(Self { config: config.clone(), certificates, acceptor: TlsAcceptor::from(Arc::new(server)) })
+    }
+
+    /// Takes up files that have changed. What cannot be read leaves what was read before in use, and is said once.
+    pub fn refresh(&self) {
+        self.certificates.refresh();
+        let Some(mtls) = &self.config.mtls else { return };
+        let found = stamp(&mtls.ca);
+        if std::mem::replace(&mut *self.authorities.lock(), found) == found {
+            return;
+        }
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let renewed = verifier(mtls, provider.clone())
+            .and_then(|verifier| acceptor(&self.config, provider, Some(verifier), &self.certificates));
+        match renewed {
+            Ok(acceptor) => {
+                self.acceptor.store(Arc::new(acceptor));
+                log::info!("authorities of clients were read again: {}", mtls.ca);
+            }
+            Err(message) => {
+                log::error!("authorities of clients: {message}; those that were read before stay");
+            }
+        }
     }
 
     /// What makes handshakes.
-    pub(super) fn acceptor(&self) -> &TlsAcceptor {
-        &self.acceptor
+    pub(super) fn acceptor(&self) -> Arc<TlsAcceptor> {
+        self.acceptor.load_full()
     }
 
     /// The certificates in use.
     pub fn certificates(&self) -> &Arc<Certificates> {
         &self.certificates
     }
+}
+
+/// With tickets of its own: a session that another verifier has let in is not resumed.
+fn acceptor(
+    config: &TlsConfig,
+    provider: Arc<CryptoProvider>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    certificates: &Arc<Certificates>,
+) -> Result<TlsAcceptor, String> {
+    let builder = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(config.min_version.and_newer())
+        .map_err(|e| format!("TLS cannot be set up: {e}"))?;
+    let builder = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut server = builder.with_cert_resolver(certificates.clone());
+    server.alpn_protocols = config.alpn.iter().map(|protocol| protocol.wire()).collect();
+    // Stateless resumption: a client that comes back is spared the signature, and we are spared a table of them.
+    if let Ok(ticketer) = aws_lc_rs::Ticketer::new() {
+        server.ticketer = ticketer;
+    }
+    server.send_tls13_tickets = 1;
+    Ok(TlsAcceptor::from(Arc::new(server)))
 }
 
 fn verifier(config: &MtlsConfig, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, String> {

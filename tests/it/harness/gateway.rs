@@ -14,6 +14,11 @@ use super::{Request, client, eventually, free_port};
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_tollgate");
 
+/// The binary under test. Another one can be named, to see that a new test fails with it.
+pub(crate) fn binary() -> String {
+    std::env::var("TOLLGATE_UNDER_TEST").unwrap_or_else(|_| BINARY.to_owned())
+}
+
 /// A running gateway; killed on drop.
 pub(crate) struct Gateway {
     pub(crate) port: u16,
@@ -66,8 +71,7 @@ impl Gateway {
 
     fn spawn(dir: &TempDir, more: &[&str]) -> Child {
         let append = |name: &str| File::options().create(true).append(true).open(dir.path().join(name)).unwrap();
-        // Another binary can be put under test, to see that a new test fails with it.
-        Command::new(std::env::var("TOLLGATE_UNDER_TEST").unwrap_or_else(|_| BINARY.to_owned()))
+        Command::new(binary())
             .arg("-c")
             .arg(dir.path().join("tollgate.yaml"))
             .args(more)

@@ -15,7 +15,7 @@ use std::{
 pub(crate) use certs::Certs;
 pub(crate) use client::Request;
 pub(crate) use fault::{Fault, FaultProxy};
-pub(crate) use gateway::{BINARY, Gateway};
+pub(crate) use gateway::{BINARY, Gateway, binary};
 pub(crate) use origin::Origin;
 
 /// A port that nobody listens on now and that this process gives to nobody else. It lies below those that the system

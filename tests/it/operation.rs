@@ -1,0 +1,172 @@
+//! What an operator's mistakes and a full disk do: it is said before the start where that can be, once where it cannot,
+//! and nothing keeps a process from leaving.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::harness::{Certs, Gateway, Origin, Request, binary, eventually, free_port};
+
+const ROUTE: &str = "routes: [ { match: { path: /* }, respond: { body: served } } ]\n";
+
+/// Runs the binary in `dir`.
+fn run(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(binary()).args(arguments).current_dir(dir).stdin(Stdio::null()).output().unwrap()
+}
+
+/// What `-t` says of a file, which it refuses.
+fn refused(dir: &Path, yaml: &str) -> String {
+    let port = free_port();
+    let text =
+        format!("{yaml}listeners: [ {{ address: \"127.0.0.1:{port}\" }} ]\nadmin: {{ enabled: false }}\n{ROUTE}");
+    fs::write(dir.join("t.yaml"), text).unwrap();
+    let before = fs::read_dir(dir).unwrap().count();
+    let output = run(dir, &["-t", "-c", "t.yaml"]);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{yaml}: {errors}");
+    assert_eq!(fs::read_dir(dir).unwrap().count(), before, "a check leaves no files");
+    errors
+}
+
+#[test]
+fn files_that_cannot_be_written_are_mistakes() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("folder")).unwrap();
+    for (yaml, said) in [
+        ("access_log: { output: { file: no/access.log } }\n", "t.yaml:1:23: access_log.output: the directory '"),
+        ("access_log: { output: { file: folder } }\n", "t.yaml:1:23: access_log.output: '"),
+        ("pingora: { error_log: no/errors }\n", "t.yaml:1:23: pingora.error_log: the directory '"),
+        ("pingora: { user: nosuchuser }\n", "t.yaml:1:18: pingora.user: there is no user 'nosuchuser'"),
+        ("pingora: { group: nosuchgroup }\n", "t.yaml:1:19: pingora.group: there is no group 'nosuchgroup'"),
+    ] {
+        let errors = refused(dir.path(), yaml);
+        assert!(errors.contains(said), "{errors}");
+    }
+}
+
+#[test]
+fn the_upgrade_socket_must_be_in_a_directory_of_the_later_user() {
+    // Only root becomes somebody else.
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let folder = dir.path().display();
+    let errors = refused(dir.path(), &format!("pingora: {{ user: nobody, upgrade_sock: {folder}/sock }}\n"));
+    assert!(errors.contains("pingora.upgrade_sock: the user 'nobody' cannot write to"), "{errors}");
+    let errors = refused(dir.path(), "pingora: { user: nobody }\n");
+    assert!(errors.contains("pingora.user: the user 'nobody' cannot write to"), "{errors}");
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    nix::unistd::chown(dir.path(), Some(nobody.uid), None).unwrap();
+    let port = free_port();
+    let text = format!(
+        "pingora: {{ user: nobody, threads: 1, upgrade_sock: {folder}/sock, error_log: {folder}/errors }}\nlisteners: [ {{ address: \"127.0.0.1:{port}\" }} ]\nadmin: {{ enabled: false }}\naccess_log: {{ enabled: false }}\n{ROUTE}"
+    );
+    fs::write(dir.path().join("t.yaml"), text).unwrap();
+    let pid = || fs::read_to_string(dir.path().join("sock.pid")).unwrap_or_default().trim().parse().unwrap_or(0);
+    assert_eq!(run(dir.path(), &["-d", "-c", "t.yaml"]).status.code(), Some(0));
+    for _ in 0..2 {
+        let before = pid();
+        let output = run(dir.path(), &["-u", "-d", "-c", "t.yaml"]);
+        let errors = fs::read_to_string(dir.path().join("errors")).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?} {errors}");
+        eventually("the predecessor leaves", || kill(Pid::from_raw(before), None).is_err());
+        Request::new("GET", format!("http://127.0.0.1:{port}/")).expect(200).says("served");
+    }
+    kill(Pid::from_raw(pid()), Signal::SIGINT).unwrap();
+    eventually("the last one leaves", || !dir.path().join("sock").exists());
+}
+
+#[test]
+fn a_daemon_keeps_its_working_directory() {
+    let (certs, a, b) = (Certs::new(), Origin::start("a"), Origin::start("b"));
+    certs.issue("a", "first", &["a.example"]);
+    let (dir, port, plain) = (certs.dir(), free_port(), free_port());
+    fs::write(dir.join("backends"), a.url()).unwrap();
+    let text = format!(
+        "pingora: {{ threads: 1, pid_file: pid, upgrade_sock: sock, error_log: errors }}\nlisteners:\n  - {{ address: \"127.0.0.1:{port}\", tls: {{ certificates: [ {{ cert: a.pem, key: a.key }} ] }} }}\n  - {{ address: \"127.0.0.1:{plain}\" }}\nadmin: {{ enabled: false }}\naccess_log: {{ output: {{ file: access.log }} }}\nservices: {{ main: {{ discovery: {{ file: backends }} }} }}\nroutes: [ {{ match: {{ path: /* }}, service: main }} ]\n"
+    );
+    fs::write(dir.join("t.yaml"), text).unwrap();
+    let output = run(dir, &["-d", "-c", "t.yaml"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap_or_default();
+    let pid = Pid::from_raw(read("pid").trim().parse().unwrap());
+    let seen = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let get = || Request::new("GET", format!("http://127.0.0.1:{plain}/")).expect(200).body;
+        assert_eq!(get(), "a");
+        eventually("the access log is in the folder", || read("access.log").contains("\"status\":200"));
+        certs.issue("a", "second", &["a.example"]);
+        fs::write(dir.join("backends"), format!("{}\n", b.url())).unwrap();
+        eventually("the other backend is used", || get() == "b");
+        eventually("the certificate is taken up", || read("errors").contains("certificates were read again"));
+    }));
+    kill(pid, Signal::SIGINT).unwrap();
+    eventually("it leaves", || !dir.join("pid").exists());
+    seen.unwrap();
+}
+
+#[test]
+fn a_log_that_nobody_reads_does_not_keep_a_process_from_leaving() {
+    for (signals, delay) in [(&[Signal::SIGINT][..], 0), (&[Signal::SIGTERM, Signal::SIGINT], 100)] {
+        let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
+        let folder = dir.path().display();
+        let text = format!(
+            "pingora: {{ threads: 1, pid_file: {folder}/pid, upgrade_sock: {folder}/sock }}\nlisteners: [ {{ address: \"127.0.0.1:{port}\" }} ]\nadmin: {{ enabled: false }}\n{ROUTE}"
+        );
+        fs::write(dir.path().join("t.yaml"), text).unwrap();
+        let mut child = Command::new(binary())
+            .args(["-c", "t.yaml"])
+            .current_dir(dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("it serves", || dir.path().join("pid").exists());
+        // More than a pipe holds.
+        let path = "x".repeat(2000);
+        for _ in 0..60 {
+            Request::new("GET", format!("http://127.0.0.1:{port}/{path}")).expect(200);
+        }
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        for signal in signals {
+            let _ = kill(pid, *signal);
+            std::thread::sleep(Duration::from_millis(delay));
+        }
+        let mut status = None;
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            eventually("the process leaves", || {
+                status = child.try_wait().unwrap();
+                status.is_some()
+            });
+        }));
+        let _ = child.kill();
+        let _ = child.wait();
+        assert!(ended.is_ok(), "{signals:?}");
+        assert_eq!(status.unwrap().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_once() {
+    let gw = Gateway::start(&format!("access_log: {{ output: {{ file: /dev/full }} }}\n{ROUTE}"));
+    let lost = "gateway_access_log_dropped_total";
+    for count in 1..=3 {
+        gw.get("/").expect(200);
+        // Each is written for itself.
+        eventually("it is counted", || gw.metric(lost) == Some(f64::from(count)));
+    }
+    let errors = gw.errors();
+    assert_eq!(errors.matches("ERROR").count(), 1, "{errors}");
+    assert!(errors.contains("access log: lines are lost: No space left on device"), "{errors}");
+}
