@@ -116,7 +116,12 @@ fn stays(pattern: &PathPattern, path: &str, other: &Other) -> bool {
     other.least.is_none_or(|least| least >= count) && first(path) == first(&other.path)
 }
 
-/// Every other reading of `path`; `None` when one of them climbs above the root.
+/// More readings than any path has that somebody means: each kind of character doubles them, and one server behind another
+/// reads what the first has made of it.
+const MOST: usize = 96;
+
+/// Every other reading of `path`, also by several servers in a row; `None` when one of them climbs above the root, or when
+/// there is no end to them.
 fn others(path: &str) -> Option<BTreeSet<Other>> {
     let mut texts = vec![path.to_owned()];
     // Decoded twice, as behind two servers that both decode.
@@ -124,14 +129,23 @@ fn others(path: &str) -> Option<BTreeSet<Other>> {
         texts.push(twice);
     }
     let mut found = BTreeSet::new();
-    for text in &texts {
-        for habits in habits(text) {
-            let separated = separate(text, habits);
+    while let Some(text) = texts.pop() {
+        for habits in habits(&text) {
+            let separated = separate(&text, habits);
             // Whether an empty segment is one matters only where there is one.
-            if separated.contains("//") {
-                found.insert(resolve(&separated, false)?);
+            let merging = if separated.contains("//") { &[true, false][..] } else { &[true] };
+            for merge in merging {
+                let other = resolve(&separated, *merge)?;
+                // What is left in it may be read by the next server.
+                let more = other.path != text && other.path.contains(['%', ';']);
+                let next = more.then(|| other.path.clone());
+                if found.insert(other) {
+                    texts.extend(next);
+                }
             }
-            found.insert(resolve(&separated, true)?);
+        }
+        if found.len() > MOST {
+            return None;
         }
     }
     Some(found)
@@ -310,6 +324,13 @@ mod tests {
             let (found, _, sent) = leads(&routes, path).unwrap_or_else(|| panic!("{path} is refused"));
             assert_eq!((found, sent.as_str()), (route, path));
         }
+    }
+
+    #[test]
+    fn two_servers_in_a_row_are_thought_of() {
+        let routes = routes(&["/*", "/@/*"]);
+        // The first resolves dots between slashes, the second takes a backslash for one.
+        assert!(leads(&routes, "/%5C%40%2F%5C%2F..").is_none());
     }
 
     #[test]
