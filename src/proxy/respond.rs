@@ -4,7 +4,11 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
-use pingora::{http::ResponseHeader, protocols::http::date::get_cached_date, proxy::Session};
+use pingora::{
+    http::ResponseHeader,
+    protocols::http::{HttpTask, date::get_cached_date},
+    proxy::Session,
+};
 
 use super::{
     arrival,
@@ -42,12 +46,14 @@ pub(super) async fn respond(
         route.chain.response(&mut head, &mut context.state);
     }
     let silent = session.req_header().method == Method::HEAD || body.is_empty();
+    if silent && arrival::is_http2(session) {
+        // The end is said with the head: gRPC's clients take nothing else for an answer without messages.
+        session.write_response_tasks(vec![HttpTask::Header(Box::new(head), true)]).await?;
+        return Ok(());
+    }
     session.write_response_header(Box::new(head), silent).await?;
     if !silent {
         session.write_response_body(Some(body), true).await?;
-    } else if arrival::is_http2(session) {
-        // HTTP/2 needs the end said; a stream that is dropped without it is reset, and the answer lost with it.
-        session.write_response_body(None, true).await?;
     }
     Ok(())
 }

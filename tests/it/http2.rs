@@ -48,6 +48,7 @@ pub(crate) struct Frames {
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
+    pub(crate) flags: u8,
     pub(crate) stream: u32,
     pub(crate) payload: Vec<u8>,
 }
@@ -100,7 +101,7 @@ impl Frames {
         let mut payload = vec![0; usize::try_from(u32::from_be_bytes([0, head[0], head[1], head[2]])).unwrap()];
         self.stream.read_exact(&mut payload).ok()?;
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        Some(Frame { kind: head[3], stream, payload })
+        Some(Frame { kind: head[3], flags: head[4], stream, payload })
     }
 
     /// How the request ended: `status NNN` (of answers without indexing tricks), `reset`, `goaway` or `closed`.
@@ -305,6 +306,20 @@ fn early_hints_pass() {
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let (hints, answer) = (said.find(":status: 103"), said.find(":status: 200"));
     assert!(hints.is_some() && hints < answer && said.contains("rel=preload"), "{said}");
+}
+
+#[test]
+fn a_refusal_of_grpc_is_one_frame() {
+    let origin = Origin::start("o");
+    let gw = Gateway::start(&format!(
+        "listeners: [ {{ address: \"127.0.0.1:{{port}}\", h2c: true }} ]\nservices:\n  main: {{ urls: [\"{}\"] }}\nroutes:\n  - {{ match: {{ path: /a }}, service: main }}\n",
+        origin.url()
+    ));
+    let mut frames = Frames::connect(&gw);
+    frames.request(b"POST", &[(b"content-type", b"application/grpc")], true);
+    let answer = std::iter::from_fn(|| frames.next()).find(|frame| frame.stream == 1).unwrap();
+    // END_STREAM on HEADERS: "Trailers-Only" of gRPC's protocol.
+    assert_eq!((answer.kind, answer.flags & 1), (1, 1), "{answer:?}");
 }
 
 #[test]

@@ -149,12 +149,16 @@ impl Service {
 
     /// Asks again: the answer to come decides, if no other request's does.
     pub fn resume(&self, backend: &Backend, leave: &mut Leave, now: Duration) {
-        let ticket = |breaker: &Breaker| match breaker.admit(now).0 {
-            Admission::Probe(ticket) => Some(ticket),
-            Admission::Pass | Admission::Refused { .. } => None,
+        let ticket = |name: &str, breaker: &Breaker| {
+            let (admission, transition) = breaker.admit(now);
+            self.announce(name, transition);
+            match admission {
+                Admission::Probe(ticket) => Some(ticket),
+                Admission::Pass | Admission::Refused { .. } => None,
+            }
         };
-        leave.service = self.guard.breaker.as_ref().and_then(ticket);
-        leave.backend = backend.breaker.as_ref().and_then(ticket);
+        leave.service = self.guard.breaker.as_ref().and_then(|breaker| ticket("", breaker));
+        leave.backend = backend.breaker.as_ref().and_then(|breaker| ticket(&backend.name, breaker));
     }
 
     /// Takes back the tickets of an attempt that came to nothing, or was never made.
