@@ -20,6 +20,8 @@ pub(super) struct LogKeeper {
 #[async_trait]
 impl BackgroundService for LogKeeper {
     async fn start(&self, _: ShutdownWatch) {
+        // Before the log is opened, which may wait (for the reader of a named pipe): until then the signal would be the end.
+        let Ok(mut again) = signal(SignalKind::user_defined1()) else { return };
         if self.config.enabled {
             // Here and not earlier: a thread started before a daemon forks would be lost.
             match AccessLog::start(
@@ -30,7 +32,6 @@ impl BackgroundService for LogKeeper {
                 Err(e) => log::error!("access log: {e}; requests are not logged"),
             }
         }
-        let Ok(mut again) = signal(SignalKind::user_defined1()) else { return };
         // Not until shutdown: requests that finish during the grace period are logged too.
         while again.recv().await.is_some() {
             if let Some(log) = &*self.shared.access_log.load() {

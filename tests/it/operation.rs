@@ -170,3 +170,18 @@ fn a_full_disk_is_said_once() {
     assert_eq!(errors.matches("ERROR").count(), 1, "{errors}");
     assert!(errors.contains("access log: lines are lost: No space left on device"), "{errors}");
 }
+
+#[test]
+fn a_named_pipe_without_a_reader_makes_no_signal_fatal() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("log");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let gw = Gateway::start(&format!(
+        "access_log: {{ output: {{ file: {} }} }}\nservices: {{}}\nroutes: [ {{ match: {{ path: / }}, respond: {{}} }} ]\n",
+        pipe.display()
+    ));
+    gw.get("/").expect(200);
+    gw.signal(nix::sys::signal::Signal::SIGUSR1);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    gw.get("/").expect(200);
+}
