@@ -17,6 +17,16 @@ pub(in crate::proxy) enum Lateness {
     Deadline = 2,
 }
 
+impl Lateness {
+    /// What happened, for an error.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Silence => "both sides were silent for too long",
+            Self::Deadline => "the answer took too long",
+        }
+    }
+}
+
 /// The limits, and whether one was exceeded.
 #[derive(Debug)]
 pub(in crate::proxy) struct Patience {

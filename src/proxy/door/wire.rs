@@ -210,11 +210,7 @@ impl<T: Transport> AsyncRead for Wire<T> {
         }
         let lateness = std::task::ready!(this.poll_patience(context));
         this.link.patience.expire(lateness);
-        let what = match lateness {
-            Lateness::Silence => "both sides were silent for too long",
-            Lateness::Deadline => "the answer took too long",
-        };
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, what)))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, lateness.reason())))
     }
 }
 

@@ -14,7 +14,7 @@ use pingora::{
     protocols::{Digest, http::date::get_cached_date},
 };
 
-use super::super::{link::Link, patience::Lateness};
+use super::super::link::Link;
 
 /// The most of a body that is kept for another attempt, as Pingora keeps of HTTP/1's (v1/common.rs).
 const MOST_KEPT: usize = 64 << 10;
@@ -149,11 +149,7 @@ impl StreamSession {
             gone = self.gone() => gone,
             () = tokio::time::sleep_until(due.into()) => {
                 link.patience.expire(lateness);
-                let what = match lateness {
-                    Lateness::Silence => "both sides were silent for too long",
-                    Lateness::Deadline => "the answer took too long",
-                };
-                Error::explain(ErrorType::ReadTimedout, what)
+                Error::explain(ErrorType::ReadTimedout, lateness.reason())
             }
         }
     }
