@@ -75,13 +75,24 @@ pub(super) async fn next(
         peer.options.write_timeout = None;
     }
     context.attempts.begin(chosen);
-    bound(session, context, service, &mut peer);
+    bound(session, context, service, &mut peer).map_err(|none| {
+        context.attempts.withdraw();
+        no_backend(none, service)
+    })?;
     Ok(peer)
 }
 
 /// Limits the waiting for the backend: by Pingora's timer for a request without a body, and on the client's side for one
 /// that is still being sent, or that may turn into a tunnel.
-fn bound(session: &mut Session, context: &mut Context, service: &Service, peer: &mut HttpPeer) {
+///
+/// # Errors
+/// The attempt would be a probe, and there are enough whose requests are still being sent.
+fn bound(
+    session: &mut Session,
+    context: &mut Context,
+    service: &Service,
+    peer: &mut HttpPeer,
+) -> Result<(), NoBackend> {
     // The body comes from its beginning, for each attempt.
     context.state.body_seen = 0;
     context.copy.begin_again();
@@ -89,13 +100,13 @@ fn bound(session: &mut Session, context: &mut Context, service: &Service, peer: 
     let bounded_here = upgrade || body;
     let Attempts { leave, backend, suspended, .. } = &mut context.attempts;
     if let (Some(leave), Some(backend), true) = (leave, backend, body) {
-        *suspended = service.suspend(backend, leave);
+        *suspended = service.suspend(backend, leave, Now::monotonic())?;
     }
     context.attempts.phase = Phase::Sending { bounded_here };
-    let Some(patience) = context.patience() else { return };
+    let Some(patience) = context.patience() else { return Ok(()) };
     patience.reset();
     if !bounded_here {
-        return;
+        return Ok(());
     }
     peer.options.read_timeout = None;
     if upgrade {
@@ -107,6 +118,7 @@ fn bound(session: &mut Session, context: &mut Context, service: &Service, peer: 
             patience.limit_silence(service.timeouts.idle.0);
         }
     }
+    Ok(())
 }
 
 /// The whole of the request has been sent: now the backend's time runs.
@@ -271,6 +283,12 @@ impl Attempts {
         self.count += 1;
         (self.began, self.sent, self.suspended) = (Some(Instant::now()), None, false);
         (self.backend, self.place, self.leave) = (Some(backend), Some(place), Some(leave));
+    }
+
+    /// The attempt is not made after all.
+    fn withdraw(&mut self) {
+        self.count -= 1;
+        (self.backend, self.place, self.leave, self.began) = (None, None, None, None);
     }
 
     pub(super) fn note_failed(&mut self) {

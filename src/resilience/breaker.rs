@@ -2,6 +2,9 @@
 //!
 //! Open, nothing passes. When its time is over, one probe at a time does; enough successes close it, one failure opens
 //! it again. What a request that began before the change comes to changes nothing any more.
+//!
+//! A probe whose request its client has not sent yet must not keep others from probing, for as long as that client
+//! likes. It makes room for the next one; there may be a few of these at a time.
 
 use std::{
     sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
@@ -93,6 +96,10 @@ pub struct Transition {
 /// While a probe is under way, others are told to come back after this.
 const SOON: Duration = Duration::from_secs(1);
 
+/// The most probes whose requests are still being sent. Each counts for [`SOON`] and no longer: clients that never end
+/// their requests must not keep out everybody else who has a body to send.
+const MOST_SENDING: usize = 8;
+
 /// A circuit breaker.
 #[derive(Debug)]
 pub struct Breaker {
@@ -110,8 +117,15 @@ pub struct Breaker {
 #[derive(Debug)]
 enum Inner {
     Closed,
-    Open { until: Duration },
-    HalfOpen { probe: Option<Probe>, succeeded: u32 },
+    Open {
+        until: Duration,
+    },
+    HalfOpen {
+        probe: Option<Probe>,
+        /// Probes that have made room for others until their requests have been sent.
+        sending: Vec<Probe>,
+        succeeded: u32,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -167,25 +181,57 @@ impl Breaker {
             return (Admission::Pass, None);
         }
         let mut inner = self.inner.lock();
-        let succeeded = match &*inner {
+        let ticket = self.tickets.fetch_add(1, Relaxed);
+        let next = Some(Probe { ticket, expires: now + self.policy.open });
+        match &mut *inner {
             Inner::Closed => return (Admission::Pass, None),
             Inner::Open { until } if now < *until => {
                 return (Admission::Refused { retry_after: until.saturating_sub(now) }, None);
             }
-            Inner::Open { .. } => None,
+            Inner::Open { .. } => {
+                *inner = Inner::HalfOpen { probe: next, sending: Vec::new(), succeeded: 0 };
+                let reason = format!("{:?} are over, one request probes", self.policy.open);
+                return (Admission::Probe(ticket), Some(Transition { to: BreakerState::HalfOpen, reason }));
+            }
             Inner::HalfOpen { probe: Some(probe), .. } if now < probe.expires => {
                 return (Admission::Refused { retry_after: SOON }, None);
             }
-            Inner::HalfOpen { succeeded, .. } => Some(*succeeded),
-        };
-        let ticket = self.tickets.fetch_add(1, Relaxed);
-        let probe = Some(Probe { ticket, expires: now + self.policy.open });
-        *inner = Inner::HalfOpen { probe, succeeded: succeeded.unwrap_or(0) };
-        let opened = succeeded.is_none().then(|| Transition {
-            to: BreakerState::HalfOpen,
-            reason: format!("{:?} are over, one request probes", self.policy.open),
-        });
-        (Admission::Probe(ticket), opened)
+            Inner::HalfOpen { probe, .. } => *probe = next,
+        }
+        (Admission::Probe(ticket), None)
+    }
+
+    /// Lets others probe while the request of this probe is being sent.
+    ///
+    /// # Errors
+    /// When it is worth trying again: there are too many of these. The probe has ended then.
+    pub fn suspend(&self, now: Duration, ticket: u64) -> Result<(), Duration> {
+        let mut inner = self.inner.lock();
+        let Inner::HalfOpen { probe, sending, .. } = &mut *inner else { return Ok(()) };
+        if probe.is_none_or(|probe| probe.ticket != ticket) {
+            return Ok(());
+        }
+        *probe = None;
+        sending.retain(|probe| now < probe.expires);
+        let earliest = sending.iter().map(|probe| probe.expires).min();
+        if let Some(earliest) = earliest.filter(|_| sending.len() >= MOST_SENDING) {
+            return Err(earliest.saturating_sub(now));
+        }
+        sending.push(Probe { ticket, expires: now + SOON });
+        Ok(())
+    }
+
+    /// The request of a suspended probe has been sent: true when it is the probe again. If another one is by now, that
+    /// one decides.
+    pub fn resume(&self, now: Duration, ticket: u64) -> bool {
+        let mut inner = self.inner.lock();
+        let Inner::HalfOpen { probe, sending, .. } = &mut *inner else { return false };
+        sending.retain(|probe| probe.ticket != ticket);
+        if probe.is_some_and(|probe| now < probe.expires) {
+            return false;
+        }
+        *probe = Some(Probe { ticket, expires: now + self.policy.open });
+        true
     }
 
     /// Tells the result of a request that passed; `probe` is its ticket when it was one.
@@ -199,10 +245,9 @@ impl Breaker {
 
     /// A probe has ended without a result, because its client left: another one may go.
     pub fn abandon(&self, ticket: u64) {
-        if let Inner::HalfOpen { probe, .. } = &mut *self.inner.lock()
-            && probe.is_some_and(|probe| probe.ticket == ticket)
-        {
-            *probe = None;
+        if let Inner::HalfOpen { probe, sending, .. } = &mut *self.inner.lock() {
+            sending.retain(|probe| probe.ticket != ticket);
+            probe.take_if(|probe| probe.ticket == ticket);
         }
     }
 
@@ -246,14 +291,17 @@ impl Breaker {
 
     fn record_probe(&self, now: Duration, ticket: u64, ok: bool) -> Option<Transition> {
         let mut inner = self.inner.lock();
-        let Inner::HalfOpen { probe, succeeded } = &mut *inner else { return None };
-        if probe.is_none_or(|probe| probe.ticket != ticket) {
+        let Inner::HalfOpen { probe, sending, succeeded } = &mut *inner else { return None };
+        let before = sending.len();
+        sending.retain(|probe| probe.ticket != ticket);
+        // A backend that answers before the end of the request has answered.
+        if sending.len() == before && probe.take_if(|probe| probe.ticket == ticket).is_none() {
             return None;
         }
         if !ok {
             return Some(self.open(&mut inner, now, "the probe failed".to_owned()));
         }
-        (*probe, *succeeded) = (None, *succeeded + 1);
+        *succeeded += 1;
         let succeeded = *succeeded;
         if succeeded < self.policy.probes {
             return None;
@@ -338,6 +386,37 @@ mod tests {
         assert!(!breaker.would_admit(33 * S), "a stale ticket frees nothing");
         breaker.abandon(ticket);
         assert!(breaker.would_admit(33 * S));
+    }
+
+    #[test]
+    fn probes_whose_requests_are_not_sent_yet_make_room_and_are_few() {
+        let breaker = breaker(1);
+        (0..3).for_each(|_| drop(breaker.record(S, None, false)));
+        let now = 11 * S;
+        let sending: Vec<u64> = (0..MOST_SENDING)
+            .map(|_| probe(&breaker, now))
+            .inspect(|ticket| {
+                assert_eq!(breaker.suspend(now, *ticket), Ok(()));
+            })
+            .collect();
+        let one_more = probe(&breaker, now + S / 4);
+        assert_eq!(breaker.suspend(now + S / 4, one_more), Err(S * 3 / 4));
+        let quick = probe(&breaker, now + S / 4);
+        assert!(!breaker.resume(now + S / 4, sending[0]), "another one probes");
+        breaker.abandon(quick);
+        assert!(breaker.resume(now + S / 2, sending[1]) && !breaker.would_admit(now + S / 2));
+        breaker.abandon(sending[1]);
+        // Two have gone; those that take too long do not keep out others either.
+        for _ in 0..2 {
+            assert_eq!(breaker.suspend(now, probe(&breaker, now)), Ok(()));
+        }
+        assert_eq!(breaker.suspend(now + S, probe(&breaker, now + S)), Ok(()));
+        assert_eq!(breaker.record(now + S, Some(sending[2]), false), None, "it no longer counts");
+        let last = probe(&breaker, now + S);
+        assert_eq!(breaker.suspend(now + S, last), Ok(()));
+        let closed = breaker.record(now + S, Some(last), true).unwrap();
+        assert_eq!(closed.to, BreakerState::Closed, "answered before its request was sent");
+        assert!(!breaker.resume(now + S, sending[3]));
     }
 
     #[test]

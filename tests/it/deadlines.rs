@@ -183,6 +183,36 @@ fn a_slow_client_does_not_keep_a_breaker_half_open() {
 }
 
 #[test]
+fn few_requests_pass_a_half_open_breaker_whose_bodies_are_still_to_come() {
+    let origin = Origin::start("o");
+    let proxy = FaultProxy::start(origin.address, Fault::Status503);
+    let gw = Gateway::start(&format!(
+        "services:\n  main:\n    urls: [\"{}\"]\n    circuit_breaker: {{ failure_threshold: 2, reset_timeout: 1s }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        proxy.url()
+    ));
+    for _ in 0..2 {
+        gw.get("/").expect(503);
+    }
+    proxy.set(Fault::None);
+    let state = || gw.metric("gateway_circuit_breaker_state{backend=\"\",service=\"main\"}");
+    let mut slow = Vec::new();
+    eventually("one is let in", || {
+        slow = dawdlers(&gw, "/", 40);
+        std::thread::sleep(Duration::from_millis(100));
+        state() == Some(2.0)
+    });
+    let is_refused = |stream: &mut TcpStream| {
+        stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).is_ok() && &answer == b"HTTP/1.1 503"
+    };
+    let refused = slow.iter_mut().map(is_refused).filter(|refused| *refused).count();
+    assert!((31..40).contains(&refused), "{refused} of 40 were refused");
+    gw.get("/").expect(200);
+    assert_eq!(state(), Some(0.0), "an honest request has decided");
+}
+
+#[test]
 fn the_time_that_a_client_takes_is_not_the_backends_latency() {
     let origin = Origin::start("o");
     let gw = Gateway::start(&format!(

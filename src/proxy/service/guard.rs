@@ -10,11 +10,11 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    Backend, BreakerConfig, EjectionConfig, Gate, InFlightConfig, Service, ServiceConfig, Trouble,
+    Backend, BreakerConfig, EjectionConfig, Gate, InFlightConfig, NoBackend, Service, ServiceConfig, Trouble,
     backend::LATENCY_MEMORY,
 };
 use crate::{
-    resilience::{Admission, Breaker, Budget, EjectionPolicy, Gradient, Quantile, Transition},
+    resilience::{Breaker, Budget, EjectionPolicy, Gradient, Quantile, Transition},
     telemetry::ServiceMetrics,
 };
 
@@ -136,39 +136,40 @@ impl Service {
         }
     }
 
-    /// Gives the tickets of an attempt back whose request is still on its way: a client that is slow to send it must not keep
-    /// a breaker half-open. True when there were any: then it asks again when all has been sent.
-    pub fn suspend(&self, backend: &Backend, leave: &mut Leave) -> bool {
-        let tickets = std::mem::take(leave);
-        let any = tickets.service.is_some() || tickets.backend.is_some();
-        if any {
-            self.give_back(backend, tickets);
+    /// Lets others probe while the request of this attempt is being sent: a client that is slow must not keep a breaker
+    /// half-open. True when it is a probe: then it asks again when all has been sent.
+    ///
+    /// # Errors
+    /// Too many are being sent; the tickets have been given back.
+    pub fn suspend(&self, backend: &Backend, leave: &mut Leave, now: Duration) -> Result<bool, NoBackend> {
+        let mut wait = None;
+        for (ticket, breaker) in self.tickets(backend, *leave) {
+            wait = wait.max(breaker.suspend(now, ticket).err());
         }
-        any
+        if let Some(retry_after) = wait {
+            self.give_back(backend, std::mem::take(leave));
+            return Err(NoBackend::Open { retry_after });
+        }
+        Ok(leave.service.is_some() || leave.backend.is_some())
     }
 
     /// Asks again: the answer to come decides, if no other request's does.
     pub fn resume(&self, backend: &Backend, leave: &mut Leave, now: Duration) {
-        let ticket = |name: &str, breaker: &Breaker| {
-            let (admission, transition) = breaker.admit(now);
-            self.announce(name, transition);
-            match admission {
-                Admission::Probe(ticket) => Some(ticket),
-                Admission::Pass | Admission::Refused { .. } => None,
-            }
+        let resumed = |breaker: &Option<Breaker>, ticket: Option<u64>| {
+            ticket.filter(|ticket| breaker.as_ref().is_some_and(|breaker| breaker.resume(now, *ticket)))
         };
-        leave.service = self.guard.breaker.as_ref().and_then(|breaker| ticket("", breaker));
-        leave.backend = backend.breaker.as_ref().and_then(|breaker| ticket(&backend.name, breaker));
+        leave.service = resumed(&self.guard.breaker, leave.service);
+        leave.backend = resumed(&backend.breaker, leave.backend);
+    }
+
+    fn tickets<'a>(&'a self, backend: &'a Backend, leave: Leave) -> impl Iterator<Item = (u64, &'a Breaker)> {
+        let all = [(leave.service, self.guard.breaker.as_ref()), (leave.backend, backend.breaker.as_ref())];
+        all.into_iter().filter_map(|(ticket, breaker)| Some((ticket?, breaker?)))
     }
 
     /// Takes back the tickets of an attempt that came to nothing, or was never made.
     pub fn give_back(&self, backend: &Backend, leave: Leave) {
-        if let (Some(breaker), Some(ticket)) = (&self.guard.breaker, leave.service) {
-            breaker.abandon(ticket);
-        }
-        if let (Some(breaker), Some(ticket)) = (&backend.breaker, leave.backend) {
-            breaker.abandon(ticket);
-        }
+        self.tickets(backend, leave).for_each(|(ticket, breaker)| breaker.abandon(ticket));
     }
 
     /// Logs and shows a breaker's change of state; `backend` is empty for the service's own.
