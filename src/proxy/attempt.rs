@@ -1,6 +1,9 @@
 //! Attempts at backends: where the next one goes, whether a failed one is repeated, and what the service learns.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
 
 use http::{HeaderName, Method, StatusCode};
 use pingora::{
@@ -15,6 +18,7 @@ use super::{
     context::{Attempts, Context, FreeRepeat, Phase},
     failure, respond,
     service::{Choice, Chosen, NoBackend, Outcome, RetryConfig, Service, Trouble},
+    waiting,
 };
 use crate::filter::{Now, Reply};
 
@@ -40,15 +44,29 @@ fn policy<'c>(context: &'c Context, service: &'c Service) -> &'c RetryConfig {
     context.route.as_ref().and_then(|route| route.retry.as_ref()).unwrap_or(&service.retry)
 }
 
+/// Why there is no further attempt.
+pub(super) enum Stop {
+    /// This is to be answered.
+    Reply(Box<Reply>),
+    /// The client has left.
+    Left(Box<Error>),
+}
+
+impl Stop {
+    fn reply(reply: Reply) -> Self {
+        Self::Reply(Box::new(reply))
+    }
+}
+
 /// The peer of the next attempt; waits before it when it is not the first.
 ///
 /// # Errors
-/// The answer, when there is no attempt to make.
+/// Why there is no attempt to make.
 pub(super) async fn next(
     session: &mut Session,
     context: &mut Context,
     service: &Service,
-) -> Result<Box<HttpPeer>, Reply> {
+) -> Result<Box<HttpPeer>, Stop> {
     context.attempts.count_once(service, context.now.since_start);
     // A repeat that is free replaces an attempt: it neither waits nor counts.
     if context.attempts.free == FreeRepeat::Due {
@@ -57,17 +75,22 @@ pub(super) async fn next(
         let wait = policy(context, service).backoff.backoff().wait(context.attempts.count, fastrand::u64(..));
         let wait = context.remaining().map_or(wait, |left| wait.min(left));
         if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
+            let pause = waiting::unless_left(session, context, tokio::time::sleep(wait));
+            Box::pin(pause).await.map_err(Stop::Left)?;
         }
         service.metrics.retries.inc();
     }
     let remaining = context.remaining();
     if remaining.is_some_and(|left| left.is_zero()) {
-        return Err(failure::too_late());
+        return Err(Stop::reply(failure::too_late()));
     }
-    let head = session.req_header();
     let now = if context.attempts.count == 0 { context.now.since_start } else { Now::monotonic() };
-    let chosen = choose(service, head, context, now).await.map_err(|none| no_backend(none, service))?;
+    let chosen = match service.choose(&choice(session.req_header(), context.state.client, &context.attempts.tried, now))
+    {
+        Err(NoBackend::Full) => Box::pin(wait_for_room(session, context, service, now)).await.map_err(Stop::Left)?,
+        chosen => chosen,
+    };
+    let chosen = chosen.map_err(|none| Stop::reply(no_backend(none, service)))?;
     let upgrade = context.kind == RequestKind::Upgrade;
     let mut peer = chosen.backend.peer(if upgrade { None } else { remaining }, upgrade);
     // A request without a body is one small write: no timer for that.
@@ -77,7 +100,7 @@ pub(super) async fn next(
     context.attempts.begin(chosen);
     bound(session, context, service, &mut peer).map_err(|none| {
         context.attempts.withdraw();
-        no_backend(none, service)
+        Stop::reply(no_backend(none, service))
     })?;
     Ok(peer)
 }
@@ -153,22 +176,23 @@ fn blame(context: &Context, service: &Service, trouble: Trouble) -> Outcome {
     if unsent || cut_short { Outcome::Unknown } else { Outcome::Failed(trouble) }
 }
 
-/// A backend for the request.
-async fn choose(
-    service: &Service,
-    head: &RequestHeader,
+/// What a backend is chosen by.
+fn choice<'c>(head: &'c RequestHeader, client: IpAddr, tried: &'c [SocketAddr], now: Duration) -> Choice<'c> {
+    Choice { client, headers: &head.headers, path: head.uri.path(), tried, now }
+}
+
+/// A backend for the request, when all are full for the moment.
+async fn wait_for_room(
+    session: &mut Session,
     context: &mut Context,
-    now: std::time::Duration,
-) -> Result<Chosen, NoBackend> {
-    let mut waited = context.attempts.waited;
-    let choice = Choice {
-        client: context.state.client,
-        headers: &head.headers,
-        path: head.uri.path(),
-        tried: &context.attempts.tried,
-        now,
-    };
-    let chosen = service.choose_or_wait(choice, &mut waited).await;
+    service: &Service,
+    now: Duration,
+) -> pingora::Result<Result<Chosen, NoBackend>> {
+    // Copies: the session is busy with looking after the client.
+    let (head, tried, mut waited) =
+        (session.req_header().clone(), context.attempts.tried.clone(), context.attempts.waited);
+    let choice = choice(&head, context.state.client, &tried, now);
+    let chosen = waiting::unless_left(session, context, service.wait_for_room(choice, &mut waited)).await;
     context.attempts.waited = waited;
     chosen
 }

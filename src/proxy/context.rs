@@ -7,7 +7,7 @@ use std::{
 };
 
 use http::{StatusCode, Version};
-use pingora::http::RequestHeader;
+use pingora::{http::RequestHeader, proxy::Session};
 use prometheus::IntGauge;
 
 use super::{
@@ -20,6 +20,7 @@ use super::{
     mirror::Copy,
     route::Route,
     service::{Backend, Leave, NoBackend, Pass, Place, Service},
+    waiting,
 };
 use crate::{
     filter::{Now, Refusal, Reply, State},
@@ -157,6 +158,8 @@ pub struct Context {
     pub target: Option<Arc<Target>>,
     /// When it must have been answered.
     pub deadline: Option<Instant>,
+    /// How long it has waited for a place, or between attempts: time in which nothing was asked of the client.
+    pub held: Duration,
     /// Places behind the gates of its route and its service.
     pub passes: [Option<Pass>; 2],
     /// A copy for another service, in the making.
@@ -197,6 +200,7 @@ impl Context {
             route: None,
             target: None,
             deadline: None,
+            held: Duration::ZERO,
             passes: [None, None],
             copy: Copy::Not,
             kind: RequestKind::Ordinary,
@@ -246,21 +250,29 @@ impl Context {
     }
 
     /// Waits for a place on the route and at the service; the answer, when there is none.
-    pub(super) async fn pass_gates(&mut self) -> Option<Reply> {
-        let (route, service) = (self.route.clone()?, self.service()?);
+    ///
+    /// # Errors
+    /// The client has left.
+    pub(super) async fn pass_gates(&mut self, session: &mut Session) -> pingora::Result<Option<Reply>> {
+        let (Some(route), Some(service)) = (self.route.clone(), self.service()) else { return Ok(None) };
         for (place, gate) in [route.gate.as_ref(), service.gate()].into_iter().enumerate() {
             let Some(gate) = gate else { continue };
-            let begun = Instant::now();
-            match gate.enter().await {
-                Some(pass) => self.passes[place] = Some(pass),
-                None => return Some(attempt::no_backend(NoBackend::Full, &service)),
+            self.passes[place] = gate.try_enter();
+            if self.passes[place].is_some() {
+                continue;
+            }
+            let before = self.held;
+            // Boxed: whoever finds a place at once must not carry the waiting around.
+            self.passes[place] = Box::pin(waiting::unless_left(session, self, gate.enter())).await?;
+            if self.passes[place].is_none() {
+                return Ok(Some(attempt::no_backend(NoBackend::Full, &service)));
             }
             // The service's setting holds for what comes after the gate too.
             if place == 1 {
-                self.attempts.waited = begun.elapsed();
+                self.attempts.waited = self.held.saturating_sub(before);
             }
         }
-        None
+        Ok(None)
     }
 
     /// Calls `with` with the service that it goes to, if any; without touching the count of its owners, which all

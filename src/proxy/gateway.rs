@@ -20,7 +20,8 @@ use pingora::{
 
 use super::{
     arrival::{self, RequestKind},
-    attempt, client,
+    attempt::{self, Stop},
+    client,
     context::{Author, Context},
     decide::{Decision, decide},
     failure, finish, incoming, mirror,
@@ -94,7 +95,7 @@ impl ProxyHttp for Gateway {
         match decide(&runtime, session.req_header_mut(), &mut context.state, context.now).await {
             Decision::Forward(route, target, path) => {
                 context.forward_to(route, target, path, session.req_header());
-                if let Some(busy) = context.pass_gates().await {
+                if let Some(busy) = context.pass_gates(session).await? {
                     return respond(session, context, busy, Author::Gateway).await.map(|()| true);
                 }
             }
@@ -125,7 +126,8 @@ impl ProxyHttp for Gateway {
         };
         match attempt::next(session, context, &service).await {
             Ok(peer) => Ok(peer),
-            Err(reply) => Self::refuse(context, reply, "gateway"),
+            Err(Stop::Reply(reply)) => Self::refuse(context, *reply, "gateway"),
+            Err(Stop::Left(error)) => Err(error),
         }
     }
 

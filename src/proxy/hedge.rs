@@ -27,6 +27,7 @@ use super::{
     gateway::Gateway,
     mirror, outgoing,
     service::{Choice, Chosen, Outcome, Service, Trouble},
+    waiting::left,
 };
 use crate::filter::Now;
 
@@ -142,15 +143,6 @@ impl Race<'_> {
 impl Runner {
     fn address(&self) -> Option<SocketAddr> {
         self.chosen.as_ref().map(|chosen| chosen.backend.address)
-    }
-}
-
-/// Resolves when the client goes away.
-async fn left(session: &mut Session) -> Box<Error> {
-    match session.as_downstream_mut().read_body_or_idle(true).await {
-        Err(error) => error.into_down(),
-        // Nothing but the end can come: there is no body.
-        Ok(_) => Error::explain(pingora::ErrorType::ConnectionClosed, "the client left").into_down(),
     }
 }
 

@@ -41,6 +41,7 @@ mod shadow;
 mod strict;
 mod target;
 mod tls;
+mod waiting;
 
 pub use access::{AccessConfig, AccessFormat};
 pub use action::{Action, RedirectConfig, RespondConfig, Rewrite};

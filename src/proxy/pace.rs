@@ -17,7 +17,7 @@ pub(super) fn keep(session: &mut Session, context: &Context, limits: &HeadLimits
         session.set_read_timeout(None);
         return Ok(());
     }
-    match patience(limits, context.start.elapsed(), context.state.body_seen) {
+    match patience(limits, context.start.elapsed().saturating_sub(context.held), context.state.body_seen) {
         Some(time) => {
             session.set_read_timeout(Some(time));
             Ok(())
@@ -26,7 +26,7 @@ pub(super) fn keep(session: &mut Session, context: &Context, limits: &HeadLimits
     }
 }
 
-/// How long the next read may take, `elapsed` after the head, when `seen` bytes have come; `None`: it is too late.
+/// How long the next read may take, `elapsed` after the head (less what the gateway took), when `seen` bytes have come; `None`: it is too late.
 fn patience(limits: &HeadLimits, elapsed: Duration, seen: u64) -> Option<Duration> {
     let mut patience = limits.stall.0;
     if let Some(total) = limits.body {

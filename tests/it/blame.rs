@@ -260,6 +260,48 @@ fn one_queue_holds_those_who_wait_for_one_setting() {
 }
 
 #[test]
+fn whoever_leaves_a_queue_leaves_its_place() {
+    let service = |gate: &str| format!("    {gate}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n");
+    let gate = "in_flight: { max: 1, queue: 1, wait: 10s }";
+    let route = format!("routes:\n  - {{ match: {{ path: /* }}, service: main, {gate} }}\n");
+    let per_backend = service("in_flight: { per_backend: 1, queue: 1, wait: 10s }");
+    for more in [service(gate), per_backend, route] {
+        let origin = Origin::start("o");
+        let gw = Gateway::start(&format!("services:\n  main:\n    urls: [\"{}\"]\n{more}", origin.url()));
+        let requests = [
+            "GET /leaves HTTP/1.1\r\nHost: h\r\n\r\n",
+            "POST /leaves HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nab",
+        ];
+        std::thread::scope(|scope| {
+            let slow = scope.spawn(|| gw.get("/slow/2000").expect(200));
+            eventually("the only place is taken", || origin.seen().len() == 1);
+            for (number, request) in requests.into_iter().enumerate() {
+                let mut leaver = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+                leaver.write_all(request.as_bytes()).unwrap();
+                std::thread::sleep(Duration::from_millis(100));
+                drop(leaver);
+                let line = gw.log(number + 1).remove(number);
+                assert!(line["path"] == "/leaves" && line["by"] == "client", "{more}: {line}");
+                assert!(!slow.is_finished(), "at once, and not when it would have been its turn");
+            }
+            // What a waiting client has sent by then arrives all the same.
+            let mut patient = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+            patient
+                .write_all(b"POST /echo HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 4\r\n\r\nab")
+                .unwrap();
+            std::thread::sleep(Duration::from_millis(100));
+            patient.write_all(b"cd").unwrap();
+            assert!(!slow.is_finished(), "it has waited");
+            let mut answer = String::new();
+            patient.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{more}: {answer}");
+        });
+        assert_eq!(origin.last().body, "abcd", "{more}");
+        assert!(origin.seen().iter().all(|seen| seen.uri != "/leaves"), "{more}");
+    }
+}
+
+#[test]
 fn every_key_finds_a_backend_when_the_heavy_one_is_down() {
     let good = Origin::start("good");
     let urls = format!(

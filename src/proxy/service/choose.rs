@@ -76,26 +76,25 @@ impl Drop for Waiting<'_> {
 }
 
 impl Service {
-    /// The next backend for a request. When all are full, the request waits as long as `in_flight` allows, less what it
-    /// has `waited` under it; that grows.
+    /// The next backend for a request that has found all of them full. It waits as long as `in_flight` allows, less what
+    /// it has `waited` under it; that grows.
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn choose_or_wait(&self, choice: Choice<'_>, waited: &mut Duration) -> Result<Chosen, NoBackend> {
-        let first = self.choose(&choice);
-        let (Err(NoBackend::Full), Some(limits)) = (&first, &self.guard.in_flight) else { return first };
+    pub async fn wait_for_room(&self, choice: Choice<'_>, waited: &mut Duration) -> Result<Chosen, NoBackend> {
+        let Some(limits) = &self.guard.in_flight else { return Err(NoBackend::Full) };
         let patience = limits.wait.0.saturating_sub(*waited);
         if patience.is_zero() {
-            return first;
+            return Err(NoBackend::Full);
         }
-        let Some(_waiting) = Waiting::enter(&self.guard.waiting, limits.queue) else { return first };
+        let Some(_waiting) = Waiting::enter(&self.guard.waiting, limits.queue) else { return Err(NoBackend::Full) };
         let begun = tokio::time::Instant::now();
-        let result = self.wait_for_room(choice, begun + patience).await;
+        let result = self.room(choice, begun + patience).await;
         *waited += begun.elapsed();
         result
     }
 
-    async fn wait_for_room(&self, choice: Choice<'_>, until: tokio::time::Instant) -> Result<Chosen, NoBackend> {
+    async fn room(&self, choice: Choice<'_>, until: tokio::time::Instant) -> Result<Chosen, NoBackend> {
         loop {
             let mut freed = std::pin::pin!(self.guard.freed.notified());
             // From here on a place that is given back is told to this one, and not only to those who sleep already.
@@ -363,7 +362,10 @@ mod tests {
                     let (headers, mut waited) = (HeaderMap::new(), Duration::ZERO);
                     for _ in 0..2000 {
                         let choice = choice(&headers, &[], Now::monotonic());
-                        let chosen = service.choose_or_wait(choice, &mut waited).await;
+                        let chosen = match service.choose(&choice) {
+                            Err(NoBackend::Full) => service.wait_for_room(choice, &mut waited).await,
+                            chosen => chosen,
+                        };
                         tokio::task::yield_now().await;
                         drop(chosen.unwrap());
                     }

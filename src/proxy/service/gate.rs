@@ -97,7 +97,7 @@ impl Gate {
 
     /// A place, at once or after waiting; `None` when there is none.
     pub async fn enter(self: &Arc<Self>) -> Option<Pass> {
-        if let Some(pass) = self.take() {
+        if let Some(pass) = self.try_enter() {
             return Some(pass);
         }
         let before = self.queued.fetch_add(1, SeqCst);
@@ -108,7 +108,7 @@ impl Gate {
         let receiver = {
             let mut waiting = self.waiting.lock();
             // Whoever left before we were counted has woken nobody.
-            if let Some(pass) = self.take() {
+            if let Some(pass) = self.try_enter() {
                 return Some(pass);
             }
             let (sender, receiver) = oneshot::channel();
@@ -121,7 +121,8 @@ impl Gate {
         tokio::time::timeout(self.wait, receiver).await.ok()?.ok()
     }
 
-    fn take(self: &Arc<Self>) -> Option<Pass> {
+    /// A place, if there is one.
+    pub fn try_enter(self: &Arc<Self>) -> Option<Pass> {
         let limit = self.limit();
         let free = |inside: u32| (inside < limit).then(|| inside + 1);
         self.inside.fetch_update(SeqCst, SeqCst, free).ok()?;
@@ -136,7 +137,7 @@ impl Gate {
                 if waiting.senders.is_empty() {
                     return;
                 }
-                let Some(pass) = self.take() else { return };
+                let Some(pass) = self.try_enter() else { return };
                 waiting.senders.pop_first().map(|(_, next)| (next, pass))
             };
             // A receiver that is just leaving: the next one, here and not from within the drop of its pass, or a queue
