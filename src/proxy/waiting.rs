@@ -1,0 +1,61 @@
+//! Waiting on behalf of a client: in a queue, or between two attempts. It ends when the client leaves, so that nobody
+//! waits for a place, and no backend works, for somebody who is gone.
+
+use std::time::Instant;
+
+use http::header;
+use pingora::{Error, ErrorType, proxy::Session};
+
+use super::{arrival::RequestKind, context::Context};
+
+/// The most of a body that is read while its request waits: what Pingora keeps for a further attempt (v1/common.rs), which
+/// is how it then gets to the first one.
+const MOST_KEPT: u64 = 64 << 10;
+
+/// Waits for `what`, as long as the client is there.
+///
+/// # Errors
+/// The client has left.
+pub(super) async fn unless_left<T>(
+    session: &mut Session,
+    context: &mut Context,
+    what: impl Future<Output = T>,
+) -> pingora::Result<T> {
+    // What an attempt before this one had to keep to is over.
+    if let Some(patience) = context.patience() {
+        patience.reset();
+    }
+    // An upgraded client may speak its new protocol at once, and nothing of that may be read here.
+    let (watched, begun) = (context.kind != RequestKind::Upgrade, Instant::now());
+    let outcome = tokio::select! {
+        biased;
+        done = what => Ok(done),
+        gone = left(session), if watched => Err(gone),
+    };
+    context.held += begun.elapsed();
+    outcome
+}
+
+/// Resolves when the client goes away. That is seen at the end of its request, so a body is read; one that may be too
+/// long to be kept is left alone, and its client is missed when the request goes to a backend.
+pub(super) async fn left(session: &mut Session) -> Box<Error> {
+    let length = session.req_header().headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let downstream = session.as_downstream_mut();
+    if !downstream.is_body_done() && length.is_none_or(|length| length > MOST_KEPT) {
+        return std::future::pending().await;
+    }
+    downstream.enable_retry_buffering();
+    while !downstream.is_body_done() {
+        match downstream.read_request_body().await {
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(error) => return error.into_down(),
+        }
+    }
+    match downstream.read_body_or_idle(true).await {
+        Err(error) => error.into_down(),
+        // Nothing but the end can come.
+        Ok(_) => Error::explain(ErrorType::ConnectionClosed, "the client left").into_down(),
+    }
+}
