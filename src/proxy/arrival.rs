@@ -56,7 +56,8 @@ pub(super) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
         context.peer = link.address();
         context.state.certificate.clone_from(&link.certificate);
         context.state.listener = link.listener;
-        link.patience.limit_writes(Some(limits.stall.0));
+        let rate = if context.kind == RequestKind::Ordinary { limits.body_rate } else { 0 };
+        link.patience.limit_writes(Some(limits.stall.0), rate);
     }
     join_cookies(session.req_header_mut());
     context.version = session.req_header().version;
@@ -72,7 +73,7 @@ pub(super) fn open_tunnel(session: &mut Session, context: &Context) {
     session.set_read_timeout(None);
     session.set_write_timeout(None);
     if let (Some(link), Some(service)) = (&context.link, context.service()) {
-        link.patience.limit_writes(None);
+        link.patience.limit_writes(None, 0);
         link.patience.end_by(None);
         link.patience.limit_silence(service.timeouts.idle.0);
     }

@@ -42,8 +42,9 @@ pub struct HeadLimits {
     pub connections_per_address: u32,
     /// A request's body must have come within this time, all of it. Default: no limit.
     pub body: Option<Span>,
-    /// Bytes per second that a request's body must bring on average, once it has been on its way for `stall`. gRPC and
-    /// upgraded connections are exempt: they may be silent. Default 64; 0 is no limit.
+    /// Bytes per second that a body must bring on average: a request's once it has been on its way for `stall`, an
+    /// answer's once the gateway has waited so long for its client to read. gRPC and upgraded connections are exempt: they
+    /// may be silent. Default 64; 0 is no limit.
     pub body_rate: u32,
     /// Requests under way on one HTTP/2 connection. Default 100.
     pub h2_streams: u32,

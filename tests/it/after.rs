@@ -167,6 +167,31 @@ fn a_client_that_never_reads_holds_nothing_for_long() {
 }
 
 #[test]
+fn an_answer_must_be_read_at_a_least_rate() {
+    let endless = backend(|mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let chunk = [b"4000\r\n".as_slice(), &[b'x'; 0x4000], b"\r\n"].concat();
+        while stream.write_all(&chunk).is_ok() {}
+    });
+    for (rate, ends) in [(1_000_000_000, true), (1, false)] {
+        let gw = Gateway::start(&format!(
+            "limits: {{ stall: 1s, body_rate: {rate} }}\nservices:\n  main: {{ urls: [\"http://{endless}\"] }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n"
+        ));
+        let mut stream = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        // It never stalls for long, and gets nowhere.
+        let (begun, mut buffer) = (std::time::Instant::now(), vec![0; 1 << 18]);
+        while begun.elapsed() < Duration::from_millis(3500) && stream.read(&mut buffer).is_ok_and(|read| read > 0) {
+            std::thread::sleep(Duration::from_millis(20));
+            if begun.elapsed() > Duration::from_millis(1500) && gw.metric("gateway_requests_in_flight") == Some(0.0) {
+                break;
+            }
+        }
+        assert_eq!(begun.elapsed() < Duration::from_millis(3500), ends, "rate {rate}: {:?}", begun.elapsed());
+    }
+}
+
+#[test]
 fn hedged_requests_are_copied_and_broken_off_like_others() {
     let (origin, shadow) = (Origin::start("o"), Origin::start("shadow"));
     let (ended, gone) = std::sync::mpsc::channel();

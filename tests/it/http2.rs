@@ -69,18 +69,9 @@ impl Frames {
         let _ = self.stream.write_all(&[head, payload.to_vec()].concat());
     }
 
-    /// HEADERS with literal fields, neither indexed nor compressed.
+    /// A whole head.
     pub(crate) fn headers(&mut self, fields: &[(&[u8], &[u8])], end: bool) {
-        let mut block = Vec::new();
-        for (name, value) in fields {
-            block.push(0);
-            for text in [name, value] {
-                assert!(text.len() < 127);
-                block.push(u8::try_from(text.len()).unwrap());
-                block.extend_from_slice(text);
-            }
-        }
-        self.send(1, 4 | u8::from(end), self.stream_id, &block);
+        self.send(1, 4 | u8::from(end), self.stream_id, &block(fields));
     }
 
     /// A request with the usual pseudo-fields, and these.
@@ -116,6 +107,20 @@ impl Frames {
         }
         "closed".to_owned()
     }
+}
+
+/// Literal fields, neither indexed nor compressed.
+fn block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            assert!(text.len() < 127);
+            block.push(u8::try_from(text.len()).unwrap());
+            block.extend_from_slice(text);
+        }
+    }
+    block
 }
 
 /// `:status` is the first field: indexed for common ones, else a literal with an indexed name.
@@ -376,4 +381,75 @@ fn streams_are_limited_and_silent_connections_closed() {
     let begun = Instant::now();
     while frames.next().is_some() {}
     assert!(begun.elapsed() < Duration::from_secs(3), "head: {:?}", begun.elapsed());
+}
+
+#[test]
+fn heads_over_http2_have_a_time_limit() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin, "h2c: true", "limits: { head: 1s, keepalive: 30s }\n");
+    // A head without its end; one that goes on for ever; the beginning of a frame.
+    for (first, more) in [(&b"\x00"[..], None), (b"\x00", Some(9)), (b"", None)] {
+        let mut client = Frames::connect(&gw);
+        if first.is_empty() {
+            client.stream.write_all(b"\x00\x00").unwrap();
+        } else {
+            client.send(1, 0, 1, first);
+        }
+        let begun = Instant::now();
+        client.stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let mut buffer = [0; 1024];
+        while client
+            .stream
+            .read(&mut buffer)
+            .map_or_else(|e| e.kind() == std::io::ErrorKind::WouldBlock, |read| read > 0)
+        {
+            assert!(begun.elapsed() < Duration::from_secs(3), "it may go on");
+            if let Some(kind) = more {
+                client.send(kind, 0, 1, b"\x00");
+            }
+        }
+        assert!(begun.elapsed() > Duration::from_millis(850), "{:?}", begun.elapsed());
+    }
+    // In time, in pieces.
+    let mut client = Frames::connect(&gw);
+    let fields: [(&[u8], &[u8]); 4] =
+        [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"h")];
+    client.send(1, 1, 1, &block(&fields[..2]));
+    std::thread::sleep(Duration::from_millis(100));
+    client.send(9, 4, 1, &block(&fields[2..]));
+    assert_eq!(client.end(), "status 200");
+    std::thread::sleep(Duration::from_millis(1300));
+    client.stream_id = 3;
+    client.request(b"GET", &[], true);
+    assert_eq!(client.end(), "status 200", "an idle connection has time");
+}
+
+#[test]
+fn an_answer_over_http2_must_be_read_at_a_least_rate() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin, "h2c: true", "limits: { stall: 1s, body_rate: 10000 }\n");
+    for (step, whole) in [(1u32, false), (2000, true)] {
+        let mut client = Frames::connect(&gw);
+        // The window of a stream is one byte.
+        client.send(4, 0, 0, &[0, 4, 0, 0, 0, 1]);
+        let usual: [(&[u8], &[u8]); 4] =
+            [(b":method", b"GET"), (b":scheme", b"http"), (b":path", b"/big"), (b":authority", b"h")];
+        client.headers(&usual, true);
+        client.stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let (begun, mut got, mut end) = (Instant::now(), 0, None);
+        while end.is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(4), "{got} bytes, and no end");
+            match client.next() {
+                Some(frame) if frame.kind == 0 => {
+                    got += frame.payload.len();
+                    end = (frame.flags & 1 == 1).then_some(true);
+                }
+                Some(frame) if frame.kind == 3 => end = Some(false),
+                Some(_) => {}
+                None => client.send(8, 0, 1, &step.to_be_bytes()),
+            }
+        }
+        assert_eq!(end, Some(whole), "{got} bytes after {:?}", begun.elapsed());
+        eventually("nothing is under way", || gw.metric("gateway_requests_in_flight") == Some(0.0));
+    }
 }

@@ -218,7 +218,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
     fn terms(&self, trusted: bool) -> h2::Terms {
         let limits = self.runtime.load().limits;
         let options = self.app.h2_options().unwrap_or_else(default_h2_options);
-        h2::Terms { options, stall: limits.stall.0, idle: limits.keepalive.0, trusted }
+        h2::Terms { options, head: limits.head.0, stall: limits.stall.0, idle: limits.keepalive.0, trusted }
     }
 
     /// Waits for a request, first for its beginning, then for the whole of its head.

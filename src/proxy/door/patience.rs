@@ -3,7 +3,7 @@
 //! each stream over HTTP/2.
 
 use std::{
-    sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -39,6 +39,8 @@ pub(in crate::proxy) struct Patience {
     deadline: AtomicU64,
     /// Milliseconds that a write may wait for the client; 0: any.
     stall: AtomicU64,
+    /// Bytes that a client must read for each second that writes have waited for it; 0: any number.
+    rate: AtomicU32,
     /// A [`Lateness`]; 0: none.
     late: AtomicU8,
 }
@@ -55,6 +57,7 @@ impl Default for Patience {
             since: AtomicU64::new(0),
             deadline: AtomicU64::new(0),
             stall: AtomicU64::new(0),
+            rate: AtomicU32::new(0),
             late: AtomicU8::new(0),
         }
     }
@@ -78,9 +81,11 @@ impl Patience {
         self.deadline.store(until, Relaxed);
     }
 
-    /// How long a write may wait for the client to read; `None`: for ever.
-    pub(in crate::proxy) fn limit_writes(&self, stall: Option<Duration>) {
+    /// How long a write may wait for the client to read; `None`: for ever. And how many bytes a second it must read while
+    /// writes wait for it, once they have waited for `stall`; 0: any number.
+    pub(in crate::proxy) fn limit_writes(&self, stall: Option<Duration>, rate: u32) {
         self.stall.store(stall.map_or(0, millis), Relaxed);
+        self.rate.store(rate, Relaxed);
     }
 
     /// Nothing is late, and nothing is under way that could be.
@@ -95,9 +100,13 @@ impl Patience {
         self.silence.load(Relaxed) != 0
     }
 
-    /// The longest that a write may wait.
-    pub(super) fn stall(&self) -> Option<Duration> {
-        Some(self.stall.load(Relaxed)).filter(|stall| *stall > 0).map(Duration::from_millis)
+    /// The longest that a write may wait, when others of this request have `waited` and `written` bytes have gone out.
+    pub(super) fn write_limit(&self, waited: Duration, written: u64) -> Option<Duration> {
+        let stall = Some(self.stall.load(Relaxed)).filter(|stall| *stall > 0).map(Duration::from_millis)?;
+        let rate = u64::from(self.rate.load(Relaxed));
+        // A client that reads a byte now and then must not hold a request, and all that it holds, for ever.
+        let earned = written.saturating_mul(1000).checked_div(rate).map(Duration::from_millis);
+        Some(earned.map_or(stall, |earned| stall.min(stall.saturating_add(earned).saturating_sub(waited))))
     }
 
     /// When it will be late, as far as is known; `moved`: the last read or write.

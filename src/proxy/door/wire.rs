@@ -10,7 +10,7 @@ use std::{
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -77,8 +77,12 @@ pub(super) struct Wire<T> {
     /// When something was read or written last, while that counts.
     moved: Instant,
     alarm: Option<Pin<Box<Sleep>>>,
-    /// Rings when a write has waited for too long; there while one waits.
-    blocked: Option<Pin<Box<Sleep>>>,
+    /// Since when a write waits, and what rings when that is too long.
+    blocked: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// How long writes of this request have waited before.
+    waited: Duration,
+    /// What has been written for this request.
+    written: u64,
 }
 
 impl<T: Transport> Wire<T> {
@@ -95,6 +99,8 @@ impl<T: Transport> Wire<T> {
             moved: Instant::now(),
             alarm: None,
             blocked: None,
+            waited: Duration::ZERO,
+            written: 0,
         }
     }
 
@@ -117,6 +123,7 @@ impl<T: Transport> Wire<T> {
     /// A request is done with: reading goes on with the one after it.
     pub(super) fn turn(&mut self) {
         self.link.patience.reset();
+        (self.waited, self.written) = (Duration::ZERO, 0);
         (self.ahead, self.given, self.rest) = (std::mem::take(&mut self.next), 0, Rest::Everything);
     }
 
@@ -175,16 +182,24 @@ impl<T: Transport> Wire<T> {
         }
     }
 
+    fn count(&mut self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.written += *bytes as u64;
+        }
+    }
+
     /// Bounds the waiting of a write: a client that never reads must not hold a request, and all that it holds.
     fn bounded<R>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if written.is_ready() {
             self.note_movement();
-            self.blocked = None;
+            if let Some((since, _)) = self.blocked.take() {
+                self.waited += since.elapsed();
+            }
             return written;
         }
-        let Some(stall) = self.link.patience.stall() else { return Poll::Pending };
-        let blocked = self.blocked.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
-        std::task::ready!(blocked.as_mut().poll(context));
+        let Some(limit) = self.link.patience.write_limit(self.waited, self.written) else { return Poll::Pending };
+        let (_, alarm) = self.blocked.get_or_insert_with(|| (Instant::now(), Box::pin(tokio::time::sleep(limit))));
+        std::task::ready!(alarm.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
     }
 }
@@ -218,7 +233,9 @@ impl<T: Transport> AsyncWrite for Wire<T> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.inner).poll_write(context, bytes);
-        this.bounded(context, written)
+        let written = this.bounded(context, written);
+        this.count(&written);
+        written
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -240,7 +257,9 @@ impl<T: Transport> AsyncWrite for Wire<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.inner).poll_write_vectored(context, slices);
-        this.bounded(context, written)
+        let written = this.bounded(context, written);
+        this.count(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -4,6 +4,7 @@
 //! own, and takes `content-length: 0` for the end of a request whatever follows. Its proxy accepts any session that
 //! implements a trait (`protocols::http::custom::server`), and that is what streams are given here.
 
+mod frames;
 mod session;
 mod stream;
 
@@ -28,7 +29,7 @@ use pingora::{
 };
 use tokio::sync::Notify;
 
-use self::stream::StreamSession;
+use self::{frames::Timed, stream::StreamSession};
 use super::{
     link::Link,
     wire::{Transport, Wire},
@@ -39,6 +40,8 @@ use super::{
 pub(super) struct Terms {
     /// Settings and bounds of the protocol.
     pub(super) options: Builder,
+    /// A head must have come within this.
+    pub(super) head: Duration,
     /// The longest silence in a body, and of a client that does not read.
     pub(super) stall: Duration,
     /// A connection without a stream is closed after this.
@@ -91,8 +94,9 @@ where
     let link = wire.link().clone();
     let (ssl_digest, socket_digest) = (wire.get_ssl_digest(), wire.get_socket_digest());
     let digest = Digest { ssl_digest, timing_digest: Vec::new(), proxy_digest: None, socket_digest };
-    link.patience.limit_writes(Some(terms.stall));
-    let mut connection: Connection<_, Bytes> = match terms.options.handshake(wire).await {
+    link.patience.limit_writes(Some(terms.stall), 0);
+    let timed = Timed::new(wire, terms.head);
+    let mut connection: Connection<_, Bytes> = match terms.options.handshake(timed).await {
         Ok(connection) => connection,
         Err(e) => return log::debug!("HTTP/2 with {}: {e}", link.peer),
     };

@@ -2,6 +2,7 @@
 
 use std::{
     sync::Arc,
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -51,6 +52,8 @@ pub(super) struct StreamSession {
     pub(super) ended: bool,
     pub(super) read: usize,
     pub(super) sent: usize,
+    /// How long writes have waited for the client to read.
+    pub(super) waited: Duration,
     /// What has been read, for another attempt.
     pub(super) kept: Kept,
     pub(super) link: Arc<Link>,
@@ -79,6 +82,7 @@ impl StreamSession {
             ended: false,
             read: 0,
             sent: 0,
+            waited: Duration::ZERO,
             kept: Kept::Nothing,
             link,
             digest,
@@ -205,15 +209,23 @@ impl StreamSession {
         let Some(writer) = &mut self.writer else {
             return Error::e_explain(ErrorType::InternalError, "an answer's body before its head");
         };
-        let (mut left, limit) = (data, self.write_timeout);
+        let mut left = data;
         while !left.is_empty() {
             writer.reserve_capacity(left.len());
-            let room = std::future::poll_fn(|context| writer.poll_capacity(context));
-            let room = match limit {
-                Some(limit) => tokio::time::timeout(limit, room)
-                    .await
-                    .map_err(|_| Error::explain(ErrorType::WriteTimedout, "the client does not read").into_down())?,
-                None => room.await,
+            // Nearly always there is room at once, and no timer is needed.
+            let at_once = writer.poll_capacity(&mut Context::from_waker(Waker::noop()));
+            let room = match at_once {
+                Poll::Ready(room) => room,
+                Poll::Pending => {
+                    let room = std::future::poll_fn(|context| writer.poll_capacity(context));
+                    let own = self.link.patience.write_limit(self.waited, self.sent as u64);
+                    let limit = [own, self.write_timeout].into_iter().flatten().min().unwrap_or(Duration::MAX);
+                    let begun = Instant::now();
+                    let waited = tokio::time::timeout(limit, room).await;
+                    self.waited += begun.elapsed();
+                    waited
+                        .map_err(|_| Error::explain(ErrorType::WriteTimedout, "the client does not read").into_down())?
+                }
             };
             let room = match room {
                 Some(room) => room.or_err(ErrorType::WriteError, "while waiting for the client to read")?,
