@@ -28,6 +28,7 @@
 
 pub mod admin;
 pub mod auth;
+pub(crate) mod clock;
 pub mod config;
 pub mod filter;
 pub mod limit;
@@ -36,6 +37,7 @@ pub mod resilience;
 mod server;
 pub mod telemetry;
 pub mod units;
+pub(crate) mod yaml;
 
 pub use filter::{Configure, Exchange, Fault, Filter, Flow, Registry, Reply};
 pub use server::run;

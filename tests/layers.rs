@@ -8,16 +8,18 @@ use std::{
 
 /// Modules by floor; one may use those on lower floors only.
 const FLOORS: &[(&str, u32)] = &[
-    ("units", 1),
-    ("telemetry", 2),
-    ("limit", 3),
-    ("auth", 3),
-    ("resilience", 3),
-    ("filter", 5),
-    ("proxy", 6),
-    ("admin", 7),
-    ("config", 8),
-    ("server", 9),
+    ("units", 10),
+    ("clock", 10),
+    ("yaml", 11),
+    ("telemetry", 20),
+    ("limit", 30),
+    ("auth", 30),
+    ("resilience", 30),
+    ("filter", 50),
+    ("proxy", 90),
+    ("admin", 91),
+    ("config", 100),
+    ("server", 110),
 ];
 
 /// The most lines of a room, tests not counted.
@@ -84,7 +86,7 @@ fn used(text: &str) -> Vec<String> {
 fn a_module_uses_lower_floors_only() {
     let mut seen = 0;
     for (file, text) in rooms() {
-        let Some(own) = file.split('/').next().filter(|name| floor(name).is_some()) else { continue };
+        let Some(own) = file.split(['/', '.']).next().filter(|name| floor(name).is_some()) else { continue };
         for other in used(&text) {
             let Some(theirs) = floor(&other) else { continue };
             seen += 1;
@@ -94,7 +96,8 @@ fn a_module_uses_lower_floors_only() {
     }
     assert!(seen > 50, "only {seen} uses were found: the test looks at the wrong thing");
     for (module, _) in FLOORS {
-        assert!(Path::new("src").join(module).is_dir(), "there is no module {module}");
+        let (room, file) = (Path::new("src").join(module), Path::new("src").join(format!("{module}.rs")));
+        assert!(room.is_dir() || file.is_file(), "there is no module {module}");
     }
 }
 

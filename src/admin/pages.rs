@@ -8,7 +8,8 @@ use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    filter::{Now, Reply, ReplyBody},
+    clock::Now,
+    filter::{Reply, ReplyBody},
     proxy::{HeadLimits, Runtime, Service, Shared},
     resilience::BreakerState,
 };

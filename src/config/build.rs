@@ -14,10 +14,8 @@ use crate::{
         Action, Forward, Gate, ListenerConfig, ListenerSet, Matcher, PathsConfig, ReservedHeaders, Rewrite, Route,
         RouteConfig, Router, Runtime, Service, Shadows, Shared, TrustedProxies,
     },
-    units::{
-        Problem, Problems, nearest,
-        tree::{At, Node, Place},
-    },
+    units::{Problem, Problems, nearest},
+    yaml::{At, Node, Place},
 };
 
 /// Builds everything. The result is only good for traffic when `problems` stays empty.

@@ -2,10 +2,8 @@
 
 use crate::{
     filter::{Chain, Env, OnFault, Registry, Step, StepMetrics},
-    units::{
-        Problems,
-        tree::{At, Node, Value, read},
-    },
+    units::Problems,
+    yaml::{At, Node, Value, read},
 };
 
 /// One entry, taken apart.

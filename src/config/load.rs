@@ -6,10 +6,8 @@ use super::{Config, Plan, build, tests};
 use crate::{
     filter::Registry,
     proxy::{Runtime, Shared},
-    units::{
-        Problem, Problems,
-        tree::{UNSET, parse, read},
-    },
+    units::{Problem, Problems},
+    yaml::{UNSET, parse, read},
 };
 
 /// A configuration, ready for traffic.

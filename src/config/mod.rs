@@ -28,7 +28,8 @@ use crate::{
     admin::AdminConfig,
     proxy::{AccessConfig, HeadLimits, ListenerConfig, PathsConfig, RouteConfig, ServiceConfig},
     telemetry::LogConfig,
-    units::{Cidr, Span, tree::At},
+    units::{Cidr, Span},
+    yaml::At,
 };
 
 /// A whole configuration file.

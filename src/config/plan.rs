@@ -7,10 +7,8 @@ use crate::{
     admin::AdminConfig,
     proxy::{Listener, ListenerConfig, TlsFront},
     telemetry::LogConfig,
-    units::{
-        Problems,
-        tree::{At, Node, Place},
-    },
+    units::Problems,
+    yaml::{At, Node, Place},
 };
 
 /// What is decided once, at start: the rest is in the `Runtime`.

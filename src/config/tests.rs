@@ -11,9 +11,11 @@ use serde::Deserialize;
 
 use super::{build::numbered, load::scratch};
 use crate::{
-    filter::{Now, Registry, State},
+    clock::Now,
+    filter::{Registry, State},
     proxy::{Decision, ListenerConfig, Runtime, decide},
-    units::{Problems, tree::At},
+    units::Problems,
+    yaml::At,
 };
 
 /// One entry of `tests:`.

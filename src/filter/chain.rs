@@ -205,7 +205,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::{filter::Now, telemetry::Metrics};
+    use crate::{clock::Now, telemetry::Metrics};
 
     /// Writes down what is called; fails or refuses when told to.
     #[derive(Debug)]

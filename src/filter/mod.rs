@@ -33,9 +33,10 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use schemars::{Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 
+pub use crate::clock::Now;
 pub use chain::{Chain, OnFault, Refusal, Step, StepMetrics};
 pub use env::{Env, Invalid, Tables};
-pub use exchange::{Applied, Exchange, Now, RequestId, State};
+pub use exchange::{Applied, Exchange, RequestId, State};
 pub use headers::{HeaderEdits, HeaderEditsConfig};
 pub use one_or_many::OneOrMany;
 pub use registry::Registry;

@@ -9,9 +9,9 @@ use super::{
     cors::Cors, headers::Headers, in_flight::InFlight, ip::Ip, jwt::Jwt, rate_limit::RateLimit,
     request_id::RequestIdFilter,
 };
-use crate::units::{
-    Problem, Problems, nearest,
-    tree::{Node, read},
+use crate::{
+    units::{Problem, Problems, nearest},
+    yaml::{Node, read},
 };
 
 type Build = fn(&Node, &Env) -> Result<Arc<dyn Filter>, Problems>;

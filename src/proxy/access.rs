@@ -8,11 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{context::Context, head::host_of};
-use crate::{
-    filter::RequestId,
-    telemetry::Output,
-    units::{Size, tree::At},
-};
+use crate::{filter::RequestId, telemetry::Output, units::Size, yaml::At};
 
 /// `access_log:` in the YAML.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -32,7 +28,7 @@ pub struct AccessConfig {
 
 impl Default for AccessConfig {
     fn default() -> Self {
-        let output = At { value: Output::Stdout, place: crate::units::tree::Place::default() };
+        let output = At { value: Output::Stdout, place: crate::yaml::Place::default() };
         Self { enabled: true, output, format: AccessFormat::Json, query: false, queue: Size(4 << 20) }
     }
 }

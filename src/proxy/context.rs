@@ -23,7 +23,8 @@ use super::{
     waiting,
 };
 use crate::{
-    filter::{Now, Refusal, Reply, State},
+    clock::Now,
+    filter::{Refusal, Reply, State},
     telemetry::MethodClass,
 };
 

@@ -16,7 +16,10 @@ use super::{
     router::{Pick, Subject},
     runtime::Runtime,
 };
-use crate::filter::{Exchange, Now, Reply, State};
+use crate::{
+    clock::Now,
+    filter::{Exchange, Reply, State},
+};
 
 /// The decision.
 #[derive(Debug)]

@@ -29,7 +29,7 @@ use super::{
     service::{Choice, Chosen, Outcome, Service, Trouble},
     waiting::left,
 };
-use crate::filter::Now;
+use crate::clock::Now;
 
 /// One attempt of a race. One that is dropped before it has settled was cut off, or never sent.
 struct Runner {

@@ -18,7 +18,7 @@ use super::{
     runtime::Shared,
     service::{Choice, Leave, Outcome, Service, Trouble},
 };
-use crate::filter::Now;
+use crate::clock::Now;
 
 /// Copies of one route under way at once.
 const MOST: usize = 256;

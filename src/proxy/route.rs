@@ -18,7 +18,7 @@ use super::{
 use crate::{
     filter::{Chain, Invalid, OneOrMany},
     telemetry::RouteMetrics,
-    units::tree::{At, Node},
+    yaml::{At, Node},
 };
 
 /// One entry of `routes:`.

@@ -7,8 +7,7 @@ mod measure;
 mod problem;
 mod secret;
 mod share;
-mod suggest;
-pub mod tree;
+pub(crate) mod suggest;
 
 pub use cidr::Cidr;
 pub use measure::{Rate, Size, Span};

@@ -26,7 +26,7 @@ pub struct Link {
     /// Its address, as backends are told it.
     text: OnceLock<HeaderValue>,
     /// What bounds the waiting of the request that is under way.
-    pub(in crate::proxy) patience: Patience,
+    pub(crate) patience: Patience,
     /// Why a message on this connection cannot be read in one way only.
     misread: OnceLock<&'static str>,
 }
@@ -50,17 +50,17 @@ impl Link {
     }
 
     /// The link of a session that came through the door.
-    pub(in crate::proxy) fn of(session: &Session) -> Option<&Arc<Self>> {
+    pub(crate) fn of(session: &Session) -> Option<&Arc<Self>> {
         session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
     }
 
     /// The address at the other end.
-    pub(in crate::proxy) fn address(&self) -> IpAddr {
+    pub(crate) fn address(&self) -> IpAddr {
         self.peer.ip()
     }
 
     /// The same as a field's value.
-    pub(in crate::proxy) fn address_text(&self) -> HeaderValue {
+    pub(crate) fn address_text(&self) -> HeaderValue {
         self.text.get_or_init(|| client::text(self.address().to_canonical())).clone()
     }
 
@@ -70,7 +70,7 @@ impl Link {
     }
 
     /// What is wrong with it.
-    pub(in crate::proxy) fn fault(&self) -> Option<&'static str> {
+    pub(crate) fn fault(&self) -> Option<&'static str> {
         self.misread.get().copied()
     }
 

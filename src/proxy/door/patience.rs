@@ -10,7 +10,7 @@ use std::{
 /// Which limit was exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(in crate::proxy) enum Lateness {
+pub(crate) enum Lateness {
     /// Neither side said anything for too long.
     Silence = 1,
     /// The time for the whole answer is over.
@@ -29,7 +29,7 @@ impl Lateness {
 
 /// The limits, and whether one was exceeded.
 #[derive(Debug)]
-pub(in crate::proxy) struct Patience {
+pub(crate) struct Patience {
     born: Instant,
     /// Milliseconds of silence in both directions after which it ends; 0: any.
     silence: AtomicU64,
@@ -65,31 +65,31 @@ impl Default for Patience {
 
 impl Patience {
     /// From now on it ends when both directions have been silent for this long.
-    pub(in crate::proxy) fn limit_silence(&self, silence: Duration) {
+    pub(crate) fn limit_silence(&self, silence: Duration) {
         self.since.store(millis(self.born.elapsed()), Relaxed);
         self.silence.store(millis(silence), Relaxed);
     }
 
     /// Silence may last.
-    pub(in crate::proxy) fn allow_silence(&self) {
+    pub(crate) fn allow_silence(&self) {
         self.silence.store(0, Relaxed);
     }
 
     /// The answer must have ended by then, even if its backend has fallen silent; `None`: whenever it will.
-    pub(in crate::proxy) fn end_by(&self, deadline: Option<Instant>) {
+    pub(crate) fn end_by(&self, deadline: Option<Instant>) {
         let until = deadline.map_or(0, |deadline| millis(deadline.saturating_duration_since(self.born)));
         self.deadline.store(until, Relaxed);
     }
 
     /// How long a write may wait for the client to read; `None`: for ever. And how many bytes a second it must read while
     /// writes wait for it, once they have waited for `stall`; 0: any number.
-    pub(in crate::proxy) fn limit_writes(&self, stall: Option<Duration>, rate: u32) {
+    pub(crate) fn limit_writes(&self, stall: Option<Duration>, rate: u32) {
         self.stall.store(stall.map_or(0, millis), Relaxed);
         self.rate.store(rate, Relaxed);
     }
 
     /// Nothing is late, and nothing is under way that could be.
-    pub(in crate::proxy) fn reset(&self) {
+    pub(crate) fn reset(&self) {
         self.allow_silence();
         self.end_by(None);
         self.late.store(0, Relaxed);
@@ -135,7 +135,7 @@ impl Patience {
     }
 
     /// Whether something took too long, and what.
-    pub(in crate::proxy) fn late(&self) -> Option<Lateness> {
+    pub(crate) fn late(&self) -> Option<Lateness> {
         match self.late.load(Relaxed) {
             0 => None,
             1 => Some(Lateness::Silence),

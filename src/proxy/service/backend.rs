@@ -53,7 +53,7 @@ impl Backend {
     }
 
     /// What to call it in `Host`.
-    pub(in crate::proxy) fn host(&self) -> Option<HeaderValue> {
+    pub(crate) fn host(&self) -> Option<HeaderValue> {
         HeaderValue::try_from(self.source.authority()).ok()
     }
 

@@ -14,7 +14,7 @@ use http::HeaderMap;
 
 use super::{AllUnhealthy, Backend, Leave, Place, Service};
 use crate::{
-    filter::Now,
+    clock::Now,
     resilience::{Admission, warm_share},
 };
 
@@ -223,14 +223,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        proxy::service::ServiceConfig,
-        telemetry::Metrics,
-        units::{
-            Problems,
-            tree::{parse, read},
-        },
-    };
 
     const BALANCES: [&str; 5] =
         ["round_robin", "random", "least_connections", "p2c_ewma", "{ consistent_hash: client_ip }"];
@@ -261,7 +253,12 @@ mod tests {
         }
     }
 
-    use crate::proxy::service::{Outcome, Trouble};
+    use crate::{
+        proxy::service::{Outcome, ServiceConfig, Trouble},
+        telemetry::Metrics,
+        units::Problems,
+        yaml::{parse, read},
+    };
 
     #[test]
     fn every_balancer_uses_every_backend_and_a_slow_one_least() {

@@ -11,7 +11,10 @@ use super::{
     discovery::DiscoveryConfig,
     resilience::{BreakerConfig, BudgetConfig, EjectionConfig, InFlightConfig, RetryConfig},
 };
-use crate::units::{SecretRef, Span, tree::At};
+use crate::{
+    units::{SecretRef, Span},
+    yaml::At,
+};
 
 /// One service: the backends that can answer for it, and how they are used.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -16,7 +16,7 @@ use pingora::{
 use pingora_load_balancing::{Backend as LbBackend, health_check::HealthCheck};
 
 use super::{Backend, HealthCheckConfig, Service};
-use crate::{filter::Now, proxy::exchange, telemetry::ServiceMetrics};
+use crate::{clock::Now, proxy::exchange, telemetry::ServiceMetrics};
 
 /// One service's check.
 pub(super) struct Probe {

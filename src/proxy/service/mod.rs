@@ -42,7 +42,8 @@ use self::{balance::Balancer, discovery::Discovery, guard::Guard, health::Probe,
 use crate::{
     resilience::BreakerState,
     telemetry::{Metrics, ServiceMetrics},
-    units::{Problems, tree::Node},
+    units::Problems,
+    yaml::Node,
 };
 
 /// A service that is ready for traffic.

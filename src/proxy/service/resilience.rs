@@ -7,7 +7,8 @@ use serde::Deserialize;
 use super::Trouble;
 use crate::{
     resilience::{Backoff, BreakerPolicy, BudgetPolicy, EjectionPolicy, FailureRate, GradientPolicy},
-    units::{Problems, Share, Span, tree::Node},
+    units::{Problems, Share, Span},
+    yaml::Node,
 };
 
 fn seconds(n: u64) -> Span {
@@ -62,7 +63,7 @@ impl Default for BackoffConfig {
 
 impl BackoffConfig {
     /// As the domain has it.
-    pub(in crate::proxy) fn backoff(&self) -> Backoff {
+    pub(crate) fn backoff(&self) -> Backoff {
         Backoff { initial: self.initial.0, max: self.max.0 }
     }
 }

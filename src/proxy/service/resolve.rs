@@ -21,7 +21,7 @@ use super::{
     watch::{LOOK, Watched},
 };
 use crate::{
-    filter::Now,
+    clock::Now,
     resilience::{Ewma, Health},
 };
 

@@ -7,7 +7,10 @@ use http::{HeaderMap, HeaderValue};
 use sha2::{Digest as _, Sha256};
 
 use super::{Backend, Service, StickyConfig, balance::cookie};
-use crate::units::{Problems, Secret, SecretRef, tree::Node};
+use crate::{
+    units::{Problems, Secret, SecretRef},
+    yaml::Node,
+};
 
 /// Fewer bytes of a secret could be guessed.
 const SHORTEST: usize = 16;

@@ -15,7 +15,10 @@ use rustls::{
 };
 
 use super::{BackendScheme, BackendUrl, Service, UpstreamTls};
-use crate::units::{Problems, Span, private, tree::Node};
+use crate::{
+    units::{Problems, Span, private},
+    yaml::Node,
+};
 
 /// Requests that share one HTTP/2 connection to a backend; what common servers allow.
 const H2_STREAMS: usize = 100;

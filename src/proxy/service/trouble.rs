@@ -21,7 +21,7 @@ pub enum Trouble {
 
 impl Trouble {
     /// What an error on the backend's side means; `None` for errors of others.
-    pub(in crate::proxy) fn of(error: &Error) -> Option<Self> {
+    pub(crate) fn of(error: &Error) -> Option<Self> {
         use ErrorType as E;
         match (error.esource(), error.etype()) {
             (ErrorSource::Upstream, E::ReadTimedout | E::WriteTimedout) => Some(Self::Timeout),

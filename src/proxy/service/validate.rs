@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{HealthCheckConfig, ServiceConfig};
-use crate::units::{
-    Problems,
-    tree::{Node, Value},
+use crate::{
+    units::Problems,
+    yaml::{Node, Value},
 };
 
 /// Checks `config`, which stands at `node`.
@@ -60,8 +60,7 @@ fn urls(config: &ServiceConfig, node: &Node, problems: &mut Problems) {
         problems.push(url.place.problem("an address has no SRV records: write the service's name"));
     }
     for (i, url) in config.urls.iter().enumerate() {
-        let same =
-            |other: &&crate::units::tree::At<super::BackendUrl>| other.host == url.host && other.port == url.port;
+        let same = |other: &&crate::yaml::At<super::BackendUrl>| other.host == url.host && other.port == url.port;
         if let Some(first) = config.urls[..i].iter().find(same) {
             let message = format!(
                 "'{}' is listed twice (first as {}): give one a weight instead",

@@ -22,7 +22,8 @@ use serde::Deserialize;
 use super::stamp::{Stamp, stamp};
 use crate::{
     auth,
-    units::{Problems, private, tree::At},
+    units::{Problems, private},
+    yaml::At,
 };
 
 /// One entry of `certificates:`.

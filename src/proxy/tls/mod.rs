@@ -21,9 +21,9 @@ use tokio_rustls::TlsAcceptor;
 
 pub use self::certificates::{CertificateConfig, Certificates};
 use self::stamp::{Stamp, stamp};
-use crate::units::{
-    Problems,
-    tree::{At, Node},
+use crate::{
+    units::Problems,
+    yaml::{At, Node},
 };
 
 /// `tls:` of a listener.

@@ -20,14 +20,14 @@ use crate::units::suggest::unknown;
 
 /// Why a node could not be typed.
 #[derive(Debug)]
-pub(super) struct Fault {
-    pub(super) message: String,
+pub(crate) struct Fault {
+    pub(crate) message: String,
     /// The node to set aside.
-    pub(super) culprit: Option<Node>,
+    pub(crate) culprit: Option<Node>,
     /// Where to point, when not at the culprit itself.
-    pub(super) place: Option<Place>,
+    pub(crate) place: Option<Place>,
     /// Follows from a mistake that has been reported.
-    pub(super) consequence: bool,
+    pub(crate) consequence: bool,
     missing: Option<&'static str>,
 }
 
@@ -65,13 +65,13 @@ impl de::Error for Fault {
 }
 
 #[derive(Clone, Copy)]
-pub(super) struct De<'a> {
+pub(crate) struct De<'a> {
     node: &'a Node,
     aside: &'a SetAside,
 }
 
 impl<'a> De<'a> {
-    pub(super) fn new(node: &'a Node, aside: &'a SetAside) -> Self {
+    pub(crate) fn new(node: &'a Node, aside: &'a SetAside) -> Self {
         Self { node, aside }
     }
 

@@ -10,19 +10,19 @@ use serde::{
 
 use super::{At, Node};
 
-pub(super) const AT: &str = "tollgate::At";
-pub(super) const NODE: &str = "tollgate::Node";
+pub(crate) const AT: &str = "tollgate::At";
+pub(crate) const NODE: &str = "tollgate::Node";
 
 thread_local! {
     static HANDED: RefCell<Option<Node>> = const { RefCell::new(None) };
 }
 
 /// Called by the deserializer just before it calls the visitor.
-pub(super) fn hand_over(node: &Node) {
+pub(crate) fn hand_over(node: &Node) {
     HANDED.with_borrow_mut(|slot| *slot = Some(node.clone()));
 }
 
-pub(super) fn deserialize_at<'de, D: Deserializer<'de>, T: Deserialize<'de>>(de: D) -> Result<At<T>, D::Error> {
+pub(crate) fn deserialize_at<'de, D: Deserializer<'de>, T: Deserialize<'de>>(de: D) -> Result<At<T>, D::Error> {
     struct AtVisitor<T>(PhantomData<T>);
 
     impl<'de, T: Deserialize<'de>> Visitor<'de> for AtVisitor<T> {
@@ -41,7 +41,7 @@ pub(super) fn deserialize_at<'de, D: Deserializer<'de>, T: Deserialize<'de>>(de:
     de.deserialize_newtype_struct(AT, AtVisitor(PhantomData))
 }
 
-pub(super) fn deserialize_node<'de, D: Deserializer<'de>>(de: D) -> Result<Node, D::Error> {
+pub(crate) fn deserialize_node<'de, D: Deserializer<'de>>(de: D) -> Result<Node, D::Error> {
     struct NodeVisitor;
 
     impl Visitor<'_> for NodeVisitor {

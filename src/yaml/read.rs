@@ -9,10 +9,10 @@ use crate::units::Problems;
 
 /// Nodes that were found wrong and are skipped on the next try.
 #[derive(Default)]
-pub(super) struct SetAside(RefCell<HashSet<u32>>);
+pub(crate) struct SetAside(RefCell<HashSet<u32>>);
 
 impl SetAside {
-    pub(super) fn contains(&self, node: &Node) -> bool {
+    pub(crate) fn contains(&self, node: &Node) -> bool {
         node.0.unset || self.0.borrow().contains(&node.0.id)
     }
 }
@@ -21,7 +21,7 @@ impl SetAside {
 const MAX_PROBLEMS: usize = 200;
 
 /// Types `node` as `T`. The value, when there is one, lacks whatever was wrong; the problems say what that was.
-pub fn read<T: DeserializeOwned>(node: &Node) -> (Option<T>, Problems) {
+pub(crate) fn read<T: DeserializeOwned>(node: &Node) -> (Option<T>, Problems) {
     let mut problems = Problems::default();
     let aside = SetAside::default();
     for _ in 0..MAX_PROBLEMS * 2 {
@@ -51,9 +51,9 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
-    use crate::units::{
-        Rate, Span,
-        tree::{At, parse},
+    use crate::{
+        units::{Rate, Span},
+        yaml::{At, parse},
     };
 
     #[derive(Debug, Deserialize)]
@@ -115,7 +115,7 @@ mod tests {
         assert!(matches!(&root.balance["b"], Balance::Hash(by) if by == "x"));
         assert_eq!(root.any, serde_json::json!({ "n": 1, "t": "yes", "b": true, "l": [null, 1.5] }));
         assert_eq!(
-            super::tests::problems("balance: { a: roundrobin }"),
+            crate::yaml::read::tests::problems("balance: { a: roundrobin }"),
             ["1:15: balance.a: unknown value 'roundrobin' (did you mean 'round_robin'?)"]
         );
     }

@@ -21,7 +21,7 @@ const MAX_DEPTH: usize = 64;
 ///
 /// # Errors
 /// The syntax error, alone: what follows it cannot be trusted.
-pub fn parse(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<(Node, Problems), Problem> {
+pub(crate) fn parse(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<(Node, Problems), Problem> {
     let mut builder = Builder::default();
     let syntax = |mark: &Marker, info: &str| Problem {
         line: mark.line(),

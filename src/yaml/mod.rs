@@ -16,13 +16,14 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-pub(crate) use parse::UNSET;
-pub use parse::parse;
-pub use read::read;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
-use super::Problem;
+pub(crate) use self::{
+    parse::{UNSET, parse},
+    read::read,
+};
+use crate::units::Problem;
 
 /// Where something stands in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
