@@ -32,6 +32,7 @@ pub(crate) mod clock;
 pub mod config;
 pub mod filter;
 pub mod limit;
+pub mod message;
 pub mod proxy;
 pub mod resilience;
 mod server;
@@ -39,5 +40,8 @@ pub mod telemetry;
 pub mod units;
 pub(crate) mod yaml;
 
-pub use filter::{Configure, Exchange, Fault, Filter, Flow, Registry, Reply};
+pub use self::{
+    filter::{Configure, Exchange, Fault, Filter, Flow, Registry},
+    message::reply::Reply,
+};
 pub use server::run;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     clock::Now,
-    filter::{Reply, ReplyBody},
+    message::reply::{Reply, ReplyBody},
     proxy::{HeadLimits, Runtime, Service, Shared},
     resilience::BreakerState,
 };

@@ -16,7 +16,7 @@ use tower::ServiceExt as _;
 
 use super::Pages;
 use crate::{
-    filter::{Reply, ReplyBody},
+    message::reply::{Reply, ReplyBody},
     proxy::check_head,
 };
 

@@ -10,9 +10,10 @@ use super::{ApiKeyConfig, Config, Plan, filters, plan::plan};
 use crate::{
     auth::{Digest, Entry, Identity, Keys, Method},
     filter::{Env, Invalid, Registry},
+    message::{forwarded::TrustedProxies, reserved::ReservedHeaders},
     proxy::{
-        Action, Forward, Gate, ListenerConfig, ListenerSet, Matcher, PathsConfig, ReservedHeaders, Rewrite, Route,
-        RouteConfig, Router, Runtime, Service, Shadows, Shared, TrustedProxies,
+        Action, Forward, Gate, ListenerConfig, ListenerSet, Matcher, PathsConfig, Rewrite, Route, RouteConfig, Router,
+        Runtime, Service, Shadows, Shared,
     },
     units::{Problem, Problems, nearest},
     yaml::{At, Node, Place},

@@ -13,8 +13,11 @@ use pingora::http::RequestHeader;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, Reply, State, env::schema_of, exchange::single};
-use crate::auth::{Keys, Method};
+use super::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of, exchange::single};
+use crate::{
+    auth::{Keys, Method},
+    message::reply::Reply,
+};
 
 /// Settings of `api_key`.
 #[derive(Debug, Deserialize, JsonSchema)]

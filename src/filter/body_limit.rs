@@ -9,8 +9,8 @@ use http::{StatusCode, header};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{Body, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, Reply, State, env::schema_of};
-use crate::units::Size;
+use super::{Body, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of};
+use crate::{message::reply::Reply, units::Size};
 
 /// Settings of `body_limit`.
 #[derive(Debug, Deserialize, JsonSchema)]

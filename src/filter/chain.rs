@@ -9,8 +9,8 @@ use prometheus::IntCounter;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Body, Exchange, Fault, Filter, Flow, Outcome, Reply, State};
-use crate::telemetry::Lazy;
+use super::{Body, Exchange, Fault, Filter, Flow, Outcome, State};
+use crate::{message::reply::Reply, telemetry::Lazy};
 
 /// What becomes of a request when a step fails.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]

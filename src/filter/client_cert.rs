@@ -12,8 +12,11 @@ use pingora::http::RequestHeader;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, Reply, State, env::schema_of};
-use crate::auth::{Identity, Method};
+use super::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of};
+use crate::{
+    auth::{Identity, Method},
+    message::reply::Reply,
+};
 
 /// Settings of `client_cert`.
 #[derive(Debug, Deserialize, JsonSchema)]

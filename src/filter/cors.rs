@@ -13,10 +13,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 use super::{
-    Configure, Env, Exchange, Fault, Filter, Flow, Invalid, Reply, State, compression::vary, env::schema_of,
-    exchange::single,
+    Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, compression::vary, env::schema_of, exchange::single,
 };
-use crate::units::Span;
+use crate::{message::reply::Reply, units::Span};
 
 /// Settings of `cors`.
 #[derive(Debug, Deserialize, JsonSchema)]

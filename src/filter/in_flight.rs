@@ -13,11 +13,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 use super::{
-    Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany, Reply,
+    Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany,
     env::schema_of,
     subject::{self, Part},
 };
-use crate::limit::KeyHasher;
+use crate::{limit::KeyHasher, message::reply::Reply};
 
 /// Settings of `in_flight`.
 #[derive(Debug, Deserialize, JsonSchema)]

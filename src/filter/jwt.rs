@@ -18,11 +18,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 use super::{
-    Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany, Reply, State, api_key::bearer, env::schema_of,
+    Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany, State, api_key::bearer, env::schema_of,
     exchange::single,
 };
 use crate::{
     auth::{Algorithm, JwtError, Keyset, Method, Policy, Verifier},
+    message::reply::Reply,
     units::{SecretRef, Span},
 };
 

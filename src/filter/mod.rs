@@ -9,7 +9,6 @@ mod env;
 mod exchange;
 mod one_or_many;
 mod registry;
-mod reply;
 mod subject;
 
 mod api_key;
@@ -34,13 +33,13 @@ use schemars::{Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 
 pub use crate::clock::Now;
+pub use crate::message::reply::{Reply, ReplyBody};
 pub use chain::{Chain, OnFault, Refusal, Step, StepMetrics};
 pub use env::{Env, Invalid, Tables};
 pub use exchange::{Applied, Exchange, RequestId, State};
 pub use headers::{HeaderEdits, HeaderEditsConfig};
 pub use one_or_many::OneOrMany;
 pub use registry::Registry;
-pub use reply::{Reply, ReplyBody};
 
 /// One step of a route's chain.
 ///

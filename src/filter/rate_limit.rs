@@ -17,13 +17,13 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 use super::{
-    Applied, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany, Reply, State,
+    Applied, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany, State,
     env::schema_of,
-    reply::whole_seconds,
     subject::{self, Part},
 };
 use crate::{
     limit::{KeyHasher, Quota, Table},
+    message::reply::{Reply, whole_seconds},
     telemetry::Lazy,
     units::Rate,
 };

@@ -9,13 +9,14 @@ use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{
-    forward::Forward,
-    head::host_of,
-    path::{Spelling, decode},
-    pattern::PathPattern,
+use super::{forward::Forward, head::host_of, pattern::PathPattern};
+use crate::{
+    filter::Invalid,
+    message::{
+        path::{Spelling, decode},
+        reply::{Reply, ReplyBody},
+    },
 };
-use crate::filter::{Invalid, Reply, ReplyBody};
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -126,7 +127,7 @@ impl Template {
         }
         // Any value would do: names stand for whole or parts of segments.
         let sample = self.fill(|_, out| out.push('x'));
-        match super::path::normalise(&sample) {
+        match crate::message::path::normalise(&sample) {
             Ok(same) if same == sample => Ok(()),
             Ok(other) if sample == text => {
                 Err(format!("'{text}' is not sent in that spelling (did you mean '{other}'?)"))
@@ -207,7 +208,7 @@ impl Rewrite {
             Self::To(template) => {
                 let filled = template.fill(|name, out| capture(pattern, path, name, out));
                 // A captured value may be anything a path may hold; the result is read the same way as any path.
-                let reading = super::path::read(&filled).ok()?;
+                let reading = crate::message::path::read(&filled).ok()?;
                 Some(reading.sent.unwrap_or_else(|| reading.path.into_owned()))
             }
         }
@@ -230,7 +231,7 @@ impl Rewrite {
                 let trimmed = prefix.trim_end_matches('/');
                 if !prefix.starts_with('/')
                     || trimmed.is_empty()
-                    || super::path::normalise(trimmed).map_or(true, |path| path != trimmed)
+                    || crate::message::path::normalise(trimmed).map_or(true, |path| path != trimmed)
                 {
                     wrong.push("strip_prefix", format!("'{prefix}' is not a path prefix: write it like /api"));
                 }

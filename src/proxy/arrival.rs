@@ -6,10 +6,12 @@ use pingora::{http::RequestHeader, proxy::Session};
 use super::{
     context::Context,
     door::Link,
-    grpc, list,
     runtime::{Runtime, Shared},
 };
-use crate::telemetry::MethodClass;
+use crate::{
+    message::{fields as list, grpc},
+    telemetry::MethodClass,
+};
 
 /// What kind of request it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

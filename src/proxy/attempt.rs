@@ -20,7 +20,7 @@ use super::{
     service::{Choice, Chosen, NoBackend, Outcome, RetryConfig, Service, Trouble},
     waiting,
 };
-use crate::{clock::Now, filter::Reply};
+use crate::{clock::Now, message::reply::Reply};
 
 /// Tells a backend which attempt this is.
 pub(super) const X_ATTEMPTS: HeaderName = HeaderName::from_static("x-attempts");

@@ -13,10 +13,8 @@ use prometheus::IntGauge;
 use super::{
     arrival::RequestKind,
     attempt,
-    client::Origin,
     door::{Lateness, Link, Patience},
     forward::Target,
-    grpc,
     mirror::Copy,
     route::Route,
     service::{Backend, Leave, NoBackend, Pass, Place, Service},
@@ -24,7 +22,8 @@ use super::{
 };
 use crate::{
     clock::Now,
-    filter::{Refusal, Reply, State},
+    filter::{Refusal, State},
+    message::{forwarded::Origin, grpc, reply::Reply},
     telemetry::MethodClass,
 };
 

@@ -11,14 +11,15 @@ use super::{
     context::Author,
     forward::Target,
     head::{self, host_of},
-    hops, readings,
+    readings,
     route::Route,
     router::{Pick, Subject},
     runtime::Runtime,
 };
 use crate::{
     clock::Now,
-    filter::{Exchange, Reply, State},
+    filter::{Exchange, State},
+    message::{hops, reply::Reply},
 };
 
 /// The decision.

@@ -4,7 +4,7 @@ use http::StatusCode;
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::respond::too_slow;
-use crate::filter::Reply;
+use crate::message::reply::Reply;
 
 /// What to tell the client; `None` when it is gone.
 pub(super) fn reply_for(error: &Error) -> Option<Reply> {

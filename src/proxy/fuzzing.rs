@@ -5,13 +5,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 pub use super::door::fuzzing::{chunks, head, proxy_protocol};
 use super::{
-    client::TrustedProxies,
     decoders::{below, nginx, servlet, windows},
-    list, path,
     readings::{EncodedSlashes, agree},
     router::{Matcher, Pick, Router, Subject},
-    target,
 };
+use crate::message::{fields as list, forwarded::TrustedProxies, path, target};
 
 /// No backend reads a path that is let through as one of another route.
 pub fn paths(text: &str) {

@@ -21,7 +21,6 @@ use pingora::{
 use super::{
     arrival::{self, RequestKind},
     attempt::{self, Stop},
-    client,
     context::{Author, Context},
     decide::{Decision, decide},
     failure, finish, incoming, mirror,
@@ -31,7 +30,10 @@ use super::{
     runtime::{Runtime, Shared},
     service::Outcome,
 };
-use crate::filter::{Refusal, Reply};
+use crate::{
+    filter::Refusal,
+    message::{forwarded as client, reply::Reply},
+};
 
 /// The gateway, as Pingora sees it.
 #[derive(Debug, Clone)]

@@ -8,12 +8,13 @@ use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{
-    path::{self, PathError, Reading},
-    respond, target,
-};
+use super::respond;
 use crate::{
-    filter::Reply,
+    message::{
+        path::{self, PathError, Reading},
+        reply::Reply,
+        target,
+    },
     units::{Size, Span},
 };
 

@@ -5,7 +5,7 @@
 use http::{HeaderValue, StatusCode, Version, header};
 use pingora::{Error, ErrorType, http::ResponseHeader};
 
-use super::strict::Reason;
+use crate::message::request_head::Reason;
 
 /// Checks the framing of an answer, and puts it into its one proper form. `upgrade`: the request asked for one.
 ///

@@ -3,8 +3,11 @@
 use http::{HeaderName, HeaderValue, Method, Version, header};
 use pingora::{Error, ErrorType, http::RequestHeader};
 
-use super::{attempt::X_ATTEMPTS, client, context::Context, hops, list, route::Route};
-use crate::filter::Refusal;
+use super::{attempt::X_ATTEMPTS, context::Context, route::Route};
+use crate::{
+    filter::Refusal,
+    message::{fields as list, forwarded as client, hops},
+};
 
 /// Why a head cannot be sent.
 pub(super) enum Unsendable {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pingora::proxy::Session;
 
 use super::{arrival::RequestKind, context::Context, head::HeadLimits, respond};
-use crate::filter::Reply;
+use crate::message::reply::Reply;
 
 /// Sets the time for the next read of the body.
 ///

@@ -5,7 +5,7 @@ use std::{borrow::Cow, str::FromStr};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
-use super::path;
+use crate::message::path;
 
 /// A path pattern, by segments.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,11 +10,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    path::{self, Spelling},
     pattern::PathPattern,
     router::{Pick, Router, Subject},
 };
-use crate::filter::Reply;
+use crate::message::{
+    path::{self, Spelling},
+    reply::Reply,
+};
 
 /// What becomes of paths with encoded slashes and backslashes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]

@@ -13,9 +13,14 @@ use pingora::{
 use super::{
     arrival,
     context::{Author, Context},
-    grpc, hops,
 };
-use crate::filter::{Reply, ReplyBody, RequestId};
+use crate::{
+    filter::RequestId,
+    message::{
+        grpc, hops,
+        reply::{Reply, ReplyBody},
+    },
+};
 
 /// Writes `reply` and notes who made it.
 pub(super) async fn respond(

@@ -11,12 +11,12 @@ use super::{
     forward::{CanaryConfig, Forward, ForwardKeys, MirrorConfig, SplitConfig},
     pattern::PathPattern,
     readings::{EncodedSlashes, PathsConfig},
-    reserved::ReservedHeaders,
     router::Matcher,
     service::{Gate, GateConfig, RetryConfig},
 };
 use crate::{
     filter::{Chain, Invalid, OneOrMany},
+    message::reserved::ReservedHeaders,
     telemetry::RouteMetrics,
     yaml::{At, Node},
 };

@@ -10,11 +10,10 @@ use std::{
 
 use pingora::connectors::http::Connector;
 
-use super::{
-    access::AccessConfig, client::TrustedProxies, head::HeadLimits, route::Route, router::Router, service::Service,
-};
+use super::{access::AccessConfig, head::HeadLimits, route::Route, router::Router, service::Service};
 use crate::{
-    filter::{Reply, Tables},
+    filter::Tables,
+    message::{forwarded::TrustedProxies, reply::Reply},
     telemetry::{AccessLog, Metrics},
 };
 

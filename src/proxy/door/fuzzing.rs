@@ -8,11 +8,16 @@ use pingora::protocols::http::v1::server::HttpSession;
 use tokio::runtime::Runtime;
 
 use super::{
-    framing::{Chunked, Rest},
     knock::{Arrived, Knock, judge},
     preamble,
 };
-use crate::proxy::{head::HeadLimits, strict};
+use crate::{
+    message::{
+        chunked::{Chunked, Rest},
+        request_head as strict,
+    },
+    proxy::head::HeadLimits,
+};
 
 fn executor() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()

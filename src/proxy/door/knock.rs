@@ -2,12 +2,11 @@
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::framing::Rest;
 use crate::{
-    filter::Reply,
+    message::{chunked::Rest, reply::Reply, request_head as strict},
     proxy::{
         head::{HeadLimits, LONGEST_METHOD},
-        respond, strict,
+        respond,
     },
 };
 

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use pingora::{http::ResponseHeader, protocols::raw_connect::ProxyDigest, proxy::Session};
 
 use super::patience::Patience;
-use crate::{auth::Certificate, proxy::client};
+use crate::{auth::Certificate, message::forwarded as client};
 
 /// Facts of one connection.
 #[derive(Debug)]

@@ -12,7 +12,6 @@
 //! that could be found out about it afterwards.
 
 mod crowd;
-mod framing;
 #[cfg(fuzzing)]
 pub(super) mod fuzzing;
 mod h2;
@@ -47,7 +46,6 @@ use tokio_rustls::server::TlsStream;
 pub(super) use self::patience::{Lateness, Patience};
 use self::{
     crowd::{Crowd, Ticket},
-    framing::Rest,
     knock::{Arrived, Knock, Speech},
     wire::{Transport, Wire},
 };
@@ -63,7 +61,11 @@ use super::{
 };
 use crate::{
     auth::Certificate,
-    filter::{Reply, ReplyBody, RequestId},
+    filter::RequestId,
+    message::{
+        chunked::Rest,
+        reply::{Reply, ReplyBody},
+    },
     telemetry::MethodClass,
 };
 

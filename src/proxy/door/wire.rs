@@ -24,7 +24,8 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::{framing::Rest, knock::Arrived, link::Link, patience::Lateness};
+use super::{knock::Arrived, link::Link, patience::Lateness};
+use crate::message::chunked::Rest;
 
 /// The most that is taken of requests which a client sends without waiting for the answer to the one before.
 const MOST_AHEAD: usize = 16 << 10;

@@ -3,22 +3,22 @@
 use http::{HeaderMap, HeaderName, header};
 
 /// The items of one line.
-pub(super) fn items(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn items(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// True when the list has an item that is `wanted`.
-pub(super) fn has(headers: &HeaderMap, field: &HeaderName, wanted: impl Fn(&[u8]) -> bool) -> bool {
+pub(crate) fn has(headers: &HeaderMap, field: &HeaderName, wanted: impl Fn(&[u8]) -> bool) -> bool {
     headers.get_all(field).iter().flat_map(|line| items(line.as_bytes())).any(wanted)
 }
 
 /// The fields that `Connection` names.
-pub(super) fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+pub(crate) fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     let lines = headers.get_all(header::CONNECTION).iter();
     lines.flat_map(|line| items(line.as_bytes())).filter_map(|name| HeaderName::from_bytes(name).ok()).collect()
 }
 
 /// True for an item of `Upgrade` that means HTTP/2.
-pub(super) fn is_http2(item: &[u8]) -> bool {
+pub(crate) fn is_http2(item: &[u8]) -> bool {
     item.get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"h2"))
 }

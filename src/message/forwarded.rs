@@ -9,11 +9,11 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use super::{list, reserved::ReservedHeaders};
+use super::{fields as list, reserved::ReservedHeaders};
 use crate::units::Cidr;
 
 /// Fields that say where a request came from.
-pub(super) const FORWARDED: [&str; 8] = [
+pub(crate) const FORWARDED: [&str; 8] = [
     "forwarded",
     "x-forwarded-for",
     "x-forwarded-host",
@@ -45,7 +45,7 @@ pub struct Origin {
 }
 
 impl TrustedProxies {
-    pub(super) fn trusts(&self, address: IpAddr) -> bool {
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.contains(address))
     }
 
@@ -100,7 +100,7 @@ fn address(text: &str) -> Option<IpAddr> {
 
 /// Drops what the client may not say and adds what we know, on the copy that goes to the backend. `known` is the peer's
 /// address as text, if somebody has it.
-pub(super) fn tell_backend(
+pub(crate) fn tell_backend(
     head: &mut RequestHeader,
     peer: IpAddr,
     known: Option<HeaderValue>,
@@ -132,7 +132,7 @@ pub(super) fn tell_backend(
 }
 
 /// An address as a field's value.
-pub(super) fn text(address: IpAddr) -> HeaderValue {
+pub(crate) fn text(address: IpAddr) -> HeaderValue {
     HeaderValue::try_from(address.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
@@ -144,7 +144,7 @@ fn host_value(head: &RequestHeader) -> Option<HeaderValue> {
 
 /// Takes off an answer what the backend meant for this hop alone (RFC 9110 §7.6.1). Pingora does it for requests; the
 /// `Connection` field itself it replaces.
-pub(super) fn strip_hop_by_hop(head: &mut ResponseHeader) {
+pub(crate) fn strip_hop_by_hop(head: &mut ResponseHeader) {
     head.remove_header("keep-alive");
     head.remove_header("proxy-connection");
     head.remove_header(&http::header::TE);
@@ -164,7 +164,7 @@ pub(super) fn strip_hop_by_hop(head: &mut ResponseHeader) {
 }
 
 /// All lines of a list field as one.
-pub(super) fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+pub(crate) fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     headers.get(name)?;
     let lines: Vec<&str> = headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).collect();
     (!lines.is_empty()).then(|| lines.join(", "))

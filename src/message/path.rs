@@ -37,13 +37,13 @@ impl PathError {
 
 /// A path in its two spellings.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Reading<'p> {
+pub(crate) struct Reading<'p> {
     /// As routes and filters compare it. Borrowed when there was nothing to change: the common case.
-    pub(super) path: Cow<'p, str>,
+    pub(crate) path: Cow<'p, str>,
     /// As the backend gets it, when that is spelled differently.
-    pub(super) sent: Option<String>,
+    pub(crate) sent: Option<String>,
     /// A backend may read it differently: it has an encoding, or path parameters.
-    pub(super) suspect: bool,
+    pub(crate) suspect: bool,
 }
 
 /// Reads `path` (without its query) as routes compare it.
@@ -58,7 +58,7 @@ pub fn normalise(path: &str) -> Result<Cow<'_, str>, PathError> {
 ///
 /// # Errors
 /// The reason to answer 400.
-pub(super) fn read(path: &str) -> Result<Reading<'_>, PathError> {
+pub(crate) fn read(path: &str) -> Result<Reading<'_>, PathError> {
     if !path.starts_with('/') {
         return Err(PathError::Relative);
     }
@@ -87,7 +87,7 @@ pub(super) fn read(path: &str) -> Result<Reading<'_>, PathError> {
 
 /// Which encodings are undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spelling {
+pub(crate) enum Spelling {
     /// Those of unreserved characters (RFC 3986 §2.3); the others stay as they are.
     Sent,
     /// Those of all characters that may stand in a segment (RFC 3986 §3.3) but `;`, which begins a parameter to some; the
@@ -95,7 +95,7 @@ pub(super) enum Spelling {
     Compared,
 }
 
-pub(super) fn decode(path: &str, spelling: Spelling) -> Result<String, PathError> {
+pub(crate) fn decode(path: &str, spelling: Spelling) -> Result<String, PathError> {
     let (bytes, mut out) = (path.as_bytes(), String::with_capacity(path.len()));
     let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16)).ok_or(PathError::Encoding);
     let mut at = 0;

@@ -2,7 +2,10 @@
 //! chunk size for the last chunk, any bytes as an extension, and whatever stands before the final empty line as
 //! trailers; two parsers that disagree about where a body ends are how requests are smuggled.
 
-use crate::proxy::strict::{self, Body, Reason};
+use super::{
+    request_head as strict,
+    request_head::{Body, Reason},
+};
 
 /// The most hexadecimal digits of a chunk's size.
 const DIGITS: u8 = 16;
@@ -15,7 +18,7 @@ const TRAILERS: usize = 16 << 10;
 
 /// What is still to come of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Rest {
+pub(crate) enum Rest {
     /// Whatever comes: another protocol than HTTP/1, or nobody has looked for an end yet.
     Everything,
     /// So many bytes.
@@ -26,7 +29,7 @@ pub(super) enum Rest {
 
 impl Rest {
     /// Of a request whose head has just ended.
-    pub(super) fn of(body: Body) -> Self {
+    pub(crate) fn of(body: Body) -> Self {
         match body {
             Body::Upgrade => Self::Everything,
             Body::Length(length) => Self::Length(length),
@@ -35,7 +38,7 @@ impl Rest {
     }
 
     /// True when the request has come in full.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         match self {
             Self::Everything => false,
             Self::Length(left) => *left == 0,
@@ -47,7 +50,7 @@ impl Rest {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
         match self {
             Self::Everything => Ok(bytes.len()),
             Self::Length(left) => {
@@ -92,7 +95,7 @@ enum State {
 
 /// A chunked body on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Chunked {
+pub(crate) struct Chunked {
     state: State,
     extensions: usize,
     trailers: usize,
@@ -101,12 +104,12 @@ pub(super) struct Chunked {
 
 impl Chunked {
     /// Before the first byte.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { state: State::Size { digits: 0, size: 0 }, extensions: 0, trailers: 0, line: Vec::new() }
     }
 
     /// True after the last byte.
-    pub(super) fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
@@ -114,7 +117,7 @@ impl Chunked {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
         let mut at = 0;
         while at < bytes.len() && !self.is_done() {
             if let State::Data { left } = &mut self.state {

@@ -36,7 +36,7 @@ impl ReservedHeaders {
     }
 
     /// True for a field that no client may send, in either spelling. `name` is in lower case, as parsed names are.
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         if self.lengths & bit(name) == 0 {
             return false;
         }

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 
 /// True for a request or an answer of gRPC.
-pub(super) fn is(headers: &HeaderMap) -> bool {
+pub(crate) fn is(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|media| {
         let rest = media.as_bytes().strip_prefix(b"application/grpc");
         rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
@@ -16,7 +16,7 @@ pub(super) fn is(headers: &HeaderMap) -> bool {
 }
 
 /// The time that a caller gives a request: at most eight digits and a unit.
-pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
@@ -53,7 +53,7 @@ fn status(status: StatusCode) -> u8 {
 
 /// Makes an answer of the gateway's own one that gRPC understands: 200, and the status in the only head there is.
 /// Over HTTP/1 its end must be told all the same, or the connection could not be used again.
-pub(super) fn trailers_only(head: &mut ResponseHeader, detail: &str, http2: bool) -> pingora::Result<()> {
+pub(crate) fn trailers_only(head: &mut ResponseHeader, detail: &str, http2: bool) -> pingora::Result<()> {
     let code = status(head.status);
     head.set_status(StatusCode::OK)?;
     if http2 {

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Target<'a> {
+pub(crate) enum Target<'a> {
     /// `/path?query`.
     Origin,
     /// `http://host/path?query`.
@@ -23,7 +23,7 @@ pub(super) enum Target<'a> {
 }
 
 /// Reads a target; `None` when it is none.
-pub(super) fn read<'a>(method: &[u8], target: &'a [u8]) -> Option<Target<'a>> {
+pub(crate) fn read<'a>(method: &[u8], target: &'a [u8]) -> Option<Target<'a>> {
     // Spaces and control characters have been refused; a fragment is never sent (RFC 9110 §7.1). Of what RFC 3986 does not
     // allow, browsers send brackets, braces, `|`, `^`, a backtick and a backslash in queries (WHATWG URL standard, "query
     // percent-encode set"): what is left, nobody sends by accident.
@@ -59,7 +59,7 @@ fn is_path(target: &[u8]) -> bool {
 }
 
 /// `uri-host [":" port]`, not empty; user information has no place there.
-pub(super) fn is_host(host: &[u8]) -> bool {
+pub(crate) fn is_host(host: &[u8]) -> bool {
     let (name, port) = match host {
         [b'[', inner @ ..] => {
             let Some(end) = inner.iter().position(|byte| *byte == b']') else { return false };

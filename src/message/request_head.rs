@@ -8,16 +8,16 @@
 use std::ops::Range;
 
 use super::{
-    list,
+    fields as list,
     target::{self, Target},
 };
 
 /// Why a head is refused.
-pub(super) type Reason = &'static str;
+pub(crate) type Reason = &'static str;
 
 /// The length of the head in `bytes`, with its final empty line; `None` while it is incomplete. Bare LF ends lines here
 /// too, so that a head written with them is found, and refused.
-pub(super) fn head_length(bytes: &[u8], searched: usize) -> Option<usize> {
+pub(crate) fn head_length(bytes: &[u8], searched: usize) -> Option<usize> {
     // An end may straddle two reads by up to three bytes.
     let from = searched.saturating_sub(3).max(leading_lines(bytes));
     let mut at = from;
@@ -39,7 +39,7 @@ fn leading_lines(bytes: &[u8]) -> usize {
 
 /// What follows a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Body {
+pub(crate) enum Body {
     /// So many bytes; none without a `Content-Length`.
     Length(u64),
     /// Chunks.
@@ -50,17 +50,17 @@ pub(super) enum Body {
 
 /// What a head that is accepted says of the message.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     /// What follows it.
-    pub(super) body: Body,
+    pub(crate) body: Body,
     /// A target in absolute form stands there, and this is its origin form (RFC 9112 §3.2.2).
-    pub(super) rewrite: Option<(Range<usize>, Vec<u8>)>,
+    pub(crate) rewrite: Option<(Range<usize>, Vec<u8>)>,
     /// The host of that target, when there is no `Host` field to say it: HTTP/1.0 has requests without one.
-    pub(super) host: Option<Vec<u8>>,
+    pub(crate) host: Option<Vec<u8>>,
     /// Where the request line begins.
-    pub(super) start: usize,
+    pub(crate) start: usize,
     /// The length of the method.
-    pub(super) method: usize,
+    pub(crate) method: usize,
 }
 
 /// The fields that decide about a message, as they are met.
@@ -79,7 +79,7 @@ struct Seen {
 }
 
 /// Checks a complete head; `secure`: it came over TLS.
-pub(super) fn verify(head: &[u8], secure: bool) -> Result<Facts, Reason> {
+pub(crate) fn verify(head: &[u8], secure: bool) -> Result<Facts, Reason> {
     let start = leading_lines(head);
     if start > 4 || head[..start].chunks(2).any(|line| line != b"\r\n") {
         return Err("there is more than an empty line or two before the request");
@@ -222,7 +222,7 @@ const NOT_IN_TRAILERS: [&[u8]; 14] = [
 ];
 
 /// Checks one line of a trailer section, without its CRLF.
-pub(super) fn trailer(line: &[u8]) -> Result<(), Reason> {
+pub(crate) fn trailer(line: &[u8]) -> Result<(), Reason> {
     if line.iter().any(|byte| is_control(*byte)) {
         return Err("there is a control character in the trailers");
     }
@@ -287,7 +287,7 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
 }
 
 /// True when a request may begin with this: a method, or an empty line before it (RFC 9112 §2.2).
-pub(super) fn may_begin(byte: u8) -> bool {
+pub(crate) fn may_begin(byte: u8) -> bool {
     is_token(byte) || matches!(byte, b'\r' | b'\n')
 }
 

@@ -4,13 +4,12 @@
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::RequestHeader;
 
-use super::client::joined;
-use crate::filter::Reply;
+use super::{forwarded::joined, reply::Reply};
 
 const MAX_FORWARDS: HeaderName = header::MAX_FORWARDS;
 
 /// Adds this hop to `Via`. `version`: what the client spoke.
-pub(super) fn add_via(head: &mut RequestHeader, version: Version) -> pingora::Result<()> {
+pub(crate) fn add_via(head: &mut RequestHeader, version: Version) -> pingora::Result<()> {
     let own = match version {
         Version::HTTP_10 => "1.0 tollgate",
         Version::HTTP_2 => "2 tollgate",
@@ -31,7 +30,7 @@ fn left(head: &RequestHeader) -> Option<u64> {
 }
 
 /// The answer to a request that must not be forwarded, with the methods that its route takes.
-pub(super) fn last(head: &RequestHeader, methods: &[Method]) -> Option<Reply> {
+pub(crate) fn last(head: &RequestHeader, methods: &[Method]) -> Option<Reply> {
     (left(head)? == 0).then(|| {
         let reply = Reply::empty(StatusCode::NO_CONTENT);
         reply.header(header::ALLOW, allow(methods.to_vec()))
@@ -39,7 +38,7 @@ pub(super) fn last(head: &RequestHeader, methods: &[Method]) -> Option<Reply> {
 }
 
 /// One hop less.
-pub(super) fn count_down(head: &mut RequestHeader) -> pingora::Result<()> {
+pub(crate) fn count_down(head: &mut RequestHeader) -> pingora::Result<()> {
     match left(head) {
         Some(left) => head.insert_header(MAX_FORWARDS, HeaderValue::from(left.saturating_sub(1))),
         None => Ok(()),
@@ -47,7 +46,7 @@ pub(super) fn count_down(head: &mut RequestHeader) -> pingora::Result<()> {
 }
 
 /// The value of `Allow`; none named: every method that is let through.
-pub(super) fn allow(mut methods: Vec<Method>) -> HeaderValue {
+pub(crate) fn allow(mut methods: Vec<Method>) -> HeaderValue {
     if methods.is_empty() {
         return HeaderValue::from_static("DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT");
     }
