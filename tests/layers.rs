@@ -12,6 +12,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("clock", 10),
     ("yaml", 11),
     ("telemetry", 20),
+    ("message", 30),
     ("limit", 30),
     ("auth", 30),
     ("resilience", 30),

@@ -13,10 +13,10 @@ use pingora::http::RequestHeader;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of, exchange::single};
+use super::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of};
 use crate::{
     auth::{Keys, Method},
-    message::reply::Reply,
+    message::{fields::single, reply::Reply},
 };
 
 /// Settings of `api_key`.

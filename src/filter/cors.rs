@@ -12,10 +12,11 @@ use pingora::http::ResponseHeader;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{
-    Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, compression::vary, env::schema_of, exchange::single,
+use super::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, compression::vary, env::schema_of};
+use crate::{
+    message::{fields::single, reply::Reply},
+    units::Span,
 };
-use crate::{message::reply::Reply, units::Span};
 
 /// Settings of `cors`.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -2,18 +2,17 @@
 
 use std::{
     any::Any,
-    fmt,
     net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
-use http::{HeaderMap, HeaderValue};
 use pingora::http::RequestHeader;
 
 use crate::{
     auth::{Certificate, Identities},
     clock::Now,
     limit::Verdict,
+    message::{fields::single, request_id::RequestId},
 };
 
 /// One request on its way through the chain.
@@ -35,38 +34,6 @@ impl<'a> Exchange<'a> {
     /// A header's value when there is exactly one and it is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         single(&self.request.headers, name)?.to_str().ok()
-    }
-}
-
-/// The value of `name` when it stands exactly once: two credentials are as good as none.
-pub(crate) fn single(headers: &HeaderMap, name: impl http::header::AsHeaderName) -> Option<&HeaderValue> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next();
-    if values.next().is_some() { None } else { first }
-}
-
-/// The name of a request in logs, problems and headers.
-#[derive(Debug, Clone)]
-pub enum RequestId {
-    /// Made here; written out only when somebody asks.
-    Own(u128),
-    /// The client's, checked by the `request_id` filter.
-    Given(Arc<str>),
-}
-
-impl RequestId {
-    /// A new one. Random, not secret: it names, it does not protect.
-    pub fn fresh() -> Self {
-        Self::Own(fastrand::u128(..))
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Own(number) => write!(f, "{number:032x}"),
-            Self::Given(text) => f.write_str(text),
-        }
     }
 }
 

@@ -19,11 +19,10 @@ use serde::Deserialize;
 
 use super::{
     Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany, State, api_key::bearer, env::schema_of,
-    exchange::single,
 };
 use crate::{
     auth::{Algorithm, JwtError, Keyset, Method, Policy, Verifier},
-    message::reply::Reply,
+    message::{fields::single, reply::Reply},
     units::{SecretRef, Span},
 };
 

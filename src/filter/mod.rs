@@ -34,9 +34,10 @@ use serde::de::DeserializeOwned;
 
 pub use crate::clock::Now;
 pub use crate::message::reply::{Reply, ReplyBody};
+pub use crate::message::request_id::RequestId;
 pub use chain::{Chain, OnFault, Refusal, Step, StepMetrics};
 pub use env::{Env, Invalid, Tables};
-pub use exchange::{Applied, Exchange, RequestId, State};
+pub use exchange::{Applied, Exchange, State};
 pub use headers::{HeaderEdits, HeaderEditsConfig};
 pub use one_or_many::OneOrMany;
 pub use registry::Registry;

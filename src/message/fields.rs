@@ -1,6 +1,6 @@
 //! Fields whose value is a list (RFC 9110 §5.6.1), read as bytes and over all their lines: whoever asks gets one answer.
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 /// The items of one line.
 pub(crate) fn items(line: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -21,4 +21,11 @@ pub(crate) fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
 /// True for an item of `Upgrade` that means HTTP/2.
 pub(crate) fn is_http2(item: &[u8]) -> bool {
     item.get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"h2"))
+}
+
+/// The value of `name` when it stands exactly once: two credentials are as good as none.
+pub(crate) fn single(headers: &HeaderMap, name: impl http::header::AsHeaderName) -> Option<&HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_some() { None } else { first }
 }

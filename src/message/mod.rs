@@ -1,4 +1,5 @@
-//! TODO-DOC
+//! HTTP messages: how a head is read and a body framed, what fields, targets and paths mean, and the replies that the
+//! gateway makes itself. Bytes, `http` types and Pingora's two header types; no session, no connection, no clock.
 
 pub(crate) mod chunked;
 pub(crate) mod fields;
@@ -6,7 +7,11 @@ pub(crate) mod forwarded;
 pub(crate) mod grpc;
 pub(crate) mod hops;
 pub(crate) mod path;
+pub(crate) mod replies;
 pub(crate) mod reply;
+pub(crate) mod reply_wire;
 pub(crate) mod request_head;
+pub(crate) mod request_id;
 pub(crate) mod reserved;
+pub(crate) mod source;
 pub(crate) mod target;

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{context::Context, head::host_of};
-use crate::{filter::RequestId, telemetry::Output, units::Size, yaml::At};
+use crate::{message::request_id::RequestId, telemetry::Output, units::Size, yaml::At};
 
 /// `access_log:` in the YAML.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -16,11 +16,14 @@ use pingora::{
 use super::{
     arrival::RequestKind,
     context::{Attempts, Context, FreeRepeat, Phase},
-    failure, respond,
+    respond,
     service::{Choice, Chosen, NoBackend, Outcome, RetryConfig, Service, Trouble},
     waiting,
 };
-use crate::{clock::Now, message::reply::Reply};
+use crate::{
+    clock::Now,
+    message::{replies, reply::Reply},
+};
 
 /// Tells a backend which attempt this is.
 pub(super) const X_ATTEMPTS: HeaderName = HeaderName::from_static("x-attempts");
@@ -82,7 +85,7 @@ pub(super) async fn next(
     }
     let remaining = context.remaining();
     if remaining.is_some_and(|left| left.is_zero()) {
-        return Err(Stop::reply(failure::too_late()));
+        return Err(Stop::reply(replies::too_late()));
     }
     let now = if context.attempts.count == 0 { context.now.since_start } else { Now::monotonic() };
     let chosen = match service.choose(&choice(session.req_header(), context.state.client, &context.attempts.tried, now))

@@ -23,42 +23,9 @@ use super::{
 use crate::{
     clock::Now,
     filter::{Refusal, State},
-    message::{forwarded::Origin, grpc, reply::Reply},
+    message::{forwarded::Origin, grpc, reply::Reply, source::Author},
     telemetry::MethodClass,
 };
-
-/// Who made the status that the client saw.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Author {
-    /// Nobody: the client went away first.
-    #[default]
-    Nobody,
-    /// The backend.
-    Upstream,
-    /// The gateway itself: no route, no backend, a redirect.
-    Gateway,
-    /// A step of the chain.
-    Filter(&'static str),
-}
-
-impl Author {
-    /// The step of the chain, when it was one.
-    pub fn filter(self) -> Option<&'static str> {
-        match self {
-            Self::Filter(name) => Some(name),
-            Self::Nobody | Self::Upstream | Self::Gateway => None,
-        }
-    }
-
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            Self::Nobody => "client",
-            Self::Upstream => "upstream",
-            Self::Gateway => "gateway",
-            Self::Filter(name) => name,
-        }
-    }
-}
 
 /// A repeat that costs nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -8,7 +8,6 @@ use pingora::http::RequestHeader;
 
 use super::{
     action::{self, Action},
-    context::Author,
     forward::Target,
     head::{self, host_of},
     readings,
@@ -19,7 +18,7 @@ use super::{
 use crate::{
     clock::Now,
     filter::{Exchange, State},
-    message::{hops, reply::Reply},
+    message::{hops, reply::Reply, source::Author},
 };
 
 /// The decision.

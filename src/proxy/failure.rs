@@ -3,8 +3,10 @@
 use http::StatusCode;
 use pingora::{Error, ErrorSource, ErrorType};
 
-use super::respond::too_slow;
-use crate::message::reply::Reply;
+use crate::message::{
+    replies::{too_late, too_slow},
+    reply::Reply,
+};
 
 /// What to tell the client; `None` when it is gone.
 pub(super) fn reply_for(error: &Error) -> Option<Reply> {
@@ -27,11 +29,6 @@ pub(super) fn reply_for(error: &Error) -> Option<Reply> {
         }
     };
     Some(Reply::problem(status, detail).closing())
-}
-
-/// The answer when the backend's has not come in time.
-pub(super) fn too_late() -> Reply {
-    Reply::problem(StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time")
 }
 
 /// The error in one word, for the access log; `None` for refusals, whose author is named there anyway.

@@ -21,18 +21,23 @@ use pingora::{
 use super::{
     arrival::{self, RequestKind},
     attempt::{self, Stop},
-    context::{Author, Context},
+    context::Context,
     decide::{Decision, decide},
     failure, finish, incoming, mirror,
     outgoing::{self, Unsendable},
     pace,
-    respond::{self, malformed, respond},
+    respond::{self, respond},
     runtime::{Runtime, Shared},
     service::Outcome,
 };
 use crate::{
     filter::Refusal,
-    message::{forwarded as client, reply::Reply},
+    message::{
+        forwarded as client,
+        replies::{self, malformed},
+        reply::Reply,
+        source::Author,
+    },
 };
 
 /// The gateway, as Pingora sees it.
@@ -317,9 +322,9 @@ impl ProxyHttp for Gateway {
                 Some(reason) => (Some(malformed(reason)), Author::Gateway),
                 // The time was over before the client had sent its request.
                 None if context.late().is_some() && context.attempts.is_sending() => {
-                    (Some(respond::too_slow()), Author::Gateway)
+                    (Some(replies::too_slow()), Author::Gateway)
                 }
-                None if context.late().is_some() => (Some(failure::too_late()), Author::Gateway),
+                None if context.late().is_some() => (Some(replies::too_late()), Author::Gateway),
                 None => (failure::reply_for(error), Author::Gateway),
             },
         };

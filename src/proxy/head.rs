@@ -8,10 +8,10 @@ use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::respond;
 use crate::{
     message::{
         path::{self, PathError, Reading},
+        replies,
         reply::Reply,
         target,
     },
@@ -93,10 +93,10 @@ pub(super) const LONGEST_METHOD: usize = 32;
 pub(super) fn admit(head: &mut RequestHeader, limits: &HeadLimits) -> Result<Admitted, Reply> {
     sizes(head, limits)?;
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
-        return Err(respond::no_such_method().closing());
+        return Err(replies::no_such_method().closing());
     }
     if head.method.as_str().len() > LONGEST_METHOD {
-        return Err(respond::unknown_method().closing());
+        return Err(replies::unknown_method().closing());
     }
     host(head).map_err(bad)?;
     authority(head).map_err(bad)?;

@@ -2,45 +2,45 @@
 //!
 //! `gateway.rs` holds the hooks, each a delegation of a few lines; the other rooms hold one idea each.
 
-mod access;
-mod action;
-mod arrival;
-mod attempt;
-mod context;
-mod decide;
+pub(crate) mod access;
+pub(crate) mod action;
+pub(crate) mod arrival;
+pub(crate) mod attempt;
+pub(crate) mod context;
+pub(crate) mod decide;
 #[cfg(any(test, fuzzing))]
-mod decoders;
-mod door;
-mod exchange;
-mod failure;
-mod finish;
-mod forward;
+pub(crate) mod decoders;
+pub(crate) mod door;
+pub(crate) mod exchange;
+pub(crate) mod failure;
+pub(crate) mod finish;
+pub(crate) mod forward;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod gateway;
-mod head;
-mod hedge;
-mod incoming;
-mod mirror;
-mod outgoing;
-mod pace;
-mod pattern;
-mod readings;
-mod respond;
-mod route;
-mod router;
-mod runtime;
-mod service;
-mod shadow;
-mod tls;
-mod waiting;
+pub(crate) mod gateway;
+pub(crate) mod head;
+pub(crate) mod hedge;
+pub(crate) mod incoming;
+pub(crate) mod mirror;
+pub(crate) mod outgoing;
+pub(crate) mod pace;
+pub(crate) mod pattern;
+pub(crate) mod readings;
+pub(crate) mod respond;
+pub(crate) mod route;
+pub(crate) mod router;
+pub(crate) mod runtime;
+pub(crate) mod service;
+pub(crate) mod shadow;
+pub(crate) mod tls;
+pub(crate) mod waiting;
 
 pub use crate::message::forwarded::{Origin, TrustedProxies};
 pub use crate::message::path::{PathError, normalise};
 pub use crate::message::reserved::ReservedHeaders;
+pub use crate::message::source::Author;
 pub use access::{AccessConfig, AccessFormat};
 pub use action::{Action, RedirectConfig, RespondConfig, Rewrite};
-pub use context::Author;
 pub use decide::{Decision, decide};
 pub use door::{Door, Link, Listener, ListenerConfig};
 pub use forward::{CanaryConfig, Forward, ForwardKeys, Known, Mirror, MirrorConfig, SplitConfig, Target};

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use pingora::proxy::Session;
 
-use super::{arrival::RequestKind, context::Context, head::HeadLimits, respond};
-use crate::message::reply::Reply;
+use super::{arrival::RequestKind, context::Context, head::HeadLimits};
+use crate::message::{replies, reply::Reply};
 
 /// Sets the time for the next read of the body.
 ///
@@ -22,7 +22,7 @@ pub(super) fn keep(session: &mut Session, context: &Context, limits: &HeadLimits
             session.set_read_timeout(Some(time));
             Ok(())
         }
-        None => Err(respond::too_slow().closing()),
+        None => Err(replies::too_slow().closing()),
     }
 }
 

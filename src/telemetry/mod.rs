@@ -1,11 +1,11 @@
 //! Floor 2: what happened, for people and machines. Metrics, the access log and diagnostics; handles only, no policy.
 
-mod access;
-mod connections;
-mod diagnostics;
-mod metrics;
-mod process;
-mod service;
+pub(crate) mod access;
+pub(crate) mod connections;
+pub(crate) mod diagnostics;
+pub(crate) mod metrics;
+pub(crate) mod process;
+pub(crate) mod service;
 
 pub use access::{AccessLog, Output};
 pub use connections::ConnectionMetrics;

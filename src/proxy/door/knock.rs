@@ -3,11 +3,8 @@
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::{
-    message::{chunked::Rest, reply::Reply, request_head as strict},
-    proxy::{
-        head::{HeadLimits, LONGEST_METHOD},
-        respond,
-    },
+    message::{chunked::Rest, replies, reply::Reply, request_head as strict},
+    proxy::head::{HeadLimits, LONGEST_METHOD},
 };
 
 /// How an HTTP/2 connection begins (RFC 9113 §3.4).
@@ -69,7 +66,7 @@ pub(super) async fn read(
     match tokio::time::timeout(limits.head.0, reading).await {
         Ok(knock) => knock,
         Err(_) if speech == Speech::Http2 => Knock::Nobody,
-        Err(_) => Knock::refused(respond::too_slow()),
+        Err(_) => Knock::refused(replies::too_slow()),
     }
 }
 
@@ -82,9 +79,9 @@ async fn read_head(
 ) -> Knock {
     // What cannot become a request is not waited for.
     match first.first() {
-        Some(&TLS_HANDSHAKE) => return Knock::refused(respond::malformed("this port does not speak TLS: use http")),
+        Some(&TLS_HANDSHAKE) => return Knock::refused(replies::malformed("this port does not speak TLS: use http")),
         Some(byte) if strict::may_begin(*byte) => {}
-        _ => return Knock::refused(respond::malformed("a request begins with a method")),
+        _ => return Knock::refused(replies::malformed("a request begins with a method")),
     }
     let most = usize::try_from(limits.uri.0 + limits.header_size.0).unwrap_or(usize::MAX).saturating_add(1024);
     let (mut bytes, mut searched) = (first, 0);
@@ -96,7 +93,7 @@ async fn read_head(
             return judge(bytes, length, limits, secure);
         }
         if bytes.len() > most {
-            return Knock::refused(respond::too_large(!bytes.contains(&b'\n')));
+            return Knock::refused(replies::too_large(!bytes.contains(&b'\n')));
         }
         searched = bytes.len();
         if !matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
@@ -110,17 +107,17 @@ pub(super) fn judge(bytes: Vec<u8>, length: usize, limits: &HeadLimits, secure: 
     // More fields than Pingora would parse: it would answer them with an empty 400.
     let lines = bytes[..length].iter().filter(|byte| **byte == b'\n').count();
     let facts = match strict::verify(&bytes[..length], secure) {
-        Ok(facts) if facts.method > LONGEST_METHOD => return Knock::refused(respond::unknown_method()),
-        Ok(_) if lines > limits.headers + 4 => return Knock::refused(respond::too_large(false)),
+        Ok(facts) if facts.method > LONGEST_METHOD => return Knock::refused(replies::unknown_method()),
+        Ok(_) if lines > limits.headers + 4 => return Knock::refused(replies::too_large(false)),
         // Pingora would answer it with an empty 405.
-        Ok(_) if bytes.trim_ascii_start().starts_with(b"CONNECT ") => return Knock::refused(respond::no_such_method()),
+        Ok(_) if bytes.trim_ascii_start().starts_with(b"CONNECT ") => return Knock::refused(replies::no_such_method()),
         Ok(facts) => facts,
-        Err(reason) => return Knock::refused(respond::malformed(reason)),
+        Err(reason) => return Knock::refused(replies::malformed(reason)),
     };
     let mut rest = Rest::of(facts.body);
     let own = match rest.push(&bytes[length..]) {
         Ok(own) => own,
-        Err(reason) => return Knock::refused(respond::malformed(reason)),
+        Err(reason) => return Knock::refused(replies::malformed(reason)),
     };
     let mut bytes = bytes;
     let next = bytes.split_off(length + own);

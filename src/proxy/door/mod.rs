@@ -11,16 +11,16 @@
 //! There is one door per listener: what a connection is granted depends on the socket that accepted it, and on nothing
 //! that could be found out about it afterwards.
 
-mod crowd;
+pub(crate) mod crowd;
 #[cfg(fuzzing)]
-pub(super) mod fuzzing;
-mod h2;
-mod knock;
-mod link;
-mod listener;
-mod patience;
-mod preamble;
-mod wire;
+pub(crate) mod fuzzing;
+pub(crate) mod h2;
+pub(crate) mod knock;
+pub(crate) mod link;
+pub(crate) mod listener;
+pub(crate) mod patience;
+pub(crate) mod preamble;
+pub(crate) mod wire;
 
 use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
@@ -43,30 +43,32 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-pub(super) use self::patience::{Lateness, Patience};
 use self::{
     crowd::{Crowd, Ticket},
     knock::{Arrived, Knock, Speech},
     wire::{Transport, Wire},
 };
-pub use self::{
-    link::Link,
-    listener::{Listener, ListenerConfig},
-};
 use super::{
     access::{self, Refused},
-    respond,
     runtime::{Runtime, Shared},
     tls::TlsFront,
 };
 use crate::{
     auth::Certificate,
-    filter::RequestId,
     message::{
         chunked::Rest,
+        replies,
         reply::{Reply, ReplyBody},
+        reply_wire,
+        request_id::RequestId,
     },
     telemetry::MethodClass,
+};
+
+pub(crate) use self::patience::{Lateness, Patience};
+pub use self::{
+    link::Link,
+    listener::{Listener, ListenerConfig},
 };
 
 /// Time for connections accepted last to send their request.
@@ -160,7 +162,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
             // Somebody has typed http:// for https://.
             Ok(Ok(_)) if first[0].is_ascii_alphabetic() => {
                 let mut wire = Wire::new(plain, Link::new(peer, self.number, false, None));
-                Box::pin(self.refuse(&mut wire, respond::malformed("this port speaks TLS: use https"))).await;
+                Box::pin(self.refuse(&mut wire, replies::malformed("this port speaks TLS: use https"))).await;
                 return Err("tls_handshake");
             }
             Ok(Ok(_)) => {}
@@ -271,7 +273,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
             let refused = Refused { id: &id, client: wire.peer(), status, reason };
             log.line(|out| access::write_refused(out, &self.runtime.load().access, &refused));
         }
-        let Ok(answer) = respond::plain(reply, &id) else { return };
+        let Ok(answer) = reply_wire::plain(reply, &id) else { return };
         let deliver = async {
             if wire.write_all(&answer).await.is_ok() && wire.flush().await.is_ok() {
                 let _ = wire.shutdown().await;

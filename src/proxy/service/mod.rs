@@ -1,25 +1,33 @@
 //! A service: its backends, which of them are well, and which one is next.
 
-mod backend;
-mod balance;
-mod choose;
-mod config;
-mod discovery;
-mod gate;
-mod guard;
-mod health;
-mod resilience;
-mod resolve;
-mod sticky;
-mod tls;
-mod trouble;
-mod url;
-mod validate;
-mod watch;
+pub(crate) mod backend;
+pub(crate) mod balance;
+pub(crate) mod choose;
+pub(crate) mod config;
+pub(crate) mod discovery;
+pub(crate) mod gate;
+pub(crate) mod guard;
+pub(crate) mod health;
+pub(crate) mod resilience;
+pub(crate) mod resolve;
+pub(crate) mod sticky;
+pub(crate) mod tls;
+pub(crate) mod trouble;
+pub(crate) mod url;
+pub(crate) mod validate;
+pub(crate) mod watch;
 
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+
+use self::{balance::Balancer, discovery::Discovery, guard::Guard, health::Probe, tls::Credentials};
+use crate::{
+    resilience::BreakerState,
+    telemetry::{Metrics, ServiceMetrics},
+    units::Problems,
+    yaml::Node,
+};
 
 pub use self::{
     backend::{Backend, Place},
@@ -37,13 +45,6 @@ pub use self::{
     },
     trouble::Trouble,
     url::{BackendScheme, BackendUrl},
-};
-use self::{balance::Balancer, discovery::Discovery, guard::Guard, health::Probe, tls::Credentials};
-use crate::{
-    resilience::BreakerState,
-    telemetry::{Metrics, ServiceMetrics},
-    units::Problems,
-    yaml::Node,
 };
 
 /// A service that is ready for traffic.

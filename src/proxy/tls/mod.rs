@@ -1,8 +1,8 @@
 //! TLS to clients: `tls:` of a listener. The engine is rustls with its defaults, which are a subset of what Mozilla calls
 //! "intermediate": TLS 1.2 with ECDHE and AEAD ciphers, and TLS 1.3.
 
-mod certificates;
-mod stamp;
+pub(crate) mod certificates;
+pub(crate) mod stamp;
 
 use std::{fmt, sync::Arc};
 
@@ -19,12 +19,13 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 use tokio_rustls::TlsAcceptor;
 
-pub use self::certificates::{CertificateConfig, Certificates};
 use self::stamp::{Stamp, stamp};
 use crate::{
     units::Problems,
     yaml::{At, Node},
 };
+
+pub use self::certificates::{CertificateConfig, Certificates};
 
 /// `tls:` of a listener.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

@@ -1,0 +1,40 @@
+//! Replies that several places make.
+
+use http::{StatusCode, header};
+
+use super::{hops, reply::Reply};
+
+/// The answer to a head that could not be read in one way only.
+pub(crate) fn malformed(reason: &'static str) -> Reply {
+    Reply::problem(StatusCode::BAD_REQUEST, reason)
+}
+
+/// The answer to a head that outgrew its limits before it ended; `target`: still in its first line.
+pub(crate) fn too_large(target: bool) -> Reply {
+    if target {
+        Reply::problem(StatusCode::URI_TOO_LONG, "the request target is too long")
+    } else {
+        Reply::problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the header fields are too large")
+    }
+}
+
+/// The answer to CONNECT and TRACE, with the methods that there are (RFC 9110 §15.5.6).
+pub(crate) fn no_such_method() -> Reply {
+    let reply = Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this method is not available here");
+    reply.header(header::ALLOW, hops::allow(Vec::new()))
+}
+
+/// The answer to a method that is longer than any that there is (RFC 9112 §3).
+pub(crate) fn unknown_method() -> Reply {
+    Reply::problem(StatusCode::NOT_IMPLEMENTED, "this method is not known here")
+}
+
+/// The answer to a head that did not come in time.
+pub(crate) fn too_slow() -> Reply {
+    Reply::problem(StatusCode::REQUEST_TIMEOUT, "the request came too slowly")
+}
+
+/// The answer when the backend's has not come in time.
+pub(crate) fn too_late() -> Reply {
+    Reply::problem(StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time")
+}
