@@ -9,8 +9,8 @@ use tollgate::{
     Registry,
     config::load,
     filter::{Now, State},
-    proxy::Shared,
-    proxy::{Matcher, Router, Subject, decide, normalise},
+    message::path::normalise,
+    proxy::{Matcher, Router, Shared, Subject, decide},
 };
 
 fn router(routes: usize) -> Router<usize> {

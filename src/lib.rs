@@ -9,10 +9,10 @@
 //!    or service, driven from fixed hooks; auth, limits, CORS, headers and every custom step are an ordered, per-route
 //!    list of [`Filter`]s, in the order of the YAML (`filter/chain.rs` tests it).
 //! 2. Domain modules (`limit`, `auth`, `resilience`) know no Pingora, no HTTP server, and read no clock (`tests/layers.rs`).
-//! 3. One path from YAML to traffic: text -> [`config::Config`] -> build -> [`proxy::Runtime`]. `-t`, start, upgrade and
+//! 3. One path from YAML to traffic: text -> [`config::Config`] -> build -> `Runtime`. `-t`, start, upgrade and
 //!    the configuration's own `tests:` all take it (`tests/it/process.rs`, `tests/it/config_errors.rs`).
 //! 4. A `Runtime` is never edited, only replaced; a request keeps the `Arc<Route>` it began with. What must outlive it
-//!    lives in [`proxy::Shared`].
+//!    lives in [`Shared`].
 //! 5. Every answer that the gateway makes itself goes through one function, which also runs the chain's response phase
 //!    (`tests/it/filters.rs`).
 //! 6. No global handle, no `init()` registry. Background tasks end with their owner.
@@ -23,12 +23,12 @@
 //!
 //! # Floors
 //! A module uses lower floors only; `tests/layers.rs` fails on any other import.
-//! `server` 9, [`config`] 8, [`admin`] 7, [`proxy`] 6, [`filter`] 5, [`limit`], [`auth`] and [`resilience`] 3, [`telemetry`] 2,
+//! `server` 9, [`config`] 8, [`admin`] 7, `proxy` 6, [`filter`] 5, [`limit`], [`auth`] and [`resilience`] 3, [`telemetry`] 2,
 //! [`units`] 1.
 
 pub mod admin;
 pub mod auth;
-pub(crate) mod clock;
+mod clock;
 pub mod config;
 pub mod filter;
 pub mod limit;
@@ -38,7 +38,7 @@ pub mod resilience;
 mod server;
 pub mod telemetry;
 pub mod units;
-pub(crate) mod yaml;
+mod yaml;
 
 pub use self::{
     filter::{Configure, Exchange, Fault, Filter, Flow, Registry},

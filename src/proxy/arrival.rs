@@ -15,7 +15,7 @@ use crate::{
 
 /// What kind of request it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum RequestKind {
+pub(crate) enum RequestKind {
     /// A request and its answer.
     #[default]
     Ordinary,

@@ -29,7 +29,7 @@ use crate::{
 
 /// A repeat that costs nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum FreeRepeat {
+pub(crate) enum FreeRepeat {
     /// No attempt has run into a closed connection.
     #[default]
     Unused,
@@ -41,7 +41,7 @@ pub enum FreeRepeat {
 
 /// How far an attempt is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// The request is being sent: before its end, how the attempt ends says nothing about the backend.
     Sending {
         /// The time between two reads from the backend is limited on the client's side, from the request's end on:
@@ -60,7 +60,7 @@ impl Default for Phase {
 
 /// Attempts at backends.
 #[derive(Debug, Default)]
-pub struct Attempts {
+pub(crate) struct Attempts {
     /// How many were begun.
     pub count: u32,
     /// Backends that cannot be reached.
@@ -106,7 +106,7 @@ impl Attempts {
 
 /// One request's data.
 #[derive(Debug)]
-pub struct Context {
+pub(crate) struct Context {
     /// When its head had been read.
     pub start: Instant,
     /// The same for filters.

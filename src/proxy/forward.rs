@@ -106,7 +106,7 @@ pub struct Mirror {
 }
 
 /// Services by name; without one, what to say, unless that has been said elsewhere.
-pub type Known<'a> = dyn Fn(&str) -> Result<Arc<Service>, Option<String>> + 'a;
+pub(crate) type Known<'a> = dyn Fn(&str) -> Result<Arc<Service>, Option<String>> + 'a;
 
 /// The keys of a route that say where it leads.
 #[derive(Debug, Clone, Copy)]

@@ -42,7 +42,7 @@ use crate::{
 
 /// The gateway, as Pingora sees it.
 #[derive(Debug, Clone)]
-pub struct Gateway {
+pub(crate) struct Gateway {
     runtime: Arc<ArcSwap<Runtime>>,
     pub(super) shared: Arc<Shared>,
     /// Compression costs every request a box, so it is there only when some route wants it.
@@ -51,7 +51,7 @@ pub struct Gateway {
 
 impl Gateway {
     /// A gateway that serves whatever `runtime` holds.
-    pub fn new(runtime: Arc<ArcSwap<Runtime>>, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(runtime: Arc<ArcSwap<Runtime>>, shared: Arc<Shared>) -> Self {
         let compresses = runtime.load().compresses;
         Self { runtime, shared, compresses }
     }

@@ -115,7 +115,7 @@ pub(super) fn admit(head: &mut RequestHeader, limits: &HeadLimits) -> Result<Adm
 ///
 /// # Errors
 /// The refusal: 400, 414 or 431.
-pub fn check_head(head: &RequestHeader, limits: &HeadLimits) -> Result<(), Reply> {
+pub(crate) fn check_head(head: &RequestHeader, limits: &HeadLimits) -> Result<(), Reply> {
     sizes(head, limits)?;
     host(head).map_err(bad)
 }

@@ -46,7 +46,7 @@ impl Drop for Place {
 
 /// The body of a request that is being copied.
 #[derive(Debug, Default)]
-pub enum Copy {
+pub(crate) enum Copy {
     /// Not yet decided, or it is not copied.
     #[default]
     Not,

@@ -35,27 +35,17 @@ pub(crate) mod shadow;
 pub(crate) mod tls;
 pub(crate) mod waiting;
 
-pub use crate::message::forwarded::{Origin, TrustedProxies};
-pub use crate::message::path::{PathError, normalise};
-pub use crate::message::reserved::ReservedHeaders;
-pub use crate::message::source::Author;
-pub use access::{AccessConfig, AccessFormat};
-pub use action::{Action, RedirectConfig, RespondConfig, Rewrite};
+pub(crate) use access::AccessConfig;
+pub(crate) use action::{Action, Rewrite};
 pub use decide::{Decision, decide};
-pub use door::{Door, Link, Listener, ListenerConfig};
-pub use forward::{CanaryConfig, Forward, ForwardKeys, Known, Mirror, MirrorConfig, SplitConfig, Target};
-pub use gateway::Gateway;
-pub use head::{HeadLimits, check_head};
-pub use pattern::PathPattern;
-pub use readings::{EncodedSlashes, PathsConfig};
-pub use route::{Matches, Route, RouteConfig};
-pub use router::{ListenerSet, Matcher, Pick, Router, Subject};
-pub use runtime::{Page, Runtime, Shared};
-pub use service::{
-    AdaptiveConfig, AllUnhealthy, Backend, BackendScheme, BackendUrl, BackoffConfig, Balance, BreakerConfig,
-    BudgetConfig, Choice, Chosen, DiscoveryConfig, Dns, EjectionConfig, Gate, GateConfig, HashBy, HealthCheckConfig,
-    HedgeAfter, HedgeConfig, InFlightConfig, Leave, NoBackend, Outcome, Pass, Place, RetryConfig, Service,
-    ServiceConfig, StickyConfig, Timeouts, Trouble, UpstreamTls,
-};
-pub use shadow::Shadows;
-pub use tls::{Alpn, CertificateConfig, Certificates, MtlsConfig, MtlsMode, TlsConfig, TlsFront, TlsVersion};
+pub(crate) use door::{Door, Listener, ListenerConfig};
+pub(crate) use forward::Forward;
+pub(crate) use gateway::Gateway;
+pub(crate) use head::{HeadLimits, check_head};
+pub(crate) use readings::PathsConfig;
+pub(crate) use route::{Route, RouteConfig};
+pub use router::{ListenerSet, Matcher, Router, Subject};
+pub use runtime::{Runtime, Shared};
+pub(crate) use service::{Gate, Service, ServiceConfig};
+pub(crate) use shadow::Shadows;
+pub(crate) use tls::TlsFront;

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A page that the admin room publishes on ordinary listeners.
-pub type Page = dyn Fn(&str) -> Option<Reply> + Send + Sync;
+pub(crate) type Page = dyn Fn(&str) -> Option<Reply> + Send + Sync;
 
 /// One configuration, ready for traffic.
 #[derive(Debug)]

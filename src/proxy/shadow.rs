@@ -15,7 +15,7 @@ type Header = (HeaderName, Option<HeaderValue>);
 
 /// Routes that have been seen, in the order of the YAML.
 #[derive(Debug, Default)]
-pub struct Shadows {
+pub(crate) struct Shadows {
     seen: Vec<Matcher>,
     by: HashMap<(String, String, Option<Header>), Vec<usize>, RandomState>,
 }
@@ -39,7 +39,7 @@ fn shape(path: &PathPattern) -> String {
 
 impl Shadows {
     /// The first of the routes seen so far that takes all requests of `route` before it could.
-    pub fn of(&self, route: &Matcher) -> Option<usize> {
+    pub(crate) fn of(&self, route: &Matcher) -> Option<usize> {
         let shadows = |index: &usize| route.shadowed_by(&self.seen[*index]);
         // A route without a path is wrong, and said to be.
         let Some(path) = route.paths.first() else { return (0..self.seen.len()).find(shadows) };
@@ -54,7 +54,7 @@ impl Shadows {
     }
 
     /// Adds a route.
-    pub fn add(&mut self, route: Matcher) {
+    pub(crate) fn add(&mut self, route: Matcher) {
         let any = [String::new()];
         let hosts = if route.hosts.is_empty() { &any[..] } else { &route.hosts };
         for host in hosts {

@@ -14,7 +14,7 @@ use crate::{auth::Certificate, message::forwarded as client};
 
 /// Facts of one connection.
 #[derive(Debug)]
-pub struct Link {
+pub(crate) struct Link {
     /// The other end; what the PROXY protocol says, when its sender is trusted.
     pub peer: SocketAddr,
     /// Which listener of the file accepted it.

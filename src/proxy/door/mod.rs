@@ -66,7 +66,7 @@ use crate::{
 };
 
 pub(crate) use self::patience::{Lateness, Patience};
-pub use self::{
+pub(crate) use self::{
     link::Link,
     listener::{Listener, ListenerConfig},
 };
@@ -75,7 +75,7 @@ pub use self::{
 const LINGER: Duration = Duration::from_millis(1500);
 
 /// The application of one listener, before `app` sees a request.
-pub struct Door<A> {
+pub(crate) struct Door<A> {
     app: Arc<A>,
     listener: Listener,
     /// Which one it is in the file.
@@ -92,7 +92,7 @@ type Encrypted = TlsStream<Box<L4Stream>>;
 impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
     /// A door to `app` for each of these listeners, with the limits of `runtime`, which hold for all of them together.
     /// `gauge` shows how many connections there are.
-    pub fn all(
+    pub(crate) fn all(
         app: A,
         listeners: &[Listener],
         gauge: Option<IntGauge>,

@@ -10,6 +10,7 @@ use super::{
     BackendUrl,
     discovery::DiscoveryConfig,
     resilience::{BreakerConfig, BudgetConfig, EjectionConfig, InFlightConfig, RetryConfig},
+    tls::UpstreamTls,
 };
 use crate::{
     units::{SecretRef, Span},
@@ -160,30 +161,6 @@ impl Default for Timeouts {
             idle: seconds(3600),
             total: None,
         }
-    }
-}
-
-/// TLS towards backends.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct UpstreamTls {
-    /// Check the backend's certificate and its name. Default true.
-    pub verify: bool,
-    /// The name to ask for and to check. Default: the URL's host.
-    pub server_name: Option<String>,
-    /// Certificates of the authorities to trust, as a PEM file. Default: `pingora.ca_file`, else the system's.
-    pub ca: Option<String>,
-    /// The gateway's own certificate and its chain, as a PEM file, for backends that ask for one.
-    pub cert: Option<String>,
-    /// Its private key, as a PEM file.
-    pub key: Option<String>,
-    /// Offer HTTP/2 (ALPN). Default true.
-    pub http2: bool,
-}
-
-impl Default for UpstreamTls {
-    fn default() -> Self {
-        Self { verify: true, server_name: None, ca: None, cert: None, key: None, http2: true }
     }
 }
 

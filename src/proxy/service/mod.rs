@@ -8,6 +8,7 @@ pub(crate) mod discovery;
 pub(crate) mod gate;
 pub(crate) mod guard;
 pub(crate) mod health;
+pub(crate) mod peers;
 pub(crate) mod resilience;
 pub(crate) mod resolve;
 pub(crate) mod sticky;
@@ -21,7 +22,13 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 
-use self::{balance::Balancer, discovery::Discovery, guard::Guard, health::Probe, tls::Credentials};
+use self::{
+    balance::Balancer,
+    discovery::Discovery,
+    guard::Guard,
+    health::Probe,
+    tls::{Credentials, UpstreamTls},
+};
 use crate::{
     resilience::BreakerState,
     telemetry::{Metrics, ServiceMetrics},
@@ -29,20 +36,17 @@ use crate::{
     yaml::Node,
 };
 
-pub use self::{
+pub(crate) use self::{
     backend::{Backend, Place},
     choose::{Choice, Chosen, NoBackend},
     config::{
         AllUnhealthy, Balance, HashBy, HealthCheckConfig, HedgeAfter, HedgeConfig, ServiceConfig, StickyConfig,
-        Timeouts, UpstreamTls,
+        Timeouts,
     },
-    discovery::{DiscoveryConfig, Dns},
+    discovery::Dns,
     gate::{Gate, Pass},
     guard::{Leave, Outcome},
-    resilience::{
-        AdaptiveConfig, BackoffConfig, BreakerConfig, BudgetConfig, EjectionConfig, GateConfig, InFlightConfig,
-        RetryConfig,
-    },
+    resilience::{BreakerConfig, EjectionConfig, GateConfig, InFlightConfig, RetryConfig},
     trouble::Trouble,
     url::{BackendScheme, BackendUrl},
 };

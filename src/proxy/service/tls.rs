@@ -1,11 +1,9 @@
 //! The connection to a backend: a peer made once, with TLS, HTTP/2 and time limits, and cloned for every attempt.
 
-use std::{fmt, net::SocketAddr, path::Path, sync::Arc};
+use std::{fmt, path::Path, sync::Arc};
 
 use pingora::{
-    prelude::HttpPeer,
-    protocols::{ALPN, tls::CaType},
-    upstreams::peer::PeerOptions,
+    protocols::tls::CaType,
     utils::tls::{CertKey, WrappedX509, parse_x509},
 };
 use rustls::{
@@ -13,21 +11,43 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     sign::CertifiedKey,
 };
+use schemars::JsonSchema;
+use serde::Deserialize;
 
-use super::{BackendScheme, BackendUrl, Service, UpstreamTls};
 use crate::{
-    units::{Problems, Span, private},
+    units::{Problems, private},
     yaml::Node,
 };
 
-/// Requests that share one HTTP/2 connection to a backend; what common servers allow.
-const H2_STREAMS: usize = 100;
+/// TLS towards backends.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpstreamTls {
+    /// Check the backend's certificate and its name. Default true.
+    pub verify: bool,
+    /// The name to ask for and to check. Default: the URL's host.
+    pub server_name: Option<String>,
+    /// Certificates of the authorities to trust, as a PEM file. Default: `pingora.ca_file`, else the system's.
+    pub ca: Option<String>,
+    /// The gateway's own certificate and its chain, as a PEM file, for backends that ask for one.
+    pub cert: Option<String>,
+    /// Its private key, as a PEM file.
+    pub key: Option<String>,
+    /// Offer HTTP/2 (ALPN). Default true.
+    pub http2: bool,
+}
+
+impl Default for UpstreamTls {
+    fn default() -> Self {
+        Self { verify: true, server_name: None, ca: None, cert: None, key: None, http2: true }
+    }
+}
 
 /// Whom to trust and who we are, towards the backends of one service.
 #[derive(Default)]
 pub(super) struct Credentials {
-    authorities: Option<Arc<CaType>>,
-    own: Option<Arc<CertKey>>,
+    pub(crate) authorities: Option<Arc<CaType>>,
+    pub(crate) own: Option<Arc<CertKey>>,
 }
 
 impl fmt::Debug for Credentials {
@@ -83,35 +103,4 @@ fn own(cert: &str, key: &str) -> Result<CertKey, String> {
     CertifiedKey::from_der(chain.clone(), secret, &aws_lc_rs::default_provider())
         .map_err(|e| format!("'{cert}' and '{key}' do not belong together: {e}"))?;
     Ok(CertKey::new(chain.iter().map(|der| der.to_vec()).collect(), bytes))
-}
-
-impl Service {
-    /// A prepared peer for one of its URLs.
-    pub(super) fn peer(&self, address: SocketAddr, url: &BackendUrl) -> HttpPeer {
-        let encrypted = url.scheme == BackendScheme::Https;
-        let sni = self.tls.server_name.clone().unwrap_or_else(|| url.host.clone());
-        let mut peer = HttpPeer::new(address, encrypted, if encrypted { sni } else { String::new() });
-        let mut options = PeerOptions::new();
-        let some = |span: Span| (!span.0.is_zero()).then_some(span.0);
-        options.connection_timeout = some(self.timeouts.connect);
-        options.total_connection_timeout = some(self.timeouts.connect);
-        options.read_timeout = some(self.timeouts.read);
-        options.write_timeout = some(self.timeouts.write);
-        options.idle_timeout = some(self.timeouts.keepalive);
-        options.verify_cert = self.tls.verify;
-        options.verify_hostname = self.tls.verify;
-        options.max_h2_streams = H2_STREAMS;
-        match url.scheme {
-            BackendScheme::H2c => options.set_http_version(2, 2),
-            BackendScheme::Https if self.tls.http2 => options.alpn = ALPN::H2H1,
-            BackendScheme::Https | BackendScheme::Http => {}
-        }
-        options.ca.clone_from(&self.credentials.authorities);
-        peer.options = options;
-        peer.client_cert_key.clone_from(&self.credentials.own);
-        // The pool keys connections by address and name only: two services must not share one that was opened under
-        // other terms.
-        peer.group_key = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one((&self.tls, url.scheme as u8));
-        peer
-    }
 }

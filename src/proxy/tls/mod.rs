@@ -25,7 +25,7 @@ use crate::{
     yaml::{At, Node},
 };
 
-pub use self::certificates::{CertificateConfig, Certificates};
+pub(crate) use self::certificates::{CertificateConfig, Certificates};
 
 /// `tls:` of a listener.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
