@@ -37,6 +37,7 @@ pub mod proxy;
 pub mod resilience;
 mod server;
 pub mod telemetry;
+pub(crate) mod tls;
 pub mod units;
 mod yaml;
 

@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Config, PingoraConfig, ShutdownConfig};
 use crate::{
     admin::AdminConfig,
-    proxy::{Listener, ListenerConfig, TlsFront},
+    proxy::{Listener, ListenerConfig},
     telemetry::LogConfig,
+    tls::TlsFront,
     units::Problems,
     yaml::{At, Node, Place},
 };

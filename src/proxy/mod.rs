@@ -32,9 +32,9 @@ pub(crate) mod router;
 pub(crate) mod runtime;
 pub(crate) mod service;
 pub(crate) mod shadow;
-pub(crate) mod tls;
 pub(crate) mod waiting;
 
+pub(crate) use crate::tls::TlsFront;
 pub(crate) use access::AccessConfig;
 pub(crate) use action::{Action, Rewrite};
 pub use decide::{Decision, decide};
@@ -48,4 +48,3 @@ pub use router::{ListenerSet, Matcher, Router, Subject};
 pub use runtime::{Runtime, Shared};
 pub(crate) use service::{Gate, Service, ServiceConfig};
 pub(crate) use shadow::Shadows;
-pub(crate) use tls::TlsFront;

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::proxy::tls::{TlsConfig, TlsFront};
+use crate::tls::{TlsConfig, TlsFront};
 
 /// One entry of `listeners:`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

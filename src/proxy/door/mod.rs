@@ -51,7 +51,6 @@ use self::{
 use super::{
     access::{self, Refused},
     runtime::{Runtime, Shared},
-    tls::TlsFront,
 };
 use crate::{
     auth::Certificate,
@@ -63,6 +62,7 @@ use crate::{
         request_id::RequestId,
     },
     telemetry::MethodClass,
+    tls::TlsFront,
 };
 
 pub(crate) use self::patience::{Lateness, Patience};

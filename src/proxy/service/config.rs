@@ -10,9 +10,9 @@ use super::{
     BackendUrl,
     discovery::DiscoveryConfig,
     resilience::{BreakerConfig, BudgetConfig, EjectionConfig, InFlightConfig, RetryConfig},
-    tls::UpstreamTls,
 };
 use crate::{
+    tls::client::UpstreamTls,
     units::{SecretRef, Span},
     yaml::At,
 };

@@ -12,7 +12,6 @@ pub(crate) mod peers;
 pub(crate) mod resilience;
 pub(crate) mod resolve;
 pub(crate) mod sticky;
-pub(crate) mod tls;
 pub(crate) mod trouble;
 pub(crate) mod url;
 pub(crate) mod validate;
@@ -22,16 +21,11 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 
-use self::{
-    balance::Balancer,
-    discovery::Discovery,
-    guard::Guard,
-    health::Probe,
-    tls::{Credentials, UpstreamTls},
-};
+use self::{balance::Balancer, discovery::Discovery, guard::Guard, health::Probe};
 use crate::{
     resilience::BreakerState,
     telemetry::{Metrics, ServiceMetrics},
+    tls::client::{Credentials, UpstreamTls},
     units::Problems,
     yaml::Node,
 };

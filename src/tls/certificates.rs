@@ -82,7 +82,7 @@ impl fmt::Debug for Certificates {
 
 impl Certificates {
     /// Reads every file; what is wrong goes to `problems`.
-    pub(super) fn load(
+    pub(crate) fn load(
         files: &[At<CertificateConfig>],
         provider: Arc<CryptoProvider>,
         problems: &mut Problems,

@@ -2,6 +2,7 @@
 //! "intermediate": TLS 1.2 with ECDHE and AEAD ciphers, and TLS 1.3.
 
 pub(crate) mod certificates;
+pub(crate) mod client;
 pub(crate) mod stamp;
 
 use std::{fmt, sync::Arc};
@@ -211,7 +212,7 @@ impl TlsFront {
     }
 
     /// What makes handshakes.
-    pub(super) fn acceptor(&self) -> Arc<TlsAcceptor> {
+    pub(crate) fn acceptor(&self) -> Arc<TlsAcceptor> {
         self.acceptor.load_full()
     }
 

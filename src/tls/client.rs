@@ -45,7 +45,7 @@ impl Default for UpstreamTls {
 
 /// Whom to trust and who we are, towards the backends of one service.
 #[derive(Default)]
-pub(super) struct Credentials {
+pub(crate) struct Credentials {
     pub(crate) authorities: Option<Arc<CaType>>,
     pub(crate) own: Option<Arc<CertKey>>,
 }
@@ -59,7 +59,7 @@ impl fmt::Debug for Credentials {
 
 impl Credentials {
     /// Reads the files of `config`; what is wrong goes to `problems`.
-    pub(super) fn load(config: &UpstreamTls, node: &Node, problems: &mut Problems) -> Self {
+    pub(crate) fn load(config: &UpstreamTls, node: &Node, problems: &mut Problems) -> Self {
         let mut wrong = |key: &str, message: String| problems.push(node.at(key).place().problem(message));
         let mut credentials = Self::default();
         if let Some(path) = &config.ca {
