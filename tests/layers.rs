@@ -15,6 +15,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("message", 30),
     ("limit", 30),
     ("auth", 30),
+    ("tls", 31),
     ("resilience", 30),
     ("filter", 50),
     ("proxy", 90),

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, path::Pa
 
 use serde_json::Value;
 use tollgate::{
-    Registry, Shared,
+    Registry,
     config::{load, schema},
     proxy::Shared,
 };

@@ -7,7 +7,7 @@ use crate::{
     admin::AdminConfig,
     proxy::{Listener, ListenerConfig},
     telemetry::LogConfig,
-    tls::TlsFront,
+    tls::server::TlsFront,
     units::Problems,
     yaml::{At, Node, Place},
 };

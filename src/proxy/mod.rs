@@ -34,7 +34,6 @@ pub(crate) mod service;
 pub(crate) mod shadow;
 pub(crate) mod waiting;
 
-pub(crate) use crate::tls::TlsFront;
 pub(crate) use access::AccessConfig;
 pub(crate) use action::{Action, Rewrite};
 pub use decide::{Decision, decide};

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::tls::{TlsConfig, TlsFront};
+use crate::tls::server::{TlsConfig, TlsFront};
 
 /// One entry of `listeners:`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

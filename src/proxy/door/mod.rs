@@ -62,7 +62,7 @@ use crate::{
         request_id::RequestId,
     },
     telemetry::MethodClass,
-    tls::TlsFront,
+    tls::server::TlsFront,
 };
 
 pub(crate) use self::patience::{Lateness, Patience};
