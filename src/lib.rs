@@ -30,6 +30,7 @@ pub mod admin;
 pub mod auth;
 mod clock;
 pub mod config;
+pub(crate) mod downstream;
 pub mod filter;
 pub mod limit;
 pub mod message;

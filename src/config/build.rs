@@ -9,11 +9,12 @@ use std::{
 use super::{ApiKeyConfig, Config, Plan, filters, plan::plan};
 use crate::{
     auth::{Digest, Entry, Identity, Keys, Method},
+    downstream::ListenerConfig,
     filter::{Env, Invalid, Registry},
     message::{forwarded::TrustedProxies, reserved::ReservedHeaders},
     proxy::{
-        Action, Forward, Gate, ListenerConfig, ListenerSet, Matcher, PathsConfig, Rewrite, Route, RouteConfig, Router,
-        Runtime, Service, Shadows, Shared,
+        Action, Forward, Gate, ListenerSet, Matcher, PathsConfig, Rewrite, Route, RouteConfig, Router, Runtime,
+        Service, Shadows, Shared,
     },
     units::{Problem, Problems, nearest},
     yaml::{At, Node, Place},

@@ -26,7 +26,8 @@ pub use tests::TestConfig;
 
 use crate::{
     admin::AdminConfig,
-    proxy::{AccessConfig, HeadLimits, ListenerConfig, PathsConfig, RouteConfig, ServiceConfig},
+    downstream::ListenerConfig,
+    proxy::{AccessConfig, HeadLimits, PathsConfig, RouteConfig, ServiceConfig},
     telemetry::LogConfig,
     units::{Cidr, Span},
     yaml::At,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Config, PingoraConfig, ShutdownConfig};
 use crate::{
     admin::AdminConfig,
-    proxy::{Listener, ListenerConfig},
+    downstream::{Listener, ListenerConfig},
     telemetry::LogConfig,
     tls::server::TlsFront,
     units::Problems,

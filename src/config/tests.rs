@@ -12,8 +12,9 @@ use serde::Deserialize;
 use super::{build::numbered, load::scratch};
 use crate::{
     clock::Now,
+    downstream::ListenerConfig,
     filter::{Registry, State},
-    proxy::{Decision, ListenerConfig, Runtime, decide},
+    proxy::{Decision, Runtime, decide},
     units::Problems,
     yaml::At,
 };

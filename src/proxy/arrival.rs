@@ -5,10 +5,10 @@ use pingora::{http::RequestHeader, proxy::Session};
 
 use super::{
     context::Context,
-    door::Link,
     runtime::{Runtime, Shared},
 };
 use crate::{
+    downstream::Link,
     message::{fields as list, grpc},
     telemetry::MethodClass,
 };

@@ -13,7 +13,6 @@ use prometheus::IntGauge;
 use super::{
     arrival::RequestKind,
     attempt,
-    door::{Lateness, Link, Patience},
     forward::Target,
     mirror::Copy,
     route::Route,
@@ -22,6 +21,7 @@ use super::{
 };
 use crate::{
     clock::Now,
+    downstream::{Lateness, Link, Patience},
     filter::{Refusal, State},
     message::{forwarded::Origin, grpc, reply::Reply, source::Author},
     telemetry::MethodClass,

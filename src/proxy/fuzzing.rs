@@ -3,12 +3,12 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-pub use super::door::fuzzing::{chunks, head, proxy_protocol};
 use super::{
     decoders::{below, nginx, servlet, windows},
     readings::{EncodedSlashes, agree},
     router::{Matcher, Pick, Router, Subject},
 };
+pub use crate::downstream::fuzzing::{chunks, head, proxy_protocol};
 use crate::message::{fields as list, forwarded::TrustedProxies, path, target};
 
 /// No backend reads a path that is let through as one of another route.

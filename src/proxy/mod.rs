@@ -10,7 +10,6 @@ pub(crate) mod context;
 pub(crate) mod decide;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod decoders;
-pub(crate) mod door;
 pub(crate) mod exchange;
 pub(crate) mod failure;
 pub(crate) mod finish;
@@ -34,10 +33,10 @@ pub(crate) mod service;
 pub(crate) mod shadow;
 pub(crate) mod waiting;
 
+pub(crate) use crate::downstream::{Door, Listener, ListenerConfig};
 pub(crate) use access::AccessConfig;
 pub(crate) use action::{Action, Rewrite};
 pub use decide::{Decision, decide};
-pub(crate) use door::{Door, Listener, ListenerConfig};
 pub(crate) use forward::Forward;
 pub(crate) use gateway::Gateway;
 pub(crate) use head::{HeadLimits, check_head};

@@ -30,8 +30,9 @@ use super::{
 use crate::{
     admin::{AdminApp, Pages},
     config::{self, Loaded, Plan, Rejected},
+    downstream::{Door, Listener},
     filter::Registry,
-    proxy::{Door, Gateway, HeadLimits, Listener, Runtime, Shared},
+    proxy::{Gateway, HeadLimits, Runtime, Shared},
 };
 
 /// What serves when no file is given.

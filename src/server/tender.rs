@@ -19,7 +19,8 @@ use tokio::{sync::broadcast, task::JoinSet};
 use super::{daemon::Launcher, front::Started, handover::Handover, notify, pid, signals, upgrade::Predecessor};
 use crate::{
     config::Plan,
-    proxy::{Listener, Runtime, Shared},
+    downstream::Listener,
+    proxy::{Runtime, Shared},
 };
 
 /// Time between two looks at certificate files.

@@ -14,7 +14,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const TLS_HANDSHAKE: u8 = 22;
 
 /// What came of waiting for a request.
-pub(super) enum Knock {
+pub(crate) enum Knock {
     /// A head with as much of its body as came along.
     Head(Arrived),
     /// The beginning of HTTP/2.
@@ -26,13 +26,13 @@ pub(super) enum Knock {
 }
 
 /// What has been read of a request.
-pub(super) struct Arrived {
+pub(crate) struct Arrived {
     /// Its head, and the beginning of its body.
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// What is still to come of it.
-    pub(super) rest: Rest,
+    pub(crate) rest: Rest,
     /// The beginning of the request after it, when the client did not wait (RFC 9112 §9.3.2).
-    pub(super) next: Vec<u8>,
+    pub(crate) next: Vec<u8>,
 }
 
 impl Knock {
@@ -43,14 +43,14 @@ impl Knock {
 
 /// Which protocols a connection may begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Speech {
+pub(crate) enum Speech {
     Http1,
     Http2,
     Either,
 }
 
 /// Reads on from the `first` bytes until the head is complete, or says 408. `secure`: they came over TLS.
-pub(super) async fn read(
+pub(crate) async fn read(
     stream: &mut (impl AsyncRead + Unpin),
     first: Vec<u8>,
     limits: &HeadLimits,
@@ -103,7 +103,7 @@ async fn read_head(
 }
 
 /// Looks at a complete head of this `length`, and at what has come of its body.
-pub(super) fn judge(bytes: Vec<u8>, length: usize, limits: &HeadLimits, secure: bool) -> Knock {
+pub(crate) fn judge(bytes: Vec<u8>, length: usize, limits: &HeadLimits, secure: bool) -> Knock {
     // More fields than Pingora would parse: it would answer them with an empty 400.
     let lines = bytes[..length].iter().filter(|byte| **byte == b'\n').count();
     let facts = match strict::verify(&bytes[..length], secure) {

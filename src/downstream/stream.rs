@@ -24,14 +24,14 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::{knock::Arrived, link::Link, patience::Lateness};
+use super::{connection::Link, deadlines::Lateness, head_reader::Arrived};
 use crate::message::chunked::Rest;
 
 /// The most that is taken of requests which a client sends without waiting for the answer to the one before.
 const MOST_AHEAD: usize = 16 << 10;
 
 /// What a wire runs over.
-pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug + 'static {
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug + 'static {
     /// The TCP connection beneath.
     fn tcp(&self) -> &L4Stream;
     /// Cipher and version, when it is encrypted.
@@ -63,7 +63,7 @@ impl Transport for Box<TlsStream<Box<L4Stream>>> {
 
 /// A connection with its link.
 #[derive(Debug)]
-pub(super) struct Wire<T> {
+pub(crate) struct Wire<T> {
     inner: T,
     /// Bytes to hand out before any others, from `given` on.
     ahead: Vec<u8>,
@@ -87,7 +87,7 @@ pub(super) struct Wire<T> {
 }
 
 impl<T: Transport> Wire<T> {
-    pub(super) fn new(inner: T, link: Arc<Link>) -> Self {
+    pub(crate) fn new(inner: T, link: Arc<Link>) -> Self {
         let digest = OnceLock::new();
         Self {
             inner,
@@ -106,7 +106,7 @@ impl<T: Transport> Wire<T> {
     }
 
     /// Puts back what was read too early.
-    pub(super) fn rewind(&mut self, arrived: Arrived) {
+    pub(crate) fn rewind(&mut self, arrived: Arrived) {
         let Arrived { bytes, rest, mut next } = arrived;
         next.extend_from_slice(&self.ahead[self.given..]);
         (self.ahead, self.given, self.rest, self.next) = (bytes, 0, rest, next);
@@ -114,7 +114,7 @@ impl<T: Transport> Wire<T> {
 
     /// What has come, as soon as something has; empty at the end. There is a buffer while it is copied and no longer: a
     /// connection that idles has none.
-    pub(super) fn poll_arrival(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
+    pub(crate) fn poll_arrival(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
         let mut space = [MaybeUninit::uninit(); 4096];
         let mut buffer = ReadBuf::uninit(&mut space);
         std::task::ready!(Pin::new(self).poll_read(context, &mut buffer))?;
@@ -122,7 +122,7 @@ impl<T: Transport> Wire<T> {
     }
 
     /// A request is done with: reading goes on with the one after it.
-    pub(super) fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         self.link.patience.reset();
         (self.waited, self.written) = (Duration::ZERO, 0);
         (self.ahead, self.given, self.rest) = (std::mem::take(&mut self.next), 0, Rest::Everything);
@@ -157,12 +157,12 @@ impl<T: Transport> Wire<T> {
     }
 
     /// What hooks will know of it.
-    pub(super) fn link(&self) -> &Arc<Link> {
+    pub(crate) fn link(&self) -> &Arc<Link> {
         &self.link
     }
 
     /// The client's address.
-    pub(super) fn peer(&self) -> IpAddr {
+    pub(crate) fn peer(&self) -> IpAddr {
         self.link.address()
     }
 

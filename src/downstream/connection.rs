@@ -9,7 +9,7 @@ use std::{
 use http::HeaderValue;
 use pingora::{http::ResponseHeader, protocols::raw_connect::ProxyDigest, proxy::Session};
 
-use super::patience::Patience;
+use super::deadlines::Patience;
 use crate::{auth::Certificate, message::forwarded as client};
 
 /// Facts of one connection.
@@ -32,7 +32,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(
+    pub(crate) fn new(
         peer: SocketAddr,
         listener: usize,
         secure: bool,
@@ -65,7 +65,7 @@ impl Link {
     }
 
     /// A message on this connection is malformed: nothing after it can be trusted.
-    pub(super) fn misread(&self, reason: &'static str) {
+    pub(crate) fn misread(&self, reason: &'static str) {
         let _ = self.misread.set(reason);
     }
 
@@ -75,7 +75,7 @@ impl Link {
     }
 
     /// A link for one of several streams on the connection, with limits of its own.
-    pub(super) fn of_stream(&self) -> Arc<Self> {
+    pub(crate) fn of_stream(&self) -> Arc<Self> {
         Arc::new(Self {
             peer: self.peer,
             listener: self.listener,
@@ -88,7 +88,7 @@ impl Link {
     }
 
     /// This as Pingora carries it around. The response is a form to fill in: nothing reads it.
-    pub(super) fn digest(self: &Arc<Self>) -> Option<Arc<ProxyDigest>> {
+    pub(crate) fn digest(self: &Arc<Self>) -> Option<Arc<ProxyDigest>> {
         let form = ResponseHeader::build(200, Some(0)).ok()?;
         Some(Arc::new(ProxyDigest::new(Box::new(form), Some(Box::new(self.clone())))))
     }

@@ -15,7 +15,7 @@ use pingora::{
     protocols::{Digest, http::date::get_cached_date},
 };
 
-use super::super::link::Link;
+use crate::downstream::connection::Link;
 
 /// The most of a body that is kept for another attempt, as Pingora keeps of HTTP/1's (v1/common.rs).
 const MOST_KEPT: usize = 64 << 10;
@@ -32,7 +32,7 @@ const NOT_IN_HTTP2: [HeaderName; 6] = [
 
 /// What is kept of a body.
 #[derive(Debug)]
-pub(super) enum Kept {
+pub(crate) enum Kept {
     /// Nobody has asked for it.
     Nothing,
     /// All that has come.
@@ -42,31 +42,31 @@ pub(super) enum Kept {
 }
 
 /// A stream, from its head to its end.
-pub(super) struct StreamSession {
-    pub(super) head: RequestHeader,
-    pub(super) body: RecvStream,
-    pub(super) respond: SendResponse<Bytes>,
-    pub(super) writer: Option<SendStream<Bytes>>,
-    pub(super) written: Option<Box<ResponseHeader>>,
+pub(crate) struct StreamSession {
+    pub(crate) head: RequestHeader,
+    pub(crate) body: RecvStream,
+    pub(crate) respond: SendResponse<Bytes>,
+    pub(crate) writer: Option<SendStream<Bytes>>,
+    pub(crate) written: Option<Box<ResponseHeader>>,
     /// The end has been said.
-    pub(super) ended: bool,
-    pub(super) read: usize,
-    pub(super) sent: usize,
+    pub(crate) ended: bool,
+    pub(crate) read: usize,
+    pub(crate) sent: usize,
     /// How long writes have waited for the client to read.
-    pub(super) waited: Duration,
+    pub(crate) waited: Duration,
     /// What has been read, for another attempt.
-    pub(super) kept: Kept,
-    pub(super) link: Arc<Link>,
-    pub(super) digest: Digest,
-    pub(super) read_timeout: Option<Duration>,
-    pub(super) write_timeout: Option<Duration>,
-    pub(super) drain_timeout: Option<Duration>,
+    pub(crate) kept: Kept,
+    pub(crate) link: Arc<Link>,
+    pub(crate) digest: Digest,
+    pub(crate) read_timeout: Option<Duration>,
+    pub(crate) write_timeout: Option<Duration>,
+    pub(crate) drain_timeout: Option<Duration>,
     /// When something was read or written last.
-    pub(super) moved: Instant,
+    pub(crate) moved: Instant,
 }
 
 impl StreamSession {
-    pub(super) fn new(
+    pub(crate) fn new(
         head: RequestHeader,
         body: RecvStream,
         respond: SendResponse<Bytes>,
@@ -95,7 +95,7 @@ impl StreamSession {
 
     /// Waits for the end of a body that says it is empty: a backend would take the head for the whole request, whatever
     /// came after it.
-    pub(super) async fn settle_empty_body(&mut self, limit: Duration) {
+    pub(crate) async fn settle_empty_body(&mut self, limit: Duration) {
         let empty = |length: &HeaderValue| length.as_bytes().iter().all(|digit| *digit == b'0');
         if self.body.is_end_stream() || !self.head.headers.get(header::CONTENT_LENGTH).is_some_and(empty) {
             return;
@@ -116,7 +116,7 @@ impl StreamSession {
         }
     }
 
-    pub(super) async fn next_chunk(&mut self) -> Result<Option<Bytes>> {
+    pub(crate) async fn next_chunk(&mut self) -> Result<Option<Bytes>> {
         let data = self.body.data().await.transpose();
         let Some(data) = data.or_err(ErrorType::ReadError, "while reading a request's body")? else { return Ok(None) };
         self.read += data.len();
@@ -146,7 +146,7 @@ impl StreamSession {
     }
 
     /// Waits for the client to go away, for as long as the hooks allow it.
-    pub(super) async fn idle(&mut self) -> Box<Error> {
+    pub(crate) async fn idle(&mut self) -> Box<Error> {
         let link = self.link.clone();
         let Some((due, lateness)) = link.patience.due(self.moved) else { return self.gone().await };
         tokio::select! {
@@ -159,7 +159,7 @@ impl StreamSession {
     }
 
     /// Reads on, at most for the time that a read may take, and not beyond what the hooks allow.
-    pub(super) async fn read(&mut self) -> Result<Option<Bytes>> {
+    pub(crate) async fn read(&mut self) -> Result<Option<Bytes>> {
         let now = Instant::now();
         let limit = self.read_timeout.and_then(|limit| now.checked_add(limit));
         let due = self.link.patience.due(self.moved);
@@ -178,7 +178,7 @@ impl StreamSession {
         Error::e_explain(ErrorType::ReadTimedout, "while reading a request's body")
     }
 
-    pub(super) fn write_head(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Result<()> {
+    pub(crate) fn write_head(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Result<()> {
         if self.ended || self.written.is_some() {
             return Ok(());
         }
@@ -202,7 +202,7 @@ impl StreamSession {
         Ok(())
     }
 
-    pub(super) async fn write_data(&mut self, data: Bytes, end: bool) -> Result<()> {
+    pub(crate) async fn write_data(&mut self, data: Bytes, end: bool) -> Result<()> {
         if self.ended {
             return Ok(());
         }
@@ -242,7 +242,7 @@ impl StreamSession {
     }
 
     /// Says the end, unless it has been said. A stream whose answer has not begun is reset when it is dropped.
-    pub(super) fn end(&mut self) -> Result<()> {
+    pub(crate) fn end(&mut self) -> Result<()> {
         if let Some(writer) = self.writer.as_mut().filter(|_| !self.ended) {
             writer.send_data(Bytes::new(), true).or_err(ErrorType::WriteError, "while ending an answer")?;
             self.ended = true;
@@ -250,7 +250,7 @@ impl StreamSession {
         Ok(())
     }
 
-    pub(super) fn write_tail(&mut self, trailers: HeaderMap) -> Result<()> {
+    pub(crate) fn write_tail(&mut self, trailers: HeaderMap) -> Result<()> {
         if let Some(writer) = self.writer.as_mut().filter(|_| !self.ended) {
             writer.send_trailers(trailers).or_err(ErrorType::WriteError, "while writing trailers")?;
             self.ended = true;

@@ -8,8 +8,8 @@ use pingora::protocols::http::v1::server::HttpSession;
 use tokio::runtime::Runtime;
 
 use super::{
-    knock::{Arrived, Knock, judge},
-    preamble,
+    head_reader::{Arrived, Knock, judge},
+    proxy_protocol as preamble,
 };
 use crate::{
     message::{

@@ -31,23 +31,23 @@ use tokio::sync::Notify;
 
 use self::{frames::Timed, stream::StreamSession};
 use super::{
-    link::Link,
-    wire::{Transport, Wire},
+    connection::Link,
+    stream::{Transport, Wire},
 };
 
 /// What an HTTP/2 connection is granted.
 #[derive(Debug)]
-pub(super) struct Terms {
+pub(crate) struct Terms {
     /// Settings and bounds of the protocol.
-    pub(super) options: Builder,
+    pub(crate) options: Builder,
     /// A head must have come within this.
-    pub(super) head: Duration,
+    pub(crate) head: Duration,
     /// The longest silence in a body, and of a client that does not read.
-    pub(super) stall: Duration,
+    pub(crate) stall: Duration,
     /// A connection without a stream is closed after this.
-    pub(super) idle: Duration,
+    pub(crate) idle: Duration,
     /// A balancer in front has ended TLS, and may say `https` without it.
-    pub(super) trusted: bool,
+    pub(crate) trusted: bool,
 }
 
 /// Streams under way; the connection idles when there is none.
@@ -86,7 +86,7 @@ impl Active {
 }
 
 /// Serves the streams of a connection until it ends.
-pub(super) async fn serve<A, T>(app: &Arc<A>, wire: Box<Wire<T>>, terms: Terms, shutdown: &ShutdownWatch)
+pub(crate) async fn serve<A, T>(app: &Arc<A>, wire: Box<Wire<T>>, terms: Terms, shutdown: &ShutdownWatch)
 where
     A: HttpServerApp + Send + Sync + 'static,
     T: Transport,

@@ -11,16 +11,16 @@
 //! There is one door per listener: what a connection is granted depends on the socket that accepted it, and on nothing
 //! that could be found out about it afterwards.
 
-pub(crate) mod crowd;
-#[cfg(fuzzing)]
+pub(crate) mod connection;
+pub(crate) mod connection_limits;
+pub(crate) mod deadlines;
 pub(crate) mod fuzzing;
 pub(crate) mod h2;
-pub(crate) mod knock;
-pub(crate) mod link;
+pub(crate) mod head_reader;
 pub(crate) mod listener;
-pub(crate) mod patience;
-pub(crate) mod preamble;
-pub(crate) mod wire;
+pub(crate) mod proxy_protocol;
+#[cfg(fuzzing)]
+pub(crate) mod stream;
 
 use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
@@ -44,13 +44,9 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use self::{
-    crowd::{Crowd, Ticket},
-    knock::{Arrived, Knock, Speech},
-    wire::{Transport, Wire},
-};
-use super::{
-    access::{self, Refused},
-    runtime::{Runtime, Shared},
+    connection_limits::{Crowd, Ticket},
+    head_reader::{Arrived, Knock, Speech},
+    stream::{Transport, Wire},
 };
 use crate::{
     auth::Certificate,
@@ -61,13 +57,17 @@ use crate::{
         reply_wire,
         request_id::RequestId,
     },
+    proxy::{
+        access::{self, Refused},
+        runtime::{Runtime, Shared},
+    },
     telemetry::MethodClass,
     tls::server::TlsFront,
 };
 
-pub(crate) use self::patience::{Lateness, Patience};
+pub(crate) use self::deadlines::{Lateness, Patience};
 pub(crate) use self::{
-    link::Link,
+    connection::Link,
     listener::{Listener, ListenerConfig},
 };
 

@@ -19,7 +19,7 @@ pub(crate) enum Lateness {
 
 impl Lateness {
     /// What happened, for an error.
-    pub(super) fn reason(self) -> &'static str {
+    pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Silence => "both sides were silent for too long",
             Self::Deadline => "the answer took too long",
@@ -96,12 +96,12 @@ impl Patience {
     }
 
     /// True when movement must be noted.
-    pub(super) fn counts_silence(&self) -> bool {
+    pub(crate) fn counts_silence(&self) -> bool {
         self.silence.load(Relaxed) != 0
     }
 
     /// The longest that a write may wait, when others of this request have `waited` and `written` bytes have gone out.
-    pub(super) fn write_limit(&self, waited: Duration, written: u64) -> Option<Duration> {
+    pub(crate) fn write_limit(&self, waited: Duration, written: u64) -> Option<Duration> {
         let stall = Some(self.stall.load(Relaxed)).filter(|stall| *stall > 0).map(Duration::from_millis)?;
         let rate = u64::from(self.rate.load(Relaxed));
         // A client that reads a byte now and then must not hold a request, and all that it holds, for ever.
@@ -110,7 +110,7 @@ impl Patience {
     }
 
     /// When it will be late, as far as is known; `moved`: the last read or write.
-    pub(super) fn due(&self, moved: Instant) -> Option<(Instant, Lateness)> {
+    pub(crate) fn due(&self, moved: Instant) -> Option<(Instant, Lateness)> {
         let after = |millis: u64| self.born.checked_add(Duration::from_millis(millis));
         let silence = match self.silence.load(Relaxed) {
             0 => None,
@@ -130,7 +130,7 @@ impl Patience {
     }
 
     /// It is late.
-    pub(super) fn expire(&self, lateness: Lateness) {
+    pub(crate) fn expire(&self, lateness: Lateness) {
         self.late.store(lateness as u8, Relaxed);
     }
 

@@ -72,7 +72,7 @@ impl Position {
 
 /// A connection whose heads have a time limit.
 #[derive(Debug)]
-pub(super) struct Timed<S> {
+pub(crate) struct Timed<S> {
     inner: S,
     limit: Duration,
     position: Position,
@@ -81,7 +81,7 @@ pub(super) struct Timed<S> {
 }
 
 impl<S> Timed<S> {
-    pub(super) fn new(inner: S, limit: Duration) -> Self {
+    pub(crate) fn new(inner: S, limit: Duration) -> Self {
         Self { inner, limit, position: Position::default(), alarm: None }
     }
 }

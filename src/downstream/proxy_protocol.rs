@@ -17,7 +17,7 @@ const V2_MOST: usize = 2048;
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<SocketAddr>, &'static str> {
+pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<SocketAddr>, &'static str> {
     let mut bytes = vec![0; V2_FIXED];
     // No version 1 line that says anything is shorter than this.
     stream.read_exact(&mut bytes[..12]).await.map_err(|_| "the connection ended within it")?;

@@ -14,7 +14,7 @@ use prometheus::IntGauge;
 
 /// Counts connections.
 #[derive(Debug)]
-pub(super) struct Crowd {
+pub(crate) struct Crowd {
     all: AtomicU32,
     by_address: [Mutex<HashMap<IpAddr, u32, ahash::RandomState>>; 16],
     hasher: ahash::RandomState,
@@ -23,14 +23,14 @@ pub(super) struct Crowd {
 
 /// One connection more in all, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Seat(Arc<Crowd>);
+pub(crate) struct Seat(Arc<Crowd>);
 
 /// One connection more of an address, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Ticket(Arc<Crowd>, IpAddr);
+pub(crate) struct Ticket(Arc<Crowd>, IpAddr);
 
 impl Crowd {
-    pub(super) fn new(gauge: Option<IntGauge>) -> Arc<Self> {
+    pub(crate) fn new(gauge: Option<IntGauge>) -> Arc<Self> {
         Arc::new(Self {
             all: AtomicU32::new(0),
             by_address: Default::default(),
@@ -40,7 +40,7 @@ impl Crowd {
     }
 
     /// A place for one more connection; `None` when there are `most` (0: no limit).
-    pub(super) fn seat(self: &Arc<Self>, most: u32) -> Option<Seat> {
+    pub(crate) fn seat(self: &Arc<Self>, most: u32) -> Option<Seat> {
         let before = self.all.fetch_add(1, Ordering::Relaxed);
         if let Some(gauge) = &self.gauge {
             gauge.inc();
@@ -51,7 +51,7 @@ impl Crowd {
 
     /// A place for one more connection of `address`; `None` when it has `most`. An IPv6 network of 64 bits is one
     /// customer, and counts as one address, as in limits.
-    pub(super) fn ticket(self: &Arc<Self>, address: IpAddr, most: u32) -> Option<Ticket> {
+    pub(crate) fn ticket(self: &Arc<Self>, address: IpAddr, most: u32) -> Option<Ticket> {
         let address = network(address);
         let mut counts = self.shard(address).lock();
         let count = counts.entry(address).or_insert(0);
