@@ -10,7 +10,7 @@ use http::HeaderValue;
 use pingora::{http::ResponseHeader, protocols::raw_connect::ProxyDigest, proxy::Session};
 
 use super::deadlines::Patience;
-use crate::{auth::Certificate, message::forwarded as client};
+use crate::{auth::Certificate, message::forwarded};
 
 /// Facts of one connection.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Link {
 
     /// The same as a field's value.
     pub(crate) fn address_text(&self) -> HeaderValue {
-        self.text.get_or_init(|| client::text(self.address().to_canonical())).clone()
+        self.text.get_or_init(|| forwarded::text(self.address().to_canonical())).clone()
     }
 
     /// A message on this connection is malformed: nothing after it can be trusted.

@@ -9,12 +9,12 @@ use tokio::runtime::Runtime;
 
 use super::{
     head_reader::{Arrived, Knock, judge},
-    proxy_protocol as preamble,
+    proxy_protocol,
 };
 use crate::{
     message::{
         chunked::{Chunked, Rest},
-        request_head as strict,
+        request_head,
     },
     proxy::head::HeadLimits,
 };
@@ -25,7 +25,7 @@ fn executor() -> Runtime {
 
 /// What is accepted here Pingora accepts too, and reads alike: method, fields, body, end.
 pub fn head(bytes: &[u8]) {
-    let Some(length) = strict::head_length(bytes, 0) else { return };
+    let Some(length) = request_head::head_length(bytes, 0) else { return };
     let limits = HeadLimits { headers: 250, ..HeadLimits::default() };
     let Knock::Head(arrived) = judge(bytes.to_vec(), length, &limits, true) else { return };
     let Arrived { bytes, rest, .. } = arrived;
@@ -34,7 +34,7 @@ pub fn head(bytes: &[u8]) {
         let read = session.read_request().await.expect("Pingora refuses what was accepted");
         assert!(read.is_some(), "Pingora waits for more");
         let parsed = session.req_header().clone();
-        let end = strict::head_length(&bytes, 0).unwrap();
+        let end = request_head::head_length(&bytes, 0).unwrap();
         let text = String::from_utf8_lossy(&bytes[..end]).into_owned();
         let mut lines = text.trim_start_matches(['\r', '\n']).split("\r\n");
         let mut first = lines.next().unwrap().split(' ');
@@ -93,10 +93,10 @@ pub fn chunks(bytes: &[u8]) {
 pub fn proxy_protocol(bytes: &[u8]) {
     executor().block_on(async {
         let mut rest = bytes;
-        if preamble::read(&mut rest).await.is_ok() {
+        if proxy_protocol::read(&mut rest).await.is_ok() {
             let header = &bytes[..bytes.len() - rest.len()];
             let mut alone = header;
-            assert!(preamble::read(&mut alone).await.is_ok() && alone.is_empty());
+            assert!(proxy_protocol::read(&mut alone).await.is_ok() && alone.is_empty());
         }
     });
 }

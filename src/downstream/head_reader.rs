@@ -3,7 +3,7 @@
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use crate::{
-    message::{chunked::Rest, replies, reply::Reply, request_head as strict},
+    message::{chunked::Rest, replies, reply::Reply, request_head},
     proxy::head::{HeadLimits, LONGEST_METHOD},
 };
 
@@ -80,13 +80,13 @@ async fn read_head(
     // What cannot become a request is not waited for.
     match first.first() {
         Some(&TLS_HANDSHAKE) => return Knock::refused(replies::malformed("this port does not speak TLS: use http")),
-        Some(byte) if strict::may_begin(*byte) => {}
+        Some(byte) if request_head::may_begin(*byte) => {}
         _ => return Knock::refused(replies::malformed("a request begins with a method")),
     }
     let most = usize::try_from(limits.uri.0 + limits.header_size.0).unwrap_or(usize::MAX).saturating_add(1024);
     let (mut bytes, mut searched) = (first, 0);
     loop {
-        if let Some(length) = strict::head_length(&bytes, searched) {
+        if let Some(length) = request_head::head_length(&bytes, searched) {
             if speech == Speech::Either && PREFACE.starts_with(&bytes[..length]) {
                 return read_preface(stream, bytes).await;
             }
@@ -106,7 +106,7 @@ async fn read_head(
 pub(crate) fn judge(bytes: Vec<u8>, length: usize, limits: &HeadLimits, secure: bool) -> Knock {
     // More fields than Pingora would parse: it would answer them with an empty 400.
     let lines = bytes[..length].iter().filter(|byte| **byte == b'\n').count();
-    let facts = match strict::verify(&bytes[..length], secure) {
+    let facts = match request_head::verify(&bytes[..length], secure) {
         Ok(facts) if facts.method > LONGEST_METHOD => return Knock::refused(replies::unknown_method()),
         Ok(_) if lines > limits.headers + 4 => return Knock::refused(replies::too_large(false)),
         // Pingora would answer it with an empty 405.

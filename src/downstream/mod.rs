@@ -14,12 +14,12 @@
 pub(crate) mod connection;
 pub(crate) mod connection_limits;
 pub(crate) mod deadlines;
+#[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 pub(crate) mod h2;
 pub(crate) mod head_reader;
 pub(crate) mod listener;
 pub(crate) mod proxy_protocol;
-#[cfg(fuzzing)]
 pub(crate) mod stream;
 
 use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
@@ -123,7 +123,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
         let _seat = self.crowd.seat(limits.connections).ok_or("connections")?;
         let mut plain = plain;
         let peer = if listener.proxy_protocol && trusted {
-            let told = tokio::time::timeout(limits.head.0, preamble::read(&mut plain)).await;
+            let told = tokio::time::timeout(limits.head.0, proxy_protocol::read(&mut plain)).await;
             let told = told.map_err(|_| "proxy_protocol")?.map_err(|reason| {
                 log::debug!("PROXY protocol from {peer}: {reason}");
                 "proxy_protocol"
@@ -245,7 +245,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
         match first {
             Ok(bytes) if !bytes.is_empty() => {
                 let secure = wire.link().secure;
-                knock::read(wire, bytes, &limits, speech, secure).await
+                head_reader::read(wire, bytes, &limits, speech, secure).await
             }
             _ => Knock::Nobody,
         }

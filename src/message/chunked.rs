@@ -2,10 +2,7 @@
 //! chunk size for the last chunk, any bytes as an extension, and whatever stands before the final empty line as
 //! trailers; two parsers that disagree about where a body ends are how requests are smuggled.
 
-use super::{
-    request_head as strict,
-    request_head::{Body, Reason},
-};
+use super::request_head::{self, Body, Reason};
 
 /// The most hexadecimal digits of a chunk's size.
 const DIGITS: u8 = 16;
@@ -159,7 +156,7 @@ impl Chunked {
             State::TrailerLf if byte != b'\n' => Err("a trailer ends with CR alone"),
             State::TrailerLf if self.line.is_empty() => Ok(State::Done),
             State::TrailerLf => {
-                strict::trailer(&self.line)?;
+                request_head::trailer(&self.line)?;
                 self.line.clear();
                 Ok(State::Trailer)
             }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use super::{fields as list, reserved::ReservedHeaders};
+use super::{fields, reserved::ReservedHeaders};
 use crate::units::Cidr;
 
 /// Fields that say where a request came from.
@@ -155,7 +155,7 @@ pub(crate) fn strip_hop_by_hop(head: &mut ResponseHeader) {
     if head.status == http::StatusCode::SWITCHING_PROTOCOLS || !head.headers.contains_key(http::header::CONNECTION) {
         return;
     }
-    let names = list::nominated(&head.headers);
+    let names = fields::nominated(&head.headers);
     // Framing is not a backend's to take away.
     let framing = [http::header::CONTENT_LENGTH, http::header::TRANSFER_ENCODING, http::header::CONNECTION];
     for name in names.iter().filter(|name| !framing.contains(name)) {

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::{
-    fields as list,
+    fields,
     target::{self, Target},
 };
 
@@ -179,10 +179,10 @@ impl Seen {
             }
         } else if name.eq_ignore_ascii_case(b"upgrade") {
             // One to HTTP/2 is ignored (`arrival.rs`); curl sends it along with bodies.
-            self.http2 |= list::items(value).any(list::is_http2);
+            self.http2 |= fields::items(value).any(fields::is_http2);
             self.protocol = true;
         } else if name.eq_ignore_ascii_case(b"connection") {
-            for option in list::items(value) {
+            for option in fields::items(value) {
                 let forbidden = |name: &&[u8]| option.eq_ignore_ascii_case(name);
                 let forwarded = option.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-"));
                 if forwarded || NOT_HOP_BY_HOP.iter().any(forbidden) {

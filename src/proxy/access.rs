@@ -45,7 +45,7 @@ pub enum AccessFormat {
 }
 
 /// Appends the line of a finished request.
-pub(super) fn write(
+pub(crate) fn write(
     out: &mut Vec<u8>,
     config: &AccessConfig,
     session: &Session,
@@ -60,15 +60,15 @@ pub(super) fn write(
 }
 
 /// A head that never became a request.
-pub(super) struct Refused<'a> {
-    pub(super) id: &'a RequestId,
-    pub(super) client: IpAddr,
-    pub(super) status: u16,
-    pub(super) reason: &'a str,
+pub(crate) struct Refused<'a> {
+    pub(crate) id: &'a RequestId,
+    pub(crate) client: IpAddr,
+    pub(crate) status: u16,
+    pub(crate) reason: &'a str,
 }
 
 /// Appends the line of a head that was refused: nothing that stood there can be trusted to be what it says.
-pub(super) fn write_refused(out: &mut Vec<u8>, config: &AccessConfig, refused: &Refused<'_>) {
+pub(crate) fn write_refused(out: &mut Vec<u8>, config: &AccessConfig, refused: &Refused<'_>) {
     let Refused { id, client, status, reason } = refused;
     match config.format {
         AccessFormat::Json => {

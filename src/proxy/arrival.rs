@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     downstream::Link,
-    message::{fields as list, grpc},
+    message::{fields, grpc},
     telemetry::MethodClass,
 };
 
@@ -107,7 +107,7 @@ pub(super) fn is_old(head: &RequestHeader) -> bool {
 
 /// True when a client closes after this request.
 fn closes(head: &RequestHeader) -> bool {
-    list::has(&head.headers, &header::CONNECTION, |name| name.eq_ignore_ascii_case(b"close"))
+    fields::has(&head.headers, &header::CONNECTION, |name| name.eq_ignore_ascii_case(b"close"))
 }
 
 /// Takes away an `Upgrade` that `Connection` does not name: it is not this hop's (RFC 9110 §7.8), and Pingora would take
@@ -117,8 +117,8 @@ fn ignore_upgrades(head: &mut RequestHeader) {
     if !head.headers.contains_key(header::UPGRADE) {
         return;
     }
-    let named = list::has(&head.headers, &header::CONNECTION, |name| name.eq_ignore_ascii_case(b"upgrade"));
-    let to_http2 = list::has(&head.headers, &header::UPGRADE, list::is_http2);
+    let named = fields::has(&head.headers, &header::CONNECTION, |name| name.eq_ignore_ascii_case(b"upgrade"));
+    let to_http2 = fields::has(&head.headers, &header::UPGRADE, fields::is_http2);
     if !named || to_http2 {
         head.remove_header(&header::UPGRADE);
         head.remove_header("http2-settings");

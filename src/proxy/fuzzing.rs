@@ -8,8 +8,9 @@ use super::{
     readings::{EncodedSlashes, agree},
     router::{Matcher, Pick, Router, Subject},
 };
+use crate::message::{fields, forwarded::TrustedProxies, path, target};
+
 pub use crate::downstream::fuzzing::{chunks, head, proxy_protocol};
-use crate::message::{fields as list, forwarded::TrustedProxies, path, target};
 
 /// No backend reads a path that is let through as one of another route.
 pub fn paths(text: &str) {
@@ -57,8 +58,8 @@ pub fn fields(bytes: &[u8]) {
             headers.append(name, value.clone());
         }
     }
-    for name in list::nominated(&headers) {
-        assert!(list::has(&headers, &header::CONNECTION, |item| item.eq_ignore_ascii_case(name.as_str().as_bytes())));
+    for name in fields::nominated(&headers) {
+        assert!(fields::has(&headers, &header::CONNECTION, |item| item.eq_ignore_ascii_case(name.as_str().as_bytes())));
     }
     let trusted = TrustedProxies("10.0.0.0/8".parse().into_iter().collect());
     for peer in [[10, 0, 0, 1], [192, 0, 2, 1]] {

@@ -33,7 +33,7 @@ use super::{
 use crate::{
     filter::Refusal,
     message::{
-        forwarded as client,
+        forwarded,
         replies::{self, malformed},
         reply::Reply,
         source::Author,
@@ -266,7 +266,7 @@ impl ProxyHttp for Gateway {
                 patience.limit_silence(target.service.timeouts.read.0);
             }
         }
-        client::strip_hop_by_hop(head);
+        forwarded::strip_hop_by_hop(head);
         if arrival::is_old(session.req_header()) && head.remove_header(&header::TRANSFER_ENCODING).is_some() {
             // It would take chunks for the body: there, the end of the connection is the end of the body.
             session.set_keepalive(None);

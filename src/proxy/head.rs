@@ -76,21 +76,21 @@ impl Default for HeadLimits {
 
 /// What there is to know of a path that has been admitted.
 #[derive(Debug, Default)]
-pub(super) struct Admitted {
+pub(crate) struct Admitted {
     /// As the backend gets it, when that is spelled differently than in the head.
-    pub(super) sent: Option<String>,
+    pub(crate) sent: Option<String>,
     /// A backend may read it differently.
-    pub(super) suspect: bool,
+    pub(crate) suspect: bool,
 }
 
 /// The most bytes of a method; the longest registered one has 17 (`UPDATEREDIRECTREF`).
-pub(super) const LONGEST_METHOD: usize = 32;
+pub(crate) const LONGEST_METHOD: usize = 32;
 
 /// Checks a head and normalises its path in place.
 ///
 /// # Errors
 /// The refusal: 400, 405, 414 or 431.
-pub(super) fn admit(head: &mut RequestHeader, limits: &HeadLimits) -> Result<Admitted, Reply> {
+pub(crate) fn admit(head: &mut RequestHeader, limits: &HeadLimits) -> Result<Admitted, Reply> {
     sizes(head, limits)?;
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(replies::no_such_method().closing());
@@ -209,7 +209,7 @@ fn normalise(head: &mut RequestHeader) -> Result<Admitted, PathError> {
 }
 
 /// The host that a request is for, without its port.
-pub(super) fn host_of(head: &RequestHeader) -> &str {
+pub(crate) fn host_of(head: &RequestHeader) -> &str {
     let authority = head.uri.authority().map(http::uri::Authority::as_str);
     let host = authority.or_else(|| head.headers.get(header::HOST)?.to_str().ok()).unwrap_or_default();
     let host = match host.rfind(':') {

@@ -33,7 +33,6 @@ pub(crate) mod service;
 pub(crate) mod shadow;
 pub(crate) mod waiting;
 
-pub(crate) use crate::downstream::{Door, Listener, ListenerConfig};
 pub(crate) use access::AccessConfig;
 pub(crate) use action::{Action, Rewrite};
 pub use decide::{Decision, decide};

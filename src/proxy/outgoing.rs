@@ -6,7 +6,7 @@ use pingora::{Error, ErrorType, http::RequestHeader};
 use super::{attempt::X_ATTEMPTS, context::Context, route::Route};
 use crate::{
     filter::Refusal,
-    message::{fields as list, forwarded as client, hops},
+    message::{fields, forwarded, hops},
 };
 
 /// Why a head cannot be sent.
@@ -35,7 +35,7 @@ pub(super) fn prepare(head: &mut RequestHeader, context: &Context, route: &Route
         head.set_uri(http::Uri::from(target));
     }
     let known = context.link.as_ref().map(|link| link.address_text());
-    client::tell_backend(head, context.peer, known, context.origin, &route.reserved)?;
+    forwarded::tell_backend(head, context.peer, known, context.origin, &route.reserved)?;
     if route.via {
         hops::add_via(head, context.version)?;
     }
@@ -65,7 +65,7 @@ pub(super) fn prepare(head: &mut RequestHeader, context: &Context, route: &Route
 pub(super) fn keep_te(client: &RequestHeader, head: &mut RequestHeader) -> pingora::Result<()> {
     if head.version == Version::HTTP_2
         && client.version == Version::HTTP_2
-        && list::has(&client.headers, &header::TE, |coding| coding.eq_ignore_ascii_case(b"trailers"))
+        && fields::has(&client.headers, &header::TE, |coding| coding.eq_ignore_ascii_case(b"trailers"))
     {
         head.insert_header(header::TE, HeaderValue::from_static("trailers"))?;
     }
@@ -81,7 +81,7 @@ pub(super) fn alone(
     route: &Route,
 ) -> Result<RequestHeader, Unsendable> {
     let mut head = original.clone();
-    for name in list::nominated(&head.headers).iter().chain(&HOP_BY_HOP) {
+    for name in fields::nominated(&head.headers).iter().chain(&HOP_BY_HOP) {
         head.remove_header(name);
     }
     if let (None, Some(authority)) = (head.headers.get(header::HOST), head.uri.authority()) {
