@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     clock::Now,
+    downstream::limits::HeadLimits,
     message::reply::{Reply, ReplyBody},
-    proxy::{HeadLimits, Runtime, Service, Shared},
+    proxy::{Runtime, Service, Shared},
     resilience::BreakerState,
 };
 

@@ -16,8 +16,8 @@ use tower::ServiceExt as _;
 
 use super::Pages;
 use crate::{
+    downstream::validate::check_head,
     message::reply::{Reply, ReplyBody},
-    proxy::check_head,
 };
 
 /// The largest answer that is passed on.

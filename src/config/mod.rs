@@ -18,20 +18,20 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::{
+    admin::AdminConfig,
+    downstream::{ListenerConfig, limits::HeadLimits},
+    proxy::{AccessConfig, PathsConfig, RouteConfig, ServiceConfig},
+    telemetry::LogConfig,
+    units::{Cidr, Span},
+    yaml::At,
+};
+
 pub use load::{Loaded, Rejected, check, load};
 pub use plan::Plan;
 pub use process::PingoraConfig;
 pub use schema::schema;
 pub use tests::TestConfig;
-
-use crate::{
-    admin::AdminConfig,
-    downstream::ListenerConfig,
-    proxy::{AccessConfig, HeadLimits, PathsConfig, RouteConfig, ServiceConfig},
-    telemetry::LogConfig,
-    units::{Cidr, Span},
-    yaml::At,
-};
 
 /// A whole configuration file.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -68,7 +68,7 @@ pub(super) fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Pla
         problems.push(root.at("listeners").place().problem(message));
     }
     admin_is_private(&config.admin, admin_place, problems);
-    limits(config, root, problems);
+    config.limits.validate(root.at("limits"), problems);
     let port = taken.first().map_or(0, |(address, _)| address.port());
     let mut pingora = config.pingora.clone();
     pingora.complete(port, root.at("pingora"), problems);
@@ -142,35 +142,5 @@ fn admin_is_private(admin: &AdminConfig, place: &Place, problems: &mut Problems)
             admin.address
         );
         problems.push(place.problem(message));
-    }
-}
-
-fn limits(config: &Config, root: &Node, problems: &mut Problems) {
-    let limits = &config.limits;
-    let mut wrong =
-        |key: &str, message: String| problems.push(root.at(&format!("limits.{key}")).place().problem(message));
-    // Pingora's own limits (v1/common.rs) are the ceiling: beyond them it answers before we see the request.
-    if !(1..=256).contains(&limits.headers) {
-        wrong("headers", format!("{} is not a number from 1 to 256", limits.headers));
-    }
-    if !(256..=1_000_000).contains(&limits.header_size.0) {
-        wrong("header_size", format!("{} is not a size from 256 to 1000000 bytes", limits.header_size.0));
-    }
-    if !(16..=65_000).contains(&limits.uri.0) {
-        wrong("uri", format!("{} is not a size from 16 to 65000 bytes", limits.uri.0));
-    }
-    if !(1..=10_000).contains(&limits.h2_streams) {
-        wrong("h2_streams", format!("{} is not a number from 1 to 10000", limits.h2_streams));
-    }
-    if !(1..=10_000).contains(&limits.h2_resets) {
-        wrong("h2_resets", format!("{} is not a number from 1 to 10000", limits.h2_resets));
-    }
-    if let Some(body) = limits.body.filter(|body| body.0.as_millis() < 1000) {
-        wrong("body", format!("{body} is too short: at least 1s"));
-    }
-    for (key, span) in [("head", limits.head), ("keepalive", limits.keepalive), ("stall", limits.stall)] {
-        if span.0.as_millis() < 1000 {
-            wrong(key, format!("{span} is too short: at least 1s"));
-        }
     }
 }

@@ -9,14 +9,12 @@ use tokio::runtime::Runtime;
 
 use super::{
     head_reader::{Arrived, Knock, judge},
+    limits::HeadLimits,
     proxy_protocol,
 };
-use crate::{
-    message::{
-        chunked::{Chunked, Rest},
-        request_head,
-    },
-    proxy::head::HeadLimits,
+use crate::message::{
+    chunked::{Chunked, Rest},
+    request_head,
 };
 
 fn executor() -> Runtime {

@@ -2,10 +2,8 @@
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use crate::{
-    message::{chunked::Rest, replies, reply::Reply, request_head},
-    proxy::head::{HeadLimits, LONGEST_METHOD},
-};
+use super::{limits::HeadLimits, validate::LONGEST_METHOD};
+use crate::message::{chunked::Rest, replies, reply::Reply, request_head};
 
 /// How an HTTP/2 connection begins (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

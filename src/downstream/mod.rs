@@ -18,9 +18,11 @@ pub(crate) mod deadlines;
 pub(crate) mod fuzzing;
 pub(crate) mod h2;
 pub(crate) mod head_reader;
+pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod proxy_protocol;
 pub(crate) mod stream;
+pub(crate) mod validate;
 
 use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 

@@ -6,6 +6,7 @@ pub(crate) mod fields;
 pub(crate) mod forwarded;
 pub(crate) mod grpc;
 pub(crate) mod hops;
+pub(crate) mod host;
 pub mod path;
 pub(crate) mod replies;
 pub(crate) mod reply;

@@ -7,8 +7,13 @@ use pingora::proxy::Session;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{context::Context, head::host_of};
-use crate::{message::request_id::RequestId, telemetry::Output, units::Size, yaml::At};
+use super::context::Context;
+use crate::{
+    message::{host::host_of, request_id::RequestId},
+    telemetry::Output,
+    units::Size,
+    yaml::At,
+};
 
 /// `access_log:` in the YAML.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

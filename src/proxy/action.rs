@@ -9,10 +9,11 @@ use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{forward::Forward, head::host_of, pattern::PathPattern};
+use super::{forward::Forward, pattern::PathPattern};
 use crate::{
     filter::Invalid,
     message::{
+        host::host_of,
         path::{Spelling, decode},
         reply::{Reply, ReplyBody},
     },

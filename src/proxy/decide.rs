@@ -9,7 +9,6 @@ use pingora::http::RequestHeader;
 use super::{
     action::{self, Action},
     forward::Target,
-    head::{self, host_of},
     readings,
     route::Route,
     router::{Pick, Subject},
@@ -17,8 +16,9 @@ use super::{
 };
 use crate::{
     clock::Now,
+    downstream::validate,
     filter::{Exchange, State},
-    message::{hops, reply::Reply, source::Author},
+    message::{hops, host::host_of, reply::Reply, source::Author},
 };
 
 /// The decision.
@@ -45,7 +45,7 @@ impl Decision {
 
 /// Decides on a request; `head` gets its normalised path.
 pub async fn decide(runtime: &Runtime, head: &mut RequestHeader, state: &mut State, now: Now) -> Decision {
-    let admitted = match head::admit(head, &runtime.limits) {
+    let admitted = match validate::admit(head, &runtime.limits) {
         Ok(admitted) => admitted,
         Err(reply) => return Decision::own(reply, None),
     };

@@ -17,7 +17,6 @@ pub(crate) mod forward;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub(crate) mod gateway;
-pub(crate) mod head;
 pub(crate) mod hedge;
 pub(crate) mod incoming;
 pub(crate) mod mirror;
@@ -38,7 +37,6 @@ pub(crate) use action::{Action, Rewrite};
 pub use decide::{Decision, decide};
 pub(crate) use forward::Forward;
 pub(crate) use gateway::Gateway;
-pub(crate) use head::{HeadLimits, check_head};
 pub(crate) use readings::PathsConfig;
 pub(crate) use route::{Route, RouteConfig};
 pub use router::{ListenerSet, Matcher, Router, Subject};

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use pingora::proxy::Session;
 
-use super::{arrival::RequestKind, context::Context, head::HeadLimits};
-use crate::message::{replies, reply::Reply};
+use super::{arrival::RequestKind, context::Context};
+use crate::{
+    downstream::limits::HeadLimits,
+    message::{replies, reply::Reply},
+};
 
 /// Sets the time for the next read of the body.
 ///

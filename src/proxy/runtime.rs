@@ -10,8 +10,9 @@ use std::{
 
 use pingora::connectors::http::Connector;
 
-use super::{access::AccessConfig, head::HeadLimits, route::Route, router::Router, service::Service};
+use super::{access::AccessConfig, route::Route, router::Router, service::Service};
 use crate::{
+    downstream::limits::HeadLimits,
     filter::Tables,
     message::{forwarded::TrustedProxies, reply::Reply},
     telemetry::{AccessLog, Metrics},

@@ -30,9 +30,9 @@ use super::{
 use crate::{
     admin::{AdminApp, Pages},
     config::{self, Loaded, Plan, Rejected},
-    downstream::{Door, Listener},
+    downstream::{Door, Listener, limits::HeadLimits},
     filter::Registry,
-    proxy::{Gateway, HeadLimits, Runtime, Shared},
+    proxy::{Gateway, Runtime, Shared},
 };
 
 /// What serves when no file is given.

@@ -5,74 +5,14 @@
 
 use http::{HeaderMap, Method, StatusCode, Version, header};
 use pingora::http::RequestHeader;
-use schemars::JsonSchema;
-use serde::Deserialize;
 
-use crate::{
-    message::{
-        path::{self, PathError, Reading},
-        replies,
-        reply::Reply,
-        target,
-    },
-    units::{Size, Span},
+use super::limits::HeadLimits;
+use crate::message::{
+    path::{self, PathError, Reading},
+    replies,
+    reply::Reply,
+    target,
 };
-
-/// `limits:` in the YAML: what one client may ask of a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct HeadLimits {
-    /// All header fields together; 431 beyond. Default 32KiB.
-    pub header_size: Size,
-    /// Number of header fields; 431 beyond. Default 100, at most 256.
-    pub headers: usize,
-    /// The request target; 414 beyond. Default 8KiB.
-    pub uri: Size,
-    /// The whole of a head must have come within this time; 408 beyond. Default 10s.
-    pub head: Span,
-    /// An unused client connection is closed after this. Default 60s.
-    pub keepalive: Span,
-    /// Requests on one client connection before it is closed. Default 10000; 0 is no limit.
-    pub requests_per_connection: u32,
-    /// Silence in the middle of a request's body, or of an answer's delivery, before the connection is given up.
-    /// Default 30s.
-    pub stall: Span,
-    /// Client connections in all; further ones are closed at once. Default 0: as many as there are file descriptors.
-    pub connections: u32,
-    /// Connections of one client address. Default 0: no limit.
-    pub connections_per_address: u32,
-    /// A request's body must have come within this time, all of it. Default: no limit.
-    pub body: Option<Span>,
-    /// Bytes per second that a body must bring on average: a request's once it has been on its way for `stall`, an
-    /// answer's once the gateway has waited so long for its client to read. gRPC and upgraded connections are exempt: they
-    /// may be silent. Default 64; 0 is no limit.
-    pub body_rate: u32,
-    /// Requests under way on one HTTP/2 connection. Default 100.
-    pub h2_streams: u32,
-    /// HTTP/2 requests that a client may have reset and that are not cleaned up yet, per connection; beyond, the
-    /// connection is closed (CVE-2023-44487). Default 50.
-    pub h2_resets: u32,
-}
-
-impl Default for HeadLimits {
-    fn default() -> Self {
-        Self {
-            header_size: Size(32 << 10),
-            headers: 100,
-            uri: Size(8 << 10),
-            head: Span(std::time::Duration::from_secs(10)),
-            keepalive: Span(std::time::Duration::from_secs(60)),
-            requests_per_connection: 10_000,
-            stall: Span(std::time::Duration::from_secs(30)),
-            connections: 0,
-            connections_per_address: 0,
-            body: None,
-            body_rate: 64,
-            h2_streams: 100,
-            h2_resets: 50,
-        }
-    }
-}
 
 /// What there is to know of a path that has been admitted.
 #[derive(Debug, Default)]
@@ -207,18 +147,6 @@ fn normalise(head: &mut RequestHeader) -> Result<Admitted, PathError> {
     head.set_uri(http::Uri::from_parts(parts).map_err(|_| PathError::Character)?);
     Ok(admitted)
 }
-
-/// The host that a request is for, without its port.
-pub(crate) fn host_of(head: &RequestHeader) -> &str {
-    let authority = head.uri.authority().map(http::uri::Authority::as_str);
-    let host = authority.or_else(|| head.headers.get(header::HOST)?.to_str().ok()).unwrap_or_default();
-    let host = match host.rfind(':') {
-        Some(colon) if !host[colon..].contains(']') => &host[..colon],
-        _ => host,
-    };
-    host.strip_suffix('.').unwrap_or(host)
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -262,14 +190,5 @@ mod tests {
         assert_eq!(admitted("GET", "/", &[("host", "h"), ("x", &large)]), Err(431));
         let many: Vec<_> = std::iter::once(("host", "h")).chain(std::iter::repeat_n(("x", "y"), 101)).collect();
         assert_eq!(admitted("GET", "/", &many), Err(431));
-    }
-
-    #[test]
-    fn host_without_port() {
-        for (field, host) in [("a:80", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("a.", "a")] {
-            let mut head = RequestHeader::build("GET", b"/", None).unwrap();
-            head.insert_header("host", field).unwrap();
-            assert_eq!(host_of(&head), host);
-        }
     }
 }

@@ -1,0 +1,96 @@
+//! What one client may ask of a listener: `limits:` of the configuration.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::{
+    units::{Problems, Size, Span},
+    yaml::Node,
+};
+
+/// `limits:` in the YAML: what one client may ask of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeadLimits {
+    /// All header fields together; 431 beyond. Default 32KiB.
+    pub header_size: Size,
+    /// Number of header fields; 431 beyond. Default 100, at most 256.
+    pub headers: usize,
+    /// The request target; 414 beyond. Default 8KiB.
+    pub uri: Size,
+    /// The whole of a head must have come within this time; 408 beyond. Default 10s.
+    pub head: Span,
+    /// An unused client connection is closed after this. Default 60s.
+    pub keepalive: Span,
+    /// Requests on one client connection before it is closed. Default 10000; 0 is no limit.
+    pub requests_per_connection: u32,
+    /// Silence in the middle of a request's body, or of an answer's delivery, before the connection is given up.
+    /// Default 30s.
+    pub stall: Span,
+    /// Client connections in all; further ones are closed at once. Default 0: as many as there are file descriptors.
+    pub connections: u32,
+    /// Connections of one client address. Default 0: no limit.
+    pub connections_per_address: u32,
+    /// A request's body must have come within this time, all of it. Default: no limit.
+    pub body: Option<Span>,
+    /// Bytes per second that a body must bring on average: a request's once it has been on its way for `stall`, an
+    /// answer's once the gateway has waited so long for its client to read. gRPC and upgraded connections are exempt: they
+    /// may be silent. Default 64; 0 is no limit.
+    pub body_rate: u32,
+    /// Requests under way on one HTTP/2 connection. Default 100.
+    pub h2_streams: u32,
+    /// HTTP/2 requests that a client may have reset and that are not cleaned up yet, per connection; beyond, the
+    /// connection is closed (CVE-2023-44487). Default 50.
+    pub h2_resets: u32,
+}
+
+impl Default for HeadLimits {
+    fn default() -> Self {
+        Self {
+            header_size: Size(32 << 10),
+            headers: 100,
+            uri: Size(8 << 10),
+            head: Span(std::time::Duration::from_secs(10)),
+            keepalive: Span(std::time::Duration::from_secs(60)),
+            requests_per_connection: 10_000,
+            stall: Span(std::time::Duration::from_secs(30)),
+            connections: 0,
+            connections_per_address: 0,
+            body: None,
+            body_rate: 64,
+            h2_streams: 100,
+            h2_resets: 50,
+        }
+    }
+}
+
+impl HeadLimits {
+    /// Checks what a type alone cannot show; `node` is the `limits`.
+    pub(crate) fn validate(&self, node: &Node, problems: &mut Problems) {
+        let mut wrong = |key: &str, message: String| problems.push(node.at(key).place().problem(message));
+        // Pingora's own limits (v1/common.rs) are the ceiling: beyond them it answers before we see the request.
+        if !(1..=256).contains(&self.headers) {
+            wrong("headers", format!("{} is not a number from 1 to 256", self.headers));
+        }
+        if !(256..=1_000_000).contains(&self.header_size.0) {
+            wrong("header_size", format!("{} is not a size from 256 to 1000000 bytes", self.header_size.0));
+        }
+        if !(16..=65_000).contains(&self.uri.0) {
+            wrong("uri", format!("{} is not a size from 16 to 65000 bytes", self.uri.0));
+        }
+        if !(1..=10_000).contains(&self.h2_streams) {
+            wrong("h2_streams", format!("{} is not a number from 1 to 10000", self.h2_streams));
+        }
+        if !(1..=10_000).contains(&self.h2_resets) {
+            wrong("h2_resets", format!("{} is not a number from 1 to 10000", self.h2_resets));
+        }
+        if let Some(body) = self.body.filter(|body| body.0.as_millis() < 1000) {
+            wrong("body", format!("{body} is too short: at least 1s"));
+        }
+        for (key, span) in [("head", self.head), ("keepalive", self.keepalive), ("stall", self.stall)] {
+            if span.0.as_millis() < 1000 {
+                wrong(key, format!("{span} is too short: at least 1s"));
+            }
+        }
+    }
+}
