@@ -83,8 +83,8 @@ impl Default for PingoraConfig {
     }
 }
 
-/// The most bytes of a Unix socket's path (`sun_path`), less those of `.new`.
-const SOCKET_PATH: usize = 103;
+/// The most bytes of a Unix socket's path (`sun_path`), less those of `.` and the number of a process.
+const SOCKET_PATH: usize = 99;
 
 /// Kept connections for each backend, and how many there are at least.
 const KEPT: usize = 16;

@@ -8,6 +8,7 @@ mod handover;
 mod logging;
 mod notify;
 mod pid;
+mod place;
 mod serve;
 mod signals;
 mod sockets;

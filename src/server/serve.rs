@@ -20,8 +20,9 @@ use super::{
     daemon::{Launcher, launch},
     exit,
     front::{Front, Started},
-    handover::{self, Handover, UpgradeSocket},
+    handover::Handover,
     logging::LogKeeper,
+    place::UpgradeSocket,
     signals::{self, Signals},
     sockets::{self, Bound},
     tender::Tender,
@@ -92,7 +93,7 @@ pub(super) fn serve(
         Ok(copies) => Arc::new(Mutex::new(copies)),
         Err(e) => return fail(exit::FAILURE, &format!("cannot keep the listening sockets: {e}")),
     };
-    let handover = Handover::new(upgrade_socket, held, plan.pingora.user.clone());
+    let handover = Handover::new(upgrade_socket, held, plan.pingora.user.clone(), predecessor.is_none());
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let runtime = Arc::new(ArcSwap::from_pointee(runtime));
@@ -127,14 +128,9 @@ fn claim(plan: &Plan, upgrade: bool) -> Result<(Option<Predecessor>, Vec<Bound>,
         (None, Vec::new())
     };
     let bound = sockets::all(plan, handed)?;
-    if predecessor.is_none() && handover::answers(path) {
-        return Err(format!(
-            "another gateway answers at '{path}': take over from it with -u, or give this one an upgrade_sock of its own"
-        ));
-    }
     let socket = UpgradeSocket::bind(path)?;
     if predecessor.is_none() {
-        socket.install().map_err(|e| format!("cannot listen on {path}: {e}"))?;
+        socket.install()?;
     }
     Ok((predecessor, bound, socket))
 }

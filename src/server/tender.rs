@@ -76,6 +76,7 @@ impl Tender {
             let socket = self.handover.socket.clone();
             let told = tokio::task::spawn_blocking(move || predecessor.relieve(&socket)).await;
             told.map_err(|e| e.to_string())??;
+            self.handover.is_alone();
         }
         if let Err(e) = pid::write(&self.plan.pingora.pid_file) {
             log::error!("pid file {}: {e}", self.plan.pingora.pid_file);

@@ -13,7 +13,8 @@ use std::{
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::{
-    handover::{HELLO, LEAVING, MOST, PROMPT, REFUSED, SERVING, SOCKETS, TAKEN, UpgradeSocket, answers, is_ours, line},
+    handover::{HELLO, LEAVING, MOST, PROMPT, REFUSED, SERVING, SOCKETS, TAKEN, is_ours, line},
+    place::{UpgradeSocket, answers},
     sockets::Bound,
 };
 
@@ -38,7 +39,10 @@ pub(super) fn ask(path: &str, user: Option<&str>) -> Result<(Predecessor, Vec<Bo
         return Err(format!("upgrade: what answers at '{path}' belongs to another user"));
     }
     let mut predecessor = Predecessor { stream, path: path.to_owned() };
-    let sockets = predecessor.sockets().map_err(|reason| format!("upgrade: {reason}; it goes on serving"))?;
+    let sockets = predecessor.sockets().map_err(|reason| {
+        let now = if answers(path) { "it goes on serving" } else { "now no running gateway answers there" };
+        format!("upgrade: {reason}; {now}")
+    })?;
     Ok((predecessor, sockets))
 }
 
@@ -85,7 +89,7 @@ impl Predecessor {
                 return Err(format!("upgrade: the running process stays: {reason}"));
             }
             if let Err(e) = socket.install() {
-                log::error!("upgrade_sock {}: {e}; 'tollgate -u' will not find this process", self.path);
+                log::error!("upgrade: {e}; 'tollgate -u' will not find this process");
             }
         }
         log::warn!("upgrade: the process before has ended by itself");

@@ -12,7 +12,8 @@ use std::{
             net::{UnixListener, UnixStream},
         },
     },
-    process::{Command, Output, Stdio},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -153,7 +154,11 @@ fn a_command_that_goes_into_the_background_returns_when_its_process_serves() {
 
 /// A connection to the gateway's upgrade socket, as a successor that has asked.
 fn asking(gw: &Gateway) -> (UnixStream, String) {
-    let mut stream = UnixStream::connect(gw.path("sock")).unwrap();
+    asking_at(&gw.path("sock"))
+}
+
+fn asking_at(socket: &Path) -> (UnixStream, String) {
+    let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     stream.write_all(b"tollgate-upgrade 2\n").unwrap();
     let mut buffer = [0; 2048];
@@ -249,6 +254,19 @@ fn hand_over(fake: &UnixListener, socket: &TcpListener, address: &str) -> (UnixS
     (stream, answer)
 }
 
+/// A successor, which goes on by itself.
+fn spawn(file: &str) -> Child {
+    let mut command = Command::new(binary());
+    let command = command.args(["-u", "-c", file]).stdin(Stdio::null());
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// The upgrade sockets in a folder beside the one at which a process is asked.
+fn others(dir: &Path) -> Vec<PathBuf> {
+    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    names.filter(|path| path.to_string_lossy().contains("sock.")).collect()
+}
+
 /// A folder with a file for one listener, which this process has, and where it listens for successors.
 fn fake() -> (TempDir, String, TcpListener, UnixListener) {
     let dir = tempfile::tempdir().unwrap();
@@ -295,9 +313,7 @@ fn a_predecessor_that_dies_while_it_hands_over_is_replaced() {
     for answered in [false, true] {
         let (dir, file, socket, fake) = fake();
         let address = socket.local_addr().unwrap();
-        let mut command = Command::new(binary());
-        let command = command.args(["-u", "-c", &file]).stdin(Stdio::null()).stdout(Stdio::null());
-        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let mut child = spawn(&file);
         let (mut stream, answer) = hand_over(&fake, &socket, &address.to_string());
         assert_eq!(answer, "serving\n");
         drop(fake);
@@ -438,4 +454,82 @@ fn a_successor_that_is_not_let_go_finishes_what_it_has_accepted() {
         output.join().unwrap()
     });
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
+fn a_process_that_is_taking_over_itself_has_no_successor_yet() {
+    let (dir, file, socket, fake) = fake();
+    let mut child = spawn(&file);
+    let (mut stream, answer) = hand_over(&fake, &socket, &socket.local_addr().unwrap().to_string());
+    assert_eq!(answer, "serving\n");
+    let [own] = &others(dir.path())[..] else { panic!("{:?}", others(dir.path())) };
+    // Its predecessor may stay: one that took over from it now would be a second one.
+    assert_eq!(asking_at(own).1, "refused this process is taking over itself: try again\n");
+    std::thread::scope(|scope| {
+        let early = scope.spawn(|| asking_at(own).1);
+        let mut taken = [0; 6];
+        stream.write_all(b"leaving\n").unwrap();
+        stream.read_exact(&mut taken).unwrap();
+        assert_eq!(&taken, b"taken\n");
+        assert!(early.join().unwrap().starts_with("sockets "), "one that asked a moment too early is answered then");
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_third_process_leaves_the_predecessors_socket_alone() {
+    let mut gw = gateway();
+    let (mut stream, _) = asking(&gw);
+    stream.write_all(b"serving\n").unwrap();
+    let mut answer = [0; 8];
+    stream.read_exact(&mut answer).unwrap();
+    // As a successor does; this one takes its time, and is asked itself meanwhile.
+    fs::rename(gw.path("sock"), gw.path("sock.new")).unwrap();
+    let fake = UnixListener::bind(gw.path("sock")).unwrap();
+    let socket = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    let third = file(&gw, std::slice::from_ref(&address), free_port());
+    let output = std::thread::scope(|scope| {
+        let output = scope.spawn(|| upgrade(&third, &[]));
+        let (mut stream, answer) = hand_over(&fake, &socket, &address);
+        assert_eq!(answer, "serving\n");
+        stream.write_all(b"staying\n").unwrap();
+        output.join().unwrap()
+    });
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    drop((fake, stream));
+    eventually("it is said", || gw.errors().contains("goes on serving"));
+    succeeds(&mut gw);
+    assert_eq!(others(gw.dir.path()), [PathBuf::new(); 0]);
+}
+
+#[test]
+fn a_killed_successor_leaves_no_socket_behind() {
+    let mut gw = gateway();
+    let (stream, _) = asking(&gw);
+    // One of the first version was killed as well.
+    for name in ["sock.new", "sock.4711"] {
+        drop(UnixListener::bind(gw.path(name)).unwrap());
+    }
+    drop(stream);
+    eventually("nothing is left of it", || others(gw.dir.path()).is_empty());
+    drop(UnixListener::bind(gw.path("sock.new")).unwrap());
+    succeeds(&mut gw);
+    eventually("nothing is left of it", || others(gw.dir.path()).is_empty());
+}
+
+#[test]
+fn a_predecessor_that_has_just_died_is_not_said_to_serve() {
+    let (_dir, file, _socket, fake) = fake();
+    let output = std::thread::scope(|scope| {
+        let output = scope.spawn(|| upgrade(&file, &[]));
+        let (stream, _) = fake.accept().unwrap();
+        drop(fake);
+        drop(stream);
+        output.join().unwrap()
+    });
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains("; now no running gateway answers there"), "{errors}");
+    assert!(!errors.contains("goes on serving"), "{errors}");
 }
