@@ -55,6 +55,8 @@ pub(super) const TAKEN: &str = "taken";
 pub(super) const SOCKETS: &str = "sockets ";
 /// Before the reason.
 pub(super) const REFUSED: &str = "refused ";
+/// The reason of a process that has closed its sockets.
+pub(super) const GOING: &str = "this process is leaving";
 
 /// The most descriptors of one message (`SCM_MAX_FD`).
 pub(super) const MOST: usize = 253;
@@ -142,6 +144,7 @@ impl Handover {
                         let _ = relieved.blocking_send(());
                     }
                     Ok(false) => {}
+                    Err(reason) if this.held.lock().is_empty() => log::warn!("upgrade: {reason}"),
                     Err(reason) => log::warn!("upgrade: {reason}; this process goes on serving"),
                 });
             }
@@ -182,7 +185,7 @@ impl Handover {
         {
             let held = self.held.lock();
             if held.is_empty() {
-                return Err(refuse(stream, "this process has closed its sockets"));
+                return Err(refuse(stream, GOING));
             }
             let addresses: Vec<String> = held.iter().map(|(address, _)| address.to_string()).collect();
             let descriptors: Vec<BorrowedFd<'_>> = held.iter().map(|(_, socket)| socket.as_fd()).collect();

@@ -13,7 +13,7 @@ use std::{
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::{
-    handover::{HELLO, LEAVING, MOST, PROMPT, REFUSED, SERVING, SOCKETS, TAKEN, is_ours, line},
+    handover::{GOING, HELLO, LEAVING, MOST, PROMPT, REFUSED, SERVING, SOCKETS, TAKEN, is_ours, line},
     place::{UpgradeSocket, answers},
     sockets::Bound,
 };
@@ -40,7 +40,11 @@ pub(super) fn ask(path: &str, user: Option<&str>) -> Result<(Predecessor, Vec<Bo
     }
     let mut predecessor = Predecessor { stream, path: path.to_owned() };
     let sockets = predecessor.sockets().map_err(|reason| {
-        let now = if answers(path) { "it goes on serving" } else { "now no running gateway answers there" };
+        let now = match () {
+            () if reason.ends_with(GOING) => "start without -u",
+            () if answers(path) => "it goes on serving",
+            () => "now no running gateway answers there",
+        };
         format!("upgrade: {reason}; {now}")
     })?;
     Ok((predecessor, sockets))

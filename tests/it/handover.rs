@@ -533,3 +533,25 @@ fn a_predecessor_that_has_just_died_is_not_said_to_serve() {
     assert!(errors.contains("; now no running gateway answers there"), "{errors}");
     assert!(!errors.contains("goes on serving"), "{errors}");
 }
+
+#[test]
+fn a_process_that_leaves_is_not_said_to_go_on_serving() {
+    let origin = Origin::start("o");
+    let mut gw = Gateway::start(&format!(
+        "services: {{ main: {{ urls: [\"{}\"] }} }}\nroutes: [ {{ match: {{ path: /* }}, service: main }} ]\nshutdown: {{ delay: 0s }}\n",
+        origin.url()
+    ));
+    let file = gw.path("tollgate.yaml").display().to_string();
+    let address = gw.port;
+    let slow = std::thread::spawn(move || Request::new("GET", format!("http://127.0.0.1:{address}/slow/2000")).send());
+    eventually("the slow request is under way", || !origin.seen().is_empty());
+    gw.signal(Signal::SIGTERM);
+    eventually("the listener is closed", || std::net::TcpStream::connect(("127.0.0.1", address)).is_err());
+    let output = upgrade(&file, &[]);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains("the running process refused: this process is leaving; start without -u"), "{errors}");
+    eventually("it is said", || gw.errors().contains("a successor was refused"));
+    assert!(!gw.errors().contains("goes on serving"), "{}", gw.errors());
+    slow.join().unwrap();
+    gw.wait();
+}
