@@ -125,6 +125,10 @@ pub(super) fn leave(shared: &Shared, plan: &Plan, handover: &Handover) -> ! {
     // Dropping the last handle writes what is left; requests that are cut off may still hold one for a moment.
     drop(shared.access_log.swap(None));
     std::thread::sleep(Duration::from_millis(50));
+    if plan.pingora.daemon {
+        // Nothing to do for one that has come to serve.
+        pid::give_back(&plan.pingora.pid_file);
+    }
     pid::remove(&plan.pingora.pid_file);
     handover.socket.remove();
     let failed = *handover.failed.borrow();

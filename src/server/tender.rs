@@ -81,6 +81,9 @@ impl Tender {
         if let Err(e) = pid::write(&self.plan.pingora.pid_file) {
             log::error!("pid file {}: {e}", self.plan.pingora.pid_file);
         }
+        if self.plan.pingora.daemon {
+            pid::forget_old(&self.plan.pingora.pid_file);
+        }
         notify::ready();
         for listener in &self.plan.listeners {
             log::info!("listening on {}", listener.address);
@@ -92,7 +95,9 @@ impl Tender {
     /// connection closed, and goes on.
     fn give_up(&self, reason: &str) {
         self.handover.socket.remove();
-        pid::give_back(&self.plan.pingora.pid_file);
+        if self.plan.pingora.daemon {
+            pid::give_back(&self.plan.pingora.pid_file);
+        }
         self.handover.failed.send_replace(true);
         // Whatever the level of the log is.
         let _ = writeln!(io::stderr().lock(), "{reason}");

@@ -138,6 +138,7 @@ fn a_command_that_goes_into_the_background_returns_when_its_process_serves() {
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let pid = gw.read("pid").trim().to_owned();
         assert_ne!(pid, before, "it is written before the command returns");
+        assert!(!gw.path("pid.old").exists(), "the file of the process before is not needed any more");
         gw.get("/").expect(200).says("served");
         let before = Pid::from_raw(before.parse().unwrap());
         eventually("the predecessor leaves", || {
@@ -305,6 +306,7 @@ fn a_successor_that_is_not_let_go_ends() {
         assert!(errors.contains(reason), "{mode:?}: {errors}");
         let pid = fs::read_to_string(dir.path().join("pid")).unwrap();
         assert_eq!(pid.trim(), std::process::id().to_string(), "{mode:?}");
+        assert!(!dir.path().join("pid.old").exists(), "{mode:?}");
     }
 }
 
