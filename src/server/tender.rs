@@ -73,8 +73,8 @@ impl Tender {
         let all = tokio::time::timeout(BEGIN, started.wait_for(|count| *count >= self.fronts)).await;
         all.map_err(|_| "the listeners do not begin to accept")?.map_err(|e| e.to_string())?;
         if let Some(predecessor) = predecessor {
-            let socket = self.handover.socket.clone();
-            let told = tokio::task::spawn_blocking(move || predecessor.relieve(&socket)).await;
+            let (socket, shared) = (self.handover.socket.clone(), self.shared.clone());
+            let told = tokio::task::spawn_blocking(move || predecessor.relieve(&socket, || shared.draining())).await;
             told.map_err(|e| e.to_string())??;
             self.handover.is_alone();
         }

@@ -81,12 +81,13 @@ impl Predecessor {
         Ok(addresses.into_iter().zip(descriptors.into_iter().map(TcpListener::from)).collect())
     }
 
-    /// Tells it that this process serves, puts `socket` in the place of its own, and lets it go.
+    /// Tells it that this process serves, puts `socket` in the place of its own, and lets it go, unless this process
+    /// `leaves` itself.
     ///
     /// # Errors
     /// It does not go.
-    pub(super) fn relieve(mut self, socket: &UpgradeSocket) -> Result<(), String> {
-        let Err(reason) = self.take_over(socket) else { return Ok(()) };
+    pub(super) fn relieve(mut self, socket: &UpgradeSocket, leaves: impl Fn() -> bool) -> Result<(), String> {
+        let Err(reason) = self.take_over(socket, leaves) else { return Ok(()) };
         // It may have died meanwhile: then nobody serves if we do not.
         if socket.withdraw() {
             if answers(&self.path) {
@@ -100,12 +101,15 @@ impl Predecessor {
         Ok(())
     }
 
-    fn take_over(&mut self, socket: &UpgradeSocket) -> Result<(), String> {
+    fn take_over(&mut self, socket: &UpgradeSocket, leaves: impl Fn() -> bool) -> Result<(), String> {
         let say = |mut stream: &UnixStream, what| stream.write_all(format!("{what}\n").as_bytes());
         say(&self.stream, SERVING).map_err(|e| e.to_string())?;
         match line(&mut self.stream).map_err(|e| e.to_string())?.as_str() {
             LEAVING => {}
             other => return Err(format!("it answered '{}'", other.escape_debug())),
+        }
+        if leaves() {
+            return Err("this one has been told to leave".to_owned());
         }
         // Before it goes: a process that cannot be asked could never be replaced.
         socket.exchange().map_err(|e| format!("this one cannot be asked at upgrade_sock {}: {e}", self.path))?;

@@ -255,11 +255,11 @@ fn hand_over(fake: &UnixListener, socket: &TcpListener, address: &str) -> (UnixS
     (stream, answer)
 }
 
-/// A successor, which goes on by itself.
+/// A successor, which goes on by itself and says beside its file what is wrong.
 fn spawn(file: &str) -> Child {
     let mut command = Command::new(binary());
     let command = command.args(["-u", "-c", file]).stdin(Stdio::null());
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    command.stdout(Stdio::null()).stderr(fs::File::create(format!("{file}.errors")).unwrap()).spawn().unwrap()
 }
 
 /// The upgrade sockets in a folder beside the one at which a process is asked.
@@ -556,4 +556,29 @@ fn a_process_that_leaves_is_not_said_to_go_on_serving() {
     assert!(!gw.errors().contains("goes on serving"), "{}", gw.errors());
     slow.join().unwrap();
     gw.wait();
+}
+
+#[test]
+fn a_successor_that_is_told_to_leave_does_not_take_over() {
+    let (dir, file, socket, fake) = fake();
+    let mut child = spawn(&file);
+    let (mut stream, answer) = hand_over(&fake, &socket, &socket.local_addr().unwrap().to_string());
+    assert_eq!(answer, "serving\n");
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    let errors = || fs::read_to_string(format!("{file}.errors")).unwrap();
+    eventually("it is told", || errors().contains("leaving:"));
+    stream.write_all(b"leaving\n").unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    assert_eq!(said, "", "the running process must stay");
+    let mut status = None;
+    eventually("it ends", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(1));
+    assert!(errors().contains("the running process stays: this one has been told to leave"), "{}", errors());
+    drop(UnixStream::connect(dir.path().join("sock")).unwrap());
+    fake.set_nonblocking(true).unwrap();
+    assert!(fake.accept().is_ok(), "it is the predecessor's");
 }
