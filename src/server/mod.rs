@@ -1,5 +1,6 @@
 //! Floor 9: from the command line to a process that serves, hands over and leaves.
 
+mod account;
 mod cli;
 mod daemon;
 mod demo;

@@ -16,6 +16,7 @@ use pingora::{
 use tokio::task::JoinSet;
 
 use super::{
+    account,
     cli::{RunArgs, fail},
     daemon::{Launcher, launch},
     exit,
@@ -94,6 +95,10 @@ pub(super) fn serve(
         Err(e) => return fail(exit::FAILURE, &format!("cannot keep the listening sockets: {e}")),
     };
     let handover = Handover::new(upgrade_socket, held, plan.pingora.user.clone(), predecessor.is_none());
+    // A daemon does it when it has forked.
+    if let Err(message) = if plan.pingora.daemon { Ok(()) } else { account::assume(&plan.pingora) } {
+        return fail(exit::CONFIG, &message);
+    }
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let runtime = Arc::new(ArcSwap::from_pointee(runtime));
