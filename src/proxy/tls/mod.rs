@@ -2,6 +2,7 @@
 //! "intermediate": TLS 1.2 with ECDHE and AEAD ciphers, and TLS 1.3.
 
 mod certificates;
+mod pem;
 mod stamp;
 
 use std::{fmt, sync::Arc};
@@ -20,6 +21,7 @@ use serde::{Deserialize, Deserializer, de};
 use tokio_rustls::TlsAcceptor;
 
 pub use self::certificates::{CertificateConfig, Certificates};
+pub(super) use self::pem::trouble;
 use self::stamp::{Stamp, stamp};
 use crate::units::{
     Problems,
@@ -247,9 +249,9 @@ fn acceptor(
 fn verifier(config: &MtlsConfig, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let mut roots = RootCertStore::empty();
     let path = &config.ca;
-    let found = CertificateDer::pem_file_iter(path).map_err(|e| format!("cannot read '{path}': {e}"))?;
+    let found = CertificateDer::pem_file_iter(path).map_err(|e| format!("cannot read '{path}': {}", trouble(&e)))?;
     for certificate in found {
-        let certificate = certificate.map_err(|e| format!("cannot read '{path}': {e}"))?;
+        let certificate = certificate.map_err(|e| format!("cannot read '{path}': {}", trouble(&e)))?;
         roots.add(certificate).map_err(|e| format!("'{path}' holds what is not an authority: {e}"))?;
     }
     if roots.is_empty() {
