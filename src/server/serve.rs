@@ -103,13 +103,13 @@ pub(super) fn serve(
     server.bootstrap();
     let runtime = Arc::new(ArcSwap::from_pointee(runtime));
     let started = Started::new(0);
-    let fronts = assemble(&mut server, &runtime, &shared, &plan, bound, &started);
+    let services = assemble(&mut server, &runtime, &shared, &plan, bound, &started);
     let tender = Tender {
         runtime,
         shared: shared.clone(),
         plan: plan.clone(),
         started,
-        fronts,
+        services,
         handover: handover.clone(),
         once: Mutex::new(Some((server.watch_execution_phase(), predecessor, launcher))),
     };
@@ -156,7 +156,7 @@ fn resolve(runtime: &Runtime) {
     executor.shutdown_background();
 }
 
-/// Adds the gateway, the admin listener and the access log to `server`; answers how many fronts there are.
+/// Adds the gateway, the admin listener and the access log to `server`; answers how many of them must begin.
 fn assemble(
     server: &mut Server,
     runtime: &Arc<ArcSwap<Runtime>>,
@@ -178,15 +178,16 @@ fn assemble(
     let mut sockets = bound.into_iter().map(|(_, socket)| socket);
     let gauge = Some(shared.metrics.connections.open.clone());
     let doors = Door::all(proxy, &plan.listeners, gauge, runtime, shared);
-    let mut fronts = 1;
-    let mut gateway = Front::new("gateway", None, 0, started);
+    // After the access log, so that the first request has its line.
+    let mut gateway = Front::new("gateway", None, 1, started);
+    let mut begin = 2;
     for ((listener, door), socket) in plan.listeners.iter().zip(doors).zip(&mut sockets) {
         gateway.add(&listener.address, socket, buffers(listener), door);
     }
     server.add_service(gateway);
     if let (Some(listener), Some(socket)) = (&plan.admin, sockets.next()) {
         // After the gateway: whoever asks whether it is ready is answered when it is.
-        let mut admin = Front::new("admin", Some(1), fronts, started);
+        let mut admin = Front::new("admin", Some(1), begin, started);
         let app = HttpServer::new_app(AdminApp::new(pages, &listener.address));
         // Connections of its own: clients that use up theirs do not shut its users out.
         for (door, socket) in
@@ -195,13 +196,16 @@ fn assemble(
             admin.add(&listener.address, socket, buffers(listener), door);
         }
         server.add_service(admin);
-        fronts += 1;
+        begin += 1;
     }
     let access = runtime.load().access.clone();
-    let mut keeper = background_service("access log", LogKeeper { config: access, shared: shared.clone() });
+    let mut keeper = background_service(
+        "access log",
+        LogKeeper { config: access, shared: shared.clone(), started: started.clone() },
+    );
     keeper.threads = Some(1);
     server.add_service(keeper);
-    fronts
+    begin
 }
 
 /// The door and the HTTP layer have buffers of their own, when they need them; with Pingora's 64 KiB an idle connection

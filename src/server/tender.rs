@@ -37,7 +37,8 @@ pub(super) struct Tender {
     pub(super) shared: Arc<Shared>,
     pub(super) plan: Plan,
     pub(super) started: Started,
-    pub(super) fronts: u32,
+    /// How many must begin.
+    pub(super) services: u32,
     pub(super) handover: Handover,
     pub(super) once: Mutex<Option<Once>>,
 }
@@ -70,7 +71,7 @@ impl Tender {
     /// Waits until connections are accepted, lets the process before go, and only then says that this one serves.
     async fn begin(&self, predecessor: Option<Predecessor>) -> Result<(), String> {
         let mut started = self.started.subscribe();
-        let all = tokio::time::timeout(BEGIN, started.wait_for(|count| *count >= self.fronts)).await;
+        let all = tokio::time::timeout(BEGIN, started.wait_for(|count| *count >= self.services)).await;
         all.map_err(|_| "the listeners do not begin to accept")?.map_err(|e| e.to_string())?;
         if let Some(predecessor) = predecessor {
             let (socket, shared) = (self.handover.socket.clone(), self.shared.clone());

@@ -196,7 +196,9 @@ fn a_file_that_is_being_written_at_the_start_is_waited_for() {
     let mut predecessor = gw.upgrade();
     eventually("the predecessor leaves", || {
         // It goes on with the old list, or has taken up the new one; both are whole.
-        names(&gw, 4).keys().for_each(|name| assert!(["a", "b", "c"].contains(&name.as_str()), "{name}"));
+        for name in names(&gw, 4).keys() {
+            assert!(["a", "b", "c"].contains(&name.as_str()), "{name}");
+        }
         predecessor.try_wait().unwrap().is_some()
     });
     assert_eq!(names(&gw, 8), [("a".into(), 4), ("c".into(), 4)].into());

@@ -3,9 +3,12 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
     os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, Command, Output, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,6 +16,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use parking_lot::Mutex;
 
 use crate::harness::{Certs, Gateway, Origin, Request, binary, eventually, free_port};
 
@@ -266,4 +270,69 @@ fn a_named_pipe_without_a_reader_makes_no_signal_fatal() {
     gw.signal(nix::sys::signal::Signal::SIGUSR1);
     std::thread::sleep(std::time::Duration::from_millis(200));
     gw.get("/").expect(200);
+}
+
+#[test]
+fn lines_wait_for_the_reader_of_a_named_pipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("log");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut gw = Gateway::start(&format!("access_log: {{ output: {{ file: {} }} }}\n{ROUTE}", pipe.display()));
+    for path in ["/1", "/2"] {
+        gw.get(path).expect(200);
+    }
+    let read = Arc::new(Mutex::new(String::new()));
+    let lines = read.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(fs::File::open(pipe).unwrap()).lines() {
+            *lines.lock() += &(line.unwrap() + "\n");
+        }
+    });
+    eventually("both have a line", || read.lock().lines().count() == 2);
+    assert_eq!(gw.errors().matches("access log: nobody reads").count(), 1, "{}", gw.errors());
+    gw.get("/3").expect(200);
+    eventually("the third has one, too", || read.lock().contains("\"path\":\"/3\""));
+    assert_eq!(gw.metric("gateway_access_log_dropped_total"), Some(0.0));
+    gw.signal(Signal::SIGINT);
+    gw.wait();
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_does_not_keep_a_process_from_leaving() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("log");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut gw = Gateway::start(&format!("access_log: {{ output: {{ file: {} }} }}\n{ROUTE}", pipe.display()));
+    gw.get("/").expect(200);
+    gw.signal(Signal::SIGUSR1);
+    gw.signal(Signal::SIGINT);
+    assert_eq!(gw.wait().code(), Some(0));
+}
+
+#[test]
+fn the_first_request_has_its_line() {
+    for _ in 0..10 {
+        let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
+        let folder = dir.path().display();
+        let text = format!(
+            "pingora: {{ threads: 1, pid_file: {folder}/pid, upgrade_sock: {folder}/sock }}\nlisteners: [ {{ address: \"127.0.0.1:{port}\" }} ]\nadmin: {{ enabled: false }}\naccess_log: {{ output: {{ file: {folder}/log }} }}\n{ROUTE}"
+        );
+        fs::write(dir.path().join("t.yaml"), text).unwrap();
+        let mut command = Command::new(binary());
+        let command = command.args(["-c", "t.yaml"]).current_dir(dir.path()).stdin(Stdio::null());
+        let _gateway = Running(command.stderr(Stdio::null()).spawn().unwrap());
+        // It waits in the socket's queue until the first connection is accepted.
+        let mut stream = None;
+        eventually("it listens", || {
+            stream = TcpStream::connect(("127.0.0.1", port)).ok();
+            stream.is_some()
+        });
+        let mut stream = stream.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let log = || fs::read_to_string(dir.path().join("log")).unwrap_or_default();
+        eventually("it has a line", || log().lines().count() == 1);
+    }
 }
