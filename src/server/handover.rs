@@ -41,7 +41,8 @@ use parking_lot::{Condvar, Mutex};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
 use tokio::sync::{mpsc, watch};
 
-use super::{place::UpgradeSocket, sockets::Held};
+use super::{pid, place::UpgradeSocket, sockets::Held};
+use crate::config::PingoraConfig;
 
 /// What a successor says first.
 pub(super) const HELLO: &str = "tollgate-upgrade 2";
@@ -93,7 +94,8 @@ pub(super) fn line(stream: &mut impl Read) -> io::Result<String> {
 pub(super) struct Handover {
     pub(super) socket: Arc<UpgradeSocket>,
     pub(super) held: Held,
-    pub(super) user: Option<String>,
+    user: Option<String>,
+    pid_file: String,
     /// True when this process has not come to serve: it finishes what it has accepted, and ends.
     pub(super) failed: watch::Sender<bool>,
     taken: Arc<AtomicBool>,
@@ -104,11 +106,12 @@ pub(super) struct Handover {
 
 impl Handover {
     /// `alone`: without a predecessor.
-    pub(super) fn new(socket: UpgradeSocket, held: Held, user: Option<String>, alone: bool) -> Self {
+    pub(super) fn new(socket: UpgradeSocket, held: Held, config: &PingoraConfig, alone: bool) -> Self {
         Self {
             socket: Arc::new(socket),
             held,
-            user,
+            user: config.user.clone(),
+            pid_file: config.pid_file.clone(),
             failed: watch::Sender::new(false),
             taken: Arc::default(),
             alone: Arc::new((Mutex::new(alone), Condvar::new())),
@@ -175,6 +178,7 @@ impl Handover {
         let outcome = self.hand_over(&mut stream);
         if outcome.is_err() {
             self.socket.put_back();
+            pid::take_back(&self.pid_file);
             self.taken.store(false, Ordering::SeqCst);
         }
         outcome.map(|()| true)

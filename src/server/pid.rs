@@ -7,8 +7,9 @@ use nix::{errno::Errno, sys::signal, unistd::Pid};
 /// Writes our process id, in one step, so that nobody reads half of it.
 pub(super) fn write(path: &str) -> io::Result<()> {
     let fresh = format!("{path}.new");
-    let mut options = fs::OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o644).open(&fresh)?;
+    // Not through a link that somebody else has put there.
+    let _ = fs::remove_file(&fresh);
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&fresh)?;
     io::Write::write_all(&mut file, format!("{}\n", std::process::id()).as_bytes())?;
     fs::rename(fresh, path)
 }
@@ -48,5 +49,12 @@ pub(super) fn give_back(path: &str) {
         let _ = fs::rename(old(path), path);
     } else {
         forget_old(path);
+    }
+}
+
+/// The same, done by the process before: after a daemon that was killed before it came to serve.
+pub(super) fn take_back(path: &str) {
+    if read(&old(path)) == Some(Pid::this()) {
+        let _ = fs::rename(old(path), path);
     }
 }

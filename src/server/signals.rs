@@ -2,8 +2,8 @@
 //!
 //! SIGTERM: readiness turns 503 and answers close their connections; after `shutdown.delay` listeners close; requests
 //! under way get the grace period. SIGINT: at once. SIGQUIT and SIGHUP change nothing. A successor that serves
-//! (`handover.rs`) makes the process leave like SIGTERM does, but at once, and without a word to load balancers; so does a predecessor
-//! that stays.
+//! (`handover.rs`) makes the process leave like SIGTERM does, but at once, and without a word to load balancers; so does
+//! a predecessor that stays.
 //! Pingora always sleeps its whole grace period; the watcher here ends the process as soon as nothing is under way.
 
 use std::{
@@ -43,7 +43,10 @@ impl ShutdownSignalWatch for Signals {
         };
         loop {
             tokio::select! {
-                _ = int.recv() => return ShutdownSignal::FastShutdown,
+                _ = int.recv() => {
+                    self.shared.drain();
+                    return ShutdownSignal::FastShutdown;
+                }
                 Some(()) = relieved.recv() => {
                     self.shared.drain();
                     log::info!("upgrade: a successor serves; leaving");

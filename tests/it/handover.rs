@@ -560,25 +560,61 @@ fn a_process_that_leaves_is_not_said_to_go_on_serving() {
 
 #[test]
 fn a_successor_that_is_told_to_leave_does_not_take_over() {
-    let (dir, file, socket, fake) = fake();
-    let mut child = spawn(&file);
-    let (mut stream, answer) = hand_over(&fake, &socket, &socket.local_addr().unwrap().to_string());
-    assert_eq!(answer, "serving\n");
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
-    let errors = || fs::read_to_string(format!("{file}.errors")).unwrap();
-    eventually("it is told", || errors().contains("leaving:"));
-    stream.write_all(b"leaving\n").unwrap();
-    let mut said = String::new();
-    stream.read_to_string(&mut said).unwrap();
-    assert_eq!(said, "", "the running process must stay");
-    let mut status = None;
-    eventually("it ends", || {
-        status = child.try_wait().unwrap();
-        status.is_some()
-    });
-    assert_eq!(status.unwrap().code(), Some(1));
-    assert!(errors().contains("the running process stays: this one has been told to leave"), "{}", errors());
-    drop(UnixStream::connect(dir.path().join("sock")).unwrap());
-    fake.set_nonblocking(true).unwrap();
-    assert!(fake.accept().is_ok(), "it is the predecessor's");
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let (dir, file, socket, fake) = fake();
+        let mut child = spawn(&file);
+        let (mut stream, answer) = hand_over(&fake, &socket, &socket.local_addr().unwrap().to_string());
+        assert_eq!(answer, "serving\n");
+        eventually("signals are handled", || {
+            let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+            u64::from_str_radix(caught.trim(), 16).unwrap() >> (Signal::SIGHUP as u64 - 1) & 1 == 1
+        });
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+        let errors = || fs::read_to_string(format!("{file}.errors")).unwrap();
+        let ended = |child: &mut Child| child.try_wait().unwrap().is_some();
+        eventually("it is told", || ended(&mut child) || errors().contains("leaving:"));
+        let _ = stream.write_all(b"leaving\n");
+        let mut said = String::new();
+        let _ = stream.read_to_string(&mut said);
+        assert_eq!(said, "", "{signal}: the running process must stay");
+        eventually("it ends", || ended(&mut child));
+        if signal == Signal::SIGTERM {
+            assert_eq!(child.wait().unwrap().code(), Some(1));
+            let reason = "the running process stays: this one has been told to leave";
+            assert!(errors().contains(reason), "{}", errors());
+        }
+        drop(UnixStream::connect(dir.path().join("sock")).unwrap());
+        fake.set_nonblocking(true).unwrap();
+        assert!(fake.accept().is_ok(), "it is the predecessor's");
+    }
+}
+
+#[test]
+fn the_pid_file_names_the_process_that_serves_when_a_daemon_has_been_killed() {
+    let mut gw = gateway();
+    let (stream, _) = asking(&gw);
+    // As the start of a daemon does.
+    fs::rename(gw.path("pid"), gw.path("pid.old")).unwrap();
+    fs::write(gw.path("pid"), "4711\n").unwrap();
+    drop(stream);
+    serves(&mut gw);
+    assert!(!gw.path("pid.old").exists());
+    succeeds(&mut gw);
+}
+
+#[test]
+fn a_pid_file_is_not_written_through_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, victim) = (dir.path().display(), dir.path().join("victim"));
+    fs::write(&victim, "precious").unwrap();
+    std::os::unix::fs::symlink(&victim, dir.path().join("pid.new")).unwrap();
+    let mut gw = Gateway::start(&format!(
+        "pingora: {{ threads: 1, pid_file: {folder}/pid, upgrade_sock: {{dir}}/sock }}\n{ROUTE}"
+    ));
+    let pid = gw.child.id().to_string();
+    eventually("it is written", || fs::read_to_string(dir.path().join("pid")).is_ok_and(|text| text.trim() == pid));
+    assert_eq!(fs::read_to_string(victim).unwrap(), "precious");
+    gw.signal(Signal::SIGINT);
+    gw.wait();
 }
