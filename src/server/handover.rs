@@ -180,6 +180,9 @@ impl Handover {
             self.socket.put_back();
             pid::take_back(&self.pid_file);
             self.taken.store(false, Ordering::SeqCst);
+            // One that is killed closes its connection before its socket.
+            thread::sleep(Duration::from_millis(100));
+            self.socket.sweep();
         }
         outcome.map(|()| true)
     }

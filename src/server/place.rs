@@ -109,11 +109,15 @@ impl UpgradeSocket {
 
     /// After a successor that has put its socket in this one's place and has then gone: this process is asked again.
     pub(super) fn put_back(&self) {
-        let turn = Turn::take(&self.path);
+        let _turn = Turn::take(&self.path);
         if let Some(aside) = self.found().filter(|found| *found != self.path) {
             let _ = fs::rename(aside, &self.path);
         }
-        turn.sweep(&self.path);
+    }
+
+    /// Takes away what a successor has left that was killed.
+    pub(super) fn sweep(&self) {
+        Turn::take(&self.path).sweep(&self.path);
     }
 
     /// Where it is now: a successor puts it where its own was.
@@ -245,6 +249,7 @@ mod tests {
         killed.identity = (0, 0);
         drop(killed);
         old.put_back();
+        old.sweep();
         assert!(old.is_at(&old.path));
         let new = successor();
         old.remove();

@@ -159,12 +159,22 @@ fn asking(gw: &Gateway) -> (UnixStream, String) {
 }
 
 fn asking_at(socket: &Path) -> (UnixStream, String) {
+    let mut stream = asked_at(socket);
+    let answer = read_answer(&mut stream);
+    (stream, answer)
+}
+
+fn asked_at(socket: &Path) -> UnixStream {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     stream.write_all(b"tollgate-upgrade 2\n").unwrap();
+    stream
+}
+
+fn read_answer(stream: &mut UnixStream) -> String {
     let mut buffer = [0; 2048];
     let read = stream.read(&mut buffer).unwrap();
-    (stream, String::from_utf8_lossy(&buffer[..read]).into_owned())
+    String::from_utf8_lossy(&buffer[..read]).into_owned()
 }
 
 #[test]
@@ -467,14 +477,12 @@ fn a_process_that_is_taking_over_itself_has_no_successor_yet() {
     let [own] = &others(dir.path())[..] else { panic!("{:?}", others(dir.path())) };
     // Its predecessor may stay: one that took over from it now would be a second one.
     assert_eq!(asking_at(own).1, "refused this process is taking over itself: try again\n");
-    std::thread::scope(|scope| {
-        let early = scope.spawn(|| asking_at(own).1);
-        let mut taken = [0; 6];
-        stream.write_all(b"leaving\n").unwrap();
-        stream.read_exact(&mut taken).unwrap();
-        assert_eq!(&taken, b"taken\n");
-        assert!(early.join().unwrap().starts_with("sockets "), "one that asked a moment too early is answered then");
-    });
+    let mut early = asked_at(own);
+    let mut taken = [0; 6];
+    stream.write_all(b"leaving\n").unwrap();
+    stream.read_exact(&mut taken).unwrap();
+    assert_eq!(&taken, b"taken\n");
+    assert!(read_answer(&mut early).starts_with("sockets "), "one that asked a moment too early is answered then");
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -511,24 +519,29 @@ fn a_killed_successor_leaves_no_socket_behind() {
     let mut gw = gateway();
     let (stream, _) = asking(&gw);
     // One of the first version was killed as well.
-    for name in ["sock.new", "sock.4711"] {
+    let killed = |name: &str| {
         drop(UnixListener::bind(gw.path(name)).unwrap());
-    }
+        // A test beside this one may be about to start a process, which has a copy.
+        eventually("nobody listens", || UnixStream::connect(gw.path(name)).is_err());
+    };
+    killed("sock.new");
+    killed("sock.4711");
     drop(stream);
     eventually("nothing is left of it", || others(gw.dir.path()).is_empty());
-    drop(UnixListener::bind(gw.path("sock.new")).unwrap());
+    killed("sock.new");
     succeeds(&mut gw);
     eventually("nothing is left of it", || others(gw.dir.path()).is_empty());
 }
 
 #[test]
 fn a_predecessor_that_has_just_died_is_not_said_to_serve() {
-    let (_dir, file, _socket, fake) = fake();
+    let (dir, file, _socket, fake) = fake();
     let output = std::thread::scope(|scope| {
         let output = scope.spawn(|| upgrade(&file, &[]));
         let (stream, _) = fake.accept().unwrap();
-        drop(fake);
-        drop(stream);
+        // Closing it might not be enough: a test beside this one may be about to start a process, which has a copy.
+        fs::remove_file(dir.path().join("sock")).unwrap();
+        drop((fake, stream));
         output.join().unwrap()
     });
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
