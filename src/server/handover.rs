@@ -67,8 +67,8 @@ const LINE: usize = 16 << 10;
 pub(super) const PROMPT: Duration = Duration::from_secs(5);
 /// Time for a successor to start.
 const START: Duration = Duration::from_secs(60);
-/// Time for this process to take over, when a successor asks meanwhile; the successor waits a little longer.
-const ALONE: Duration = Duration::from_secs(3);
+/// Time for this process to come to serve, when a successor asks meanwhile; the successor waits a little longer.
+const BEGIN: Duration = Duration::from_secs(2);
 
 /// True when the process at the other end is root's or this user's, or that of the user that this process becomes.
 pub(super) fn is_ours(stream: &UnixStream, user: Option<&str>) -> bool {
@@ -99,14 +99,13 @@ pub(super) struct Handover {
     /// True when this process has not come to serve: it finishes what it has accepted, and ends.
     pub(super) failed: watch::Sender<bool>,
     taken: Arc<AtomicBool>,
-    /// True when there is no predecessor that could still go on: before that, two successors of one process could both
-    /// come to serve.
-    alone: Arc<(Mutex<bool>, Condvar)>,
+    /// True when this process has come to serve, and has no predecessor that could still go on: before that, two
+    /// successors of one process could both come to serve, and the pid file could name the first.
+    begun: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl Handover {
-    /// `alone`: without a predecessor.
-    pub(super) fn new(socket: UpgradeSocket, held: Held, config: &PingoraConfig, alone: bool) -> Self {
+    pub(super) fn new(socket: UpgradeSocket, held: Held, config: &PingoraConfig) -> Self {
         Self {
             socket: Arc::new(socket),
             held,
@@ -114,20 +113,21 @@ impl Handover {
             pid_file: config.pid_file.clone(),
             failed: watch::Sender::new(false),
             taken: Arc::default(),
-            alone: Arc::new((Mutex::new(alone), Condvar::new())),
+            begun: Arc::default(),
         }
     }
 
-    /// The predecessor has been relieved: from now on there may be a successor.
-    pub(super) fn is_alone(&self) {
-        *self.alone.0.lock() = true;
-        self.alone.1.notify_all();
+    /// From now on there may be a successor.
+    pub(super) fn begin(&self) {
+        *self.begun.0.lock() = true;
+        self.begun.1.notify_all();
     }
 
-    fn becomes_alone(&self) -> bool {
-        let mut alone = self.alone.0.lock();
-        self.alone.1.wait_while_for(&mut alone, |alone| !*alone, ALONE);
-        *alone
+    /// Waits a little for that.
+    fn has_begun(&self) -> bool {
+        let mut begun = self.begun.0.lock();
+        self.begun.1.wait_while_for(&mut begun, |begun| !*begun, BEGIN);
+        *begun
     }
 
     /// Waits for successors in threads of its own; says so when one serves.
@@ -169,8 +169,8 @@ impl Handover {
         if hello != HELLO {
             return Err(refuse(&mut stream, &format!("'{}' is not '{HELLO}'", hello.escape_debug())));
         }
-        if !self.becomes_alone() {
-            return Err(refuse(&mut stream, "this process is taking over itself: try again"));
+        if !self.has_begun() {
+            return Err(refuse(&mut stream, "this process has not taken over itself yet: try again"));
         }
         if self.taken.swap(true, Ordering::SeqCst) {
             return Err(refuse(&mut stream, "another successor is taking over"));

@@ -77,7 +77,6 @@ impl Tender {
             let (socket, shared) = (self.handover.socket.clone(), self.shared.clone());
             let told = tokio::task::spawn_blocking(move || predecessor.relieve(&socket, || shared.draining())).await;
             told.map_err(|e| e.to_string())??;
-            self.handover.is_alone();
         }
         if let Err(e) = pid::write(&self.plan.pingora.pid_file) {
             log::error!("pid file {}: {e}", self.plan.pingora.pid_file);
@@ -86,6 +85,7 @@ impl Tender {
             pid::forget_old(&self.plan.pingora.pid_file);
         }
         notify::ready();
+        self.handover.begin();
         for listener in &self.plan.listeners {
             log::info!("listening on {}", listener.address);
         }

@@ -476,7 +476,7 @@ fn a_process_that_is_taking_over_itself_has_no_successor_yet() {
     assert_eq!(answer, "serving\n");
     let [own] = &others(dir.path())[..] else { panic!("{:?}", others(dir.path())) };
     // Its predecessor may stay: one that took over from it now would be a second one.
-    assert_eq!(asking_at(own).1, "refused this process is taking over itself: try again\n");
+    assert_eq!(asking_at(own).1, "refused this process has not taken over itself yet: try again\n");
     let mut early = asked_at(own);
     let mut taken = [0; 6];
     stream.write_all(b"leaving\n").unwrap();
