@@ -74,6 +74,9 @@ pub(super) fn serve(
 ) -> ExitCode {
     let Loaded { runtime, mut plan, .. } = loaded;
     plan.pingora.daemon |= daemon;
+    if let Err(message) = account::may_assume(&plan.pingora) {
+        return fail(exit::CONFIG, &message);
+    }
     let launcher = match Launcher::of_this_process().filter(|_| plan.pingora.daemon) {
         None if plan.pingora.daemon => return launch(),
         None => None,

@@ -133,15 +133,19 @@ fn who_cannot_become_another_user_says_so() {
     let dir = tempfile::tempdir().unwrap();
     for_nobody(dir.path());
     // Root without the right to become somebody else, as in a container that drops it.
-    let mut command = Command::new("timeout");
-    let command = command
-        .args(["10", "setpriv", "--bounding-set=-setuid,-setgid", "--inh-caps=-setuid,-setgid", "--"])
-        .arg(binary());
-    let output = command.args(["-c", "t.yaml"]).current_dir(dir.path()).output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(78), "{errors}");
-    assert!(errors.contains("pingora.user: this process cannot become 'nobody': Operation not permitted"), "{errors}");
-    assert!(!dir.path().join("sock").exists(), "it leaves nothing");
+    for mode in [&[][..], &["-d"]] {
+        let mut command = Command::new("timeout");
+        let command = command.args(["10", "setpriv", "--bounding-set=-setuid,-setgid", "--inh-caps=-setuid,-setgid"]);
+        let command = command.arg("--").arg(binary()).args(mode);
+        let output = command.args(["-c", "t.yaml"]).current_dir(dir.path()).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{errors}");
+        let reason = "pingora.user: this process cannot become 'nobody': Operation not permitted";
+        assert!(errors.contains(reason), "{errors}");
+        for name in ["sock", "sock.pid"] {
+            assert!(!dir.path().join(name).exists(), "it leaves nothing");
+        }
+    }
 }
 
 #[test]
