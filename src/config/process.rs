@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::unistd::Group;
+use nix::unistd::{Group, User};
 use pingora::server::configuration::ServerConf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,10 +35,10 @@ pub struct PingoraConfig {
     /// The running process hands its listening sockets over here (`tollgate -u`); in a directory of this user or root
     /// alone. Default: one of our own making.
     pub upgrade_sock: String,
-    /// Become this user after a daemon has started.
+    /// Become this user when the listeners are bound, in its groups; only root can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Become this group.
+    /// Become this group. Default: that of `user`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
     /// Certificates to trust towards backends, as PEM. Default: the system's.
@@ -80,8 +80,8 @@ impl Default for PingoraConfig {
     }
 }
 
-/// The most bytes of a Unix socket's path (`sun_path`), less those of `.new`.
-const SOCKET_PATH: usize = 103;
+/// The most bytes of a Unix socket's path (`sun_path`), less those of `.` and the number of a process.
+const SOCKET_PATH: usize = 99;
 
 /// Kept connections for each backend, and how many there are at least.
 const KEPT: usize = 16;
@@ -197,6 +197,12 @@ impl PingoraConfig {
     pub fn server_conf(&self) -> Result<ServerConf, String> {
         let text = serde_yaml::to_string(self).map_err(|e| e.to_string())?;
         let mut conf: ServerConf = serde_yaml::from_str(&text).map_err(|e| e.to_string())?;
+        if let (Some(user), None) = (&self.user, &self.group) {
+            // Or a daemon would keep root's.
+            let account = User::from_name(user).ok().flatten();
+            let group = account.and_then(|account| Group::from_gid(account.gid).ok().flatten());
+            conf.group = Some(group.ok_or_else(|| format!("the group of '{user}' has no name: give 'group'"))?.name);
+        }
         // Our own limit (`retry.max_attempts`) is lower.
         conf.max_retries = 64;
         // Or a daemon would live in `/`, where relative paths of the file mean something else.

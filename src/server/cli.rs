@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::{
+    env,
     io::{self, BufRead as _, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -10,6 +11,9 @@ use clap::{Args, Parser, Subcommand};
 
 use super::{demo, exit, serve};
 use crate::{auth, config, filter::Registry, proxy::Shared};
+
+/// The variable that names the file when nothing else does.
+const CONFIG: &str = "TOLLGATE_CONFIG";
 
 /// A programmable API gateway and reverse proxy.
 ///
@@ -28,7 +32,7 @@ pub(super) struct Cli {
 #[derive(Debug, Clone, Args)]
 pub(super) struct RunArgs {
     /// The configuration file.
-    #[arg(short = 'c', long = "conf", visible_alias = "config", env = "TOLLGATE_CONFIG", value_name = "FILE")]
+    #[arg(short = 'c', long = "conf", visible_alias = "config", env = CONFIG, value_name = "FILE")]
     pub(super) conf: Option<PathBuf>,
     /// Check the configuration, run its tests, and exit.
     #[arg(short = 't', long)]
@@ -47,8 +51,8 @@ enum Command {
     Run(RunArgs),
     /// Check the configuration and run its tests.
     Check {
-        /// The configuration file.
-        #[arg(short = 'c', long = "conf", visible_alias = "config", env = "TOLLGATE_CONFIG", value_name = "FILE")]
+        /// The configuration file. Default: $TOLLGATE_CONFIG.
+        #[arg(short = 'c', long = "conf", visible_alias = "config", value_name = "FILE")]
         conf: Option<PathBuf>,
         /// The same, without the flag.
         #[arg(value_name = "FILE", conflicts_with = "conf")]
@@ -71,7 +75,11 @@ impl Cli {
         match self.command {
             None => run(&self.run, registry),
             Some(Command::Run(args)) => run(&args, registry),
-            Some(Command::Check { conf, file }) => check(conf.or(file).as_deref(), registry),
+            Some(Command::Check { conf, file }) => {
+                // Not clap's doing: it would take the variable and FILE for two that conflict.
+                let given = || env::var_os(CONFIG).map(PathBuf::from);
+                check(conf.or(file).or_else(given).as_deref(), registry)
+            }
             Some(Command::Schema) => print(&format!("{:#}\n", config::schema(registry))),
             Some(Command::Demo) => demo::run(registry),
             Some(Command::HashKey { new }) => hash_key(new),

@@ -13,7 +13,7 @@ use pingora::{
 };
 use tokio::sync::watch;
 
-/// How many fronts accept connections.
+/// How many of what serves have begun: the access log, then the fronts.
 pub(super) type Started = watch::Sender<u32>;
 
 /// Several listeners with an application each.
@@ -22,7 +22,7 @@ pub(super) struct Front<A> {
     threads: Option<usize>,
     listeners: Vec<listening::Service<A>>,
     sockets: Vec<(String, TcpListener)>,
-    /// How many fronts come before this one.
+    /// How many come before this one.
     after: u32,
     started: Started,
 }

@@ -1,4 +1,4 @@
-//! The running process's side of an upgrade: it listens at `upgrade_sock`, hands copies of its sockets to a successor
+//! The running process's side of an upgrade: it listens at `upgrade_sock` (`place.rs`), hands copies of its sockets to a successor
 //! that asks, and leaves when that one has confirmed that it takes over. Until then it changes nothing, so that whatever
 //! goes wrong on the other side, somebody serves. (Pingora's own way, to send the sockets on SIGQUIT and leave after five
 //! seconds, leaves nobody when the successor fails.)
@@ -22,18 +22,13 @@
 //! answered, and the answer confirmed. No log line is written between two steps, for the log may block.
 
 use std::{
-    fs,
     io::{self, IoSlice, Read, Write as _},
     mem::MaybeUninit,
     net::Shutdown,
     os::{
         fd::{AsFd as _, BorrowedFd},
-        unix::{
-            fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
-            net::{UnixListener, UnixStream},
-        },
+        unix::net::UnixStream,
     },
-    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -42,13 +37,12 @@ use std::{
     time::Duration,
 };
 
-use rustix::{
-    fs::{CWD, RenameFlags, renameat_with},
-    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt},
-};
+use parking_lot::{Condvar, Mutex};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
 use tokio::sync::{mpsc, watch};
 
-use super::sockets::Held;
+use super::{pid, place::UpgradeSocket, sockets::Held};
+use crate::config::PingoraConfig;
 
 /// What a successor says first.
 pub(super) const HELLO: &str = "tollgate-upgrade 2";
@@ -62,6 +56,8 @@ pub(super) const TAKEN: &str = "taken";
 pub(super) const SOCKETS: &str = "sockets ";
 /// Before the reason.
 pub(super) const REFUSED: &str = "refused ";
+/// The reason of a process that has closed its sockets.
+pub(super) const GOING: &str = "this process is leaving";
 
 /// The most descriptors of one message (`SCM_MAX_FD`).
 pub(super) const MOST: usize = 253;
@@ -71,91 +67,8 @@ const LINE: usize = 16 << 10;
 pub(super) const PROMPT: Duration = Duration::from_secs(5);
 /// Time for a successor to start.
 const START: Duration = Duration::from_secs(60);
-
-/// Where successors ask.
-#[derive(Debug)]
-pub(super) struct UpgradeSocket {
-    listener: UnixListener,
-    path: PathBuf,
-    /// Where it is until the process serves: `path` may still be that of the predecessor.
-    fresh: PathBuf,
-    identity: (u64, u64),
-}
-
-impl UpgradeSocket {
-    /// Listens beside `path`; `install` moves it there.
-    ///
-    /// # Errors
-    /// What is in the way.
-    pub(super) fn bind(path: &str) -> Result<Self, String> {
-        let fresh = PathBuf::from(format!("{path}.new"));
-        let failed = |e: io::Error| format!("cannot listen on {}: {e}", fresh.display());
-        if fs::symlink_metadata(path).is_ok_and(|meta| !meta.file_type().is_socket()) {
-            return Err(format!("upgrade_sock: there is something at '{path}' that is not a socket"));
-        }
-        let _ = fs::remove_file(&fresh);
-        let listener = UnixListener::bind(&fresh).map_err(failed)?;
-        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        let identity = identity(&fresh).map_err(failed)?;
-        Ok(Self { listener, path: path.into(), fresh, identity })
-    }
-
-    /// From now on this process is the one that is asked.
-    pub(super) fn install(&self) -> io::Result<()> {
-        fs::rename(&self.fresh, &self.path)
-    }
-
-    /// The same, but the predecessor's socket is then where this one was, so that either side can put it back.
-    pub(super) fn exchange(&self) -> io::Result<()> {
-        if renameat_with(CWD, &self.fresh, CWD, &self.path, RenameFlags::EXCHANGE).is_ok() {
-            return Ok(());
-        }
-        // Not every file system can exchange two files.
-        let aside = self.path.with_extension("old");
-        fs::rename(&self.path, &aside)?;
-        let installed = self.install();
-        let _ = fs::rename(&aside, if installed.is_ok() { &self.fresh } else { &self.path });
-        installed
-    }
-
-    /// Undoes `exchange`: the predecessor is asked again. False when it has taken its socket away.
-    pub(super) fn withdraw(&self) -> bool {
-        if self.is_at(&self.path) && self.fresh.symlink_metadata().is_ok() {
-            let _ = self.exchange();
-        }
-        // The predecessor may have done it at the same time.
-        !self.is_at(&self.path)
-    }
-
-    /// After a successor that has put its socket in this one's place and has then gone: this process is asked again.
-    fn put_back(&self) {
-        if self.is_at(&self.fresh) && !self.is_at(&self.path) {
-            let _ = fs::rename(&self.fresh, &self.path);
-        }
-    }
-
-    fn is_at(&self, path: &Path) -> bool {
-        identity(path).is_ok_and(|found| found == self.identity)
-    }
-
-    /// Takes the socket away, unless a successor has put its own there.
-    pub(super) fn remove(&self) {
-        for path in [&self.fresh, &self.path] {
-            if self.is_at(path) {
-                let _ = fs::remove_file(path);
-            }
-        }
-    }
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    fs::symlink_metadata(path).map(|meta| (meta.dev(), meta.ino()))
-}
-
-/// True when somebody answers at `path`.
-pub(super) fn answers(path: &str) -> bool {
-    UnixStream::connect(path).is_ok()
-}
+/// Time for this process to come to serve, when a successor asks meanwhile; the successor waits a little longer.
+const BEGIN: Duration = Duration::from_secs(2);
 
 /// True when the process at the other end is root's or this user's, or that of the user that this process becomes.
 pub(super) fn is_ours(stream: &UnixStream, user: Option<&str>) -> bool {
@@ -181,15 +94,40 @@ pub(super) fn line(stream: &mut impl Read) -> io::Result<String> {
 pub(super) struct Handover {
     pub(super) socket: Arc<UpgradeSocket>,
     pub(super) held: Held,
-    pub(super) user: Option<String>,
+    user: Option<String>,
+    pid_file: String,
     /// True when this process has not come to serve: it finishes what it has accepted, and ends.
     pub(super) failed: watch::Sender<bool>,
     taken: Arc<AtomicBool>,
+    /// True when this process has come to serve, and has no predecessor that could still go on: before that, two
+    /// successors of one process could both come to serve, and the pid file could name the first.
+    begun: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl Handover {
-    pub(super) fn new(socket: UpgradeSocket, held: Held, user: Option<String>) -> Self {
-        Self { socket: Arc::new(socket), held, user, failed: watch::Sender::new(false), taken: Arc::default() }
+    pub(super) fn new(socket: UpgradeSocket, held: Held, config: &PingoraConfig) -> Self {
+        Self {
+            socket: Arc::new(socket),
+            held,
+            user: config.user.clone(),
+            pid_file: config.pid_file.clone(),
+            failed: watch::Sender::new(false),
+            taken: Arc::default(),
+            begun: Arc::default(),
+        }
+    }
+
+    /// From now on there may be a successor.
+    pub(super) fn begin(&self) {
+        *self.begun.0.lock() = true;
+        self.begun.1.notify_all();
+    }
+
+    /// Waits a little for that.
+    fn has_begun(&self) -> bool {
+        let mut begun = self.begun.0.lock();
+        self.begun.1.wait_while_for(&mut begun, |begun| !*begun, BEGIN);
+        *begun
     }
 
     /// Waits for successors in threads of its own; says so when one serves.
@@ -209,6 +147,7 @@ impl Handover {
                         let _ = relieved.blocking_send(());
                     }
                     Ok(false) => {}
+                    Err(reason) if this.held.lock().is_empty() => log::warn!("upgrade: {reason}"),
                     Err(reason) => log::warn!("upgrade: {reason}; this process goes on serving"),
                 });
             }
@@ -230,13 +169,20 @@ impl Handover {
         if hello != HELLO {
             return Err(refuse(&mut stream, &format!("'{}' is not '{HELLO}'", hello.escape_debug())));
         }
+        if !self.has_begun() {
+            return Err(refuse(&mut stream, "this process has not taken over itself yet: try again"));
+        }
         if self.taken.swap(true, Ordering::SeqCst) {
             return Err(refuse(&mut stream, "another successor is taking over"));
         }
         let outcome = self.hand_over(&mut stream);
         if outcome.is_err() {
             self.socket.put_back();
+            pid::take_back(&self.pid_file);
             self.taken.store(false, Ordering::SeqCst);
+            // One that is killed closes its connection before its socket.
+            thread::sleep(Duration::from_millis(100));
+            self.socket.sweep();
         }
         outcome.map(|()| true)
     }
@@ -246,7 +192,7 @@ impl Handover {
         {
             let held = self.held.lock();
             if held.is_empty() {
-                return Err(refuse(stream, "this process has closed its sockets"));
+                return Err(refuse(stream, GOING));
             }
             let addresses: Vec<String> = held.iter().map(|(address, _)| address.to_string()).collect();
             let descriptors: Vec<BorrowedFd<'_>> = held.iter().map(|(_, socket)| socket.as_fd()).collect();
@@ -317,32 +263,5 @@ mod tests {
         own.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
         assert!(confirmed(&mut own).unwrap_err().contains("gone before it took over"));
         assert!(other.write_all(b"taken\n").is_err(), "who comes too late must know it");
-    }
-
-    #[test]
-    fn either_side_puts_the_predecessors_socket_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("sock").display().to_string();
-        let old = UpgradeSocket::bind(&path).unwrap();
-        old.install().unwrap();
-        let successor = || {
-            let new = UpgradeSocket::bind(&path).unwrap();
-            new.exchange().unwrap();
-            assert!(new.is_at(&new.path) && old.is_at(&old.fresh));
-            new
-        };
-        let new = successor();
-        assert!(new.withdraw() && new.withdraw());
-        assert!(new.is_at(&new.fresh), "it may be needed yet");
-        new.remove();
-        assert!(old.is_at(&old.path));
-        // One that was killed does nothing any more.
-        drop(successor());
-        old.put_back();
-        assert!(old.is_at(&old.path));
-        let new = successor();
-        old.remove();
-        assert!(!new.withdraw(), "there is nothing to put back");
-        assert!(new.is_at(&new.path) && !new.fresh.exists());
     }
 }

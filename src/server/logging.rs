@@ -1,4 +1,4 @@
-//! Starting the access log, and opening it anew on SIGUSR1.
+//! Starting the access log before the first connection is accepted, and opening it anew on SIGUSR1.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use pingora::{server::ShutdownWatch, services::background::BackgroundService};
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::front::Started;
 use crate::{
     proxy::{AccessConfig, Shared},
     telemetry::AccessLog,
@@ -15,13 +16,15 @@ use crate::{
 pub(super) struct LogKeeper {
     pub(super) config: AccessConfig,
     pub(super) shared: Arc<Shared>,
+    /// The listeners wait for it.
+    pub(super) started: Started,
 }
 
 #[async_trait]
 impl BackgroundService for LogKeeper {
     async fn start(&self, _: ShutdownWatch) {
-        // Before the log is opened, which may wait (for the reader of a named pipe): until then the signal would be the end.
-        let Ok(mut again) = signal(SignalKind::user_defined1()) else { return };
+        // Before anything is said to have begun: without it the signal would be the end.
+        let again = signal(SignalKind::user_defined1());
         if self.config.enabled {
             // Here and not earlier: a thread started before a daemon forks would be lost.
             match AccessLog::start(
@@ -32,6 +35,8 @@ impl BackgroundService for LogKeeper {
                 Err(e) => log::error!("access log: {e}; requests are not logged"),
             }
         }
+        self.started.send_modify(|count| *count += 1);
+        let Ok(mut again) = again else { return };
         // Not until shutdown: requests that finish during the grace period are logged too.
         while again.recv().await.is_some() {
             if let Some(log) = &*self.shared.access_log.load() {

@@ -1,5 +1,6 @@
 //! Floor 9: from the command line to a process that serves, hands over and leaves.
 
+mod account;
 mod cli;
 mod daemon;
 mod demo;
@@ -8,6 +9,7 @@ mod handover;
 mod logging;
 mod notify;
 mod pid;
+mod place;
 mod serve;
 mod signals;
 mod sockets;

@@ -16,12 +16,14 @@ use pingora::{
 use tokio::task::JoinSet;
 
 use super::{
+    account,
     cli::{RunArgs, fail},
     daemon::{Launcher, launch},
     exit,
     front::{Front, Started},
-    handover::{self, Handover, UpgradeSocket},
+    handover::Handover,
     logging::LogKeeper,
+    place::UpgradeSocket,
     signals::{self, Signals},
     sockets::{self, Bound},
     tender::Tender,
@@ -73,6 +75,9 @@ pub(super) fn serve(
 ) -> ExitCode {
     let Loaded { runtime, mut plan, .. } = loaded;
     plan.pingora.daemon |= daemon;
+    if let Err(message) = account::may_assume(&plan.pingora) {
+        return fail(exit::CONFIG, &message);
+    }
     let launcher = match Launcher::of_this_process().filter(|_| plan.pingora.daemon) {
         None if plan.pingora.daemon => return launch(),
         None => None,
@@ -93,18 +98,22 @@ pub(super) fn serve(
         Ok(copies) => Arc::new(Mutex::new(copies)),
         Err(e) => return fail(exit::FAILURE, &format!("cannot keep the listening sockets: {e}")),
     };
-    let handover = Handover::new(upgrade_socket, held, plan.pingora.user.clone());
+    let handover = Handover::new(upgrade_socket, held, &plan.pingora);
+    // A daemon does it when it has forked.
+    if let Err(message) = if plan.pingora.daemon { Ok(()) } else { account::assume(&plan.pingora) } {
+        return fail(exit::CONFIG, &message);
+    }
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let runtime = Arc::new(ArcSwap::from_pointee(runtime));
     let started = Started::new(0);
-    let fronts = assemble(&mut server, &runtime, &shared, &plan, bound, &started);
+    let services = assemble(&mut server, &runtime, &shared, &plan, bound, &started);
     let tender = Tender {
         runtime,
         shared: shared.clone(),
         plan: plan.clone(),
         started,
-        fronts,
+        services,
         handover: handover.clone(),
         once: Mutex::new(Some((server.watch_execution_phase(), predecessor, launcher))),
     };
@@ -128,14 +137,9 @@ fn claim(plan: &Plan, upgrade: bool) -> Result<(Option<Predecessor>, Vec<Bound>,
         (None, Vec::new())
     };
     let bound = sockets::all(plan, handed)?;
-    if predecessor.is_none() && handover::answers(path) {
-        return Err(format!(
-            "another gateway answers at '{path}': take over from it with -u, or give this one an upgrade_sock of its own"
-        ));
-    }
     let socket = UpgradeSocket::bind(path)?;
     if predecessor.is_none() {
-        socket.install().map_err(|e| format!("cannot listen on {path}: {e}"))?;
+        socket.install()?;
     }
     Ok((predecessor, bound, socket))
 }
@@ -156,7 +160,7 @@ fn resolve(runtime: &Runtime) {
     executor.shutdown_background();
 }
 
-/// Adds the gateway, the admin listener and the access log to `server`; answers how many fronts there are.
+/// Adds the gateway, the admin listener and the access log to `server`; answers how many of them must begin.
 fn assemble(
     server: &mut Server,
     runtime: &Arc<ArcSwap<Runtime>>,
@@ -178,15 +182,16 @@ fn assemble(
     let mut sockets = bound.into_iter().map(|(_, socket)| socket);
     let gauge = Some(shared.metrics.connections.open.clone());
     let doors = Door::all(proxy, &plan.listeners, gauge, runtime, shared);
-    let mut fronts = 1;
-    let mut gateway = Front::new("gateway", None, 0, started);
+    // After the access log, so that the first request has its line.
+    let mut gateway = Front::new("gateway", None, 1, started);
+    let mut begin = 2;
     for ((listener, door), socket) in plan.listeners.iter().zip(doors).zip(&mut sockets) {
         gateway.add(&listener.address, socket, buffers(listener), door);
     }
     server.add_service(gateway);
     if let (Some(listener), Some(socket)) = (&plan.admin, sockets.next()) {
         // After the gateway: whoever asks whether it is ready is answered when it is.
-        let mut admin = Front::new("admin", Some(1), fronts, started);
+        let mut admin = Front::new("admin", Some(1), begin, started);
         let app = HttpServer::new_app(AdminApp::new(pages, &listener.address));
         // Connections of its own: clients that use up theirs do not shut its users out.
         for (door, socket) in
@@ -195,13 +200,16 @@ fn assemble(
             admin.add(&listener.address, socket, buffers(listener), door);
         }
         server.add_service(admin);
-        fronts += 1;
+        begin += 1;
     }
     let access = runtime.load().access.clone();
-    let mut keeper = background_service("access log", LogKeeper { config: access, shared: shared.clone() });
+    let mut keeper = background_service(
+        "access log",
+        LogKeeper { config: access, shared: shared.clone(), started: started.clone() },
+    );
     keeper.threads = Some(1);
     server.add_service(keeper);
-    fronts
+    begin
 }
 
 /// The door and the HTTP layer have buffers of their own, when they need them; with Pingora's 64 KiB an idle connection

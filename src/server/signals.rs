@@ -2,8 +2,8 @@
 //!
 //! SIGTERM: readiness turns 503 and answers close their connections; after `shutdown.delay` listeners close; requests
 //! under way get the grace period. SIGINT: at once. SIGQUIT and SIGHUP change nothing. A successor that serves
-//! (`handover.rs`) makes the process leave like SIGTERM does, but at once, and without a word to load balancers; so does a predecessor
-//! that stays.
+//! (`handover.rs`) makes the process leave like SIGTERM does, but at once, and without a word to load balancers; so does
+//! a predecessor that stays.
 //! Pingora always sleeps its whole grace period; the watcher here ends the process as soon as nothing is under way.
 
 use std::{
@@ -43,7 +43,10 @@ impl ShutdownSignalWatch for Signals {
         };
         loop {
             tokio::select! {
-                _ = int.recv() => return ShutdownSignal::FastShutdown,
+                _ = int.recv() => {
+                    self.shared.drain();
+                    return ShutdownSignal::FastShutdown;
+                }
                 Some(()) = relieved.recv() => {
                     self.shared.drain();
                     log::info!("upgrade: a successor serves; leaving");
@@ -125,6 +128,10 @@ pub(super) fn leave(shared: &Shared, plan: &Plan, handover: &Handover) -> ! {
     // Dropping the last handle writes what is left; requests that are cut off may still hold one for a moment.
     drop(shared.access_log.swap(None));
     std::thread::sleep(Duration::from_millis(50));
+    if plan.pingora.daemon {
+        // Nothing to do for one that has come to serve.
+        pid::give_back(&plan.pingora.pid_file);
+    }
     pid::remove(&plan.pingora.pid_file);
     handover.socket.remove();
     let failed = *handover.failed.borrow();

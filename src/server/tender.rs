@@ -38,7 +38,8 @@ pub(super) struct Tender {
     pub(super) shared: Arc<Shared>,
     pub(super) plan: Plan,
     pub(super) started: Started,
-    pub(super) fronts: u32,
+    /// How many must begin.
+    pub(super) services: u32,
     pub(super) handover: Handover,
     pub(super) once: Mutex<Option<Once>>,
 }
@@ -71,17 +72,21 @@ impl Tender {
     /// Waits until connections are accepted, lets the process before go, and only then says that this one serves.
     async fn begin(&self, predecessor: Option<Predecessor>) -> Result<(), String> {
         let mut started = self.started.subscribe();
-        let all = tokio::time::timeout(BEGIN, started.wait_for(|count| *count >= self.fronts)).await;
+        let all = tokio::time::timeout(BEGIN, started.wait_for(|count| *count >= self.services)).await;
         all.map_err(|_| "the listeners do not begin to accept")?.map_err(|e| e.to_string())?;
         if let Some(predecessor) = predecessor {
-            let socket = self.handover.socket.clone();
-            let told = tokio::task::spawn_blocking(move || predecessor.relieve(&socket)).await;
+            let (socket, shared) = (self.handover.socket.clone(), self.shared.clone());
+            let told = tokio::task::spawn_blocking(move || predecessor.relieve(&socket, || shared.draining())).await;
             told.map_err(|e| e.to_string())??;
         }
         if let Err(e) = pid::write(&self.plan.pingora.pid_file) {
             log::error!("pid file {}: {e}", self.plan.pingora.pid_file);
         }
+        if self.plan.pingora.daemon {
+            pid::forget_old(&self.plan.pingora.pid_file);
+        }
         notify::ready();
+        self.handover.begin();
         for listener in &self.plan.listeners {
             log::info!("listening on {}", listener.address);
         }
@@ -92,7 +97,9 @@ impl Tender {
     /// connection closed, and goes on.
     fn give_up(&self, reason: &str) {
         self.handover.socket.remove();
-        pid::give_back(&self.plan.pingora.pid_file);
+        if self.plan.pingora.daemon {
+            pid::give_back(&self.plan.pingora.pid_file);
+        }
         self.handover.failed.send_replace(true);
         // Whatever the level of the log is.
         let _ = writeln!(io::stderr().lock(), "{reason}");

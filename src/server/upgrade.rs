@@ -13,7 +13,8 @@ use std::{
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::{
-    handover::{HELLO, LEAVING, MOST, PROMPT, REFUSED, SERVING, SOCKETS, TAKEN, UpgradeSocket, answers, is_ours, line},
+    handover::{GOING, HELLO, LEAVING, MOST, PROMPT, REFUSED, SERVING, SOCKETS, TAKEN, is_ours, line},
+    place::{UpgradeSocket, answers},
     sockets::Bound,
 };
 
@@ -38,7 +39,14 @@ pub(super) fn ask(path: &str, user: Option<&str>) -> Result<(Predecessor, Vec<Bo
         return Err(format!("upgrade: what answers at '{path}' belongs to another user"));
     }
     let mut predecessor = Predecessor { stream, path: path.to_owned() };
-    let sockets = predecessor.sockets().map_err(|reason| format!("upgrade: {reason}; it goes on serving"))?;
+    let sockets = predecessor.sockets().map_err(|reason| {
+        let now = match () {
+            () if reason.ends_with(GOING) => "start without -u",
+            () if answers(path) => "it goes on serving",
+            () => "now no running gateway answers there",
+        };
+        format!("upgrade: {reason}; {now}")
+    })?;
     Ok((predecessor, sockets))
 }
 
@@ -73,31 +81,35 @@ impl Predecessor {
         Ok(addresses.into_iter().zip(descriptors.into_iter().map(TcpListener::from)).collect())
     }
 
-    /// Tells it that this process serves, puts `socket` in the place of its own, and lets it go.
+    /// Tells it that this process serves, puts `socket` in the place of its own, and lets it go, unless this process
+    /// `leaves` itself.
     ///
     /// # Errors
     /// It does not go.
-    pub(super) fn relieve(mut self, socket: &UpgradeSocket) -> Result<(), String> {
-        let Err(reason) = self.take_over(socket) else { return Ok(()) };
+    pub(super) fn relieve(mut self, socket: &UpgradeSocket, leaves: impl Fn() -> bool) -> Result<(), String> {
+        let Err(reason) = self.take_over(socket, leaves) else { return Ok(()) };
         // It may have died meanwhile: then nobody serves if we do not.
         if socket.withdraw() {
             if answers(&self.path) {
                 return Err(format!("upgrade: the running process stays: {reason}"));
             }
             if let Err(e) = socket.install() {
-                log::error!("upgrade_sock {}: {e}; 'tollgate -u' will not find this process", self.path);
+                log::error!("upgrade: {e}; 'tollgate -u' will not find this process");
             }
         }
         log::warn!("upgrade: the process before has ended by itself");
         Ok(())
     }
 
-    fn take_over(&mut self, socket: &UpgradeSocket) -> Result<(), String> {
+    fn take_over(&mut self, socket: &UpgradeSocket, leaves: impl Fn() -> bool) -> Result<(), String> {
         let say = |mut stream: &UnixStream, what| stream.write_all(format!("{what}\n").as_bytes());
         say(&self.stream, SERVING).map_err(|e| e.to_string())?;
         match line(&mut self.stream).map_err(|e| e.to_string())?.as_str() {
             LEAVING => {}
             other => return Err(format!("it answered '{}'", other.escape_debug())),
+        }
+        if leaves() {
+            return Err("this one has been told to leave".to_owned());
         }
         // Before it goes: a process that cannot be asked could never be replaced.
         socket.exchange().map_err(|e| format!("this one cannot be asked at upgrade_sock {}: {e}", self.path))?;

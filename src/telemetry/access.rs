@@ -3,12 +3,16 @@
 //! The problem: a write per request costs a system call and can block on a disk. Here a request takes a short,
 //! nearly always uncontended lock (one of several, by thread), appends its line to a buffer and goes on; the writer
 //! wakes at most every 25 ms, swaps the buffers and writes them. A full buffer drops the line and counts it: the log
-//! never slows a request. What it does not do: rotate files (`SIGUSR1` reopens them, as logrotate expects).
+//! never slows a request. The writer opens the output, too: lines wait in the buffers, also for the reader of a named
+//! pipe. What it does not do: rotate files (`SIGUSR1` reopens them, as logrotate expects).
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
-    os::fd::{AsFd as _, BorrowedFd},
+    os::{
+        fd::{AsFd as _, BorrowedFd},
+        unix::fs::{FileTypeExt as _, OpenOptionsExt as _},
+    },
     path::PathBuf,
     sync::{
         Arc,
@@ -18,6 +22,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, OFlag, fcntl},
+};
 use parking_lot::{Condvar, Mutex};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -39,6 +47,8 @@ pub enum Output {
 const COALESCE: Duration = Duration::from_millis(25);
 /// How long the end of the process waits for lines to be written.
 const LEAVE: Duration = Duration::from_secs(1);
+/// Time between two looks whether a named pipe has a reader.
+const READER: Duration = Duration::from_millis(250);
 const SHARDS: usize = 8;
 
 /// A running access log. Dropping it writes what is left, for as long as that is taken.
@@ -61,19 +71,12 @@ struct Shared {
 }
 
 impl AccessLog {
-    /// Opens the output and starts the writer. `queue` bounds the bytes that wait to be written. A file that cannot be
+    /// Starts the writer, which opens the output. `queue` bounds the bytes that wait to be written. A file that cannot be
     /// opened is tried again when `reopen` is called; until then lines are dropped and counted.
     ///
     /// # Errors
     /// When the thread cannot be started.
     pub fn start(output: Output, queue: usize) -> io::Result<Self> {
-        let mut sink = Sink::default();
-        match open(&output) {
-            Ok(file) => sink.file = Some(file),
-            Err(e) => {
-                log::error!("access log: cannot open {output:?}: {e}; requests are not logged until SIGUSR1 opens it");
-            }
-        }
         let shared = Arc::new(Shared {
             shards: std::array::from_fn(|_| Mutex::new(Vec::new())),
             limit: queue.div_ceil(SHARDS),
@@ -85,7 +88,7 @@ impl AccessLog {
         });
         let writer = {
             let shared = shared.clone();
-            std::thread::Builder::new().name("access-log".into()).spawn(move || shared.write_loop(sink, &output))?
+            std::thread::Builder::new().name("access-log".into()).spawn(move || shared.write_loop(&output))?
         };
         Ok(Self { shared, writer: Some(writer) })
     }
@@ -135,31 +138,41 @@ impl Drop for AccessLog {
 }
 
 impl Shared {
-    fn write_loop(&self, mut sink: Sink, output: &Output) {
-        let mut spare = Vec::new();
+    fn write_loop(&self, output: &Output) {
+        let (mut sink, mut spare) = (Sink::default(), Vec::new());
+        sink.open(output);
         loop {
             let stop = self.stop.load(Ordering::Relaxed);
             if self.reopen.swap(false, Ordering::Relaxed) {
                 sink.reopen(output);
             }
-            for shard in &self.shards {
-                std::mem::swap(&mut *shard.lock(), &mut spare);
-                let lost = sink.write(&spare);
-                self.dropped.fetch_add(lost, Ordering::Relaxed);
-                spare.clear();
+            if !sink.awaits_reader(output) {
+                for shard in &self.shards {
+                    std::mem::swap(&mut *shard.lock(), &mut spare);
+                    let lost = sink.write(&spare);
+                    self.dropped.fetch_add(lost, Ordering::Relaxed);
+                    spare.clear();
+                }
             }
             if stop {
                 return;
             }
-            let mut waiting = self.waiting.lock();
-            while !*waiting {
-                self.wake.wait(&mut waiting);
-            }
-            *waiting = false;
-            drop(waiting);
-            if !self.stop.load(Ordering::Relaxed) {
-                std::thread::sleep(COALESCE);
-            }
+            self.sleep(sink.unread);
+        }
+    }
+
+    /// Until there is something to do, or it is time to look for a reader.
+    fn sleep(&self, unread: bool) {
+        let mut waiting = self.waiting.lock();
+        if unread {
+            self.wake.wait_while_for(&mut waiting, |waiting| !*waiting, READER);
+        } else {
+            self.wake.wait_while(&mut waiting, |waiting| !*waiting);
+        }
+        *waiting = false;
+        drop(waiting);
+        if !self.stop.load(Ordering::Relaxed) {
+            std::thread::sleep(COALESCE);
         }
     }
 }
@@ -169,6 +182,8 @@ impl Shared {
 struct Sink {
     /// Nothing when it could not be opened.
     file: Option<File>,
+    /// It is a named pipe that nobody reads, and lines wait.
+    unread: bool,
     /// The last write failed, which has been said.
     broken: bool,
     /// Lines since then.
@@ -178,13 +193,39 @@ struct Sink {
 }
 
 impl Sink {
+    fn open(&mut self, output: &Output) {
+        match open(output) {
+            Ok(file) => self.file = Some(file),
+            Err(e) if is_unread(output, &e) => {
+                self.unread = true;
+                log::warn!("access log: nobody reads {output:?}: lines wait in the queue until somebody does");
+            }
+            Err(e) => {
+                log::error!("access log: cannot open {output:?}: {e}; requests are not logged until SIGUSR1 opens it");
+            }
+        }
+    }
+
+    /// True while lines have to wait.
+    fn awaits_reader(&mut self, output: &Output) -> bool {
+        if self.unread
+            && let Ok(file) = open(output)
+        {
+            (self.file, self.unread) = (Some(file), false);
+            log::info!("access log: {output:?} has a reader");
+        }
+        self.unread
+    }
+
     fn reopen(&mut self, output: &Output) {
         match open(output) {
             Ok(file) => {
-                (self.file, self.midway) = (Some(file), false);
+                (self.file, self.midway, self.unread) = (Some(file), false, false);
                 log::info!("access log opened anew");
             }
+            Err(e) if self.file.is_none() && is_unread(output, &e) => self.unread = true,
             Err(e) if self.file.is_none() => {
+                self.unread = false;
                 log::error!("access log: cannot open {output:?}: {e}; requests are not logged");
             }
             Err(e) => log::error!("access log: cannot reopen {output:?}: {e}; writing on to the old file"),
@@ -231,8 +272,21 @@ fn open(output: &Output) -> io::Result<File> {
     match output {
         Output::Stdout => own(io::stdout().as_fd()),
         Output::Stderr => own(io::stderr().as_fd()),
-        Output::File(path) => OpenOptions::new().create(true).append(true).open(path),
+        Output::File(path) => {
+            // A named pipe would be waited for until it has a reader.
+            let mut options = OpenOptions::new();
+            let file = options.create(true).append(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+            fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
+            Ok(file)
+        }
     }
+}
+
+/// Whether that is why it could not be opened (fifo(7)).
+fn is_unread(output: &Output, e: &io::Error) -> bool {
+    let Output::File(path) = output else { return false };
+    let pipe = || fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo());
+    e.raw_os_error() == Some(Errno::ENXIO as i32) && pipe()
 }
 
 /// Writes all of it, and counts in `written` how much of it has been.
@@ -320,7 +374,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, moved) = (dir.path().join("access.log"), dir.path().join("access.log.1"));
         let log = AccessLog::start(Output::File(path.clone()), 1 << 20).unwrap();
-        std::fs::rename(&path, &moved).unwrap();
+        while std::fs::rename(&path, &moved).is_err() {
+            std::thread::yield_now();
+        }
         log.reopen();
         while !path.exists() {
             std::thread::yield_now();

@@ -12,14 +12,20 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustls::{
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject as _},
+    },
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::stamp::{Stamp, stamp};
+use super::{
+    pem::trouble,
+    stamp::{Stamp, stamp},
+};
 use crate::{
     auth,
     units::{Problems, private},
@@ -133,7 +139,7 @@ fn stamps(config: &CertificateConfig) -> [Stamp; 2] {
 
 impl Entry {
     fn read(config: &CertificateConfig, provider: &CryptoProvider) -> Result<Self, String> {
-        let unreadable = |path: &str, e: &dyn fmt::Display| format!("cannot read '{path}': {e}");
+        let unreadable = |path: &str, e: &pem::Error| format!("cannot read '{path}': {}", trouble(e));
         let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&config.cert)
             .and_then(Iterator::collect)
             .map_err(|e| unreadable(&config.cert, &e))?;

@@ -14,6 +14,7 @@ use rustls::{
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::pem::trouble;
 use crate::{
     units::{Problems, private},
     yaml::Node,
@@ -83,7 +84,7 @@ impl Credentials {
 
 fn read(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let list: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    let list = list.map_err(|e| format!("cannot read '{path}': {e}"))?;
+    let list = list.map_err(|e| format!("cannot read '{path}': {}", trouble(&e)))?;
     // Pingora panics on what is not a certificate.
     if list.is_empty() || list.iter().any(|der| x509_parser::parse_x509_certificate(der).is_err()) {
         return Err(format!("'{path}' holds no certificate"));
@@ -98,7 +99,7 @@ fn certificates(path: &str) -> Result<Box<[WrappedX509]>, String> {
 fn own(cert: &str, key: &str) -> Result<CertKey, String> {
     let chain = read(cert)?;
     private(Path::new(key))?;
-    let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| format!("cannot read '{key}': {e}"))?;
+    let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| format!("cannot read '{key}': {}", trouble(&e)))?;
     let bytes = secret.secret_der().to_vec();
     CertifiedKey::from_der(chain.clone(), secret, &aws_lc_rs::default_provider())
         .map_err(|e| format!("'{cert}' and '{key}' do not belong together: {e}"))?;

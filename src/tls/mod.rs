@@ -3,5 +3,6 @@
 
 pub(crate) mod certificates;
 pub(crate) mod client;
+pub(crate) mod pem;
 pub(crate) mod server;
 pub(crate) mod stamp;

@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     certificates::{CertificateConfig, Certificates},
+    pem::trouble,
     stamp::{Stamp, stamp},
 };
 use crate::{
@@ -246,9 +247,9 @@ fn acceptor(
 fn verifier(config: &MtlsConfig, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, String> {
     let mut roots = RootCertStore::empty();
     let path = &config.ca;
-    let found = CertificateDer::pem_file_iter(path).map_err(|e| format!("cannot read '{path}': {e}"))?;
+    let found = CertificateDer::pem_file_iter(path).map_err(|e| format!("cannot read '{path}': {}", trouble(&e)))?;
     for certificate in found {
-        let certificate = certificate.map_err(|e| format!("cannot read '{path}': {e}"))?;
+        let certificate = certificate.map_err(|e| format!("cannot read '{path}': {}", trouble(&e)))?;
         roots.add(certificate).map_err(|e| format!("'{path}' holds what is not an authority: {e}"))?;
     }
     if roots.is_empty() {

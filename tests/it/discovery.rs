@@ -165,3 +165,43 @@ fn a_file_that_is_being_written_changes_nothing_yet() {
     eventually("the whole list is used", || names(&gw, 4).contains_key("b"));
     assert_eq!(names(&gw, 8), [("a".into(), 4), ("b".into(), 4)].into());
 }
+
+#[test]
+fn a_file_that_is_being_written_at_the_start_is_waited_for() {
+    use std::{io::Write as _, time::Duration};
+    let (a, b, c) = (Origin::start("a"), Origin::start("b"), Origin::start("c"));
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("backends");
+    // The last line is half of an address when the process looks, and whole a moment later. The clock of whoever writes
+    // it may be ahead of ours.
+    let writes = |last: &Origin, ahead: u64| {
+        let (url, mut file) = (last.url(), fs::File::create(&list).unwrap());
+        let (begin, end) = url.split_at(url.len() - 2);
+        file.write_all(format!("{}\n{begin}", a.url()).as_bytes()).unwrap();
+        file.set_modified(std::time::SystemTime::now() + Duration::from_secs(ahead)).unwrap();
+        let end = format!("{end}\n");
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(700));
+            file.write_all(end.as_bytes()).unwrap();
+        })
+    };
+    let written = writes(&b, 3600);
+    let mut gw = Gateway::start(&format!(
+        "services:\n  main:\n    discovery: {{ file: {} }}\n    retry: {{ max_attempts: 1 }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        list.display()
+    ));
+    assert_eq!(names(&gw, 8), [("a".into(), 4), ("b".into(), 4)].into());
+    written.join().unwrap();
+    let written = writes(&c, 0);
+    let mut predecessor = gw.upgrade();
+    eventually("the predecessor leaves", || {
+        // It goes on with the old list, or has taken up the new one; both are whole.
+        for name in names(&gw, 4).keys() {
+            assert!(["a", "b", "c"].contains(&name.as_str()), "{name}");
+        }
+        predecessor.try_wait().unwrap().is_some()
+    });
+    assert_eq!(names(&gw, 8), [("a".into(), 4), ("c".into(), 4)].into());
+    written.join().unwrap();
+    assert_eq!(gw.errors().matches("ERROR").count(), 0, "{}", gw.errors());
+}

@@ -12,7 +12,8 @@ use std::{
             net::{UnixListener, UnixStream},
         },
     },
-    process::{Command, Output, Stdio},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -137,6 +138,7 @@ fn a_command_that_goes_into_the_background_returns_when_its_process_serves() {
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let pid = gw.read("pid").trim().to_owned();
         assert_ne!(pid, before, "it is written before the command returns");
+        assert!(!gw.path("pid.old").exists(), "the file of the process before is not needed any more");
         gw.get("/").expect(200).says("served");
         let before = Pid::from_raw(before.parse().unwrap());
         eventually("the predecessor leaves", || {
@@ -153,12 +155,26 @@ fn a_command_that_goes_into_the_background_returns_when_its_process_serves() {
 
 /// A connection to the gateway's upgrade socket, as a successor that has asked.
 fn asking(gw: &Gateway) -> (UnixStream, String) {
-    let mut stream = UnixStream::connect(gw.path("sock")).unwrap();
+    asking_at(&gw.path("sock"))
+}
+
+fn asking_at(socket: &Path) -> (UnixStream, String) {
+    let mut stream = asked_at(socket);
+    let answer = read_answer(&mut stream);
+    (stream, answer)
+}
+
+fn asked_at(socket: &Path) -> UnixStream {
+    let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     stream.write_all(b"tollgate-upgrade 2\n").unwrap();
+    stream
+}
+
+fn read_answer(stream: &mut UnixStream) -> String {
     let mut buffer = [0; 2048];
     let read = stream.read(&mut buffer).unwrap();
-    (stream, String::from_utf8_lossy(&buffer[..read]).into_owned())
+    String::from_utf8_lossy(&buffer[..read]).into_owned()
 }
 
 #[test]
@@ -249,6 +265,19 @@ fn hand_over(fake: &UnixListener, socket: &TcpListener, address: &str) -> (UnixS
     (stream, answer)
 }
 
+/// A successor, which goes on by itself and says beside its file what is wrong.
+fn spawn(file: &str) -> Child {
+    let mut command = Command::new(binary());
+    let command = command.args(["-u", "-c", file]).stdin(Stdio::null());
+    command.stdout(Stdio::null()).stderr(fs::File::create(format!("{file}.errors")).unwrap()).spawn().unwrap()
+}
+
+/// The upgrade sockets in a folder beside the one at which a process is asked.
+fn others(dir: &Path) -> Vec<PathBuf> {
+    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    names.filter(|path| path.to_string_lossy().contains("sock.")).collect()
+}
+
 /// A folder with a file for one listener, which this process has, and where it listens for successors.
 fn fake() -> (TempDir, String, TcpListener, UnixListener) {
     let dir = tempfile::tempdir().unwrap();
@@ -287,6 +316,7 @@ fn a_successor_that_is_not_let_go_ends() {
         assert!(errors.contains(reason), "{mode:?}: {errors}");
         let pid = fs::read_to_string(dir.path().join("pid")).unwrap();
         assert_eq!(pid.trim(), std::process::id().to_string(), "{mode:?}");
+        assert!(!dir.path().join("pid.old").exists(), "{mode:?}");
     }
 }
 
@@ -295,9 +325,7 @@ fn a_predecessor_that_dies_while_it_hands_over_is_replaced() {
     for answered in [false, true] {
         let (dir, file, socket, fake) = fake();
         let address = socket.local_addr().unwrap();
-        let mut command = Command::new(binary());
-        let command = command.args(["-u", "-c", &file]).stdin(Stdio::null()).stdout(Stdio::null());
-        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let mut child = spawn(&file);
         let (mut stream, answer) = hand_over(&fake, &socket, &address.to_string());
         assert_eq!(answer, "serving\n");
         drop(fake);
@@ -438,4 +466,168 @@ fn a_successor_that_is_not_let_go_finishes_what_it_has_accepted() {
         output.join().unwrap()
     });
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
+fn a_process_that_is_taking_over_itself_has_no_successor_yet() {
+    let (dir, file, socket, fake) = fake();
+    let mut child = spawn(&file);
+    let (mut stream, answer) = hand_over(&fake, &socket, &socket.local_addr().unwrap().to_string());
+    assert_eq!(answer, "serving\n");
+    let [own] = &others(dir.path())[..] else { panic!("{:?}", others(dir.path())) };
+    // Its predecessor may stay: one that took over from it now would be a second one.
+    assert_eq!(asking_at(own).1, "refused this process has not taken over itself yet: try again\n");
+    let mut early = asked_at(own);
+    let mut taken = [0; 6];
+    stream.write_all(b"leaving\n").unwrap();
+    stream.read_exact(&mut taken).unwrap();
+    assert_eq!(&taken, b"taken\n");
+    assert!(read_answer(&mut early).starts_with("sockets "), "one that asked a moment too early is answered then");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_third_process_leaves_the_predecessors_socket_alone() {
+    let mut gw = gateway();
+    let (mut stream, _) = asking(&gw);
+    stream.write_all(b"serving\n").unwrap();
+    let mut answer = [0; 8];
+    stream.read_exact(&mut answer).unwrap();
+    // As a successor does; this one takes its time, and is asked itself meanwhile.
+    fs::rename(gw.path("sock"), gw.path("sock.new")).unwrap();
+    let fake = UnixListener::bind(gw.path("sock")).unwrap();
+    let socket = TcpListener::bind(("127.0.0.1", free_port())).unwrap();
+    let address = socket.local_addr().unwrap().to_string();
+    let third = file(&gw, std::slice::from_ref(&address), free_port());
+    let output = std::thread::scope(|scope| {
+        let output = scope.spawn(|| upgrade(&third, &[]));
+        let (mut stream, answer) = hand_over(&fake, &socket, &address);
+        assert_eq!(answer, "serving\n");
+        stream.write_all(b"staying\n").unwrap();
+        output.join().unwrap()
+    });
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    drop((fake, stream));
+    eventually("it is said", || gw.errors().contains("goes on serving"));
+    succeeds(&mut gw);
+    assert!(others(gw.dir.path()).is_empty());
+}
+
+#[test]
+fn a_killed_successor_leaves_no_socket_behind() {
+    let mut gw = gateway();
+    let (stream, _) = asking(&gw);
+    // One of the first version was killed as well.
+    let killed = |name: &str| {
+        drop(UnixListener::bind(gw.path(name)).unwrap());
+        // A test beside this one may be about to start a process, which has a copy.
+        eventually("nobody listens", || UnixStream::connect(gw.path(name)).is_err());
+    };
+    killed("sock.new");
+    killed("sock.4711");
+    drop(stream);
+    eventually("nothing is left of it", || others(gw.dir.path()).is_empty());
+    killed("sock.new");
+    succeeds(&mut gw);
+    eventually("nothing is left of it", || others(gw.dir.path()).is_empty());
+}
+
+#[test]
+fn a_predecessor_that_has_just_died_is_not_said_to_serve() {
+    let (dir, file, _socket, fake) = fake();
+    let output = std::thread::scope(|scope| {
+        let output = scope.spawn(|| upgrade(&file, &[]));
+        let (stream, _) = fake.accept().unwrap();
+        // Closing it might not be enough: a test beside this one may be about to start a process, which has a copy.
+        fs::remove_file(dir.path().join("sock")).unwrap();
+        drop((fake, stream));
+        output.join().unwrap()
+    });
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains("; now no running gateway answers there"), "{errors}");
+    assert!(!errors.contains("goes on serving"), "{errors}");
+}
+
+#[test]
+fn a_process_that_leaves_is_not_said_to_go_on_serving() {
+    let origin = Origin::start("o");
+    let mut gw = Gateway::start(&format!(
+        "services: {{ main: {{ urls: [\"{}\"] }} }}\nroutes: [ {{ match: {{ path: /* }}, service: main }} ]\nshutdown: {{ delay: 0s }}\n",
+        origin.url()
+    ));
+    let file = gw.path("tollgate.yaml").display().to_string();
+    let address = gw.port;
+    let slow = std::thread::spawn(move || Request::new("GET", format!("http://127.0.0.1:{address}/slow/2000")).send());
+    eventually("the slow request is under way", || !origin.seen().is_empty());
+    gw.signal(Signal::SIGTERM);
+    eventually("the listener is closed", || std::net::TcpStream::connect(("127.0.0.1", address)).is_err());
+    let output = upgrade(&file, &[]);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(errors.contains("the running process refused: this process is leaving; start without -u"), "{errors}");
+    eventually("it is said", || gw.errors().contains("a successor was refused"));
+    assert!(!gw.errors().contains("goes on serving"), "{}", gw.errors());
+    slow.join().unwrap();
+    gw.wait();
+}
+
+#[test]
+fn a_successor_that_is_told_to_leave_does_not_take_over() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let (dir, file, socket, fake) = fake();
+        let mut child = spawn(&file);
+        let (mut stream, answer) = hand_over(&fake, &socket, &socket.local_addr().unwrap().to_string());
+        assert_eq!(answer, "serving\n");
+        eventually("signals are handled", || {
+            let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+            u64::from_str_radix(caught.trim(), 16).unwrap() >> (Signal::SIGHUP as u64 - 1) & 1 == 1
+        });
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+        let errors = || fs::read_to_string(format!("{file}.errors")).unwrap();
+        let ended = |child: &mut Child| child.try_wait().unwrap().is_some();
+        eventually("it is told", || ended(&mut child) || errors().contains("leaving:"));
+        let _ = stream.write_all(b"leaving\n");
+        let mut said = String::new();
+        let _ = stream.read_to_string(&mut said);
+        assert_eq!(said, "", "{signal}: the running process must stay");
+        eventually("it ends", || ended(&mut child));
+        if signal == Signal::SIGTERM {
+            assert_eq!(child.wait().unwrap().code(), Some(1));
+            let reason = "the running process stays: this one has been told to leave";
+            assert!(errors().contains(reason), "{}", errors());
+        }
+        drop(UnixStream::connect(dir.path().join("sock")).unwrap());
+        fake.set_nonblocking(true).unwrap();
+        assert!(fake.accept().is_ok(), "it is the predecessor's");
+    }
+}
+
+#[test]
+fn the_pid_file_names_the_process_that_serves_when_a_daemon_has_been_killed() {
+    let mut gw = gateway();
+    let (stream, _) = asking(&gw);
+    // As the start of a daemon does.
+    fs::rename(gw.path("pid"), gw.path("pid.old")).unwrap();
+    fs::write(gw.path("pid"), "4711\n").unwrap();
+    drop(stream);
+    serves(&mut gw);
+    assert!(!gw.path("pid.old").exists());
+    succeeds(&mut gw);
+}
+
+#[test]
+fn a_pid_file_is_not_written_through_a_link() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, victim) = (dir.path().display(), dir.path().join("victim"));
+    fs::write(&victim, "precious").unwrap();
+    std::os::unix::fs::symlink(&victim, dir.path().join("pid.new")).unwrap();
+    let mut gw = Gateway::start(&format!(
+        "pingora: {{ threads: 1, pid_file: {folder}/pid, upgrade_sock: {{dir}}/sock }}\n{ROUTE}"
+    ));
+    let pid = gw.child.id().to_string();
+    eventually("it is written", || fs::read_to_string(dir.path().join("pid")).is_ok_and(|text| text.trim() == pid));
+    assert_eq!(fs::read_to_string(victim).unwrap(), "precious");
+    gw.signal(Signal::SIGINT);
+    gw.wait();
 }

@@ -3,9 +3,12 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,6 +16,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use parking_lot::Mutex;
 
 use crate::harness::{Certs, Gateway, Origin, Request, binary, eventually, free_port};
 
@@ -53,6 +57,97 @@ fn files_that_cannot_be_written_are_mistakes() {
     }
 }
 
+/// A process that is killed when its test ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A file for a gateway that becomes nobody, in a folder of that user; its port.
+fn for_nobody(dir: &Path) -> u16 {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    nix::unistd::chown(dir, Some(nobody.uid), None).unwrap();
+    let (port, folder) = (free_port(), dir.display());
+    let text = format!(
+        "pingora: {{ user: nobody, threads: 1, upgrade_sock: {folder}/sock, error_log: {folder}/errors }}\nlisteners: [ {{ address: \"127.0.0.1:{port}\" }} ]\nadmin: {{ enabled: false }}\naccess_log: {{ output: {{ file: {folder}/access.log }} }}\n{ROUTE}"
+    );
+    fs::write(dir.join("t.yaml"), text).unwrap();
+    port
+}
+
+/// The process is nobody's in each respect.
+fn is_nobody(pid: i32) {
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    for (field, id) in [("Uid:", nobody.uid.as_raw()), ("Gid:", nobody.gid.as_raw())] {
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        assert!(line.split_whitespace().all(|found| found == id.to_string()), "{field}{line}");
+    }
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap();
+    assert!(!groups.split_whitespace().any(|group| group == "0"), "{groups}");
+}
+
+#[test]
+fn a_process_in_the_foreground_becomes_its_user_too() {
+    // Only root becomes somebody else.
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let port = for_nobody(dir.path());
+    let start = |arguments: &[&str]| {
+        let mut command = Command::new(binary());
+        let command = command.args(arguments).args(["-c", "t.yaml"]).current_dir(dir.path()).stdin(Stdio::null());
+        Running(command.stderr(Stdio::null()).spawn().unwrap())
+    };
+    let serves = |Running(child): &Running| {
+        let own = child.id().to_string();
+        let pid = || fs::read_to_string(dir.path().join("sock.pid")).unwrap_or_default().trim() == own;
+        eventually("it serves", pid);
+        Request::new("GET", format!("http://127.0.0.1:{port}/")).expect(200).says("served");
+        is_nobody(i32::try_from(child.id()).unwrap());
+    };
+    let leaves = |mut running: Running| eventually("it leaves", || running.0.try_wait().unwrap().is_some());
+    let first = start(&[]);
+    serves(&first);
+    let second = start(&["-u"]);
+    serves(&second);
+    leaves(first);
+    let line = || fs::read_to_string(dir.path().join("access.log")).unwrap_or_default().lines().count() == 2;
+    eventually("its access log is written", line);
+    kill(Pid::from_raw(i32::try_from(second.0.id()).unwrap()), Signal::SIGINT).unwrap();
+    leaves(second);
+    assert!(!dir.path().join("sock").exists() && !dir.path().join("sock.pid").exists());
+}
+
+#[test]
+fn who_cannot_become_another_user_says_so() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    for_nobody(dir.path());
+    // Root without the right to become somebody else, as in a container that drops it.
+    for mode in [&[][..], &["-d"]] {
+        let mut command = Command::new("timeout");
+        let command = command.args(["10", "setpriv", "--bounding-set=-setuid,-setgid", "--inh-caps=-setuid,-setgid"]);
+        let command = command.arg("--").arg(binary()).args(mode);
+        let output = command.args(["-c", "t.yaml"]).current_dir(dir.path()).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{errors}");
+        let reason = "pingora.user: this process cannot become 'nobody': Operation not permitted";
+        assert!(errors.contains(reason), "{errors}");
+        for name in ["sock", "sock.pid"] {
+            assert!(!dir.path().join(name).exists(), "it leaves nothing");
+        }
+    }
+}
+
 #[test]
 fn the_upgrade_socket_must_be_in_a_directory_of_the_later_user() {
     // Only root becomes somebody else.
@@ -66,13 +161,7 @@ fn the_upgrade_socket_must_be_in_a_directory_of_the_later_user() {
     assert!(errors.contains("pingora.upgrade_sock: the user 'nobody' cannot write to"), "{errors}");
     let errors = refused(dir.path(), "pingora: { user: nobody }\n");
     assert!(errors.contains("pingora.user: the user 'nobody' cannot write to"), "{errors}");
-    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
-    nix::unistd::chown(dir.path(), Some(nobody.uid), None).unwrap();
-    let port = free_port();
-    let text = format!(
-        "pingora: {{ user: nobody, threads: 1, upgrade_sock: {folder}/sock, error_log: {folder}/errors }}\nlisteners: [ {{ address: \"127.0.0.1:{port}\" }} ]\nadmin: {{ enabled: false }}\naccess_log: {{ enabled: false }}\n{ROUTE}"
-    );
-    fs::write(dir.path().join("t.yaml"), text).unwrap();
+    let port = for_nobody(dir.path());
     let pid = || fs::read_to_string(dir.path().join("sock.pid")).unwrap_or_default().trim().parse().unwrap_or(0);
     assert_eq!(run(dir.path(), &["-d", "-c", "t.yaml"]).status.code(), Some(0));
     for _ in 0..2 {
@@ -81,6 +170,7 @@ fn the_upgrade_socket_must_be_in_a_directory_of_the_later_user() {
         let errors = fs::read_to_string(dir.path().join("errors")).unwrap();
         assert_eq!(output.status.code(), Some(0), "{output:?} {errors}");
         eventually("the predecessor leaves", || kill(Pid::from_raw(before), None).is_err());
+        is_nobody(pid());
         Request::new("GET", format!("http://127.0.0.1:{port}/")).expect(200).says("served");
     }
     kill(Pid::from_raw(pid()), Signal::SIGINT).unwrap();
@@ -184,4 +274,69 @@ fn a_named_pipe_without_a_reader_makes_no_signal_fatal() {
     gw.signal(nix::sys::signal::Signal::SIGUSR1);
     std::thread::sleep(std::time::Duration::from_millis(200));
     gw.get("/").expect(200);
+}
+
+#[test]
+fn lines_wait_for_the_reader_of_a_named_pipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("log");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut gw = Gateway::start(&format!("access_log: {{ output: {{ file: {} }} }}\n{ROUTE}", pipe.display()));
+    for path in ["/1", "/2"] {
+        gw.get(path).expect(200);
+    }
+    let read = Arc::new(Mutex::new(String::new()));
+    let lines = read.clone();
+    std::thread::spawn(move || {
+        for line in BufReader::new(fs::File::open(pipe).unwrap()).lines() {
+            *lines.lock() += &(line.unwrap() + "\n");
+        }
+    });
+    eventually("both have a line", || read.lock().lines().count() == 2);
+    assert_eq!(gw.errors().matches("access log: nobody reads").count(), 1, "{}", gw.errors());
+    gw.get("/3").expect(200);
+    eventually("the third has one, too", || read.lock().contains("\"path\":\"/3\""));
+    assert_eq!(gw.metric("gateway_access_log_dropped_total"), Some(0.0));
+    gw.signal(Signal::SIGINT);
+    gw.wait();
+}
+
+#[test]
+fn a_pipe_that_nobody_reads_does_not_keep_a_process_from_leaving() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("log");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut gw = Gateway::start(&format!("access_log: {{ output: {{ file: {} }} }}\n{ROUTE}", pipe.display()));
+    gw.get("/").expect(200);
+    gw.signal(Signal::SIGUSR1);
+    gw.signal(Signal::SIGINT);
+    assert_eq!(gw.wait().code(), Some(0));
+}
+
+#[test]
+fn the_first_request_has_its_line() {
+    for _ in 0..10 {
+        let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
+        let folder = dir.path().display();
+        let text = format!(
+            "pingora: {{ threads: 1, pid_file: {folder}/pid, upgrade_sock: {folder}/sock }}\nlisteners: [ {{ address: \"127.0.0.1:{port}\" }} ]\nadmin: {{ enabled: false }}\naccess_log: {{ output: {{ file: {folder}/log }} }}\n{ROUTE}"
+        );
+        fs::write(dir.path().join("t.yaml"), text).unwrap();
+        let mut command = Command::new(binary());
+        let command = command.args(["-c", "t.yaml"]).current_dir(dir.path()).stdin(Stdio::null());
+        let _gateway = Running(command.stderr(Stdio::null()).spawn().unwrap());
+        // It waits in the socket's queue until the first connection is accepted.
+        let mut stream = None;
+        eventually("it listens", || {
+            stream = TcpStream::connect(("127.0.0.1", port)).ok();
+            stream.is_some()
+        });
+        let mut stream = stream.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let log = || fs::read_to_string(dir.path().join("log")).unwrap_or_default();
+        eventually("it has a line", || log().lines().count() == 1);
+    }
 }

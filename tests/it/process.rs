@@ -9,7 +9,7 @@ use std::{
 
 use nix::{sys::signal::Signal, unistd::Pid};
 
-use crate::harness::{BINARY, Gateway, Origin, eventually, free_port};
+use crate::harness::{BINARY, Gateway, Origin, binary, eventually, free_port};
 
 fn gateway(origin: &Origin) -> Gateway {
     Gateway::start(&format!(
@@ -31,6 +31,27 @@ fn exit_codes_tell_what_went_wrong() {
     let missing = run(&["-t", "-c", "/no/such/file.yaml"]);
     assert_eq!(missing.status.code(), Some(78));
     assert!(String::from_utf8_lossy(&missing.stderr).contains("/no/such/file.yaml:1:1: cannot read the file"));
+}
+
+#[test]
+fn a_file_that_is_named_counts_more_than_the_variable() {
+    let check = |variable: &str, arguments: &[&str]| {
+        let mut command = Command::new(binary());
+        let output = command.args(arguments).env("TOLLGATE_CONFIG", variable).stdin(Stdio::null()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for arguments in
+        [&["check", "conf/demo.yaml"][..], &["check", "-c", "conf/demo.yaml"], &["-t", "-c", "conf/demo.yaml"]]
+    {
+        let (code, said) = check("/no/such/file.yaml", arguments);
+        assert!(code == Some(0) && said.starts_with("conf/demo.yaml: ok"), "{arguments:?}: {said}");
+    }
+    for arguments in [&["check"][..], &["-t"], &["run", "-t"]] {
+        let (code, said) = check("conf/demo.yaml", arguments);
+        assert!(code == Some(0) && said.starts_with("conf/demo.yaml: ok"), "{arguments:?}: {said}");
+    }
+    let (code, _) = check("conf/demo.yaml", &["check", "-c", "conf/demo.yaml", "conf/demo.yaml"]);
+    assert_eq!(code, Some(2), "which one?");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! TLS to clients, seen by OpenSSL, curl and sslyze.
 
-use std::process::{Command, Stdio};
+use std::{
+    os::unix::fs::PermissionsExt as _,
+    process::{Command, Stdio},
+};
 
 use crate::harness::{Certs, Gateway, Origin, eventually, free_port, program, tool};
 
@@ -247,6 +250,34 @@ fn wrong_files_are_told_by_place() {
     ] {
         assert!(said.contains(part), "'{part}' is not in: {said}");
     }
+}
+
+#[test]
+fn what_is_wrong_with_a_pem_file_is_said_in_words_and_without_the_key() {
+    let certs = Certs::new();
+    certs.issue("a", "a", &["a.example"]);
+    let write = |name: &str, text: &str| {
+        std::fs::write(certs.dir().join(name), text).unwrap();
+        std::fs::set_permissions(certs.dir().join(name), std::fs::Permissions::from_mode(0o600)).unwrap();
+        certs.path(name)
+    };
+    let secret = "c2VjcmV0IHNlY3JldCBzZWNyZXQ=";
+    let strange = write("strange.pem", "-----BEGIN CERTIFICATE RECIPE-----\nAAAA\n");
+    // Whatever has taken the line ends away.
+    let flat = write("flat.key", &format!("-----BEGIN PRIVATE KEY-----{secret}-----END PRIVATE KEY-----"));
+    let yaml = format!(
+        "listeners:\n  - address: 127.0.0.1:{port}\n    tls: {{ certificates: [ {{ cert: {a}, key: {flat} }} ], mtls: {{ ca: {strange} }} }}\nservices:\n  main: {{ urls: [\"https://127.0.0.1:1\"], tls: {{ ca: {strange}, cert: {a}, key: {flat} }} }}\nroutes:\n  - {{ match: {{ path: / }}, service: main }}\n",
+        port = free_port(),
+        a = certs.path("a.pem"),
+    );
+    let file = write("t.yaml", &yaml);
+    let output = Command::new(crate::harness::binary()).arg("-t").arg("-c").arg(&file).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78), "{said}");
+    assert_eq!(said.matches("strange.pem': the section 'CERTIFICATE RECIPE' has no end").count(), 2, "{said}");
+    assert_eq!(said.matches("flat.key': the section 'PRIVATE KEY' has no end").count(), 2, "{said}");
+    let bytes = secret.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
+    assert!(!said.contains(secret) && !said.contains(&bytes), "{said}");
 }
 
 #[test]

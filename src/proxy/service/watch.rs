@@ -22,9 +22,17 @@ const UNFINISHED: Duration = Duration::from_secs(2);
 /// Reads a file that may be being written, at start: waits for it to settle, as later looks do.
 pub(super) fn read_settled(path: &Path) -> io::Result<String> {
     let deadline = Instant::now() + 2 * UNFINISHED;
+    let mut seen = None;
     loop {
         let text = fs::read_to_string(path)?;
-        let age = fs::metadata(path)?.modified()?.elapsed().unwrap_or(UNFINISHED);
+        let modified = fs::metadata(path)?.modified()?;
+        let since = match seen {
+            Some((same, since)) if same == modified => since,
+            _ => Instant::now(),
+        };
+        seen = Some((modified, since));
+        // A time that is still to come (another machine's clock) says nothing: then it counts how long we have seen it.
+        let age = modified.elapsed().unwrap_or_else(|_| since.elapsed());
         let wanted = if text.is_empty() || !text.ends_with('\n') { UNFINISHED } else { SETTLED };
         let left = wanted.saturating_sub(age);
         if left.is_zero() || Instant::now() > deadline {

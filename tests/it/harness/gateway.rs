@@ -62,26 +62,10 @@ impl Gateway {
                 .is_ok_and(|a| a.status == 200)
                 && std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
             {
-                gateway.await_log();
                 return Some(gateway);
             }
             assert!(Instant::now() < deadline, "the gateway does not answer: {}", gateway.errors());
             std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// The access log is opened beside the listeners: until its thread is there, no line is written. Where there is no log,
-    /// there is nothing to wait for.
-    fn await_log(&self) {
-        let tasks = format!("/proc/{}/task", self.child.id());
-        let named = |entry: fs::DirEntry| fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        let deadline = Instant::now() + Duration::from_millis(500);
-        while Instant::now() < deadline {
-            let mut threads = fs::read_dir(&tasks).into_iter().flatten().flatten().map(named);
-            if threads.any(|name| name.starts_with("access-log")) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
