@@ -40,6 +40,7 @@ mod server;
 pub mod telemetry;
 pub(crate) mod tls;
 pub mod units;
+pub(crate) mod upstream;
 mod yaml;
 
 pub use self::{

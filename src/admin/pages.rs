@@ -11,8 +11,9 @@ use crate::{
     clock::Now,
     downstream::limits::HeadLimits,
     message::reply::{Reply, ReplyBody},
-    proxy::{Runtime, Service, Shared},
+    proxy::{Runtime, Shared},
     resilience::BreakerState,
+    upstream::Service,
 };
 
 /// The pages, over the runtime that serves.

@@ -13,10 +13,11 @@ use crate::{
     filter::{Env, Invalid, Registry},
     message::{forwarded::TrustedProxies, reserved::ReservedHeaders},
     proxy::{
-        Action, Forward, Gate, ListenerSet, Matcher, PathsConfig, Rewrite, Route, RouteConfig, Router, Runtime,
-        Service, Shadows, Shared,
+        Action, Forward, ListenerSet, Matcher, PathsConfig, Rewrite, Route, RouteConfig, Router, Runtime, Shadows,
+        Shared,
     },
     units::{Problem, Problems, nearest},
+    upstream::{Gate, Service},
     yaml::{At, Node, Place},
 };
 

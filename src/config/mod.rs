@@ -21,9 +21,10 @@ use serde::Deserialize;
 use crate::{
     admin::AdminConfig,
     downstream::{ListenerConfig, limits::HeadLimits},
-    proxy::{AccessConfig, PathsConfig, RouteConfig, ServiceConfig},
+    proxy::{AccessConfig, PathsConfig, RouteConfig},
     telemetry::LogConfig,
     units::{Cidr, Span},
+    upstream::settings::service::ServiceConfig,
     yaml::At,
 };
 

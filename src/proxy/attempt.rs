@@ -16,13 +16,12 @@ use pingora::{
 use super::{
     arrival::RequestKind,
     context::{Attempts, Context, FreeRepeat, Phase},
-    respond,
-    service::{Choice, Chosen, NoBackend, Outcome, RetryConfig, Service, Trouble},
-    waiting,
+    respond, waiting,
 };
 use crate::{
     clock::Now,
     message::{replies, reply::Reply},
+    upstream::{Choice, Chosen, NoBackend, Outcome, Service, Trouble, settings::resilience::RetryConfig},
 };
 
 /// Tells a backend which attempt this is.

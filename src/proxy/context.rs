@@ -10,21 +10,14 @@ use http::{StatusCode, Version};
 use pingora::{http::RequestHeader, proxy::Session};
 use prometheus::IntGauge;
 
-use super::{
-    arrival::RequestKind,
-    attempt,
-    forward::Target,
-    mirror::Copy,
-    route::Route,
-    service::{Backend, Leave, NoBackend, Pass, Place, Service},
-    waiting,
-};
+use super::{arrival::RequestKind, attempt, forward::Target, mirror::Copy, route::Route, waiting};
 use crate::{
     clock::Now,
     downstream::{Lateness, Link, Patience},
     filter::{Refusal, State},
     message::{forwarded::Origin, grpc, reply::Reply, source::Author},
     telemetry::MethodClass,
+    upstream::{Backend, Leave, NoBackend, Pass, Place, Service},
 };
 
 /// A repeat that costs nothing.

@@ -7,9 +7,8 @@ use super::{
     context::Context,
     failure,
     runtime::{Runtime, Shared},
-    service::Outcome as AttemptOutcome,
 };
-use crate::filter::Outcome;
+use crate::{filter::Outcome, upstream::Outcome as AttemptOutcome};
 
 /// Counts and logs a request that has ended, however it did.
 pub(super) fn record(

@@ -6,11 +6,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::service::Service;
 use crate::{
     filter::Invalid,
     telemetry::{Metrics, RouteMetrics},
     units::{Share, Size},
+    upstream::Service,
 };
 
 /// One entry of `split:`.

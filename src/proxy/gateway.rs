@@ -23,12 +23,11 @@ use super::{
     attempt::{self, Stop},
     context::Context,
     decide::{Decision, decide},
-    failure, finish, incoming, mirror,
+    failure, finish, mirror,
     outgoing::{self, Unsendable},
     pace,
     respond::{self, respond},
     runtime::{Runtime, Shared},
-    service::Outcome,
 };
 use crate::{
     filter::Refusal,
@@ -38,6 +37,7 @@ use crate::{
         reply::Reply,
         source::Author,
     },
+    upstream::{Outcome, response},
 };
 
 /// The gateway, as Pingora sees it.
@@ -196,7 +196,7 @@ impl ProxyHttp for Gateway {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
-        incoming::verify(head, context.kind == RequestKind::Upgrade)?;
+        response::verify(head, context.kind == RequestKind::Upgrade)?;
         context.at_service(|service, context| attempt::answered(session, context, service, head)).unwrap_or(Ok(()))
     }
 

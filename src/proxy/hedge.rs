@@ -23,13 +23,17 @@ use super::{
     arrival::{self, RequestKind},
     attempt,
     context::Context,
-    exchange::{self, Answer, Failure},
     gateway::Gateway,
     mirror, outgoing,
-    service::{Choice, Chosen, Outcome, Service, Trouble},
     waiting::left,
 };
-use crate::clock::Now;
+use crate::{
+    clock::Now,
+    upstream::{
+        Choice, Chosen, Outcome, Service, Trouble,
+        exchange::{self, Answer, Failure},
+    },
+};
 
 /// One attempt of a race. One that is dropped before it has settled was cut off, or never sent.
 struct Runner {

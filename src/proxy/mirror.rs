@@ -12,13 +12,11 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use pingora::{connectors::http::Connector, http::RequestHeader};
 
-use super::{
-    context::Context,
-    exchange, outgoing,
-    runtime::Shared,
-    service::{Choice, Leave, Outcome, Service, Trouble},
+use super::{context::Context, outgoing, runtime::Shared};
+use crate::{
+    clock::Now,
+    upstream::{Choice, Leave, Outcome, Service, Trouble, exchange},
 };
-use crate::clock::Now;
 
 /// Copies of one route under way at once.
 const MOST: usize = 256;

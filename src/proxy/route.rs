@@ -12,12 +12,15 @@ use super::{
     pattern::PathPattern,
     readings::{EncodedSlashes, PathsConfig},
     router::Matcher,
-    service::{Gate, GateConfig, RetryConfig},
 };
 use crate::{
     filter::{Chain, Invalid, OneOrMany},
     message::reserved::ReservedHeaders,
     telemetry::RouteMetrics,
+    upstream::{
+        Gate,
+        settings::resilience::{GateConfig, RetryConfig},
+    },
     yaml::{At, Node},
 };
 

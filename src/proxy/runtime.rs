@@ -10,12 +10,13 @@ use std::{
 
 use pingora::connectors::http::Connector;
 
-use super::{access::AccessConfig, route::Route, router::Router, service::Service};
+use super::{access::AccessConfig, route::Route, router::Router};
 use crate::{
     downstream::limits::HeadLimits,
     filter::Tables,
     message::{forwarded::TrustedProxies, reply::Reply},
     telemetry::{AccessLog, Metrics},
+    upstream::Service,
 };
 
 /// A page that the admin room publishes on ordinary listeners.

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::{HealthCheckConfig, ServiceConfig};
+use super::service::{HealthCheckConfig, ServiceConfig};
 use crate::{
     units::Problems,
     yaml::{Node, Value},
 };
 
 /// Checks `config`, which stands at `node`.
-pub(super) fn validate(config: &ServiceConfig, node: &Node, problems: &mut Problems) {
+pub(crate) fn validate(config: &ServiceConfig, node: &Node, problems: &mut Problems) {
     urls(config, node, problems);
     config.retry.validate(node.at("retry"), problems);
     if let Some(breaker) = &config.circuit_breaker {
@@ -56,11 +56,17 @@ fn urls(config: &ServiceConfig, node: &Node, problems: &mut Problems) {
         let message = format!("'{resolver}' is not an address with a port: write it like 127.0.0.1:53");
         problems.push(node.at("discovery.resolver").place().problem(message));
     }
-    for url in config.urls.iter().filter(|url| discovery.dns == super::Dns::Srv && url.address().is_some()) {
+    for url in config
+        .urls
+        .iter()
+        .filter(|url| discovery.dns == crate::upstream::discovery::Dns::Srv && url.address().is_some())
+    {
         problems.push(url.place.problem("an address has no SRV records: write the service's name"));
     }
     for (i, url) in config.urls.iter().enumerate() {
-        let same = |other: &&crate::yaml::At<super::BackendUrl>| other.host == url.host && other.port == url.port;
+        let same = |other: &&crate::yaml::At<crate::upstream::url::BackendUrl>| {
+            other.host == url.host && other.port == url.port
+        };
         if let Some(first) = config.urls[..i].iter().find(same) {
             let message = format!(
                 "'{}' is listed twice (first as {}): give one a weight instead",

@@ -10,8 +10,15 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    Backend, BreakerConfig, EjectionConfig, Gate, InFlightConfig, NoBackend, Service, ServiceConfig, Trouble,
-    backend::LATENCY_MEMORY,
+    Service,
+    backend::{Backend, LATENCY_MEMORY},
+    concurrency::Gate,
+    failure_kind::Trouble,
+    selector::NoBackend,
+    settings::{
+        resilience::{BreakerConfig, EjectionConfig, InFlightConfig},
+        service::ServiceConfig,
+    },
 };
 use crate::{
     resilience::{Breaker, Budget, EjectionPolicy, Gradient, Quantile, Transition},
@@ -32,26 +39,26 @@ pub enum Outcome {
 /// Tickets of an attempt that probes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Leave {
-    pub(super) service: Option<u64>,
-    pub(super) backend: Option<u64>,
+    pub(crate) service: Option<u64>,
+    pub(crate) backend: Option<u64>,
 }
 
 /// The memory of a service.
-pub(super) struct Guard {
-    pub(super) budget: Budget,
-    pub(super) breaker: Option<Breaker>,
-    pub(super) breaker_config: Option<BreakerConfig>,
-    pub(super) ejection: EjectionConfig,
+pub(crate) struct Guard {
+    pub(crate) budget: Budget,
+    pub(crate) breaker: Option<Breaker>,
+    pub(crate) breaker_config: Option<BreakerConfig>,
+    pub(crate) ejection: EjectionConfig,
     ejection_policy: EjectionPolicy,
-    pub(super) gate: Option<Arc<Gate>>,
+    pub(crate) gate: Option<Arc<Gate>>,
     gradient: Option<Gradient>,
-    pub(super) in_flight: Option<InFlightConfig>,
+    pub(crate) in_flight: Option<InFlightConfig>,
     /// Told whenever a backend has room again.
-    pub(super) freed: Arc<Notify>,
+    pub(crate) freed: Arc<Notify>,
     /// How many requests wait for that, or at the gate.
-    pub(super) waiting: Arc<AtomicU32>,
+    pub(crate) waiting: Arc<AtomicU32>,
     /// Recent latencies, when a hedge waits for a percentile of them.
-    pub(super) latencies: Option<Quantile>,
+    pub(crate) latencies: Option<Quantile>,
 }
 
 // What has happened so far is no setting: a Runtime must look the same before and after traffic.
@@ -67,7 +74,7 @@ impl fmt::Debug for Guard {
 }
 
 impl Guard {
-    pub(super) fn new(config: &ServiceConfig, metrics: &ServiceMetrics) -> Self {
+    pub(crate) fn new(config: &ServiceConfig, metrics: &ServiceMetrics) -> Self {
         let breaker = config.circuit_breaker.as_ref().filter(|breaker| !breaker.per_backend);
         let breaker = breaker.map(|config| {
             metrics.breaker_state("", 0);
@@ -96,13 +103,13 @@ impl Guard {
     }
 
     /// A breaker for a backend, when each has its own.
-    pub(super) fn backend_breaker(&self) -> Option<Breaker> {
+    pub(crate) fn backend_breaker(&self) -> Option<Breaker> {
         let config = self.breaker_config.as_ref().filter(|config| config.per_backend)?;
         Some(Breaker::new(config.policy()))
     }
 
     /// The most requests under way at one backend; 0 is any number.
-    pub(super) fn per_backend(&self) -> u32 {
+    pub(crate) fn per_backend(&self) -> u32 {
         self.in_flight.as_ref().map_or(0, |limits| limits.per_backend)
     }
 }
@@ -173,7 +180,7 @@ impl Service {
     }
 
     /// Logs and shows a breaker's change of state; `backend` is empty for the service's own.
-    pub(super) fn announce(&self, backend: &str, transition: Option<Transition>) {
+    pub(crate) fn announce(&self, backend: &str, transition: Option<Transition>) {
         let Some(Transition { to, reason }) = transition else { return };
         self.metrics.breaker_state(backend, to.gauge());
         let of = if backend.is_empty() { String::new() } else { format!(", backend {backend}") };

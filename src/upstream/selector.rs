@@ -5,14 +5,23 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst, fence},
+        atomic::{
+            AtomicU32,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
     },
     time::Duration,
 };
 
 use http::HeaderMap;
 
-use super::{AllUnhealthy, Backend, Leave, Place, Service};
+use super::{
+    Service,
+    backend::{Backend, Place},
+    resilience::Leave,
+    settings::service::AllUnhealthy,
+};
 use crate::{
     clock::Now,
     resilience::{Admission, warm_share},
@@ -254,9 +263,9 @@ mod tests {
     }
 
     use crate::{
-        proxy::service::{Outcome, ServiceConfig, Trouble},
         telemetry::Metrics,
         units::Problems,
+        upstream::{failure_kind::Trouble, resilience::Outcome, settings::service::ServiceConfig},
         yaml::{parse, read},
     };
 

@@ -84,7 +84,7 @@ impl Gate {
     }
 
     /// The number of those who wait; whoever waits for something else under the same setting counts there too.
-    pub(super) fn queued(&self) -> Arc<AtomicU32> {
+    pub(crate) fn queued(&self) -> Arc<AtomicU32> {
         self.queued.clone()
     }
 

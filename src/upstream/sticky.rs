@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc};
 use http::{HeaderMap, HeaderValue};
 use sha2::{Digest as _, Sha256};
 
-use super::{Backend, Service, StickyConfig, balance::cookie};
+use super::{Service, backend::Backend, balance::cookie, settings::service::StickyConfig};
 use crate::{
     units::{Problems, Secret, SecretRef},
     yaml::Node,
@@ -17,7 +17,7 @@ const SHORTEST: usize = 16;
 
 /// What cookies call backends is made with it. Without a key, whoever knows the algorithm could try addresses at home
 /// until one fits, and would know where the backends are.
-pub(super) struct Key([u8; 32]);
+pub(crate) struct Key([u8; 32]);
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -27,7 +27,7 @@ impl fmt::Debug for Key {
 
 impl Key {
     /// The key of `config`: from its secret, or one that nobody else has and that ends with the process.
-    pub(super) fn of(config: &StickyConfig, node: &Node, problems: &mut Problems) -> Option<Self> {
+    pub(crate) fn of(config: &StickyConfig, node: &Node, problems: &mut Problems) -> Option<Self> {
         let mut wrong = |message: String| {
             problems.push(node.at("secret").place().problem(message));
             None
@@ -49,7 +49,7 @@ impl Key {
     }
 
     /// What a cookie calls the backend of this name.
-    pub(super) fn token(&self, name: &str) -> Token {
+    pub(crate) fn token(&self, name: &str) -> Token {
         let digest = Sha256::new().chain_update(self.0).chain_update(name).finalize();
         Token(digest[..8].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")))
     }
@@ -62,7 +62,7 @@ impl From<&Secret> for Key {
 }
 
 /// What a cookie calls a backend.
-pub(super) struct Token(String);
+pub(crate) struct Token(String);
 
 // Another one in every process: it is no setting.
 impl fmt::Debug for Token {
@@ -73,7 +73,7 @@ impl fmt::Debug for Token {
 
 impl Service {
     /// The backend that the client's cookie names.
-    pub(super) fn stuck_to(&self, backends: &[Arc<Backend>], headers: &HeaderMap) -> Option<Arc<Backend>> {
+    pub(crate) fn stuck_to(&self, backends: &[Arc<Backend>], headers: &HeaderMap) -> Option<Arc<Backend>> {
         let token = cookie(headers, &self.sticky.as_ref()?.cookie)?;
         backends.iter().find(|backend| backend.token.as_ref().is_some_and(|own| own.0 == token)).cloned()
     }

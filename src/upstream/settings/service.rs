@@ -6,14 +6,11 @@ use http::HeaderName;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
-use super::{
-    BackendUrl,
-    discovery::DiscoveryConfig,
-    resilience::{BreakerConfig, BudgetConfig, EjectionConfig, InFlightConfig, RetryConfig},
-};
+use super::resilience::{BreakerConfig, BudgetConfig, EjectionConfig, InFlightConfig, RetryConfig};
 use crate::{
     tls::client::UpstreamTls,
     units::{SecretRef, Span},
+    upstream::{discovery::DiscoveryConfig, url::BackendUrl},
     yaml::At,
 };
 

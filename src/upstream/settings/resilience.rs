@@ -4,10 +4,10 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::Trouble;
 use crate::{
     resilience::{Backoff, BreakerPolicy, BudgetPolicy, EjectionPolicy, FailureRate, GradientPolicy},
     units::{Problems, Share, Span},
+    upstream::failure_kind::Trouble,
     yaml::Node,
 };
 
@@ -87,7 +87,7 @@ impl Default for BudgetConfig {
 }
 
 impl BudgetConfig {
-    pub(super) fn policy(&self) -> BudgetPolicy {
+    pub(crate) fn policy(&self) -> BudgetPolicy {
         BudgetPolicy { share: self.share.0, minimum: self.min, window: self.window.0 }
     }
 }
@@ -135,7 +135,7 @@ fn failures() -> Vec<Trouble> {
 }
 
 impl BreakerConfig {
-    pub(super) fn policy(&self) -> BreakerPolicy {
+    pub(crate) fn policy(&self) -> BreakerPolicy {
         let rate = |share: Share| FailureRate { share: share.0, window: self.window.0, minimum: self.min_requests };
         BreakerPolicy {
             consecutive: (self.failure_threshold > 0).then_some(self.failure_threshold),
@@ -171,7 +171,7 @@ impl Default for EjectionConfig {
 }
 
 impl EjectionConfig {
-    pub(super) fn policy(&self) -> EjectionPolicy {
+    pub(crate) fn policy(&self) -> EjectionPolicy {
         EjectionPolicy { consecutive: self.consecutive, base: self.base.0, max: self.max.0, share: self.share.0 }
     }
 }
@@ -235,7 +235,7 @@ impl Default for AdaptiveConfig {
 }
 
 impl AdaptiveConfig {
-    pub(super) fn policy(&self, maximum: u32) -> GradientPolicy {
+    pub(crate) fn policy(&self, maximum: u32) -> GradientPolicy {
         GradientPolicy { minimum: self.min, maximum, initial: self.initial, tolerance: 1.0 + self.tolerance.0 }
     }
 }
@@ -258,7 +258,7 @@ impl RetryConfig {
 
 impl InFlightConfig {
     /// Checks what one key alone cannot show; `node` is the `in_flight`.
-    pub(super) fn validate(&self, node: &Node, problems: &mut Problems) {
+    pub(crate) fn validate(&self, node: &Node, problems: &mut Problems) {
         let mut wrong = |key: &str, message: String| problems.push(node.at(key).place().problem(message));
         if self.max == 0 && self.per_backend == 0 {
             wrong("max", "nothing is limited: set 'max' or 'per_backend'".to_owned());
@@ -276,7 +276,7 @@ impl InFlightConfig {
 
 impl BreakerConfig {
     /// Checks what one key alone cannot show; `node` is the `circuit_breaker`.
-    pub(super) fn validate(&self, node: &Node, problems: &mut Problems) {
+    pub(crate) fn validate(&self, node: &Node, problems: &mut Problems) {
         let mut wrong = |key: &str, message: String| problems.push(node.at(key).place().problem(message));
         if self.failure_threshold == 0 && self.failure_rate.is_none() {
             wrong("failure_threshold", "it would never open: set 'failure_threshold' or 'failure_rate'".to_owned());

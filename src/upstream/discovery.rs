@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{BackendUrl, watch};
+use super::{url::BackendUrl, watch};
 use crate::units::Span;
 
 /// `discovery:` of a service.
@@ -50,14 +50,14 @@ pub enum Dns {
 }
 
 /// Backends that a name stands for, and until when that holds.
-pub(super) struct Lookup {
-    pub(super) found: Vec<(BackendUrl, SocketAddr)>,
-    pub(super) until: Option<Instant>,
+pub(crate) struct Lookup {
+    pub(crate) found: Vec<(BackendUrl, SocketAddr)>,
+    pub(crate) until: Option<Instant>,
 }
 
 /// Finds backends.
-pub(super) struct Discovery {
-    pub(super) config: DiscoveryConfig,
+pub(crate) struct Discovery {
+    pub(crate) config: DiscoveryConfig,
     /// Made at the first look: it reads the system's configuration.
     resolver: OnceLock<Result<TokioResolver, String>>,
 }
@@ -69,7 +69,7 @@ impl std::fmt::Debug for Discovery {
 }
 
 impl Discovery {
-    pub(super) fn new(config: DiscoveryConfig) -> Self {
+    pub(crate) fn new(config: DiscoveryConfig) -> Self {
         Self { config, resolver: OnceLock::new() }
     }
 
@@ -77,7 +77,7 @@ impl Discovery {
     ///
     /// # Errors
     /// Every line that is wrong.
-    pub(super) fn read_file(&self) -> Result<Vec<BackendUrl>, Vec<String>> {
+    pub(crate) fn read_file(&self) -> Result<Vec<BackendUrl>, Vec<String>> {
         let Some(path) = &self.config.file else { return Ok(Vec::new()) };
         let text = watch::read_settled(path.as_ref()).map_err(|e| vec![format!("cannot read '{path}': {e}")])?;
         self.parse(&text)
@@ -87,7 +87,7 @@ impl Discovery {
     ///
     /// # Errors
     /// Every line that is wrong.
-    pub(super) fn parse(&self, text: &str) -> Result<Vec<BackendUrl>, Vec<String>> {
+    pub(crate) fn parse(&self, text: &str) -> Result<Vec<BackendUrl>, Vec<String>> {
         let path = self.config.file.as_deref().unwrap_or_default();
         let (mut urls, mut wrong) = (Vec::new(), Vec::new());
         for (number, line) in text.lines().enumerate() {
@@ -102,7 +102,7 @@ impl Discovery {
     }
 
     /// Looks a name up.
-    pub(super) async fn lookup(&self, url: &BackendUrl) -> Result<Lookup, String> {
+    pub(crate) async fn lookup(&self, url: &BackendUrl) -> Result<Lookup, String> {
         match self.config.dns {
             Dns::Srv => self.services(url).await,
             Dns::A if self.config.resolver.is_some() => self.addresses(url).await,

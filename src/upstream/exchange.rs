@@ -11,30 +11,30 @@ use pingora::{
     protocols::http::client::HttpSession,
 };
 
-use super::incoming;
+use super::response;
 
 /// An answer whose head has come.
-pub(super) struct Answer {
+pub(crate) struct Answer {
     /// The connection, at the beginning of the body.
-    pub(super) session: HttpSession,
+    pub(crate) session: HttpSession,
     /// The head.
-    pub(super) head: ResponseHeader,
+    pub(crate) head: ResponseHeader,
     peer: Box<HttpPeer>,
 }
 
 /// Why there is no answer.
-pub(super) struct Failure {
+pub(crate) struct Failure {
     /// What went wrong, at which side; [`ErrorType::ConnectError`] and its like when nothing was sent.
-    pub(super) error: Box<Error>,
+    pub(crate) error: Box<Error>,
     /// The connection had been kept from an earlier request.
-    pub(super) reused: bool,
+    pub(crate) reused: bool,
 }
 
 /// Sends a request and waits for the head of its answer.
 ///
 /// # Errors
 /// What went wrong, at which side; [`ErrorType::ConnectError`] and its like when nothing was sent.
-pub(super) async fn send(
+pub(crate) async fn send(
     connector: &Connector,
     peer: Box<HttpPeer>,
     head: RequestHeader,
@@ -47,7 +47,7 @@ pub(super) async fn send(
 ///
 /// # Errors
 /// See there.
-pub(super) async fn try_send(
+pub(crate) async fn try_send(
     connector: &Connector,
     peer: Box<HttpPeer>,
     head: RequestHeader,
@@ -72,7 +72,7 @@ pub(super) async fn try_send(
             };
             // Hints are for whoever waits at the other end of a whole exchange.
             if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
-                incoming::verify(&mut head, false)?;
+                response::verify(&mut head, false)?;
                 return Ok(head);
             }
         }
@@ -83,7 +83,7 @@ pub(super) async fn try_send(
 
 impl Answer {
     /// Gives the connection back for other requests; the body must have been read to its end.
-    pub(super) async fn release(self, connector: &Connector) {
+    pub(crate) async fn release(self, connector: &Connector) {
         let idle = self.peer.options.idle_timeout;
         connector.release_http_session(self.session, &*self.peer, idle).await;
     }

@@ -2,26 +2,26 @@
 
 pub(crate) mod backend;
 pub(crate) mod balance;
-pub(crate) mod choose;
-pub(crate) mod config;
+pub(crate) mod concurrency;
 pub(crate) mod discovery;
-pub(crate) mod gate;
-pub(crate) mod guard;
+pub(crate) mod exchange;
+pub(crate) mod failure_kind;
 pub(crate) mod health;
 pub(crate) mod peers;
 pub(crate) mod resilience;
 pub(crate) mod resolve;
+pub(crate) mod response;
+pub(crate) mod selector;
+pub(crate) mod settings;
 pub(crate) mod sticky;
-pub(crate) mod trouble;
 pub(crate) mod url;
-pub(crate) mod validate;
 pub(crate) mod watch;
 
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 
-use self::{balance::Balancer, discovery::Discovery, guard::Guard, health::Probe};
+use self::{balance::Balancer, discovery::Discovery, health::Probe, resilience::Guard};
 use crate::{
     resilience::BreakerState,
     telemetry::{Metrics, ServiceMetrics},
@@ -32,17 +32,15 @@ use crate::{
 
 pub(crate) use self::{
     backend::{Backend, Place},
-    choose::{Choice, Chosen, NoBackend},
-    config::{
-        AllUnhealthy, Balance, HashBy, HealthCheckConfig, HedgeAfter, HedgeConfig, ServiceConfig, StickyConfig,
-        Timeouts,
+    concurrency::{Gate, Pass},
+    failure_kind::Trouble,
+    resilience::{Leave, Outcome},
+    selector::{Choice, Chosen, NoBackend},
+    settings::{
+        resilience::RetryConfig,
+        service::{AllUnhealthy, HealthCheckConfig, HedgeAfter, HedgeConfig, ServiceConfig, StickyConfig, Timeouts},
     },
-    discovery::Dns,
-    gate::{Gate, Pass},
-    guard::{Leave, Outcome},
-    resilience::{BreakerConfig, EjectionConfig, GateConfig, InFlightConfig, RetryConfig},
-    trouble::Trouble,
-    url::{BackendScheme, BackendUrl},
+    url::BackendUrl,
 };
 
 /// A service that is ready for traffic.
@@ -87,7 +85,7 @@ impl Service {
         metrics: &Metrics,
         problems: &mut Problems,
     ) -> Arc<Self> {
-        validate::validate(config, node, problems);
+        settings::validate::validate(config, node, problems);
         let endpoints = Arc::new(ArcSwap::from_pointee(Vec::new()));
         let metrics = metrics.service(name);
         let probe = |check: &HealthCheckConfig| {

@@ -15,11 +15,11 @@ use pingora::{
 };
 use pingora_load_balancing::{Backend as LbBackend, health_check::HealthCheck};
 
-use super::{Backend, HealthCheckConfig, Service};
-use crate::{clock::Now, proxy::exchange, telemetry::ServiceMetrics};
+use super::{Service, backend::Backend, exchange, settings::service::HealthCheckConfig};
+use crate::{clock::Now, telemetry::ServiceMetrics};
 
 /// One service's check.
-pub(super) struct Probe {
+pub(crate) struct Probe {
     config: HealthCheckConfig,
     service: String,
     endpoints: Arc<ArcSwap<Vec<Arc<Backend>>>>,
@@ -32,7 +32,7 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    pub(super) fn new(
+    pub(crate) fn new(
         config: HealthCheckConfig,
         service: &str,
         endpoints: Arc<ArcSwap<Vec<Arc<Backend>>>>,

@@ -11,7 +11,7 @@ use crate::message::request_head::Reason;
 ///
 /// # Errors
 /// It cannot be read in one way only; the backend is at fault.
-pub(super) fn verify(head: &mut ResponseHeader, upgrade: bool) -> pingora::Result<()> {
+pub(crate) fn verify(head: &mut ResponseHeader, upgrade: bool) -> pingora::Result<()> {
     check(head, upgrade)
         .map_err(|reason| Error::explain(ErrorType::InvalidHTTPHeader, reason).into_up())
         .and_then(|()| settle(head))

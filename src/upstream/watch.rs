@@ -11,7 +11,7 @@ use std::{
 use tokio::time::Instant;
 
 /// Time between two looks.
-pub(super) const LOOK: Duration = Duration::from_millis(250);
+pub(crate) const LOOK: Duration = Duration::from_millis(250);
 
 /// So long a file must be left alone before it is read.
 const SETTLED: Duration = Duration::from_millis(500);
@@ -20,7 +20,7 @@ const SETTLED: Duration = Duration::from_millis(500);
 const UNFINISHED: Duration = Duration::from_secs(2);
 
 /// Reads a file that may be being written, at start: waits for it to settle, as later looks do.
-pub(super) fn read_settled(path: &Path) -> io::Result<String> {
+pub(crate) fn read_settled(path: &Path) -> io::Result<String> {
     let deadline = Instant::now() + 2 * UNFINISHED;
     let mut seen = None;
     loop {
@@ -52,7 +52,7 @@ struct Stamp {
 
 /// A file, and what is known of it.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(crate) struct Watched {
     path: PathBuf,
     /// As it was seen last, and since when it has been so.
     seen: Option<(Option<Stamp>, Instant)>,
@@ -62,7 +62,7 @@ pub(super) struct Watched {
 
 impl Watched {
     /// A file that has not been looked at.
-    pub(super) fn new(path: impl Into<PathBuf>) -> Self {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), seen: None, taken: None }
     }
 
@@ -72,7 +72,7 @@ impl Watched {
     }
 
     /// Its text, when it has changed and settled since it was read last; or why it cannot be read.
-    pub(super) fn changed(&mut self, now: Instant) -> Option<Result<String, String>> {
+    pub(crate) fn changed(&mut self, now: Instant) -> Option<Result<String, String>> {
         let stamp = self.stamp();
         let since = match self.seen {
             Some((seen, since)) if seen == stamp => since,

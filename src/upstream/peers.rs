@@ -4,7 +4,10 @@ use std::net::SocketAddr;
 
 use pingora::{prelude::HttpPeer, protocols::ALPN, upstreams::peer::PeerOptions};
 
-use super::{BackendScheme, BackendUrl, Service};
+use super::{
+    Service,
+    url::{BackendScheme, BackendUrl},
+};
 use crate::units::Span;
 
 /// Requests that share one HTTP/2 connection to a backend; what common servers allow.

@@ -16,8 +16,9 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    Backend, BackendUrl, Service,
-    backend::LATENCY_MEMORY,
+    Service,
+    backend::{Backend, LATENCY_MEMORY},
+    url::BackendUrl,
     watch::{LOOK, Watched},
 };
 use crate::{
@@ -91,7 +92,7 @@ impl Service {
     }
 
     /// Takes over the addresses that need no resolver, without waiting for anything.
-    pub(super) fn adopt_literals(&self) {
+    pub(crate) fn adopt_literals(&self) {
         self.adopt(self.literal_addresses(), &self.targets.load());
         let update = std::pin::pin!(self.balancer.update());
         // Our discovery is ready at once, so the update is: one poll completes it (Pingora's own `try_from_iter` relies
@@ -125,7 +126,7 @@ impl Service {
     }
 
     /// Looks at names and files again and again; returns at once when there are none.
-    pub(super) async fn watch_names(&self) {
+    pub(crate) async fn watch_names(&self) {
         let mut file = self.discovery.config.file.as_ref().map(Watched::new);
         let mut due = Instant::now() + self.discovery.config.every.0;
         while file.is_some() || self.targets.load().iter().any(|url| url.address().is_none()) {

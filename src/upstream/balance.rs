@@ -23,7 +23,12 @@ use pingora_load_balancing::{
     selection::{Consistent, Random, RoundRobin},
 };
 
-use super::{Backend, Balance, Choice, HashBy, health::Probe};
+use super::{
+    backend::Backend,
+    health::Probe,
+    selector::Choice,
+    settings::service::{Balance, HashBy},
+};
 use crate::resilience::cost;
 
 type Endpoints = Arc<ArcSwap<Vec<Arc<Backend>>>>;
@@ -31,7 +36,7 @@ type Endpoints = Arc<ArcSwap<Vec<Arc<Backend>>>>;
 /// So many candidates ketama looks at before giving up; it may need several steps per backend.
 const STEPS: usize = 256;
 
-pub(super) enum Balancer {
+pub(crate) enum Balancer {
     RoundRobin(LoadBalancer<RoundRobin>),
     Random(LoadBalancer<Random>),
     Hash(LoadBalancer<Consistent>, HashBy),
@@ -62,13 +67,13 @@ impl ServiceDiscovery for Known {
 }
 
 impl Backend {
-    pub(super) fn for_pingora(&self) -> LbBackend {
+    pub(crate) fn for_pingora(&self) -> LbBackend {
         LbBackend { addr: L4Address::Inet(self.address), weight: self.weight, ext: http::Extensions::new() }
     }
 }
 
 impl Balancer {
-    pub(super) fn new(balance: &Balance, endpoints: Endpoints, probe: Option<Probe>) -> Self {
+    pub(crate) fn new(balance: &Balance, endpoints: Endpoints, probe: Option<Probe>) -> Self {
         let mut backends = Backends::new(Box::new(Known(endpoints)));
         if let Some(probe) = probe {
             backends.set_health_check(Box::new(probe));
@@ -83,7 +88,7 @@ impl Balancer {
     }
 
     /// Pingora's view of the backends, for health checks.
-    pub(super) fn view(&self) -> &Backends {
+    pub(crate) fn view(&self) -> &Backends {
         match self {
             Self::RoundRobin(lb) | Self::Least(lb, _) | Self::P2c(lb) => lb.backends(),
             Self::Random(lb) => lb.backends(),
@@ -92,7 +97,7 @@ impl Balancer {
     }
 
     /// Takes over the backends as they are known now.
-    pub(super) async fn update(&self) -> pingora::Result<()> {
+    pub(crate) async fn update(&self) -> pingora::Result<()> {
         match self {
             Self::RoundRobin(lb) | Self::Least(lb, _) | Self::P2c(lb) => lb.update().await,
             Self::Random(lb) => lb.update().await,
@@ -101,12 +106,12 @@ impl Balancer {
     }
 
     /// True when it decides by latency.
-    pub(super) fn wants_latency(&self) -> bool {
+    pub(crate) fn wants_latency(&self) -> bool {
         matches!(self, Self::P2c(_))
     }
 
     /// The next backend among those that `accept` takes.
-    pub(super) fn choose(
+    pub(crate) fn choose(
         &self,
         all: &[Arc<Backend>],
         choice: &Choice<'_>,
@@ -213,7 +218,7 @@ impl HashBy {
 }
 
 /// The value of a cookie (RFC 6265 §4.2).
-pub(super) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+pub(crate) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(';')).find_map(|pair| {
         let (key, value) = pair.trim().split_once('=')?;

@@ -4,7 +4,11 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst, fence},
+        atomic::{
+            AtomicBool, AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
     },
     time::Duration,
 };
@@ -13,11 +17,11 @@ use http::HeaderValue;
 use pingora::{prelude::HttpPeer, protocols::ALPN};
 use tokio::sync::Notify;
 
-use super::{BackendUrl, sticky::Token};
+use super::{sticky::Token, url::BackendUrl};
 use crate::resilience::{Breaker, Ewma, Health};
 
 /// How long a latency sample counts for `p2c_ewma`.
-pub(super) const LATENCY_MEMORY: Duration = Duration::from_secs(10);
+pub(crate) const LATENCY_MEMORY: Duration = Duration::from_secs(10);
 
 /// One address that answers for a service.
 #[derive(Debug)]
@@ -27,23 +31,23 @@ pub struct Backend {
     /// Where to connect.
     pub address: SocketAddr,
     /// What the sticky cookie calls it.
-    pub(super) token: Option<Token>,
+    pub(crate) token: Option<Token>,
     /// The URL that it was made from.
-    pub(super) url: BackendUrl,
+    pub(crate) url: BackendUrl,
     /// The URL in the YAML, or in the file, that led to it.
-    pub(super) source: BackendUrl,
-    pub(super) weight: usize,
+    pub(crate) source: BackendUrl,
+    pub(crate) weight: usize,
     /// A prepared peer: cloned per attempt, so that nothing is parsed or resolved then.
-    pub(super) peer: HttpPeer,
+    pub(crate) peer: HttpPeer,
     /// What active health checks say.
-    pub(super) healthy: AtomicBool,
-    pub(super) in_flight: Arc<AtomicUsize>,
+    pub(crate) healthy: AtomicBool,
+    pub(crate) in_flight: Arc<AtomicUsize>,
     /// What its answers say.
-    pub(super) conduct: Health,
-    pub(super) breaker: Option<Breaker>,
-    pub(super) latency: Ewma,
+    pub(crate) conduct: Health,
+    pub(crate) breaker: Option<Breaker>,
+    pub(crate) latency: Ewma,
     /// When it last came back, in nanoseconds since the process began; 0: it was there from the beginning.
-    pub(super) returned: AtomicU64,
+    pub(crate) returned: AtomicU64,
 }
 
 impl Backend {
@@ -73,19 +77,19 @@ impl Backend {
     }
 
     /// True when a request may go there; `most` are allowed under way (0: any number).
-    pub(super) fn usable(&self, now: Duration, most: u32) -> bool {
+    pub(crate) fn usable(&self, now: Duration, most: u32) -> bool {
         self.healthy()
             && !self.ejected(now)
             && self.has_room(most)
             && self.breaker.as_ref().is_none_or(|breaker| breaker.would_admit(now))
     }
 
-    pub(super) fn has_room(&self, most: u32) -> bool {
+    pub(crate) fn has_room(&self, most: u32) -> bool {
         most == 0 || self.in_flight() < usize::try_from(most).unwrap_or(usize::MAX)
     }
 
     /// Health checks have found it well, or not.
-    pub(super) fn set_healthy(&self, healthy: bool, now: Duration) {
+    pub(crate) fn set_healthy(&self, healthy: bool, now: Duration) {
         self.healthy.store(healthy, Relaxed);
         if healthy {
             self.conduct.restore();
@@ -94,12 +98,12 @@ impl Backend {
     }
 
     /// It is new, or back.
-    pub(super) fn has_returned(&self, now: Duration) {
+    pub(crate) fn has_returned(&self, now: Duration) {
         self.returned.store(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).max(1), Relaxed);
     }
 
     /// When it last came back, by health check or from ejection; `None` when it was never away.
-    pub(super) fn returned(&self) -> Option<Duration> {
+    pub(crate) fn returned(&self) -> Option<Duration> {
         let returned = Duration::from_nanos(self.returned.load(Relaxed));
         Some(returned.max(self.conduct.until())).filter(|at| !at.is_zero())
     }
@@ -134,7 +138,7 @@ pub struct Place {
 }
 
 impl Place {
-    pub(super) fn at(backend: &Backend, freed: Option<Arc<Notify>>) -> Self {
+    pub(crate) fn at(backend: &Backend, freed: Option<Arc<Notify>>) -> Self {
         backend.in_flight.fetch_add(1, Relaxed);
         Self { count: backend.in_flight.clone(), freed }
     }

@@ -1,0 +1,5 @@
+//! TODO-DOC
+
+pub(crate) mod resilience;
+pub(crate) mod service;
+pub(crate) mod validate;
