@@ -6,6 +6,7 @@ mod access;
 mod action;
 mod arrival;
 mod attempt;
+mod byte_class;
 mod client;
 mod context;
 mod decide;

@@ -8,6 +8,7 @@
 use std::ops::Range;
 
 use super::{
+    byte_class::{CONTROL, TOKEN},
     list,
     target::{self, Target},
 };
@@ -223,7 +224,7 @@ const NOT_IN_TRAILERS: [&[u8]; 14] = [
 
 /// Checks one line of a trailer section, without its CRLF.
 pub(super) fn trailer(line: &[u8]) -> Result<(), Reason> {
-    if line.iter().any(|byte| is_control(*byte)) {
+    if CONTROL.has_any(line) {
         return Err("there is a control character in the trailers");
     }
     let (name, _) = field(line)?;
@@ -231,11 +232,6 @@ pub(super) fn trailer(line: &[u8]) -> Result<(), Reason> {
         return Err("there is a field in the trailers that does not belong there");
     }
     Ok(())
-}
-
-/// NUL and every other control character but the tab; CR alone is one of them.
-fn is_control(byte: u8) -> bool {
-    (byte < 0x20 && byte != b'\t') || byte == 0x7f
 }
 
 /// Lines of a head, without their CRLF.
@@ -249,7 +245,7 @@ impl<'a> Iterator for Lines<'a> {
         let line = &self.0[..end];
         self.0 = &self.0[end + 1..];
         let Some((b'\r', line)) = line.split_last() else { return Some(Err("a line ends with LF alone")) };
-        if line.iter().any(|byte| is_control(*byte)) {
+        if CONTROL.has_any(line) {
             return Some(Err("there is a control character in the head"));
         }
         Some(Ok(line))
@@ -263,7 +259,7 @@ fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], u8), Reason> {
     let (Some(target), Some(version), None) = (target, version, words.next()) else {
         return Err("the request line is not 'method target version'");
     };
-    if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
+    if method.is_empty() || !TOKEN.has_all(method) {
         return Err("the method is malformed");
     }
     match version {
@@ -280,7 +276,7 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
     if matches!(name.first(), Some(b' ' | b'\t')) {
         return Err("a header field is folded");
     }
-    if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
+    if name.is_empty() || !TOKEN.has_all(name) {
         return Err("a header field's name is malformed");
     }
     Ok((name, line[colon + 1..].trim_ascii()))
@@ -288,12 +284,7 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
 
 /// True when a request may begin with this: a method, or an empty line before it (RFC 9112 §2.2).
 pub(super) fn may_begin(byte: u8) -> bool {
-    is_token(byte) || matches!(byte, b'\r' | b'\n')
-}
-
-/// RFC 9110 §5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    TOKEN.has(byte) || matches!(byte, b'\r' | b'\n')
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::net::Ipv6Addr;
 
+use super::byte_class::{HOST, NOT_IN_PATH, TARGET};
+
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target<'a> {
@@ -27,7 +29,7 @@ pub(super) fn read<'a>(method: &[u8], target: &'a [u8]) -> Option<Target<'a>> {
     // Spaces and control characters have been refused; a fragment is never sent (RFC 9110 §7.1). Of what RFC 3986 does not
     // allow, browsers send brackets, braces, `|`, `^`, a backtick and a backslash in queries (WHATWG URL standard, "query
     // percent-encode set"): what is left, nobody sends by accident.
-    if !target.iter().all(|byte| (0x21..0x7f).contains(byte) && !b"#\"<>".contains(byte)) {
+    if !TARGET.has_all(target) {
         return None;
     }
     match target {
@@ -55,7 +57,8 @@ pub(super) fn read<'a>(method: &[u8], target: &'a [u8]) -> Option<Target<'a>> {
 /// True when what stands before the query has no character that a path must not have (RFC 3986 §3.3); a bracket or `|`
 /// may pass, which browsers do not encode there either.
 fn is_path(target: &[u8]) -> bool {
-    target.iter().take_while(|byte| **byte != b'?').all(|byte| !b"\\^`{}".contains(byte))
+    let end = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
+    !NOT_IN_PATH.has_any(&target[..end])
 }
 
 /// `uri-host [":" port]`, not empty; user information has no place there.
@@ -78,10 +81,8 @@ pub(super) fn is_host(host: &[u8]) -> bool {
         }
         _ => false,
     };
-    let reg_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte);
-    // A list of hosts is no host, though a comma may stand in a reg-name.
-    let plain = !name.is_empty() && name.iter().all(|byte| reg_name(byte) && *byte != b',');
-    port_is_fine && plain && is_encoded(name)
+    let fine = HOST.has_all(name) || (name.iter().all(|byte| HOST.has(*byte) || *byte == b'%') && is_encoded(name));
+    port_is_fine && !name.is_empty() && fine
 }
 
 /// True when each percent sign begins an encoding (RFC 3986 §2.1).
