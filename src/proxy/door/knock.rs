@@ -1,5 +1,7 @@
 //! Waiting for a request, and reading its head: strictly, and within one time limit for all of it.
 
+use std::{pin::pin, task::Poll};
+
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::framing::Rest;
@@ -61,12 +63,16 @@ pub(super) async fn read(
     speech: Speech,
     secure: bool,
 ) -> Knock {
-    let reading = async {
+    let mut reading = pin!(async {
         match speech {
             Speech::Http2 => read_preface(stream, first).await,
             _ => read_head(stream, first, limits, speech, secure).await,
         }
-    };
+    });
+    // Nearly always all of it has come at once, and then no timer is needed.
+    if let Poll::Ready(knock) = std::future::poll_fn(|context| Poll::Ready(reading.as_mut().poll(context))).await {
+        return knock;
+    }
     match tokio::time::timeout(limits.head.0, reading).await {
         Ok(knock) => knock,
         Err(_) if speech == Speech::Http2 => Knock::Nobody,
