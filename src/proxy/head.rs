@@ -3,12 +3,13 @@
 //! Pingora takes heads of up to 1 MiB and HTTP/1.1 without `Host` (`pingora-core` 0.9.1, v1/common.rs and v1/server.rs).
 //! An operator expects less patience. What can be judged by bytes alone has been, in `strict.rs`.
 
-use http::{HeaderMap, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
+    list,
     path::{self, PathError, Reading},
     respond, target,
 };
@@ -84,6 +85,9 @@ pub(super) struct Admitted {
 /// The most bytes of a method; the longest registered one has 17 (`UPDATEREDIRECTREF`).
 pub(super) const LONGEST_METHOD: usize = 32;
 
+/// Fields that decide how a request is read.
+static FRAMING: [HeaderName; 3] = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::EXPECT];
+
 /// Checks a head and normalises its path in place.
 ///
 /// # Errors
@@ -98,9 +102,12 @@ pub(super) fn admit(head: &mut RequestHeader, limits: &HeadLimits) -> Result<Adm
     }
     host(head).map_err(bad)?;
     authority(head).map_err(bad)?;
-    framing(&head.headers).map_err(bad)?;
-    if head.headers.get_all(header::EXPECT).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-    {
+    let [length, coding, expect] = list::present(&head.headers, &FRAMING);
+    if length || coding {
+        framing(&head.headers).map_err(bad)?;
+    }
+    let expected = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if expect && !head.headers.get_all(header::EXPECT).iter().all(expected) {
         return Err(Reply::problem(StatusCode::EXPECTATION_FAILED, "this expectation is not supported").closing());
     }
     if head.method == Method::OPTIONS && head.uri.path() == "*" {
@@ -210,8 +217,9 @@ fn normalise(head: &mut RequestHeader) -> Result<Admitted, PathError> {
 pub(super) fn host_of(head: &RequestHeader) -> &str {
     let authority = head.uri.authority().map(http::uri::Authority::as_str);
     let host = authority.or_else(|| head.headers.get(header::HOST)?.to_str().ok()).unwrap_or_default();
-    let host = match host.rfind(':') {
-        Some(colon) if !host[colon..].contains(']') => &host[..colon],
+    // Over bytes: what searches in text costs more than these few are worth.
+    let host = match host.bytes().rposition(|byte| byte == b':') {
+        Some(colon) if !host.as_bytes()[colon..].contains(&b']') => &host[..colon],
         _ => host,
     };
     host.strip_suffix('.').unwrap_or(host)
