@@ -134,7 +134,9 @@ fn session(
     connection: &Digest,
     terms: &Terms,
 ) -> StreamSession {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    // Room for what the backend is told beside it: it would be made in several steps otherwise.
+    parts.headers.reserve(8);
     let scheme = parts.uri.scheme();
     let is = |scheme: &Scheme, name: &str| scheme.as_str().eq_ignore_ascii_case(name);
     let violation = if scheme.is_some_and(|scheme| !is(scheme, "http") && !is(scheme, "https")) {
