@@ -5,7 +5,7 @@
 //! It looks at bytes only: sizes and the path are judged on the parsed head (`head.rs`), chunks as they pass
 //! (`door/framing.rs`).
 
-use std::ops::Range;
+use std::{io::BufRead as _, ops::Range};
 
 use super::{
     byte_class::{CONTROL, TOKEN},
@@ -20,17 +20,22 @@ pub(super) type Reason = &'static str;
 /// too, so that a head written with them is found, and refused.
 pub(super) fn head_length(bytes: &[u8], searched: usize) -> Option<usize> {
     // An end may straddle two reads by up to three bytes.
-    let from = searched.saturating_sub(3).max(leading_lines(bytes));
-    let mut at = from;
-    while let Some(found) = bytes.get(at..)?.iter().position(|byte| *byte == b'\n') {
-        let line_end = at + found;
-        match &bytes[line_end + 1..] {
-            [b'\n', ..] => return Some(line_end + 2),
-            [b'\r', b'\n', ..] => return Some(line_end + 3),
-            _ => at = line_end + 1,
+    let mut at = searched.saturating_sub(3).max(leading_lines(bytes));
+    loop {
+        at += line_length(bytes.get(at..)?)?;
+        match &bytes[at..] {
+            [b'\n', ..] => return Some(at + 1),
+            [b'\r', b'\n', ..] => return Some(at + 2),
+            _ => {}
         }
     }
-    None
+}
+
+/// The length of the first line, with its LF. Searched as `BufRead` does it, many bytes at a time.
+fn line_length(bytes: &[u8]) -> Option<usize> {
+    let mut rest = bytes;
+    let length = rest.skip_until(b'\n').ok()?;
+    bytes[..length].ends_with(b"\n").then_some(length)
 }
 
 /// Empty lines before the request line, which a server should skip (RFC 9112 §2.2).
@@ -62,6 +67,8 @@ pub(super) struct Facts {
     pub(super) start: usize,
     /// The length of the method.
     pub(super) method: usize,
+    /// How many fields there are.
+    pub(super) fields: usize,
 }
 
 /// The fields that decide about a message, as they are met.
@@ -91,12 +98,13 @@ pub(super) fn verify(head: &[u8], secure: bool) -> Result<Facts, Reason> {
     if !secure && matches!(form, Target::Absolute { secure: true, .. }) {
         return Err("this port does not speak TLS: use http");
     }
-    let mut seen = Seen::default();
+    let (mut seen, mut fields) = (Seen::default(), 0);
     for line in lines {
         let line = line?;
         if line.is_empty() {
             break;
         }
+        fields += 1;
         let (name, value) = field(line)?;
         seen.note(name, value, form)?;
     }
@@ -132,7 +140,7 @@ pub(super) fn verify(head: &[u8], secure: bool) -> Result<Facts, Reason> {
         _ if upgrade => Body::Upgrade,
         Seen { length, .. } => Body::Length(length),
     };
-    Ok(Facts { body, rewrite, host, start, method: method.len() })
+    Ok(Facts { body, rewrite, host, start, method: method.len(), fields })
 }
 
 /// The path of a target in absolute form, which may have been left out.
@@ -241,9 +249,9 @@ impl<'a> Iterator for Lines<'a> {
     type Item = Result<&'a [u8], Reason>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let end = self.0.iter().position(|byte| *byte == b'\n')?;
-        let line = &self.0[..end];
-        self.0 = &self.0[end + 1..];
+        let end = line_length(self.0)?;
+        let line = &self.0[..end - 1];
+        self.0 = &self.0[end..];
         let Some((b'\r', line)) = line.split_last() else { return Some(Err("a line ends with LF alone")) };
         if CONTROL.has_any(line) {
             return Some(Err("there is a control character in the head"));

@@ -76,8 +76,11 @@ pub(super) fn is_host(host: &[u8]) -> bool {
     let port_is_fine = match port {
         [] | [b':'] => true,
         [b':', digits @ ..] => {
-            let number = std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
-            number.is_some_and(|number| number.parse::<u16>().is_ok())
+            let digit = |number: u16, digit: &u8| match digit {
+                b'0'..=b'9' => number.checked_mul(10)?.checked_add(u16::from(digit - b'0')),
+                _ => None,
+            };
+            digits.iter().try_fold(0, digit).is_some()
         }
         _ => false,
     };

@@ -97,11 +97,13 @@ where
         Err(e) => return log::debug!("HTTP/2 with {}: {e}", link.peer),
     };
     let (active, mut leaving, mut closing) = (Arc::new(Active::default()), shutdown.clone(), false);
+    // Made once for all streams: to enter a waiter anew for each costs more.
+    let mut left = std::pin::pin!(leaving.changed());
     loop {
         let accepted = tokio::select! {
             biased;
             // Streams that are on their way are still taken; the codec says when the connection has ended.
-            _ = leaving.changed(), if !closing => {
+            _ = &mut left, if !closing => {
                 connection.graceful_shutdown();
                 closing = true;
                 continue;
