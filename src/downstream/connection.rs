@@ -81,7 +81,8 @@ impl Link {
             listener: self.listener,
             secure: self.secure,
             certificate: self.certificate.clone(),
-            text: self.text.clone(),
+            // Written out once for all streams.
+            text: OnceLock::from(self.address_text()),
             patience: Patience::default(),
             misread: OnceLock::new(),
         })
@@ -89,7 +90,7 @@ impl Link {
 
     /// This as Pingora carries it around. The response is a form to fill in: nothing reads it.
     pub(crate) fn digest(self: &Arc<Self>) -> Option<Arc<ProxyDigest>> {
-        let form = ResponseHeader::build(200, Some(0)).ok()?;
+        let form = ResponseHeader::build_no_case(200, Some(0)).ok()?;
         Some(Arc::new(ProxyDigest::new(Box::new(form), Some(Box::new(self.clone())))))
     }
 }

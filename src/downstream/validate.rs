@@ -3,11 +3,12 @@
 //! Pingora takes heads of up to 1 MiB and HTTP/1.1 without `Host` (`pingora-core` 0.9.1, v1/common.rs and v1/server.rs).
 //! An operator expects less patience. What can be judged by bytes alone has been, in `strict.rs`.
 
-use http::{HeaderMap, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::RequestHeader;
 
 use super::limits::HeadLimits;
 use crate::message::{
+    fields,
     path::{self, PathError, Reading},
     replies,
     reply::Reply,
@@ -26,6 +27,9 @@ pub(crate) struct Admitted {
 /// The most bytes of a method; the longest registered one has 17 (`UPDATEREDIRECTREF`).
 pub(crate) const LONGEST_METHOD: usize = 32;
 
+/// Fields that decide how a request is read.
+static FRAMING: [HeaderName; 3] = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::EXPECT];
+
 /// Checks a head and normalises its path in place.
 ///
 /// # Errors
@@ -40,9 +44,12 @@ pub(crate) fn admit(head: &mut RequestHeader, limits: &HeadLimits) -> Result<Adm
     }
     host(head).map_err(bad)?;
     authority(head).map_err(bad)?;
-    framing(&head.headers).map_err(bad)?;
-    if head.headers.get_all(header::EXPECT).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-    {
+    let [length, coding, expect] = fields::present(&head.headers, &FRAMING);
+    if length || coding {
+        framing(&head.headers).map_err(bad)?;
+    }
+    let expected = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if expect && !head.headers.get_all(header::EXPECT).iter().all(expected) {
         return Err(Reply::problem(StatusCode::EXPECTATION_FAILED, "this expectation is not supported").closing());
     }
     if head.method == Method::OPTIONS && head.uri.path() == "*" {
@@ -147,6 +154,7 @@ fn normalise(head: &mut RequestHeader) -> Result<Admitted, PathError> {
     head.set_uri(http::Uri::from_parts(parts).map_err(|_| PathError::Character)?);
     Ok(admitted)
 }
+
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]

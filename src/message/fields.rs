@@ -12,6 +12,17 @@ pub(crate) fn has(headers: &HeaderMap, field: &HeaderName, wanted: impl Fn(&[u8]
     headers.get_all(field).iter().flat_map(|line| items(line.as_bytes())).any(wanted)
 }
 
+/// Which of these fields there are, in one pass: a look-up for each costs more, and nearly always none is there.
+pub(crate) fn present<const N: usize>(headers: &HeaderMap, fields: &[HeaderName; N]) -> [bool; N] {
+    let mut present = [false; N];
+    for name in headers.keys() {
+        for (there, field) in present.iter_mut().zip(fields) {
+            *there |= name == field;
+        }
+    }
+    present
+}
+
 /// The fields that `Connection` names.
 pub(crate) fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     let lines = headers.get_all(header::CONNECTION).iter();

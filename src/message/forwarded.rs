@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{fields, reserved::ReservedHeaders};
@@ -24,10 +24,9 @@ pub(crate) const FORWARDED: [&str; 8] = [
     "x-real-ip",
 ];
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+/// Those of them that are added to what a trusted proxy has said.
+static TOLD: [HeaderName; 2] =
+    [HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-forwarded-host")];
 
 /// Proxies whose word is taken.
 #[derive(Debug, Clone, Default)]
@@ -117,16 +116,17 @@ pub(crate) fn tell_backend(
     let address = known.unwrap_or_else(|| text(peer));
     // Nearly always the same address three times: then it is written out once and shared.
     let real = if origin.client == peer { address.clone() } else { text(origin.client) };
-    match joined(&head.headers, &X_FORWARDED_FOR) {
-        Some(before) => head.insert_header(X_FORWARDED_FOR, format!("{before}, {peer}"))?,
-        None => head.insert_header(X_FORWARDED_FOR, address)?,
+    let [has_for, has_host] = fields::present(&head.headers, &TOLD);
+    let before = if has_for { joined(&head.headers, &TOLD[0]) } else { None };
+    // Names as text that lives for ever: Pingora keeps each as it was written, too, and would copy that of a `HeaderName`.
+    match before {
+        Some(before) => head.insert_header("x-forwarded-for", format!("{before}, {peer}"))?,
+        None => head.insert_header("x-forwarded-for", address)?,
     }
-    head.insert_header(X_REAL_IP, real)?;
-    head.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(if origin.secure { "https" } else { "http" }))?;
-    if !head.headers.contains_key(X_FORWARDED_HOST)
-        && let Some(host) = host_value(head)
-    {
-        head.insert_header(X_FORWARDED_HOST, host)?;
+    head.insert_header("x-real-ip", real)?;
+    head.insert_header("x-forwarded-proto", HeaderValue::from_static(if origin.secure { "https" } else { "http" }))?;
+    if !has_host && let Some(host) = host_value(head) {
+        head.insert_header("x-forwarded-host", host)?;
     }
     Ok(())
 }
@@ -138,26 +138,39 @@ pub(crate) fn text(address: IpAddr) -> HeaderValue {
 
 /// The value of `Host`, or what HTTP/2 has in its place.
 fn host_value(head: &RequestHeader) -> Option<HeaderValue> {
-    let host = head.headers.get(http::header::HOST).cloned();
+    let host = head.headers.get(header::HOST).cloned();
     host.or_else(|| HeaderValue::try_from(head.uri.authority()?.as_str()).ok())
 }
 
 /// Takes off an answer what the backend meant for this hop alone (RFC 9110 §7.6.1). Pingora does it for requests; the
 /// `Connection` field itself it replaces.
 pub(crate) fn strip_hop_by_hop(head: &mut ResponseHeader) {
-    head.remove_header("keep-alive");
-    head.remove_header("proxy-connection");
-    head.remove_header(&http::header::TE);
-    // 426 must say what to upgrade to (RFC 9110 §15.5.22).
-    if !matches!(head.status, http::StatusCode::SWITCHING_PROTOCOLS | http::StatusCode::UPGRADE_REQUIRED) {
-        head.remove_header(&http::header::UPGRADE);
+    static FIELDS: [HeaderName; 5] = [
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+        header::TE,
+        header::UPGRADE,
+        header::CONNECTION,
+    ];
+    let [rest @ .., upgrade, connection] = fields::present(&head.headers, &FIELDS);
+    for (name, _) in FIELDS.iter().zip(rest).filter(|(_, there)| *there) {
+        head.remove_header(name);
     }
-    if head.status == http::StatusCode::SWITCHING_PROTOCOLS || !head.headers.contains_key(http::header::CONNECTION) {
+    // 426 must say what to upgrade to (RFC 9110 §15.5.22).
+    if upgrade && !matches!(head.status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED) {
+        head.remove_header(&header::UPGRADE);
+    }
+    // What nearly every backend says names a field that has just been taken away.
+    let plain = |line: &HeaderValue| line.as_bytes().eq_ignore_ascii_case(b"keep-alive");
+    if head.status == StatusCode::SWITCHING_PROTOCOLS
+        || !connection
+        || head.headers.get_all(header::CONNECTION).iter().all(plain)
+    {
         return;
     }
     let names = fields::nominated(&head.headers);
     // Framing is not a backend's to take away.
-    let framing = [http::header::CONTENT_LENGTH, http::header::TRANSFER_ENCODING, http::header::CONNECTION];
+    let framing = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION];
     for name in names.iter().filter(|name| !framing.contains(name)) {
         head.remove_header(name);
     }
@@ -174,7 +187,7 @@ fn unwanted(name: &str, trusted: bool, reserved: &ReservedHeaders) -> bool {
     if reserved.has(name) {
         return true;
     }
-    if name.contains('_') {
+    if name.bytes().any(|byte| byte == b'_') {
         return FORWARDED.contains(&name.replace('_', "-").as_str());
     }
     // The first letters decide for nearly every field.

@@ -1,6 +1,7 @@
 //! HTTP messages: how a head is read and a body framed, what fields, targets and paths mean, and the replies that the
 //! gateway makes itself. Bytes, `http` types and Pingora's two header types; no session, no connection, no clock.
 
+pub(crate) mod byte_class;
 pub(crate) mod chunked;
 pub(crate) mod fields;
 pub(crate) mod forwarded;

@@ -5,9 +5,10 @@
 //! It looks at bytes only: sizes and the path are judged on the parsed head (`head.rs`), chunks as they pass
 //! (`door/framing.rs`).
 
-use std::ops::Range;
+use std::{io::BufRead as _, ops::Range};
 
 use super::{
+    byte_class::{CONTROL, TOKEN},
     fields,
     target::{self, Target},
 };
@@ -19,17 +20,22 @@ pub(crate) type Reason = &'static str;
 /// too, so that a head written with them is found, and refused.
 pub(crate) fn head_length(bytes: &[u8], searched: usize) -> Option<usize> {
     // An end may straddle two reads by up to three bytes.
-    let from = searched.saturating_sub(3).max(leading_lines(bytes));
-    let mut at = from;
-    while let Some(found) = bytes.get(at..)?.iter().position(|byte| *byte == b'\n') {
-        let line_end = at + found;
-        match &bytes[line_end + 1..] {
-            [b'\n', ..] => return Some(line_end + 2),
-            [b'\r', b'\n', ..] => return Some(line_end + 3),
-            _ => at = line_end + 1,
+    let mut at = searched.saturating_sub(3).max(leading_lines(bytes));
+    loop {
+        at += line_length(bytes.get(at..)?)?;
+        match &bytes[at..] {
+            [b'\n', ..] => return Some(at + 1),
+            [b'\r', b'\n', ..] => return Some(at + 2),
+            _ => {}
         }
     }
-    None
+}
+
+/// The length of the first line, with its LF. Searched as `BufRead` does it, many bytes at a time.
+fn line_length(bytes: &[u8]) -> Option<usize> {
+    let mut rest = bytes;
+    let length = rest.skip_until(b'\n').ok()?;
+    bytes[..length].ends_with(b"\n").then_some(length)
 }
 
 /// Empty lines before the request line, which a server should skip (RFC 9112 §2.2).
@@ -61,6 +67,8 @@ pub(crate) struct Facts {
     pub(crate) start: usize,
     /// The length of the method.
     pub(crate) method: usize,
+    /// How many fields there are.
+    pub(crate) fields: usize,
 }
 
 /// The fields that decide about a message, as they are met.
@@ -90,12 +98,13 @@ pub(crate) fn verify(head: &[u8], secure: bool) -> Result<Facts, Reason> {
     if !secure && matches!(form, Target::Absolute { secure: true, .. }) {
         return Err("this port does not speak TLS: use http");
     }
-    let mut seen = Seen::default();
+    let (mut seen, mut fields) = (Seen::default(), 0);
     for line in lines {
         let line = line?;
         if line.is_empty() {
             break;
         }
+        fields += 1;
         let (name, value) = field(line)?;
         seen.note(name, value, form)?;
     }
@@ -131,7 +140,7 @@ pub(crate) fn verify(head: &[u8], secure: bool) -> Result<Facts, Reason> {
         _ if upgrade => Body::Upgrade,
         Seen { length, .. } => Body::Length(length),
     };
-    Ok(Facts { body, rewrite, host, start, method: method.len() })
+    Ok(Facts { body, rewrite, host, start, method: method.len(), fields })
 }
 
 /// The path of a target in absolute form, which may have been left out.
@@ -223,7 +232,7 @@ const NOT_IN_TRAILERS: [&[u8]; 14] = [
 
 /// Checks one line of a trailer section, without its CRLF.
 pub(crate) fn trailer(line: &[u8]) -> Result<(), Reason> {
-    if line.iter().any(|byte| is_control(*byte)) {
+    if CONTROL.has_any(line) {
         return Err("there is a control character in the trailers");
     }
     let (name, _) = field(line)?;
@@ -233,11 +242,6 @@ pub(crate) fn trailer(line: &[u8]) -> Result<(), Reason> {
     Ok(())
 }
 
-/// NUL and every other control character but the tab; CR alone is one of them.
-fn is_control(byte: u8) -> bool {
-    (byte < 0x20 && byte != b'\t') || byte == 0x7f
-}
-
 /// Lines of a head, without their CRLF.
 struct Lines<'a>(&'a [u8]);
 
@@ -245,11 +249,11 @@ impl<'a> Iterator for Lines<'a> {
     type Item = Result<&'a [u8], Reason>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let end = self.0.iter().position(|byte| *byte == b'\n')?;
-        let line = &self.0[..end];
-        self.0 = &self.0[end + 1..];
+        let end = line_length(self.0)?;
+        let line = &self.0[..end - 1];
+        self.0 = &self.0[end..];
         let Some((b'\r', line)) = line.split_last() else { return Some(Err("a line ends with LF alone")) };
-        if line.iter().any(|byte| is_control(*byte)) {
+        if CONTROL.has_any(line) {
             return Some(Err("there is a control character in the head"));
         }
         Some(Ok(line))
@@ -263,7 +267,7 @@ fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], u8), Reason> {
     let (Some(target), Some(version), None) = (target, version, words.next()) else {
         return Err("the request line is not 'method target version'");
     };
-    if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
+    if method.is_empty() || !TOKEN.has_all(method) {
         return Err("the method is malformed");
     }
     match version {
@@ -280,7 +284,7 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
     if matches!(name.first(), Some(b' ' | b'\t')) {
         return Err("a header field is folded");
     }
-    if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
+    if name.is_empty() || !TOKEN.has_all(name) {
         return Err("a header field's name is malformed");
     }
     Ok((name, line[colon + 1..].trim_ascii()))
@@ -288,12 +292,7 @@ fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
 
 /// True when a request may begin with this: a method, or an empty line before it (RFC 9112 §2.2).
 pub(crate) fn may_begin(byte: u8) -> bool {
-    is_token(byte) || matches!(byte, b'\r' | b'\n')
-}
-
-/// RFC 9110 §5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    TOKEN.has(byte) || matches!(byte, b'\r' | b'\n')
 }
 
 #[cfg(test)]

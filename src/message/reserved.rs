@@ -40,7 +40,7 @@ impl ReservedHeaders {
         if self.lengths & bit(name) == 0 {
             return false;
         }
-        if name.contains('_') { self.has_dashed(&dashed(name)) } else { self.has_dashed(name) }
+        if name.bytes().any(|byte| byte == b'_') { self.has_dashed(&dashed(name)) } else { self.has_dashed(name) }
     }
 
     fn has_dashed(&self, name: &str) -> bool {

@@ -2,6 +2,8 @@
 
 use std::net::Ipv6Addr;
 
+use super::byte_class::{HOST, NOT_IN_PATH, TARGET};
+
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Target<'a> {
@@ -27,7 +29,7 @@ pub(crate) fn read<'a>(method: &[u8], target: &'a [u8]) -> Option<Target<'a>> {
     // Spaces and control characters have been refused; a fragment is never sent (RFC 9110 §7.1). Of what RFC 3986 does not
     // allow, browsers send brackets, braces, `|`, `^`, a backtick and a backslash in queries (WHATWG URL standard, "query
     // percent-encode set"): what is left, nobody sends by accident.
-    if !target.iter().all(|byte| (0x21..0x7f).contains(byte) && !b"#\"<>".contains(byte)) {
+    if !TARGET.has_all(target) {
         return None;
     }
     match target {
@@ -55,7 +57,8 @@ pub(crate) fn read<'a>(method: &[u8], target: &'a [u8]) -> Option<Target<'a>> {
 /// True when what stands before the query has no character that a path must not have (RFC 3986 §3.3); a bracket or `|`
 /// may pass, which browsers do not encode there either.
 fn is_path(target: &[u8]) -> bool {
-    target.iter().take_while(|byte| **byte != b'?').all(|byte| !b"\\^`{}".contains(byte))
+    let end = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
+    !NOT_IN_PATH.has_any(&target[..end])
 }
 
 /// `uri-host [":" port]`, not empty; user information has no place there.
@@ -73,15 +76,16 @@ pub(crate) fn is_host(host: &[u8]) -> bool {
     let port_is_fine = match port {
         [] | [b':'] => true,
         [b':', digits @ ..] => {
-            let number = std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
-            number.is_some_and(|number| number.parse::<u16>().is_ok())
+            let digit = |number: u16, digit: &u8| match digit {
+                b'0'..=b'9' => number.checked_mul(10)?.checked_add(u16::from(digit - b'0')),
+                _ => None,
+            };
+            digits.iter().try_fold(0, digit).is_some()
         }
         _ => false,
     };
-    let reg_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte);
-    // A list of hosts is no host, though a comma may stand in a reg-name.
-    let plain = !name.is_empty() && name.iter().all(|byte| reg_name(byte) && *byte != b',');
-    port_is_fine && plain && is_encoded(name)
+    let fine = HOST.has_all(name) || (name.iter().all(|byte| HOST.has(*byte) || *byte == b'%') && is_encoded(name));
+    port_is_fine && !name.is_empty() && fine
 }
 
 /// True when each percent sign begins an encoding (RFC 3986 §2.1).

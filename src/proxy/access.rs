@@ -2,18 +2,20 @@
 
 use std::{cell::RefCell, io::Write as _, net::IpAddr, time::Duration};
 
-use http::{HeaderValue, Version, header};
+use http::{HeaderName, HeaderValue, Version, header};
 use pingora::proxy::Session;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::context::Context;
 use crate::{
-    message::{host::host_of, request_id::RequestId},
+    message::{byte_class::JSON, host::host_of, request_id::RequestId},
     telemetry::Output,
     units::Size,
     yaml::At,
 };
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// `access_log:` in the YAML.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -81,9 +83,9 @@ pub(crate) fn write_refused(out: &mut Vec<u8>, config: &AccessConfig, refused: &
             timestamp(out);
             let mut line = Line(out);
             let _ = write!(line.0, "\",\"id\":\"{id}\",\"client\":\"{client}\"");
-            line.number("status", u64::from(*status));
-            line.text("by", "gateway");
-            line.text("error", reason);
+            line.number(br#","status":"#, u64::from(*status));
+            line.text(br#","by":"#, "gateway");
+            line.text(br#","error":"#, reason);
             out.push(b'}');
         }
         AccessFormat::Common => {
@@ -101,47 +103,53 @@ fn json(
     duration: Duration,
 ) {
     let head = session.req_header();
+    // Room for what most lines take: it would be made in several steps otherwise.
+    out.reserve(512);
     out.extend_from_slice(b"{\"time\":\"");
     timestamp(out);
+    out.extend_from_slice(b"\",\"id\":\"");
+    context.state.id.append_to(out);
+    out.extend_from_slice(b"\",\"client\":\"");
+    client(out, context);
+    out.push(b'"');
     let mut line = Line(out);
-    let _ = write!(line.0, "\",\"id\":\"{}\",\"client\":\"{}\"", context.state.id, context.state.client);
-    line.text("method", head.method.as_str());
-    line.text("host", host_of(head));
-    line.text("path", head.uri.path());
+    line.text(br#","method":"#, head.method.as_str());
+    line.text(br#","host":"#, host_of(head));
+    line.text(br#","path":"#, head.uri.path());
     if let (true, Some(query)) = (config.query, head.uri.query()) {
-        line.text("query", query);
+        line.text(br#","query":"#, query);
     }
-    line.text("protocol", protocol(head.version));
-    line.number("status", u64::from(status));
-    line.text("by", context.author.label());
+    line.text(br#","protocol":"#, protocol(head.version));
+    line.number(br#","status":"#, u64::from(status));
+    line.text(br#","by":"#, context.author.label());
     if let Some(error) = &context.error {
-        line.text("error", error);
+        line.text(br#","error":"#, error);
     }
     if let Some(route) = &context.route {
-        line.text("route", &route.id);
+        line.text(br#","route":"#, &route.id);
     }
     if let Some(target) = &context.target {
-        line.text("service", &target.service.name);
+        line.text(br#","service":"#, &target.service.name);
     }
     if let Some(backend) = &context.attempts.backend {
-        line.text("upstream", &backend.name);
-        line.number("attempts", u64::from(context.attempts.count));
+        line.text(br#","upstream":"#, &backend.name);
+        line.number(br#","attempts":"#, u64::from(context.attempts.count));
     }
-    line.number("received", session.body_bytes_read() as u64);
-    line.number("sent", session.body_bytes_sent() as u64);
-    line.millis("duration_ms", duration);
+    line.number(br#","received":"#, session.body_bytes_read() as u64);
+    line.number(br#","sent":"#, session.body_bytes_sent() as u64);
+    line.millis(br#","duration_ms":"#, duration);
     if let Some(connect) = context.attempts.connect {
-        line.millis("connect_ms", connect);
+        line.millis(br#","connect_ms":"#, connect);
     }
     if let Some(first) = context.attempts.first_byte {
-        line.millis("first_byte_ms", first.duration_since(context.start));
+        line.millis(br#","first_byte_ms":"#, first.duration_since(context.start));
     }
     line.judgement(context);
-    if let Some(trace) = trace_id(head.headers.get("traceparent")) {
-        line.text("trace_id", trace);
+    if let Some(trace) = trace_id(head.headers.get(TRACEPARENT)) {
+        line.text(br#","trace_id":"#, trace);
     }
     if let Some(agent) = head.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()) {
-        line.text("user_agent", agent);
+        line.text(br#","user_agent":"#, agent);
     }
     out.push(b'}');
 }
@@ -178,43 +186,56 @@ fn common_date() -> String {
     jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC).strftime("%d/%b/%Y:%H:%M:%S %z").to_string()
 }
 
+/// The client's address: as text it is mostly known from what the backend was told.
+fn client(out: &mut Vec<u8>, context: &Context) {
+    match &context.link {
+        Some(link) if link.address().to_canonical() == context.state.client => {
+            out.extend_from_slice(link.address_text().as_bytes());
+        }
+        _ => {
+            let _ = write!(out, "{}", context.state.client);
+        }
+    }
+}
+
+/// A line in the making; names of its fields are given with what stands around them.
 struct Line<'a>(&'a mut Vec<u8>);
 
 impl Line<'_> {
     /// Who was let in, and what the last limit said.
     fn judgement(&mut self, context: &Context) {
         if let Some(name) = context.state.identities.last().and_then(|identity| identity.name()) {
-            self.text("identity", name);
+            self.text(br#","identity":"#, name);
         }
         if let Some(key) = context.state.identities.key_id() {
-            self.text("key_id", key);
+            self.text(br#","key_id":"#, key);
         }
         if let Some(applied) = context.state.limits.last() {
-            self.text("limit", &applied.policy);
-            self.number("limit_remaining", u64::from(applied.verdict.remaining));
+            self.text(br#","limit":"#, &applied.policy);
+            self.number(br#","limit_remaining":"#, u64::from(applied.verdict.remaining));
         }
     }
 
-    fn name(&mut self, name: &str) {
-        self.0.extend_from_slice(b",\"");
-        self.0.extend_from_slice(name.as_bytes());
-        self.0.extend_from_slice(b"\":");
+    fn text(&mut self, name: &[u8], value: &str) {
+        self.0.extend_from_slice(name);
+        if JSON.has_all(value.as_bytes()) {
+            self.0.push(b'"');
+            self.0.extend_from_slice(value.as_bytes());
+            self.0.push(b'"');
+        } else {
+            // Writing a string to memory cannot fail.
+            let _ = serde_json::to_writer(&mut *self.0, value);
+        }
     }
 
-    fn text(&mut self, name: &str, value: &str) {
-        self.name(name);
-        // Writing a string to memory cannot fail.
-        let _ = serde_json::to_writer(&mut *self.0, value);
-    }
-
-    fn number(&mut self, name: &str, value: u64) {
-        self.name(name);
+    fn number(&mut self, name: &[u8], value: u64) {
+        self.0.extend_from_slice(name);
         self.0.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
     }
 
     /// Milliseconds with three decimals, without the detour over floating point.
-    fn millis(&mut self, name: &str, value: Duration) {
-        self.name(name);
+    fn millis(&mut self, name: &[u8], value: Duration) {
+        self.0.extend_from_slice(name);
         let micros = u64::try_from(value.as_micros()).unwrap_or(u64::MAX);
         self.0.extend_from_slice(itoa::Buffer::new().format(micros / 1000).as_bytes());
         let rest = (micros % 1000).to_le_bytes();

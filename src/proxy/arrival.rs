@@ -1,6 +1,6 @@
 //! A request that has just come: what its connection allows, whose it is, and which of its wishes are for this hop.
 
-use http::{HeaderValue, Version, header};
+use http::{HeaderName, HeaderValue, Version, header};
 use pingora::{http::RequestHeader, proxy::Session};
 
 use super::{
@@ -26,10 +26,10 @@ pub(crate) enum RequestKind {
 }
 
 impl RequestKind {
-    fn of(session: &Session) -> Self {
-        if session.is_upgrade_req() {
+    fn of(session: &Session, upgrade: bool, media: bool) -> Self {
+        if upgrade && session.is_upgrade_req() {
             Self::Upgrade
-        } else if grpc::is(&session.req_header().headers) {
+        } else if media && grpc::is(&session.req_header().headers) {
             Self::Grpc
         } else {
             Self::Ordinary
@@ -37,18 +37,25 @@ impl RequestKind {
     }
 }
 
+/// Fields that say what a request wants of this hop; most requests have few of them.
+static FIELDS: [HeaderName; 4] = [header::CONNECTION, header::UPGRADE, header::CONTENT_TYPE, header::COOKIE];
+
 /// Time limits and keep-alive of the client's connection, and who is at its other end.
 pub(super) fn receive(shared: &Shared, session: &mut Session, context: &mut Context, runtime: &Runtime) {
     let limits = &runtime.limits;
     // HTTP/1.0 closes unless asked not to (RFC 9112 §9.3): that is what Pingora has decided by now.
     // It looks at the first line of `Connection` only.
-    let stays = session.get_keepalive().is_some() && !closes(session.req_header()) && !shared.draining();
+    let [connection, upgrade, media, cookie] = fields::present(&session.req_header().headers, &FIELDS);
+    let closes = connection && closes(session.req_header());
+    let stays = session.get_keepalive().is_some() && !closes && !shared.draining();
     session.set_keepalive(stays.then_some(limits.keepalive.0.as_secs().max(1)));
     let old = is_old(session.req_header());
     session.set_ignore_info_resp(old);
     let first = limits.body.map_or(limits.stall.0, |body| body.0.min(limits.stall.0));
-    ignore_upgrades(session.req_header_mut());
-    context.kind = RequestKind::of(session);
+    if upgrade {
+        ignore_upgrades(session.req_header_mut());
+    }
+    context.kind = RequestKind::of(session, upgrade, media);
     session.set_read_timeout((context.kind == RequestKind::Ordinary).then_some(first));
     session.set_write_timeout(Some(limits.stall.0));
     session.set_total_drain_timeout(Some(limits.stall.0));
@@ -61,7 +68,9 @@ pub(super) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
         let rate = if context.kind == RequestKind::Ordinary { limits.body_rate } else { 0 };
         link.patience.limit_writes(Some(limits.stall.0), rate);
     }
-    join_cookies(session.req_header_mut());
+    if cookie {
+        join_cookies(session.req_header_mut());
+    }
     context.version = session.req_header().version;
     context.method = MethodClass::of(session.req_header().method.as_str());
     context.origin = runtime.trusted.origin(context.peer, secure, &session.req_header().headers);

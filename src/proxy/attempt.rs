@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Tells a backend which attempt this is.
-pub(super) const X_ATTEMPTS: HeaderName = HeaderName::from_static("x-attempts");
+pub(super) const X_ATTEMPTS: &str = "x-attempts";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Why no attempt is made.
@@ -96,11 +96,12 @@ pub(super) async fn next(
     let upgrade = context.kind == RequestKind::Upgrade;
     let mut peer = chosen.backend.peer(if upgrade { None } else { remaining }, upgrade);
     // A request without a body is one small write: no timer for that.
-    if session.is_body_empty() {
+    let empty = session.is_body_empty();
+    if empty {
         peer.options.write_timeout = None;
     }
     context.attempts.begin(chosen);
-    bound(session, context, service, &mut peer).map_err(|none| {
+    bound(empty, context, service, &mut peer).map_err(|none| {
         context.attempts.withdraw();
         Stop::reply(no_backend(none, service))
     })?;
@@ -112,16 +113,11 @@ pub(super) async fn next(
 ///
 /// # Errors
 /// The attempt would be a probe, and there are enough whose requests are still being sent.
-fn bound(
-    session: &mut Session,
-    context: &mut Context,
-    service: &Service,
-    peer: &mut HttpPeer,
-) -> Result<(), NoBackend> {
+fn bound(empty: bool, context: &mut Context, service: &Service, peer: &mut HttpPeer) -> Result<(), NoBackend> {
     // The body comes from its beginning, for each attempt.
     context.state.body_seen = 0;
     context.copy.begin_again();
-    let (upgrade, body) = (context.kind == RequestKind::Upgrade, !session.is_body_empty());
+    let (upgrade, body) = (context.kind == RequestKind::Upgrade, !empty);
     let bounded_here = upgrade || body;
     let Attempts { leave, backend, suspended, .. } = &mut context.attempts;
     if let (Some(leave), Some(backend), true) = (leave, backend, body) {

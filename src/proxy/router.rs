@@ -170,7 +170,8 @@ impl<T> Router<T> {
         };
         let exact = self.hosts.get(host);
         // The longest first; a name stands before each.
-        let ends = host.match_indices('.').filter(|(at, _)| *at > 0 && !self.suffixes.is_empty());
+        let searched = if self.suffixes.is_empty() { "" } else { host };
+        let ends = searched.match_indices('.').filter(|(at, _)| *at > 0);
         let suffixes = ends.filter_map(|(at, _)| self.suffixes.get(&host[at..]));
         let found =
             exact.into_iter().chain(suffixes).chain([&self.any]).find_map(|trie| trie.walk(Some(path), &mut visit));

@@ -9,14 +9,15 @@ use std::{
     time::Instant,
 };
 
-use super::{
-    connections::ConnectionMetrics,
-    service::{ServiceFamilies, ServiceMetrics},
-};
 use prometheus::{
     Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TextEncoder,
     core::{Collector, GenericCounterVec, GenericGaugeVec},
+};
+
+use super::{
+    connections::ConnectionMetrics,
+    service::{ServiceFamilies, ServiceMetrics},
 };
 
 /// The buckets that OpenTelemetry's semantic conventions name for `http.server.request.duration`.

@@ -3,7 +3,11 @@
 //! YAML: `{ env: NAME }`, `{ file: /path }` (refused when others may read it) or `{ credential: name }`
 //! (a systemd credential, `$CREDENTIALS_DIRECTORY/name`).
 
-use std::{fmt, os::unix::fs::MetadataExt as _, path::Path, path::PathBuf};
+use std::{
+    fmt,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
 
 use schemars::JsonSchema;
 use serde::{

@@ -2,24 +2,32 @@
 //! coding for a length that is not known, lets 101 pass that nobody asked for, and hands on what the client could read
 //! differently than the gateway did.
 
-use http::{HeaderValue, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::{Error, ErrorType, http::ResponseHeader};
 
-use crate::message::request_head::Reason;
+use crate::message::{fields, request_head::Reason};
+
+/// Fields that frame an answer.
+static FRAMING: [HeaderName; 2] = [header::TRANSFER_ENCODING, header::CONTENT_LENGTH];
 
 /// Checks the framing of an answer, and puts it into its one proper form. `upgrade`: the request asked for one.
 ///
 /// # Errors
 /// It cannot be read in one way only; the backend is at fault.
 pub(crate) fn verify(head: &mut ResponseHeader, upgrade: bool) -> pingora::Result<()> {
-    check(head, upgrade)
+    let [coding, length] = fields::present(&head.headers, &FRAMING);
+    check(head, upgrade, coding)
         .map_err(|reason| Error::explain(ErrorType::InvalidHTTPHeader, reason).into_up())
-        .and_then(|()| settle(head))
+        .and_then(|()| settle(head, length))
 }
 
-fn check(head: &ResponseHeader, upgrade: bool) -> Result<(), Reason> {
+/// `coding`: it has a transfer coding.
+fn check(head: &ResponseHeader, upgrade: bool, coding: bool) -> Result<(), Reason> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS && !upgrade {
         return Err("the backend switches protocols and was not asked to");
+    }
+    if !coding {
+        return Ok(());
     }
     let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
@@ -31,7 +39,8 @@ fn check(head: &ResponseHeader, upgrade: bool) -> Result<(), Reason> {
     }
 }
 
-fn settle(head: &mut ResponseHeader) -> pingora::Result<()> {
+/// `length`: it says how long its body is.
+fn settle(head: &mut ResponseHeader, length: bool) -> pingora::Result<()> {
     // The version is this hop's, not the backend's (RFC 9110 §6.2).
     if head.version < Version::HTTP_11 {
         head.set_version(Version::HTTP_11);
@@ -40,6 +49,9 @@ fn settle(head: &mut ResponseHeader) -> pingora::Result<()> {
         // It has no body, and nothing that announces one (RFC 9110 §8.6, RFC 9112 §6.1).
         head.remove_header(&header::CONTENT_LENGTH);
         head.remove_header(&header::TRANSFER_ENCODING);
+        return Ok(());
+    }
+    if !length {
         return Ok(());
     }
     // Pingora has seen to it that all lengths are the same.

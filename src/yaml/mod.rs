@@ -19,11 +19,12 @@ use std::{
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
+use crate::units::Problem;
+
 pub(crate) use self::{
     parse::{UNSET, parse},
     read::read,
 };
-use crate::units::Problem;
 
 /// Where something stands in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

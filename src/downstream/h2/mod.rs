@@ -101,11 +101,13 @@ where
         Err(e) => return log::debug!("HTTP/2 with {}: {e}", link.peer),
     };
     let (active, mut leaving, mut closing) = (Arc::new(Active::default()), shutdown.clone(), false);
+    // Made once for all streams: to enter a waiter anew for each costs more.
+    let mut left = std::pin::pin!(leaving.changed());
     loop {
         let accepted = tokio::select! {
             biased;
             // Streams that are on their way are still taken; the codec says when the connection has ended.
-            _ = leaving.changed(), if !closing => {
+            _ = &mut left, if !closing => {
                 connection.graceful_shutdown();
                 closing = true;
                 continue;
@@ -138,7 +140,9 @@ fn session(
     connection: &Digest,
     terms: &Terms,
 ) -> StreamSession {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    // Room for what the backend is told beside it: it would be made in several steps otherwise.
+    parts.headers.reserve(8);
     let scheme = parts.uri.scheme();
     let is = |scheme: &Scheme, name: &str| scheme.as_str().eq_ignore_ascii_case(name);
     let violation = if scheme.is_some_and(|scheme| !is(scheme, "http") && !is(scheme, "https")) {

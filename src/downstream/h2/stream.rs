@@ -15,13 +15,13 @@ use pingora::{
     protocols::{Digest, http::date::get_cached_date},
 };
 
-use crate::downstream::connection::Link;
+use crate::{downstream::connection::Link, message::fields};
 
 /// The most of a body that is kept for another attempt, as Pingora keeps of HTTP/1's (v1/common.rs).
 const MOST_KEPT: usize = 64 << 10;
 
 /// Fields that HTTP/2 does not have (RFC 9113 §8.2.2).
-const NOT_IN_HTTP2: [HeaderName; 6] = [
+static NOT_IN_HTTP2: [HeaderName; 6] = [
     header::TE,
     header::TRANSFER_ENCODING,
     header::CONNECTION,
@@ -182,7 +182,8 @@ impl StreamSession {
         if self.ended || self.written.is_some() {
             return Ok(());
         }
-        for name in &NOT_IN_HTTP2 {
+        let present = fields::present(&head.headers, &NOT_IN_HTTP2);
+        for (name, _) in NOT_IN_HTTP2.iter().zip(present).filter(|(_, there)| *there) {
             head.remove_header(name);
         }
         if head.status.is_informational() {
