@@ -10,7 +10,8 @@ use tollgate::{
     config::load,
     filter::{Now, State},
     message::path::normalise,
-    proxy::{Matcher, Router, Shared, Subject, decide},
+    routing::{Matcher, Router, Subject, decide},
+    runtime::Shared,
 };
 
 fn router(routes: usize) -> Router<usize> {

@@ -36,6 +36,8 @@ pub mod limit;
 pub mod message;
 pub mod proxy;
 pub mod resilience;
+pub mod routing;
+pub mod runtime;
 mod server;
 pub mod telemetry;
 pub(crate) mod tls;

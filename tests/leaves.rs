@@ -10,7 +10,7 @@ use serde_json::Value;
 use tollgate::{
     Registry,
     config::{load, schema},
-    proxy::Shared,
+    runtime::Shared,
 };
 
 /// Key material never shows in what a runtime says of itself; `tests/it/auth.rs` shows their effect.

@@ -11,8 +11,8 @@ use crate::{
     clock::Now,
     downstream::limits::HeadLimits,
     message::reply::{Reply, ReplyBody},
-    proxy::{Runtime, Shared},
     resilience::BreakerState,
+    runtime::{Runtime, Shared},
     upstream::Service,
 };
 

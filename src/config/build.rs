@@ -12,10 +12,15 @@ use crate::{
     downstream::ListenerConfig,
     filter::{Env, Invalid, Registry},
     message::{forwarded::TrustedProxies, reserved::ReservedHeaders},
-    proxy::{
-        Action, Forward, ListenerSet, Matcher, PathsConfig, Rewrite, Route, RouteConfig, Router, Runtime, Shadows,
-        Shared,
+    routing::{
+        action::{Action, Rewrite},
+        destination::Forward,
+        readings::PathsConfig,
+        route::{Route, RouteConfig},
+        router::{ListenerSet, Matcher, Router},
+        shadow::Shadows,
     },
+    runtime::{Runtime, Shared},
     units::{Problem, Problems, nearest},
     upstream::{Gate, Service},
     yaml::{At, Node, Place},

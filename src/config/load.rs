@@ -5,7 +5,7 @@ use std::{cell::RefCell, fmt, path::Path, sync::Arc};
 use super::{Config, Plan, build, tests};
 use crate::{
     filter::Registry,
-    proxy::{Runtime, Shared},
+    runtime::{Runtime, Shared},
     units::{Problem, Problems},
     yaml::{UNSET, parse, read},
 };

@@ -21,7 +21,8 @@ use serde::Deserialize;
 use crate::{
     admin::AdminConfig,
     downstream::{ListenerConfig, limits::HeadLimits},
-    proxy::{AccessConfig, PathsConfig, RouteConfig},
+    proxy::AccessConfig,
+    routing::{readings::PathsConfig, route::RouteConfig},
     telemetry::LogConfig,
     units::{Cidr, Span},
     upstream::settings::service::ServiceConfig,

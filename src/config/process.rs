@@ -241,7 +241,7 @@ fn runtime_dir() -> PathBuf {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
-    use crate::{Registry, config::load, proxy::Shared};
+    use crate::{Registry, config::load, runtime::Shared};
 
     #[test]
     fn the_pool_of_connections_grows_with_the_backends() {

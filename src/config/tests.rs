@@ -14,7 +14,8 @@ use crate::{
     clock::Now,
     downstream::ListenerConfig,
     filter::{Registry, State},
-    proxy::{Decision, Runtime, decide},
+    routing::decide::{Decision, decide},
+    runtime::Runtime,
     units::Problems,
     yaml::At,
 };

@@ -59,10 +59,8 @@ use crate::{
         reply_wire,
         request_id::RequestId,
     },
-    proxy::{
-        access::{self, Refused},
-        runtime::{Runtime, Shared},
-    },
+    proxy::access::{self, Refused},
+    runtime::{Runtime, Shared},
     telemetry::MethodClass,
     tls::server::TlsFront,
 };

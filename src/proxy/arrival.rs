@@ -3,13 +3,11 @@
 use http::{HeaderName, HeaderValue, Version, header};
 use pingora::{http::RequestHeader, proxy::Session};
 
-use super::{
-    context::Context,
-    runtime::{Runtime, Shared},
-};
+use super::context::Context;
 use crate::{
     downstream::Link,
     message::{fields, grpc},
+    runtime::{Runtime, Shared},
     telemetry::MethodClass,
 };
 

@@ -10,12 +10,13 @@ use http::{StatusCode, Version};
 use pingora::{http::RequestHeader, proxy::Session};
 use prometheus::IntGauge;
 
-use super::{arrival::RequestKind, attempt, forward::Target, mirror::Copy, route::Route, waiting};
+use super::{arrival::RequestKind, attempt, mirror::Copy, waiting};
 use crate::{
     clock::Now,
     downstream::{Lateness, Link, Patience},
     filter::{Refusal, State},
     message::{forwarded::Origin, grpc, reply::Reply, source::Author},
+    routing::{destination::Target, route::Route},
     telemetry::MethodClass,
     upstream::{Backend, Leave, NoBackend, Pass, Place, Service},
 };

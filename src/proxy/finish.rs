@@ -2,13 +2,12 @@
 
 use pingora::{Error, proxy::Session};
 
-use super::{
-    access,
-    context::Context,
-    failure,
+use super::{access, context::Context, failure};
+use crate::{
+    filter::Outcome,
     runtime::{Runtime, Shared},
+    upstream::Outcome as AttemptOutcome,
 };
-use crate::{filter::Outcome, upstream::Outcome as AttemptOutcome};
 
 /// Counts and logs a request that has ended, however it did.
 pub(super) fn record(

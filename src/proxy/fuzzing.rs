@@ -3,12 +3,14 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use super::{
-    decoders::{below, nginx, servlet, windows},
-    readings::{EncodedSlashes, agree},
-    router::{Matcher, Pick, Router, Subject},
+use crate::{
+    message::{fields, forwarded::TrustedProxies, path, target},
+    routing::{
+        decoders::{below, nginx, servlet, windows},
+        readings::{EncodedSlashes, agree},
+        router::{Matcher, Pick, Router, Subject},
+    },
 };
-use crate::message::{fields, forwarded::TrustedProxies, path, target};
 
 pub use crate::downstream::fuzzing::{chunks, head, proxy_protocol};
 

@@ -22,12 +22,10 @@ use super::{
     arrival::{self, RequestKind},
     attempt::{self, Stop},
     context::Context,
-    decide::{Decision, decide},
     failure, finish, mirror,
     outgoing::{self, Unsendable},
     pace,
     respond::{self, respond},
-    runtime::{Runtime, Shared},
 };
 use crate::{
     filter::Refusal,
@@ -37,6 +35,8 @@ use crate::{
         reply::Reply,
         source::Author,
     },
+    routing::decide::{Decision, decide},
+    runtime::{Runtime, Shared},
     upstream::{Outcome, response},
 };
 

@@ -12,9 +12,10 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use pingora::{connectors::http::Connector, http::RequestHeader};
 
-use super::{context::Context, outgoing, runtime::Shared};
+use super::{context::Context, outgoing};
 use crate::{
     clock::Now,
+    runtime::Shared,
     upstream::{Choice, Leave, Outcome, Service, Trouble, exchange},
 };
 

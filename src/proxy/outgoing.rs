@@ -3,10 +3,11 @@
 use http::{HeaderName, HeaderValue, Method, Version, header};
 use pingora::{Error, ErrorType, http::RequestHeader};
 
-use super::{attempt::X_ATTEMPTS, context::Context, route::Route};
+use super::{attempt::X_ATTEMPTS, context::Context};
 use crate::{
     filter::Refusal,
     message::{fields, forwarded, hops},
+    routing::route::Route,
 };
 
 /// Why a head cannot be sent.

@@ -10,7 +10,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 use super::{demo, exit, serve};
-use crate::{auth, config, filter::Registry, proxy::Shared};
+use crate::{auth, config, filter::Registry, runtime::Shared};
 
 /// The variable that names the file when nothing else does.
 const CONFIG: &str = "TOLLGATE_CONFIG";

@@ -17,7 +17,7 @@ use pingora::{
 };
 
 use super::{cli::fail, exit, serve};
-use crate::{config, filter::Registry, proxy::Shared};
+use crate::{config, filter::Registry, runtime::Shared};
 
 const YAML: &str = include_str!("../../conf/demo.yaml");
 

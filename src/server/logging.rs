@@ -7,10 +7,7 @@ use pingora::{server::ShutdownWatch, services::background::BackgroundService};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::front::Started;
-use crate::{
-    proxy::{AccessConfig, Shared},
-    telemetry::AccessLog,
-};
+use crate::{proxy::AccessConfig, runtime::Shared, telemetry::AccessLog};
 
 /// Looks after the access log for as long as the process lives.
 pub(super) struct LogKeeper {

@@ -34,7 +34,8 @@ use crate::{
     config::{self, Loaded, Plan, Rejected},
     downstream::{Door, Listener, limits::HeadLimits},
     filter::Registry,
-    proxy::{Gateway, Runtime, Shared},
+    proxy::Gateway,
+    runtime::{Runtime, Shared},
 };
 
 /// What serves when no file is given.

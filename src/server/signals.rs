@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{exit, handover::Handover, notify, pid};
-use crate::{config::Plan, proxy::Shared};
+use crate::{config::Plan, runtime::Shared};
 
 /// Decides what a signal means.
 pub(super) struct Signals {

@@ -20,7 +20,7 @@ use super::{daemon::Launcher, front::Started, handover::Handover, notify, pid, s
 use crate::{
     config::Plan,
     downstream::Listener,
-    proxy::{Runtime, Shared},
+    runtime::{Runtime, Shared},
 };
 
 /// Time between two looks at certificate files.

@@ -9,7 +9,7 @@ use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{forward::Forward, pattern::PathPattern};
+use super::{destination::Forward, pattern::PathPattern};
 use crate::{
     filter::Invalid,
     message::{
@@ -309,7 +309,7 @@ impl Action {
 }
 
 /// The answer of a redirect; `path` as the client spelled it.
-pub(super) fn location(
+pub(crate) fn location(
     status: StatusCode,
     to: &Template,
     pattern: &PathPattern,

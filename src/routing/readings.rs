@@ -78,7 +78,7 @@ const PERCENT: &str = "%25";
 ///
 /// # Errors
 /// 400.
-pub(super) fn agree<T>(
+pub(crate) fn agree<T>(
     router: &Router<T>,
     subject: &Subject<'_>,
     route: &T,
@@ -256,11 +256,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::filter::Invalid;
-    use crate::proxy::{
-        action::Rewrite,
-        decoders::{below, nginx, servlet, windows},
-        router::Matcher,
+    use crate::{
+        filter::Invalid,
+        routing::{
+            action::Rewrite,
+            decoders::{below, nginx, servlet, windows},
+            router::Matcher,
+        },
     };
 
     type Routes = Router<&'static str>;

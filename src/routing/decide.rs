@@ -8,17 +8,17 @@ use pingora::http::RequestHeader;
 
 use super::{
     action::{self, Action},
-    forward::Target,
+    destination::Target,
     readings,
     route::Route,
     router::{Pick, Subject},
-    runtime::Runtime,
 };
 use crate::{
     clock::Now,
     downstream::validate,
     filter::{Exchange, State},
     message::{hops, host::host_of, reply::Reply, source::Author},
+    runtime::Runtime,
 };
 
 /// The decision.

@@ -11,13 +11,13 @@ use crate::message::path;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathPattern {
     text: String,
-    pub(super) segments: Vec<Segment>,
+    pub(crate) segments: Vec<Segment>,
     /// Ends with `/*`.
-    pub(super) prefix: bool,
+    pub(crate) prefix: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Segment {
+pub(crate) enum Segment {
     Literal(String),
     Param(String),
 }

@@ -74,7 +74,7 @@ mod tests {
     use proptest::{prelude::*, sample::subsequence};
 
     use super::*;
-    use crate::proxy::ListenerSet;
+    use crate::routing::router::ListenerSet;
 
     fn matcher() -> impl Strategy<Value = Matcher> {
         let hosts = subsequence(vec!["a.example", "*.example", "b.example"], 0..3);

@@ -10,11 +10,12 @@ use std::{
 
 use pingora::connectors::http::Connector;
 
-use super::{access::AccessConfig, route::Route, router::Router};
 use crate::{
     downstream::limits::HeadLimits,
     filter::Tables,
     message::{forwarded::TrustedProxies, reply::Reply},
+    proxy::access::AccessConfig,
+    routing::{route::Route, router::Router},
     telemetry::{AccessLog, Metrics},
     upstream::Service,
 };

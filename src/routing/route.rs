@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{
     action::{Action, RedirectConfig, RespondConfig, Rewrite},
-    forward::{CanaryConfig, Forward, ForwardKeys, MirrorConfig, SplitConfig},
+    destination::{CanaryConfig, Forward, ForwardKeys, MirrorConfig, SplitConfig},
     pattern::PathPattern,
     readings::{EncodedSlashes, PathsConfig},
     router::Matcher,

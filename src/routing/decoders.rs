@@ -2,7 +2,7 @@
 
 /// As nginx reads a path before it looks for a location (`ngx_http_parse_complex_uri`): everything is decoded once,
 /// slashes are merged, dots resolved. `None`: it answers 400.
-pub(super) fn nginx(path: &str) -> Option<String> {
+pub(crate) fn nginx(path: &str) -> Option<String> {
     let bytes = path.as_bytes();
     let (mut out, mut at) = (Vec::new(), 0);
     while at < bytes.len() {
@@ -18,13 +18,13 @@ pub(super) fn nginx(path: &str) -> Option<String> {
 }
 
 /// As a servlet container does: parameters are cut off each segment, then it is decoded, then dots are resolved.
-pub(super) fn servlet(path: &str) -> Option<String> {
+pub(crate) fn servlet(path: &str) -> Option<String> {
     let cut: Vec<&str> = path.split('/').map(|segment| segment.split(';').next().unwrap_or("")).collect();
     nginx(&cut.join("/"))
 }
 
 /// As nginx's, where a backslash separates too.
-pub(super) fn windows(path: &str) -> Option<String> {
+pub(crate) fn windows(path: &str) -> Option<String> {
     tidy(&nginx(path)?.replace('\\', "/"))
 }
 
@@ -41,6 +41,6 @@ fn tidy(path: &str) -> Option<String> {
 }
 
 /// True for `prefix` and everything below it.
-pub(super) fn below(path: &str, prefix: &str) -> bool {
+pub(crate) fn below(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
