@@ -32,6 +32,8 @@ mod clock;
 pub mod config;
 pub(crate) mod downstream;
 pub mod filter;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod limit;
 pub mod message;
 pub mod proxy;

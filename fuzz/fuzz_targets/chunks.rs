@@ -2,4 +2,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| tollgate::proxy::fuzzing::chunks(bytes));
+fuzz_target!(|bytes: &[u8]| tollgate::fuzzing::chunks(bytes));

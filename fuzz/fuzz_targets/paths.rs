@@ -2,4 +2,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|text: &str| tollgate::proxy::fuzzing::paths(text));
+fuzz_target!(|text: &str| tollgate::fuzzing::paths(text));

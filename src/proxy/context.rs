@@ -10,7 +10,7 @@ use http::{StatusCode, Version};
 use pingora::{http::RequestHeader, proxy::Session};
 use prometheus::IntGauge;
 
-use super::{arrival::RequestKind, attempt, mirror::Copy, waiting};
+use super::{attempts, request::RequestKind, subrequest::mirror::Copy, waiting};
 use crate::{
     clock::Now,
     downstream::{Lateness, Link, Patience},
@@ -226,7 +226,7 @@ impl Context {
             // Boxed: whoever finds a place at once must not carry the waiting around.
             self.passes[place] = Box::pin(waiting::unless_left(session, self, gate.enter())).await?;
             if self.passes[place].is_none() {
-                return Ok(Some(attempt::no_backend(NoBackend::Full, &service)));
+                return Ok(Some(attempts::no_backend(NoBackend::Full, &service)));
             }
             // The service's setting holds for what comes after the gate too.
             if place == 1 {

@@ -19,13 +19,8 @@ use pingora::{
 };
 
 use super::{
-    arrival::{self, RequestKind},
-    attempt::{self, Stop},
-    context::Context,
-    failure, finish, mirror,
-    outgoing::{self, Unsendable},
-    pace,
-    respond::{self, respond},
+    attempts, attempts::Stop, body, context::Context, error, logging, reply, reply::respond, request,
+    request::RequestKind, subrequest::mirror, upstream_request, upstream_request::Unsendable,
 };
 use crate::{
     filter::Refusal,
@@ -89,7 +84,7 @@ impl ProxyHttp for Gateway {
 
     async fn request_filter(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
         let runtime = self.runtime.load_full();
-        arrival::receive(&self.shared, session, context, &runtime);
+        request::receive(&self.shared, session, context, &runtime);
         if let Some(reason) = context.link.as_ref().and_then(|link| link.fault()) {
             return respond(session, context, malformed(reason).closing(), Author::Gateway).await.map(|()| true);
         }
@@ -111,7 +106,7 @@ impl ProxyHttp for Gateway {
                 return respond(session, context, *reply, by).await.map(|()| true);
             }
         }
-        if let Some(level) = context.state.compress.filter(|_| !arrival::is_old(session.req_header())) {
+        if let Some(level) = context.state.compress.filter(|_| !request::is_old(session.req_header())) {
             let (session, modules) = (&session.downstream_session, &mut session.downstream_modules_ctx);
             if let Some(module) = modules.get_mut::<ResponseCompression>() {
                 module.adjust_level(level);
@@ -131,7 +126,7 @@ impl ProxyHttp for Gateway {
         let Some(service) = context.service() else {
             return Error::e_explain(ErrorType::InternalError, "a request without a service");
         };
-        match attempt::next(session, context, &service).await {
+        match attempts::next(session, context, &service).await {
             Ok(peer) => Ok(peer),
             Err(Stop::Reply(reply)) => Self::refuse(context, *reply, "gateway"),
             Err(Stop::Left(error)) => Err(error),
@@ -159,7 +154,7 @@ impl ProxyHttp for Gateway {
         error: Box<Error>,
     ) -> Box<Error> {
         let mut error = error;
-        let again = context.at_service(|service, context| attempt::not_connected(session, context, service));
+        let again = context.at_service(|service, context| attempts::not_connected(session, context, service));
         error.set_retry(again.unwrap_or(false));
         error
     }
@@ -182,7 +177,7 @@ impl ProxyHttp for Gateway {
             Some(_) => Error::explain(ErrorType::ReadTimedout, "the backend did not go on").into_up(),
             None => error,
         };
-        let again = context.at_service(|service, context| attempt::broke(session, context, service, &error, reused));
+        let again = context.at_service(|service, context| attempts::broke(session, context, service, &error, reused));
         error.set_retry(again.unwrap_or(false));
         error
     }
@@ -197,7 +192,7 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         response::verify(head, context.kind == RequestKind::Upgrade)?;
-        context.at_service(|service, context| attempt::answered(session, context, service, head)).unwrap_or(Ok(()))
+        context.at_service(|service, context| attempts::answered(session, context, service, head)).unwrap_or(Ok(()))
     }
 
     async fn upstream_request_filter(
@@ -206,9 +201,9 @@ impl ProxyHttp for Gateway {
         head: &mut RequestHeader,
         context: &mut Box<Context>,
     ) -> Result<()> {
-        outgoing::keep_te(session.req_header(), head)?;
+        upstream_request::keep_te(session.req_header(), head)?;
         let Some(route) = context.route.clone() else { return Ok(()) };
-        outgoing::prepare(head, context, &route).or_else(|why| Self::unsendable(context, why))
+        upstream_request::prepare(head, context, &route).or_else(|why| Self::unsendable(context, why))
     }
 
     async fn request_body_filter(
@@ -224,9 +219,9 @@ impl ProxyHttp for Gateway {
         }
         context.state.body_seen += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
         if end {
-            attempt::sent(context);
+            attempts::sent(context);
         }
-        if !end && let Err(reply) = pace::keep(session, context, &self.runtime.load().limits) {
+        if !end && let Err(reply) = body::keep(session, context, &self.runtime.load().limits) {
             return Self::refuse(context, reply, "gateway");
         }
         let refused = match &context.route {
@@ -256,7 +251,7 @@ impl ProxyHttp for Gateway {
             session.set_keepalive(None);
         }
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            arrival::open_tunnel(session, context);
+            request::open_tunnel(session, context);
         } else if let Some(patience) = context.patience() {
             patience.end_by(context.deadline);
             // An upgrade that was asked for and not granted is an ordinary exchange from here on.
@@ -267,7 +262,7 @@ impl ProxyHttp for Gateway {
             }
         }
         forwarded::strip_hop_by_hop(head);
-        if arrival::is_old(session.req_header()) && head.remove_header(&header::TRANSFER_ENCODING).is_some() {
+        if request::is_old(session.req_header()) && head.remove_header(&header::TRANSFER_ENCODING).is_some() {
             // It would take chunks for the body: there, the end of the connection is the end of the body.
             session.set_keepalive(None);
         }
@@ -311,7 +306,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Box<Context>) -> FailToProxy {
-        if failure::is_internal(error) {
+        if error::is_internal(error) {
             log::error!("request {}: {error}", context.state.id);
         }
         let refusal = context.refusal.take();
@@ -325,12 +320,12 @@ impl ProxyHttp for Gateway {
                     (Some(replies::too_slow()), Author::Gateway)
                 }
                 None if context.late().is_some() => (Some(replies::too_late()), Author::Gateway),
-                None => (failure::reply_for(error), Author::Gateway),
+                None => (error::reply_for(error), Author::Gateway),
             },
         };
         let mut error_code = 0;
         if let Some(reply) = reply
-            && respond::is_open(session)
+            && reply::is_open(session)
         {
             error_code = reply.status.as_u16();
             // A refusal made here may leave a body half read.
@@ -347,6 +342,6 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Box<Context>) {
-        finish::record(&self.shared, &self.runtime.load(), session, error, context);
+        logging::record(&self.shared, &self.runtime.load(), session, error, context);
     }
 }

@@ -3,19 +3,16 @@
 //! `gateway.rs` holds the hooks, each a delegation of a few lines; the other rooms hold one idea each.
 
 pub(crate) mod access;
-pub(crate) mod arrival;
-pub(crate) mod attempt;
+pub(crate) mod attempts;
+pub(crate) mod body;
 pub(crate) mod context;
-pub(crate) mod failure;
-pub(crate) mod finish;
-#[cfg(fuzzing)]
-pub mod fuzzing;
+pub(crate) mod error;
 pub(crate) mod gateway;
-pub(crate) mod hedge;
-pub(crate) mod mirror;
-pub(crate) mod outgoing;
-pub(crate) mod pace;
-pub(crate) mod respond;
+pub(crate) mod logging;
+pub(crate) mod reply;
+pub(crate) mod request;
+pub(crate) mod subrequest;
+pub(crate) mod upstream_request;
 pub(crate) mod waiting;
 
 pub(crate) use access::AccessConfig;

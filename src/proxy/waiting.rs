@@ -6,7 +6,7 @@ use std::time::Instant;
 use http::header;
 use pingora::{Error, ErrorType, proxy::Session};
 
-use super::{arrival::RequestKind, context::Context};
+use super::{context::Context, request::RequestKind};
 
 /// The most of a body that is read while its request waits: what Pingora keeps for a further attempt (v1/common.rs), which
 /// is how it then gets to the first one.

@@ -12,9 +12,9 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use pingora::{connectors::http::Connector, http::RequestHeader};
 
-use super::{context::Context, outgoing};
 use crate::{
     clock::Now,
+    proxy::{context::Context, upstream_request},
     runtime::Shared,
     upstream::{Choice, Leave, Outcome, Service, Trouble, exchange},
 };
@@ -57,7 +57,7 @@ pub(crate) enum Copy {
 
 impl Copy {
     /// The body comes once more, for another attempt.
-    pub(super) fn begin_again(&mut self) {
+    pub(crate) fn begin_again(&mut self) {
         if let Self::Collecting(collected) = self {
             collected.clear();
         }
@@ -65,7 +65,7 @@ impl Copy {
 }
 
 /// Decides whether a request is copied.
-pub(super) fn begin(context: &mut Context) {
+pub(crate) fn begin(context: &mut Context) {
     let mirror = context.route.as_ref().and_then(|route| route.forward()).and_then(|forward| forward.mirror.as_ref());
     if mirror.is_some_and(|mirror| mirror.share >= 1.0 || fastrand::f64() < mirror.share) {
         context.copy = Copy::Collecting(BytesMut::new());
@@ -73,7 +73,7 @@ pub(super) fn begin(context: &mut Context) {
 }
 
 /// Takes the next part of a body along, and sends the copy when it is complete.
-pub(super) fn take(shared: &Shared, head: &RequestHeader, body: Option<&Bytes>, end: bool, context: &mut Context) {
+pub(crate) fn take(shared: &Shared, head: &RequestHeader, body: Option<&Bytes>, end: bool, context: &mut Context) {
     let Copy::Collecting(collected) = &mut context.copy else { return };
     let Some(route) = context.route.clone() else { return };
     let Some(mirror) = route.forward().and_then(|forward| forward.mirror.as_ref()) else { return };
@@ -94,7 +94,7 @@ pub(super) fn take(shared: &Shared, head: &RequestHeader, body: Option<&Bytes>, 
         mirror.service.metrics.mirror_dropped.inc();
         return;
     };
-    let Ok(copy) = outgoing::alone(head, body.len(), context, &route) else { return };
+    let Ok(copy) = upstream_request::alone(head, body.len(), context, &route) else { return };
     let service = mirror.service.clone();
     let client = context.state.client;
     tokio::spawn(async move {

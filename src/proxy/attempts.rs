@@ -14,9 +14,10 @@ use pingora::{
 };
 
 use super::{
-    arrival::RequestKind,
     context::{Attempts, Context, FreeRepeat, Phase},
-    respond, waiting,
+    reply,
+    request::RequestKind,
+    waiting,
 };
 use crate::{
     clock::Now,
@@ -25,11 +26,11 @@ use crate::{
 };
 
 /// Tells a backend which attempt this is.
-pub(super) const X_ATTEMPTS: &str = "x-attempts";
+pub(crate) const X_ATTEMPTS: &str = "x-attempts";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Why no attempt is made.
-pub(super) fn no_backend(none: NoBackend, service: &Service) -> Reply {
+pub(crate) fn no_backend(none: NoBackend, service: &Service) -> Reply {
     let (detail, wait) = match none {
         NoBackend::Unwell => ("no backend of this service is available".to_owned(), None),
         NoBackend::Full => (format!("the service '{}' is busy", service.name), None),
@@ -47,7 +48,7 @@ fn policy<'c>(context: &'c Context, service: &'c Service) -> &'c RetryConfig {
 }
 
 /// Why there is no further attempt.
-pub(super) enum Stop {
+pub(crate) enum Stop {
     /// This is to be answered.
     Reply(Box<Reply>),
     /// The client has left.
@@ -64,7 +65,7 @@ impl Stop {
 ///
 /// # Errors
 /// Why there is no attempt to make.
-pub(super) async fn next(
+pub(crate) async fn next(
     session: &mut Session,
     context: &mut Context,
     service: &Service,
@@ -143,7 +144,7 @@ fn bound(empty: bool, context: &mut Context, service: &Service, peer: &mut HttpP
 }
 
 /// The whole of the request has been sent: now the backend's time runs.
-pub(super) fn sent(context: &mut Context) {
+pub(crate) fn sent(context: &mut Context) {
     let bounded_here = context.attempts.is_sending();
     context.attempts.phase = Phase::Sent;
     if bounded_here {
@@ -196,7 +197,7 @@ async fn wait_for_room(
 }
 
 /// After a connection that did not come about: true when another attempt follows.
-pub(super) fn not_connected(session: &Session, context: &mut Context, service: &Service) -> bool {
+pub(crate) fn not_connected(session: &Session, context: &mut Context, service: &Service) -> bool {
     context.attempts.note_failed();
     let outcome = blame(context, service, Trouble::Connect);
     context.attempts.settle(service, outcome);
@@ -205,7 +206,7 @@ pub(super) fn not_connected(session: &Session, context: &mut Context, service: &
 
 /// After an attempt that was connected and broke off: true when another one follows. `reused`: the connection had been
 /// kept from an earlier request.
-pub(super) fn broke(session: &Session, context: &mut Context, service: &Service, error: &Error, reused: bool) -> bool {
+pub(crate) fn broke(session: &Session, context: &mut Context, service: &Service, error: &Error, reused: bool) -> bool {
     if let Some(status) = context.attempts.discarded.take() {
         context.attempts.note_failed();
         context.attempts.settle(service, Outcome::Answered(status));
@@ -235,7 +236,7 @@ pub(super) fn broke(session: &Session, context: &mut Context, service: &Service,
 
 /// True when an attempt that ran into a dead connection is repeated for nothing: the first time, if doing it twice does
 /// no harm.
-pub(super) fn free_repeat(session: &Session, context: &mut Context) -> bool {
+pub(crate) fn free_repeat(session: &Session, context: &mut Context) -> bool {
     let unused = context.attempts.free == FreeRepeat::Unused;
     let free = unused && idempotent(&session.req_header().method) && replayable(session, context);
     context.attempts.free = if free { FreeRepeat::Due } else { FreeRepeat::Used };
@@ -249,7 +250,7 @@ pub(super) fn free_repeat(session: &Session, context: &mut Context) -> bool {
 ///
 /// # Errors
 /// Discards the answer: another attempt follows.
-pub(super) fn answered(
+pub(crate) fn answered(
     session: &Session,
     context: &mut Context,
     service: &Service,
@@ -265,7 +266,7 @@ pub(super) fn answered(
 }
 
 /// True when a failed attempt is repeated. Takes it out of the budget.
-pub(super) fn again(session: &Session, context: &Context, service: &Service, trouble: Trouble) -> bool {
+pub(crate) fn again(session: &Session, context: &Context, service: &Service, trouble: Trouble) -> bool {
     let policy = policy(context, service);
     let head = session.req_header();
     // Nothing of a request is sent before there is a connection.
@@ -281,20 +282,20 @@ pub(super) fn again(session: &Session, context: &Context, service: &Service, tro
 }
 
 /// Methods that do the same when they are done twice (RFC 9110 §9.2.2).
-pub(super) fn idempotent(method: &Method) -> bool {
+pub(crate) fn idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE)
 }
 
 /// True when the request can be sent once more: all of its body that was sent is still there (Pingora keeps 64 KiB), and
 /// the client has seen nothing of an answer.
 fn replayable(session: &Session, context: &Context) -> bool {
-    let untouched = context.attempts.first_byte.is_none() && respond::is_open(session);
+    let untouched = context.attempts.first_byte.is_none() && reply::is_open(session);
     untouched && !session.as_downstream().retry_buffer_truncated() && context.kind != RequestKind::Upgrade
 }
 
 impl Attempts {
     /// Counts the request for the retry budget, unless that has been done.
-    pub(super) fn count_once(&mut self, service: &Service, now: std::time::Duration) {
+    pub(crate) fn count_once(&mut self, service: &Service, now: std::time::Duration) {
         if !std::mem::replace(&mut self.counted, true) {
             service.count_request(now);
         }
@@ -313,7 +314,7 @@ impl Attempts {
         (self.backend, self.place, self.leave, self.began) = (None, None, None, None);
     }
 
-    pub(super) fn note_failed(&mut self) {
+    pub(crate) fn note_failed(&mut self) {
         self.place = None;
         if let Some(backend) = &self.backend {
             self.tried.push(backend.address);
@@ -326,7 +327,7 @@ impl Attempts {
     }
 
     /// Tells the service how the attempt ended; only the first time counts.
-    pub(super) fn settle(&mut self, service: &Service, outcome: Outcome) {
+    pub(crate) fn settle(&mut self, service: &Service, outcome: Outcome) {
         let (Some(leave), Some(backend), Some(began)) = (self.leave.take(), &self.backend, self.began) else { return };
         let now = Instant::now();
         self.settled = Some(now);

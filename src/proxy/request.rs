@@ -39,7 +39,7 @@ impl RequestKind {
 static FIELDS: [HeaderName; 4] = [header::CONNECTION, header::UPGRADE, header::CONTENT_TYPE, header::COOKIE];
 
 /// Time limits and keep-alive of the client's connection, and who is at its other end.
-pub(super) fn receive(shared: &Shared, session: &mut Session, context: &mut Context, runtime: &Runtime) {
+pub(crate) fn receive(shared: &Shared, session: &mut Session, context: &mut Context, runtime: &Runtime) {
     let limits = &runtime.limits;
     // HTTP/1.0 closes unless asked not to (RFC 9112 §9.3): that is what Pingora has decided by now.
     // It looks at the first line of `Connection` only.
@@ -78,7 +78,7 @@ pub(super) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
 }
 
 /// From now on only silence in both directions ends the connection.
-pub(super) fn open_tunnel(session: &mut Session, context: &Context) {
+pub(crate) fn open_tunnel(session: &mut Session, context: &Context) {
     session.set_read_timeout(None);
     session.set_write_timeout(None);
     if let (Some(link), Some(service)) = (&context.link, context.service()) {
@@ -89,7 +89,7 @@ pub(super) fn open_tunnel(session: &mut Session, context: &Context) {
 }
 
 /// True for a request over HTTP/2.
-pub(super) fn is_http2(session: &Session) -> bool {
+pub(crate) fn is_http2(session: &Session) -> bool {
     session.req_header().version == Version::HTTP_2
 }
 
@@ -108,7 +108,7 @@ fn join_cookies(head: &mut RequestHeader) {
 }
 
 /// True for a client that speaks HTTP/1.0: it knows neither chunks nor interim answers (RFC 9112 §7.1, RFC 9110 §15.2).
-pub(super) fn is_old(head: &RequestHeader) -> bool {
+pub(crate) fn is_old(head: &RequestHeader) -> bool {
     head.version == Version::HTTP_10
 }
 

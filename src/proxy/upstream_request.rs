@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue, Method, Version, header};
 use pingora::{Error, ErrorType, http::RequestHeader};
 
-use super::{attempt::X_ATTEMPTS, context::Context};
+use super::{attempts::X_ATTEMPTS, context::Context};
 use crate::{
     filter::Refusal,
     message::{fields, forwarded, hops},
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Why a head cannot be sent.
-pub(super) enum Unsendable {
+pub(crate) enum Unsendable {
     /// A step of the chain says no.
     Refused(Box<Refusal>),
     /// It cannot be built.
@@ -25,7 +25,7 @@ impl From<Box<Error>> for Unsendable {
 }
 
 /// Changes a client's head into the one that goes to the backend of this attempt.
-pub(super) fn prepare(head: &mut RequestHeader, context: &Context, route: &Route) -> Result<(), Unsendable> {
+pub(crate) fn prepare(head: &mut RequestHeader, context: &Context, route: &Route) -> Result<(), Unsendable> {
     if let Some(path) = &context.upstream_path {
         let target = match head.uri.query() {
             Some(query) => format!("{path}?{query}"),
@@ -63,7 +63,7 @@ pub(super) fn prepare(head: &mut RequestHeader, context: &Context, route: &Route
 
 /// gRPC servers want `te: trailers`, which HTTP/2 allows (RFC 9113 §8.2.2); Pingora takes the field off streams that are
 /// not its own.
-pub(super) fn keep_te(client: &RequestHeader, head: &mut RequestHeader) -> pingora::Result<()> {
+pub(crate) fn keep_te(client: &RequestHeader, head: &mut RequestHeader) -> pingora::Result<()> {
     if head.version == Version::HTTP_2
         && client.version == Version::HTTP_2
         && fields::has(&client.headers, &header::TE, |coding| coding.eq_ignore_ascii_case(b"trailers"))
@@ -75,7 +75,7 @@ pub(super) fn keep_te(client: &RequestHeader, head: &mut RequestHeader) -> pingo
 
 /// A head of its own, for a request that the gateway sends by itself: without what was meant for the client's
 /// connection, as HTTP/1.1, with a body of this `length`.
-pub(super) fn alone(
+pub(crate) fn alone(
     original: &RequestHeader,
     length: usize,
     context: &Context,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use pingora::{http::ResponseHeader, protocols::http::HttpTask, proxy::Session};
 
-use super::{arrival, context::Context};
+use super::{context::Context, request};
 use crate::message::{
     grpc,
     reply::{Reply, ReplyBody},
@@ -15,7 +15,7 @@ use crate::message::{
 };
 
 /// Writes `reply` and notes who made it.
-pub(super) async fn respond(
+pub(crate) async fn respond(
     session: &mut Session,
     context: &mut Context,
     reply: Reply,
@@ -36,14 +36,14 @@ pub(super) async fn respond(
     if refused && grpc::is(&session.req_header().headers) {
         // Metrics and logs tell what happened, not how it was wrapped.
         context.wrapped = Some(head.status);
-        grpc::trailers_only(&mut head, &detail, arrival::is_http2(session))?;
+        grpc::trailers_only(&mut head, &detail, request::is_http2(session))?;
         body = Bytes::new();
     }
     if let Some(route) = &context.route {
         route.chain.response(&mut head, &mut context.state);
     }
     let silent = session.req_header().method == Method::HEAD || body.is_empty();
-    if silent && arrival::is_http2(session) {
+    if silent && request::is_http2(session) {
         // The end is said with the head: gRPC's clients take nothing else for an answer without messages.
         session.write_response_tasks(vec![HttpTask::Header(Box::new(head), true)]).await?;
         return Ok(());
@@ -56,7 +56,7 @@ pub(super) async fn respond(
 }
 
 /// True while an answer can still be begun: interim ones do not count, but after 101 the connection is another protocol's.
-pub(super) fn is_open(session: &Session) -> bool {
+pub(crate) fn is_open(session: &Session) -> bool {
     let begun =
         |head: &ResponseHeader| !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS;
     !session.response_written().is_some_and(begun)

@@ -2,7 +2,7 @@
 
 use pingora::{Error, proxy::Session};
 
-use super::{access, context::Context, failure};
+use super::{access, context::Context, error};
 use crate::{
     filter::Outcome,
     runtime::{Runtime, Shared},
@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Counts and logs a request that has ended, however it did.
-pub(super) fn record(
+pub(crate) fn record(
     shared: &Shared,
     runtime: &Runtime,
     session: &Session,
@@ -19,11 +19,11 @@ pub(super) fn record(
 ) {
     let late = context.late().is_some();
     context.at_service(|service, context| context.attempts.settle(service, AttemptOutcome::Unknown));
-    context.error = if late { Some("ReadTimedout".to_owned()) } else { error.and_then(failure::word) };
+    context.error = if late { Some("ReadTimedout".to_owned()) } else { error.and_then(error::word) };
     let metrics = &shared.metrics;
     let written = context.wrapped.or_else(|| session.response_written().map(|head| head.status));
     let written = written.map(|status| status.as_u16());
-    let left = !late && error.is_some_and(failure::client_left);
+    let left = !late && error.is_some_and(error::client_left);
     if left {
         metrics.canceled.inc();
     }

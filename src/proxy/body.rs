@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pingora::proxy::Session;
 
-use super::{arrival::RequestKind, context::Context};
+use super::{context::Context, request::RequestKind};
 use crate::{
     downstream::limits::HeadLimits,
     message::{replies, reply::Reply},
@@ -15,7 +15,7 @@ use crate::{
 ///
 /// # Errors
 /// 408, when the body has been too slow already.
-pub(super) fn keep(session: &mut Session, context: &Context, limits: &HeadLimits) -> Result<(), Reply> {
+pub(crate) fn keep(session: &mut Session, context: &Context, limits: &HeadLimits) -> Result<(), Reply> {
     if context.kind != RequestKind::Ordinary {
         session.set_read_timeout(None);
         return Ok(());

@@ -19,16 +19,12 @@ use pingora::{
     proxy::{ProxyHttp as _, Session},
 };
 
-use super::{
-    arrival::{self, RequestKind},
-    attempt,
-    context::Context,
-    gateway::Gateway,
-    mirror, outgoing,
-    waiting::left,
-};
+use super::mirror;
 use crate::{
     clock::Now,
+    proxy::{
+        attempts, context::Context, gateway::Gateway, request, request::RequestKind, upstream_request, waiting::left,
+    },
     upstream::{
         Choice, Chosen, Outcome, Service, Trouble,
         exchange::{self, Answer, Failure},
@@ -137,7 +133,7 @@ impl Race<'_> {
         let remaining = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let peer = runner.chosen.as_ref()?.backend.peer(remaining, false);
         let mut head = self.head.clone();
-        head.insert_header(attempt::X_ATTEMPTS, HeaderValue::from(number)).ok()?;
+        head.insert_header(attempts::X_ATTEMPTS, HeaderValue::from(number)).ok()?;
         let result = exchange::try_send(self.connector, peer, head, Bytes::new()).await;
         let late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
         Some(Run { runner, result, late, loser: None })
@@ -194,7 +190,7 @@ async fn race(session: &mut Session, race: &Race<'_>, after: Duration) -> pingor
 /// True for a request that may be hedged.
 fn may_hedge(session: &mut Session, context: &Context) -> bool {
     let head = session.req_header();
-    attempt::idempotent(&head.method)
+    attempts::idempotent(&head.method)
         && head.version != Version::HTTP_10
         && context.kind == RequestKind::Ordinary
         && session.is_body_empty()
@@ -202,7 +198,7 @@ fn may_hedge(session: &mut Session, context: &Context) -> bool {
 
 impl Gateway {
     /// Sends a request to a service that hedges. True when it has been answered; false when it goes the ordinary way.
-    pub(super) async fn hedge(&self, session: &mut Session, context: &mut Box<Context>) -> pingora::Result<bool> {
+    pub(crate) async fn hedge(&self, session: &mut Session, context: &mut Box<Context>) -> pingora::Result<bool> {
         let (Some(service), Some(route)) = (context.service(), context.route.clone()) else { return Ok(false) };
         let Some(after) = service.hedge_after(context.now.since_start) else { return Ok(false) };
         let Some(connector) = self.shared.connector.get().cloned() else { return Ok(false) };
@@ -211,7 +207,7 @@ impl Gateway {
         }
         // The ordinary way would see its body pass; there is none.
         mirror::take(&self.shared, session.req_header(), None, true, context);
-        let head = match outgoing::alone(session.req_header(), 0, context, &route) {
+        let head = match upstream_request::alone(session.req_header(), 0, context, &route) {
             Ok(head) => head,
             Err(why) => return Self::unsendable(context, why),
         };
@@ -230,7 +226,7 @@ impl Gateway {
         match result {
             Ok(answer) => {
                 // An answer that is to be tried again is: by the ordinary way.
-                if attempt::answered(session, context, &service, &answer.head).is_err() {
+                if attempts::answered(session, context, &service, &answer.head).is_err() {
                     let status = context.attempts.discarded.take().unwrap_or_default();
                     context.attempts.settle(&service, Outcome::Answered(status));
                     context.attempts.note_failed();
@@ -241,8 +237,8 @@ impl Gateway {
             Err(failure) => {
                 context.attempts.settle(&service, failure.outcome(late));
                 context.attempts.note_failed();
-                let again = failure.is_stale() && attempt::free_repeat(session, context)
-                    || attempt::again(session, context, &service, failure.trouble());
+                let again = failure.is_stale() && attempts::free_repeat(session, context)
+                    || attempts::again(session, context, &service, failure.trouble());
                 if again { Ok(false) } else { Err(failure.error) }
             }
         }
@@ -262,7 +258,7 @@ impl Gateway {
         let framed = head.headers.contains_key(header::CONTENT_LENGTH)
             || head.headers.contains_key(header::TRANSFER_ENCODING)
             || matches!(head.status.as_u16(), 204 | 304);
-        if !framed && !done && !arrival::is_http2(session) {
+        if !framed && !done && !request::is_http2(session) {
             head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
         }
         self.response_filter(session, &mut head, context).await?;

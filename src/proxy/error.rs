@@ -9,7 +9,7 @@ use crate::message::{
 };
 
 /// What to tell the client; `None` when it is gone.
-pub(super) fn reply_for(error: &Error) -> Option<Reply> {
+pub(crate) fn reply_for(error: &Error) -> Option<Reply> {
     use ErrorType as E;
     let kind = error.etype();
     if let E::HTTPStatus(status) = kind {
@@ -32,17 +32,17 @@ pub(super) fn reply_for(error: &Error) -> Option<Reply> {
 }
 
 /// The error in one word, for the access log; `None` for refusals, whose author is named there anyway.
-pub(super) fn word(error: &Error) -> Option<String> {
+pub(crate) fn word(error: &Error) -> Option<String> {
     (!matches!(error.etype(), ErrorType::HTTPStatus(_))).then(|| error.etype().as_str().to_owned())
 }
 
 /// True when the fault is ours.
-pub(super) fn is_internal(error: &Error) -> bool {
+pub(crate) fn is_internal(error: &Error) -> bool {
     word(error).is_some() && matches!(error.esource(), ErrorSource::Internal | ErrorSource::Unset)
 }
 
 /// True when the client, and nobody else, ended the exchange.
-pub(super) fn client_left(error: &Error) -> bool {
+pub(crate) fn client_left(error: &Error) -> bool {
     *error.esource() == ErrorSource::Downstream && reply_for(error).is_none()
 }
 

@@ -1,0 +1,4 @@
+//! TODO-DOC
+
+pub(crate) mod hedge;
+pub(crate) mod mirror;
