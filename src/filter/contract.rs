@@ -1,0 +1,133 @@
+//! What a filter is, and what Tollgate asks of it.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::HeaderName;
+use pingora::http::{RequestHeader, ResponseHeader};
+use schemars::{Schema, SchemaGenerator};
+use serde::de::DeserializeOwned;
+
+use super::{Env, Exchange, Invalid, Reply, State};
+
+/// One step of a route's chain.
+///
+/// `request` and `upstream` run in listed order; `response` and `log` in reverse, and only for steps whose `request`
+/// ran. `Debug` shows the settings in force (a secret shows as `[redacted]`). Every method has a default that does nothing, so a filter writes down only what it is about.
+#[async_trait]
+pub trait Filter: fmt::Debug + Send + Sync + 'static {
+    /// Judges the request: let it go on, or answer it. A refusal is an answer ([`Flow::Reply`]), not an error.
+    async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
+        let _ = exchange;
+        Ok(Flow::Next)
+    }
+
+    /// The fields by which this step tells backends who the client is. No client may send them, on any route: what a
+    /// backend believes on one path it believes on all. Asked once, when the configuration is built.
+    fn tells_backends(&self) -> Vec<HeaderName> {
+        Vec::new()
+    }
+
+    /// Edits the head that the backend will see; once per attempt, on a fresh copy.
+    fn upstream(&self, head: &mut RequestHeader, state: &State) -> Result<(), Fault> {
+        let _ = (head, state);
+        Ok(())
+    }
+
+    /// Edits the head of the answer; also of answers that the gateway makes itself.
+    fn response(&self, head: &mut ResponseHeader, state: &mut State) -> Result<(), Fault> {
+        let _ = (head, state);
+        Ok(())
+    }
+
+    /// Learns how it ended. Must not block.
+    fn log(&self, state: &State, outcome: &Outcome) {
+        let _ = (state, outcome);
+    }
+
+    /// Which bodies this step wants to see. Asked once, when the chain is built.
+    fn body(&self) -> Body {
+        Body::Skip
+    }
+
+    /// Sees, changes or stops the request's body, chunk by chunk.
+    fn request_body(&self, chunk: &mut Option<Bytes>, end: bool, state: &mut State) -> Result<Flow, Fault> {
+        let _ = (chunk, end, state);
+        Ok(Flow::Next)
+    }
+
+    /// Sees or changes the answer's body, chunk by chunk.
+    fn response_body(&self, chunk: &mut Option<Bytes>, end: bool, state: &mut State) -> Result<(), Fault> {
+        let _ = (chunk, end, state);
+        Ok(())
+    }
+}
+
+/// How YAML becomes a filter; the only place where its name is written.
+pub trait Configure: Filter + Sized {
+    /// The name in the YAML.
+    const NAME: &'static str;
+    /// The settings. Use `#[serde(deny_unknown_fields)]`, and neither `flatten` nor `untagged`: both swallow typos.
+    type Config: DeserializeOwned;
+
+    /// Builds the filter, or says everything that is wrong with its settings.
+    fn configure(config: Self::Config, env: &Env) -> Result<Self, Invalid>;
+
+    /// The settings' JSON Schema, for `tollgate schema`; any value when not given.
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let _ = generator;
+        Schema::from(true)
+    }
+}
+
+/// What a step decided.
+#[derive(Debug)]
+pub enum Flow {
+    /// Go on with the next step.
+    Next,
+    /// Answer now. Boxed: the way on is the common one.
+    Reply(Box<Reply>),
+}
+
+impl From<Reply> for Flow {
+    fn from(reply: Reply) -> Self {
+        Self::Reply(Box::new(reply))
+    }
+}
+
+/// A step could not do its work (its store is down, say). What then happens is the step's `on_fault`.
+#[derive(Debug)]
+pub struct Fault(pub String);
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Which bodies a filter wants to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    /// Neither.
+    Skip,
+    /// The request's.
+    Request,
+    /// The answer's.
+    Response,
+    /// Both.
+    Both,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome {
+    /// Status sent to the client; 499 when it went away before one was sent.
+    pub status: u16,
+    /// Whole time.
+    pub duration: std::time::Duration,
+    /// Bytes of the answer's body.
+    pub sent: usize,
+}
