@@ -13,7 +13,7 @@ pub(crate) struct SetAside(RefCell<HashSet<u32>>);
 
 impl SetAside {
     pub(crate) fn contains(&self, node: &Node) -> bool {
-        node.0.unset || self.0.borrow().contains(&node.0.id)
+        node.is_unset() || self.0.borrow().contains(&node.id())
     }
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn read<T: DeserializeOwned>(node: &Node) -> (Option<T>, Problems) {
             let place = fault.place.as_ref().unwrap_or_else(|| culprit.place());
             problems.push(place.problem(fault.message));
         }
-        if culprit.0.id == node.0.id || !aside.0.borrow_mut().insert(culprit.0.id) || problems.len() >= MAX_PROBLEMS {
+        if culprit.id() == node.id() || !aside.0.borrow_mut().insert(culprit.id()) || problems.len() >= MAX_PROBLEMS {
             break;
         }
     }

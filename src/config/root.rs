@@ -1,0 +1,98 @@
+//! The root of the configuration.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{PingoraConfig, TestConfig};
+use crate::{
+    admin::AdminConfig,
+    downstream::{ListenerConfig, limits::HeadLimits},
+    proxy::AccessConfig,
+    routing::{readings::PathsConfig, route::RouteConfig},
+    telemetry::LogConfig,
+    units::{Cidr, Span},
+    upstream::settings::service::ServiceConfig,
+    yaml::At,
+};
+
+/// A whole configuration file.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "Tollgate configuration")]
+pub struct Config {
+    /// The engine: threads, sockets for upgrades, grace period. Names are Pingora's.
+    pub pingora: PingoraConfig,
+    /// Where clients connect.
+    pub listeners: Vec<At<ListenerConfig>>,
+    /// Health, statistics and metrics, on a listener of their own.
+    pub admin: AdminConfig,
+    /// One line per request.
+    pub access_log: AccessConfig,
+    /// Diagnostics.
+    pub log: LogConfig,
+    /// How the process leaves.
+    pub shutdown: ShutdownConfig,
+    /// Networks of load balancers whose `X-Forwarded-*` is believed. Default: none.
+    pub trusted_proxies: Vec<Cidr>,
+    /// What a client may ask for.
+    pub limits: HeadLimits,
+    /// Add this hop to the `Via` that backends see (RFC 9110 §7.6.3). Default true.
+    pub via: Via,
+    /// How paths are read that backends may read differently.
+    pub paths: PathsConfig,
+    /// API keys, as digests.
+    pub api_keys: Vec<At<ApiKeyConfig>>,
+    /// Services by name.
+    pub services: BTreeMap<String, ServiceConfig>,
+    /// Routes. The most specific one that matches is taken; the order breaks ties.
+    pub routes: Vec<At<RouteConfig>>,
+    /// Requests with their expected outcome; run by `-t` and before every start.
+    pub tests: Vec<At<TestConfig>>,
+}
+
+/// `via:` in the YAML.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(transparent)]
+pub struct Via(pub bool);
+
+impl Default for Via {
+    fn default() -> Self {
+        Self(true)
+    }
+}
+
+/// `shutdown:` in the YAML.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct ShutdownConfig {
+    /// After SIGTERM: how long to go on accepting while `/health/ready` says 503, so that load balancers notice.
+    /// Default 1s.
+    pub delay: Span,
+}
+
+impl Default for ShutdownConfig {
+    fn default() -> Self {
+        Self { delay: Span(std::time::Duration::from_secs(1)) }
+    }
+}
+
+/// One entry of `api_keys:`.
+#[derive(Debug, Clone, Deserialize, JsonSchema, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKeyConfig {
+    /// A name for logs and for `allow:` lists; never the key.
+    pub id: String,
+    /// SHA-256 of the key, in hex; `tollgate hash-key` prints it.
+    pub sha256: String,
+    /// Whoever holds the key: limits by `api_key` count per owner. Default: the id.
+    #[serde(default)]
+    pub owner: Option<String>,
+    /// What the key may do.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    /// When it stops working: an RFC 3339 time.
+    #[serde(default)]
+    pub expires: Option<String>,
+}

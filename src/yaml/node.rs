@@ -1,0 +1,178 @@
+//! The tree: nodes with their places.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::{Deserialize, Deserializer};
+
+use crate::units::Problem;
+
+/// Where something stands in the file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place {
+    /// 1-based line.
+    pub line: usize,
+    /// 1-based column.
+    pub column: usize,
+    /// Key path from the root.
+    pub path: String,
+}
+
+impl Place {
+    /// A problem at this place.
+    pub fn problem(&self, message: impl Into<String>) -> Problem {
+        Problem { line: self.line, column: self.column, path: self.path.clone(), message: message.into() }
+    }
+}
+
+/// One node of the tree; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Node(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    id: u32,
+    place: Place,
+    value: Value,
+    /// A variable in it is not set: it is as if it were not there, and that has been said.
+    unset: bool,
+    /// Where the keys of a long mapping are: made when the first one is looked for.
+    index: OnceLock<HashMap<String, usize>>,
+}
+
+/// A mapping with fewer keys is looked through faster than it is indexed.
+const LONG: usize = 16;
+
+/// What a node holds.
+#[derive(Debug)]
+pub enum Value {
+    /// Text; `plain` when it stood without quotes and may therefore mean a number, a boolean or null.
+    Scalar {
+        /// The text, after `${VAR}` expansion.
+        text: String,
+        /// Written without quotes.
+        plain: bool,
+    },
+    /// A list.
+    Seq(Vec<Node>),
+    /// A mapping, in the order of the file: key, where the key stands, value.
+    Map(Vec<(String, Place, Node)>),
+}
+
+impl Node {
+    pub(super) fn new(id: u32, place: Place, value: Value, unset: bool) -> Self {
+        Self(Arc::new(Inner { id, place, value, unset, index: OnceLock::new() }))
+    }
+
+    /// Its number in the file.
+    pub(super) fn id(&self) -> u32 {
+        self.0.id
+    }
+
+    /// It stands for a variable that is not set.
+    pub(super) fn is_unset(&self) -> bool {
+        self.0.unset
+    }
+
+    /// An empty mapping at `place`: the settings of a filter that was named and not configured.
+    pub fn empty_map(place: Place) -> Self {
+        Self::new(u32::MAX, place, Value::Map(Vec::new()), false)
+    }
+
+    /// Where it stands.
+    pub fn place(&self) -> &Place {
+        &self.0.place
+    }
+
+    /// What it holds.
+    pub fn value(&self) -> &Value {
+        &self.0.value
+    }
+
+    /// The value under `key`, when this is a mapping that has it.
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        match self.value() {
+            Value::Map(entries) if entries.len() < LONG => {
+                entries.iter().find(|(name, _, _)| name == key).map(|(_, _, node)| node)
+            }
+            Value::Map(entries) => {
+                let index = || entries.iter().enumerate().map(|(i, (name, _, _))| (name.clone(), i)).collect();
+                self.0.index.get_or_init(index).get(key).map(|i| &entries[*i].2)
+            }
+            _ => None,
+        }
+    }
+
+    /// The node at a key path such as `services.users.urls[1]`, or its nearest ancestor.
+    pub fn at(&self, path: &str) -> &Node {
+        let mut node = self;
+        for step in path.split(['.', '[']).map(|step| step.trim_end_matches(']')).filter(|step| !step.is_empty()) {
+            let next = match node.value() {
+                Value::Seq(items) => step.parse::<usize>().ok().and_then(|index| items.get(index)),
+                _ => node.get(step),
+            };
+            match next {
+                Some(next) => node = next,
+                None => return node,
+            }
+        }
+        node
+    }
+
+    /// True for an absent value: `key:`, `~` or `null`.
+    pub fn is_null(&self) -> bool {
+        matches!(self.value(), Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+    }
+}
+
+/// A typed value that remembers where it stood.
+#[derive(Debug, Clone)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Its place.
+    pub place: Place,
+}
+
+impl<T> Deref for At<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        super::handed::deserialize_at(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        super::handed::deserialize_node(deserializer)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for At<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
