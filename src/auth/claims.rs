@@ -8,7 +8,8 @@ use std::{fmt, time::Duration};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::{identity::lookup, jwt::JwtError};
+use super::identity::lookup;
+use crate::auth::jwt_error::JwtError;
 
 /// A JSON object whose own names are unique; objects inside it are not looked at.
 pub(super) struct Unique(pub(super) Map<String, Value>);

@@ -13,6 +13,7 @@ mod claims;
 mod digest;
 mod identity;
 mod jwt;
+pub(crate) mod jwt_error;
 mod keyset;
 mod mint;
 
@@ -21,7 +22,8 @@ pub use cache::VerifiedTokens;
 pub use certificate::{Certificate, dns_names, not_after};
 pub use digest::{Digest, InvalidDigest};
 pub use identity::{Identities, Identity, Method};
-pub use jwt::{JwtError, Policy, Verifier};
+pub use jwt::{Policy, Verifier};
+pub use jwt_error::JwtError;
 pub use keyset::{KeyError, Keyset};
 pub use mint::{NoEntropy, generate_key, has_checksum};
 

@@ -9,6 +9,7 @@ use std::{
 use super::{ApiKeyConfig, Config, Plan, filters, plan::plan};
 use crate::{
     auth::{Digest, Entry, Identity, Keys, Method},
+    config::listener_names::numbered,
     downstream::ListenerConfig,
     filter::{Env, Invalid, Registry},
     message::{forwarded::TrustedProxies, reserved::ReservedHeaders},
@@ -115,20 +116,6 @@ fn api_keys(configs: &[At<ApiKeyConfig>], root: &Node, problems: &mut Problems) 
     }
     // Duplicates have been reported above.
     Keys::new(entries).unwrap_or_default()
-}
-
-/// The place in the file of the listener with this name.
-pub(super) fn numbered(listeners: &[At<ListenerConfig>], name: &str) -> Result<usize, String> {
-    let names = || listeners.iter().filter_map(|listener| listener.name.as_deref());
-    listeners.iter().position(|listener| listener.name.as_deref() == Some(name)).ok_or_else(|| {
-        let near = nearest(name, names());
-        let hint = match near {
-            Some(near) => format!(" (did you mean '{near}'?)"),
-            None if names().next().is_none() => ": give one a 'name'".to_owned(),
-            None => String::new(),
-        };
-        format!("there is no listener '{name}'{hint}")
-    })
 }
 
 /// Keys that would have no effect.

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, fmt, path::Path, sync::Arc};
 
-use super::{Config, Plan, build, tests};
+use super::{Config, Plan, build, expectations as tests};
 use crate::{
     filter::Registry,
     runtime::{Runtime, Shared},

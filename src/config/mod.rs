@@ -5,18 +5,20 @@
 //! composes them.
 
 mod build;
+pub(crate) mod expectations;
 mod filters;
+pub(crate) mod listener_names;
 mod load;
 mod plan;
 mod private;
 mod process;
 pub(crate) mod root;
 mod schema;
-mod tests;
+pub(crate) mod test_config;
 
 pub use self::root::{ApiKeyConfig, Config, ShutdownConfig, Via};
 pub use load::{Loaded, Rejected, check, load};
 pub use plan::Plan;
 pub use process::PingoraConfig;
 pub use schema::schema;
-pub use tests::TestConfig;
+pub use test_config::TestConfig;

@@ -21,7 +21,7 @@ use super::{
     Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany, State, api_key::bearer, env::schema_of,
 };
 use crate::{
-    auth::{Algorithm, JwtError, Keyset, Method, Policy, Verifier},
+    auth::{Algorithm, Keyset, Method, Policy, Verifier, jwt_error::JwtError},
     message::{fields::single, reply::Reply},
     units::{SecretRef, Span},
 };

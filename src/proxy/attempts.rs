@@ -15,18 +15,15 @@ use pingora::{
 
 use super::{
     context::{Attempts, Context, FreeRepeat, Phase},
-    reply,
-    request::RequestKind,
-    waiting,
+    reply, waiting,
 };
 use crate::{
     clock::Now,
     message::{replies, reply::Reply},
+    proxy::kind::RequestKind,
     upstream::{Choice, Chosen, NoBackend, Outcome, Service, Trouble, settings::resilience::RetryConfig},
 };
 
-/// Tells a backend which attempt this is.
-pub(crate) const X_ATTEMPTS: &str = "x-attempts";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Why no attempt is made.

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use pingora::proxy::Session;
 
-use super::{context::Context, request::RequestKind};
+use super::context::Context;
 use crate::{
     downstream::limits::HeadLimits,
     message::{replies, reply::Reply},
+    proxy::kind::RequestKind,
 };
 
 /// Sets the time for the next read of the body.

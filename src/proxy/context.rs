@@ -10,12 +10,13 @@ use http::{StatusCode, Version};
 use pingora::{http::RequestHeader, proxy::Session};
 use prometheus::IntGauge;
 
-use super::{attempts, request::RequestKind, subrequest::mirror::Copy, waiting};
+use super::{attempts, subrequest::mirror::Copy, waiting};
 use crate::{
     clock::Now,
     downstream::{Lateness, Link, Patience},
     filter::{Refusal, State},
     message::{forwarded::Origin, grpc, reply::Reply, source::Author},
+    proxy::kind::RequestKind,
     routing::{destination::Target, route::Route},
     telemetry::MethodClass,
     upstream::{Backend, Leave, NoBackend, Pass, Place, Service},

@@ -19,8 +19,14 @@ use pingora::{
 };
 
 use super::{
-    attempts, attempts::Stop, body, context::Context, error, logging, reply, reply::respond, request,
-    request::RequestKind, subrequest::mirror, upstream_request, upstream_request::Unsendable,
+    attempts::{self, Stop},
+    body,
+    context::Context,
+    error, logging,
+    reply::{self, respond},
+    request,
+    subrequest::mirror,
+    upstream_request::{self, Unsendable},
 };
 use crate::{
     filter::Refusal,
@@ -30,6 +36,7 @@ use crate::{
         reply::Reply,
         source::Author,
     },
+    proxy::kind::RequestKind,
     routing::decide::{Decision, decide},
     runtime::{Runtime, Shared},
     upstream::{Outcome, response},

@@ -8,6 +8,7 @@ pub(crate) mod body;
 pub(crate) mod context;
 pub(crate) mod error;
 pub(crate) mod gateway;
+pub(crate) mod kind;
 pub(crate) mod logging;
 pub(crate) mod reply;
 pub(crate) mod request;

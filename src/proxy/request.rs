@@ -6,34 +6,11 @@ use pingora::{http::RequestHeader, proxy::Session};
 use super::context::Context;
 use crate::{
     downstream::Link,
-    message::{fields, grpc},
+    message::fields,
+    proxy::kind::RequestKind,
     runtime::{Runtime, Shared},
     telemetry::MethodClass,
 };
-
-/// What kind of request it is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum RequestKind {
-    /// A request and its answer.
-    #[default]
-    Ordinary,
-    /// A call of gRPC: both sides may be silent for as long as they like, and have ways to end it.
-    Grpc,
-    /// Perhaps another protocol, if the backend agrees.
-    Upgrade,
-}
-
-impl RequestKind {
-    fn of(session: &Session, upgrade: bool, media: bool) -> Self {
-        if upgrade && session.is_upgrade_req() {
-            Self::Upgrade
-        } else if media && grpc::is(&session.req_header().headers) {
-            Self::Grpc
-        } else {
-            Self::Ordinary
-        }
-    }
-}
 
 /// Fields that say what a request wants of this hop; most requests have few of them.
 static FIELDS: [HeaderName; 4] = [header::CONNECTION, header::UPGRADE, header::CONTENT_TYPE, header::COOKIE];

@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue, Method, Version, header};
 use pingora::{Error, ErrorType, http::RequestHeader};
 
-use super::{attempts::X_ATTEMPTS, context::Context};
+use super::context::Context;
 use crate::{
     filter::Refusal,
     message::{fields, forwarded, hops},
@@ -101,6 +101,9 @@ pub(crate) fn alone(
     prepare(&mut head, context, route)?;
     Ok(head)
 }
+
+/// Tells a backend which attempt this is.
+pub(crate) const X_ATTEMPTS: &str = "x-attempts";
 
 /// Fields that end at the gateway (RFC 9110 §7.6.1); `Expect` because nobody waits for its answer.
 const HOP_BY_HOP: [HeaderName; 9] = [

@@ -6,7 +6,8 @@ use std::time::Instant;
 use http::header;
 use pingora::{Error, ErrorType, proxy::Session};
 
-use super::{context::Context, request::RequestKind};
+use super::context::Context;
+use crate::proxy::kind::RequestKind;
 
 /// The most of a body that is read while its request waits: what Pingora keeps for a further attempt (v1/common.rs), which
 /// is how it then gets to the first one.

@@ -7,13 +7,15 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use super::{demo, exit, serve};
-use crate::{auth, config, filter::Registry, runtime::Shared};
-
-/// The variable that names the file when nothing else does.
-const CONFIG: &str = "TOLLGATE_CONFIG";
+use super::{demo, exit, run_args::CONFIG, serve};
+use crate::{
+    auth, config,
+    filter::Registry,
+    runtime::Shared,
+    server::{failure::fail, run_args::RunArgs},
+};
 
 /// A programmable API gateway and reverse proxy.
 ///
@@ -26,23 +28,6 @@ pub(super) struct Cli {
     run: RunArgs,
     #[command(subcommand)]
     command: Option<Command>,
-}
-
-/// How to run.
-#[derive(Debug, Clone, Args)]
-pub(super) struct RunArgs {
-    /// The configuration file.
-    #[arg(short = 'c', long = "conf", visible_alias = "config", env = CONFIG, value_name = "FILE")]
-    pub(super) conf: Option<PathBuf>,
-    /// Check the configuration, run its tests, and exit.
-    #[arg(short = 't', long)]
-    test: bool,
-    /// Take the listening sockets over from the running process; no request fails.
-    #[arg(short = 'u', long)]
-    pub(super) upgrade: bool,
-    /// Run in the background.
-    #[arg(short = 'd', long)]
-    pub(super) daemon: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -92,12 +77,6 @@ fn print(text: &str) -> ExitCode {
     // A reader that has gone (`| head`) is no failure of ours.
     let _ = io::stdout().lock().write_all(text.as_bytes());
     ExitCode::SUCCESS
-}
-
-/// Says why, and ends.
-pub(super) fn fail(code: u8, message: &str) -> ExitCode {
-    let _ = writeln!(io::stderr().lock(), "{message}");
-    ExitCode::from(code)
 }
 
 fn run(args: &RunArgs, registry: &Registry) -> ExitCode {

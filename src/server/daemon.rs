@@ -12,7 +12,8 @@ use std::{
     process::{Command, ExitCode},
 };
 
-use super::{cli::fail, exit};
+use super::exit;
+use crate::server::failure::fail;
 
 /// Set for the process that is to go into the background.
 const LAUNCHED: &str = "TOLLGATE_LAUNCHED";

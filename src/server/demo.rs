@@ -16,8 +16,8 @@ use pingora::{
     services::listening::Service,
 };
 
-use super::{cli::fail, exit, serve};
-use crate::{config, filter::Registry, runtime::Shared};
+use super::{exit, serve};
+use crate::{config, filter::Registry, runtime::Shared, server::failure::fail};
 
 const YAML: &str = include_str!("../../conf/demo.yaml");
 

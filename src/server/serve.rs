@@ -17,7 +17,6 @@ use tokio::task::JoinSet;
 
 use super::{
     account,
-    cli::{RunArgs, fail},
     daemon::{Launcher, launch},
     exit,
     front::{Front, Started},
@@ -36,6 +35,7 @@ use crate::{
     filter::Registry,
     proxy::Gateway,
     runtime::{Runtime, Shared},
+    server::{failure::fail, run_args::RunArgs},
 };
 
 /// What serves when no file is given.

@@ -5,7 +5,7 @@ use prometheus::{
     core::{GenericCounterVec, GenericGaugeVec},
 };
 
-use super::metrics::register;
+use crate::telemetry::registry::register;
 
 /// What happens before a request.
 #[derive(Debug)]

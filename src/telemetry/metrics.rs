@@ -19,6 +19,7 @@ use super::{
     connections::ConnectionMetrics,
     service::{ServiceFamilies, ServiceMetrics},
 };
+use crate::telemetry::registry::register;
 
 /// The buckets that OpenTelemetry's semantic conventions name for `http.server.request.duration`.
 const BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
@@ -133,13 +134,6 @@ impl<M> fmt::Debug for Lazy<M> {
 }
 
 type StatusCounters = [OnceLock<IntCounter>; 500];
-
-pub(super) fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
-    // Names are constants of this file: a clash or a malformed name fails every test that starts anything.
-    let metric = metric.unwrap_or_else(|e| panic!("metric definition: {e}"));
-    registry.register(Box::new(metric.clone())).unwrap_or_else(|e| panic!("metric registration: {e}"));
-    metric
-}
 
 impl Metrics {
     /// A fresh set; one per process, and one per test.

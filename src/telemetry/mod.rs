@@ -5,6 +5,7 @@ pub(crate) mod connections;
 pub(crate) mod diagnostics;
 pub(crate) mod metrics;
 pub(crate) mod process;
+pub(crate) mod registry;
 pub(crate) mod service;
 
 pub use access::{AccessLog, Output};

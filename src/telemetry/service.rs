@@ -7,7 +7,7 @@ use prometheus::{
     core::{GenericCounterVec, GenericGaugeVec},
 };
 
-use super::metrics::register;
+use crate::telemetry::registry::register;
 
 /// The families that every service has children of.
 #[derive(Debug)]

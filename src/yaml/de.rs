@@ -13,10 +13,9 @@ use serde::{
 
 use super::{
     Node, Place, Value,
-    handed::{AT, NODE, hand_over},
-    read::SetAside,
+    spanned::{AT, NODE, hand_over},
 };
-use crate::units::suggest::unknown;
+use crate::{units::suggest::unknown, yaml::set_aside::SetAside};
 
 /// Why a node could not be typed.
 #[derive(Debug)]

@@ -5,12 +5,14 @@
 //! reports that error, sets the offending node aside and reads again, until nothing is wrong or nothing is left.
 
 mod de;
-mod handed;
 pub(crate) mod node;
 mod parse;
 mod read;
+pub(crate) mod set_aside;
+mod spanned;
 
-pub(crate) use self::node::{At, Node, Place, Value};
+pub(crate) use self::node::{Node, Place, Value};
+pub(crate) use self::spanned::At;
 pub(crate) use self::{
     parse::{UNSET, parse},
     read::read,

@@ -1,14 +1,9 @@
 //! The tree: nodes with their places.
 
 use std::{
-    borrow::Cow,
     collections::HashMap,
-    ops::Deref,
     sync::{Arc, OnceLock},
 };
-
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer};
 
 use crate::units::Problem;
 
@@ -127,52 +122,5 @@ impl Node {
     /// True for an absent value: `key:`, `~` or `null`.
     pub fn is_null(&self) -> bool {
         matches!(self.value(), Value::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
-    }
-}
-
-/// A typed value that remembers where it stood.
-#[derive(Debug, Clone)]
-pub struct At<T> {
-    /// The value.
-    pub value: T,
-    /// Its place.
-    pub place: Place,
-}
-
-impl<T> Deref for At<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.value
-    }
-}
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        super::handed::deserialize_at(deserializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        super::handed::deserialize_node(deserializer)
-    }
-}
-
-impl<T: JsonSchema> JsonSchema for At<T> {
-    fn inline_schema() -> bool {
-        T::inline_schema()
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        T::schema_name()
-    }
-
-    fn schema_id() -> Cow<'static, str> {
-        T::schema_id()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        T::json_schema(generator)
     }
 }

@@ -1,21 +1,9 @@
 //! Typing a tree, and finding every mistake in it.
 
-use std::{cell::RefCell, collections::HashSet};
-
 use serde::de::DeserializeOwned;
 
 use super::{Node, de};
-use crate::units::Problems;
-
-/// Nodes that were found wrong and are skipped on the next try.
-#[derive(Default)]
-pub(crate) struct SetAside(RefCell<HashSet<u32>>);
-
-impl SetAside {
-    pub(crate) fn contains(&self, node: &Node) -> bool {
-        node.is_unset() || self.0.borrow().contains(&node.id())
-    }
-}
+use crate::{units::Problems, yaml::set_aside::SetAside};
 
 /// More problems than anybody reads at once.
 const MAX_PROBLEMS: usize = 200;
@@ -35,7 +23,7 @@ pub(crate) fn read<T: DeserializeOwned>(node: &Node) -> (Option<T>, Problems) {
             let place = fault.place.as_ref().unwrap_or_else(|| culprit.place());
             problems.push(place.problem(fault.message));
         }
-        if culprit.id() == node.id() || !aside.0.borrow_mut().insert(culprit.id()) || problems.len() >= MAX_PROBLEMS {
+        if culprit.id() == node.id() || !aside.add(&culprit) || problems.len() >= MAX_PROBLEMS {
             break;
         }
     }

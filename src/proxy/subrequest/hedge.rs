@@ -23,7 +23,13 @@ use super::mirror;
 use crate::{
     clock::Now,
     proxy::{
-        attempts, context::Context, gateway::Gateway, request, request::RequestKind, upstream_request, waiting::left,
+        attempts,
+        context::Context,
+        gateway::Gateway,
+        kind::RequestKind,
+        request,
+        upstream_request::{self, X_ATTEMPTS},
+        waiting::left,
     },
     upstream::{
         Choice, Chosen, Outcome, Service, Trouble,
@@ -133,7 +139,7 @@ impl Race<'_> {
         let remaining = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let peer = runner.chosen.as_ref()?.backend.peer(remaining, false);
         let mut head = self.head.clone();
-        head.insert_header(attempts::X_ATTEMPTS, HeaderValue::from(number)).ok()?;
+        head.insert_header(X_ATTEMPTS, HeaderValue::from(number)).ok()?;
         let result = exchange::try_send(self.connector, peer, head, Bytes::new()).await;
         let late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
         Some(Run { runner, result, late, loser: None })

@@ -2,16 +2,18 @@
 //!
 //! Each test begins with fresh limits. Tests are requests, not conversations: a backend's answer is not part of them.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use http::{HeaderName, HeaderValue, Uri, Version, header};
 use pingora::http::RequestHeader;
-use schemars::JsonSchema;
-use serde::Deserialize;
 
-use super::{build::numbered, load::scratch};
+use super::{
+    load::scratch,
+    test_config::{Expect, Outcome, TestConfig},
+};
 use crate::{
     clock::Now,
+    config::listener_names::numbered,
     downstream::ListenerConfig,
     filter::{Registry, State},
     routing::decide::{Decision, decide},
@@ -20,51 +22,6 @@ use crate::{
     yaml::At,
 };
 
-/// One entry of `tests:`.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TestConfig {
-    /// `GET /path` or `GET http://host/path`.
-    pub request: String,
-    /// Headers of the request.
-    #[serde(default)]
-    pub headers: BTreeMap<String, String>,
-    /// The address at the other end of the connection. Default 127.0.0.1.
-    #[serde(default)]
-    pub client: Option<IpAddr>,
-    /// The name of the listener that it comes in by. Default: the first listener.
-    #[serde(default)]
-    pub listener: Option<String>,
-    /// What must come of it.
-    pub expect: Expect,
-}
-
-/// What must come of a test's request; what is left out is not looked at.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Expect {
-    /// The route's id.
-    pub route: Option<String>,
-    /// The service that it is forwarded to.
-    pub service: Option<String>,
-    /// The path that the backend sees.
-    pub path: Option<String>,
-    /// The status of the gateway's own answer.
-    pub status: Option<u16>,
-    /// The filter that answered.
-    pub refused_by: Option<String>,
-}
-
-/// What came of it.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Outcome {
-    route: Option<String>,
-    service: Option<String>,
-    path: Option<String>,
-    status: Option<u16>,
-    refused_by: Option<String>,
-}
-
 /// The time from one test to the next: longer than any limit needs to win back what one request has taken.
 const APART: Duration = Duration::from_secs(40 * 86_400);
 
@@ -72,7 +29,7 @@ const APART: Duration = Duration::from_secs(40 * 86_400);
 const TURNS: usize = 200;
 
 /// Runs every test; what fails goes to `problems`, at the test's own place.
-pub(super) fn run(
+pub(crate) fn run(
     tests: &[At<TestConfig>],
     listeners: &[At<ListenerConfig>],
     text: &str,
@@ -156,25 +113,5 @@ async fn outcome(runtime: &Runtime, mut head: RequestHeader, listener: usize, te
             refused_by: by.filter().map(str::to_owned),
             ..Outcome::default()
         },
-    }
-}
-
-impl Expect {
-    fn differences(&self, outcome: &Outcome) -> Vec<String> {
-        let mut found = Vec::new();
-        let mut compare = |what: &str, expected: Option<String>, actual: Option<String>| {
-            if let Some(expected) = expected
-                && actual.as_ref() != Some(&expected)
-            {
-                let actual = actual.unwrap_or_else(|| "none".to_owned());
-                found.push(format!("expected {what} {expected}, got {actual}"));
-            }
-        };
-        compare("route", self.route.clone(), outcome.route.clone());
-        compare("service", self.service.clone(), outcome.service.clone());
-        compare("path", self.path.clone(), outcome.path.clone());
-        compare("status", self.status.map(|s| s.to_string()), outcome.status.map(|s| s.to_string()));
-        compare("refused_by", self.refused_by.clone(), outcome.refused_by.clone());
-        found
     }
 }

@@ -1,17 +1,65 @@
 //! Values that remember where they stood. serde has no channel for positions: a node is handed over beside it, in the
 //! same call, on the same thread.
 
-use std::{cell::RefCell, fmt, marker::PhantomData};
+use std::{borrow::Cow, cell::RefCell, fmt, marker::PhantomData, ops::Deref};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{
     Deserialize, Deserializer,
     de::{self, Visitor},
 };
 
-use super::{At, Node};
+use super::{Node, Place};
 
 pub(crate) const AT: &str = "tollgate::At";
 pub(crate) const NODE: &str = "tollgate::Node";
+
+/// A typed value that remembers where it stood.
+#[derive(Debug, Clone)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Its place.
+    pub place: Place,
+}
+
+impl<T> Deref for At<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize_at(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserialize_node(deserializer)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for At<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
 
 thread_local! {
     static HANDED: RefCell<Option<Node>> = const { RefCell::new(None) };
@@ -22,7 +70,7 @@ pub(crate) fn hand_over(node: &Node) {
     HANDED.with_borrow_mut(|slot| *slot = Some(node.clone()));
 }
 
-pub(crate) fn deserialize_at<'de, D: Deserializer<'de>, T: Deserialize<'de>>(de: D) -> Result<At<T>, D::Error> {
+fn deserialize_at<'de, D: Deserializer<'de>, T: Deserialize<'de>>(de: D) -> Result<At<T>, D::Error> {
     struct AtVisitor<T>(PhantomData<T>);
 
     impl<'de, T: Deserialize<'de>> Visitor<'de> for AtVisitor<T> {
@@ -41,7 +89,7 @@ pub(crate) fn deserialize_at<'de, D: Deserializer<'de>, T: Deserialize<'de>>(de:
     de.deserialize_newtype_struct(AT, AtVisitor(PhantomData))
 }
 
-pub(crate) fn deserialize_node<'de, D: Deserializer<'de>>(de: D) -> Result<Node, D::Error> {
+fn deserialize_node<'de, D: Deserializer<'de>>(de: D) -> Result<Node, D::Error> {
     struct NodeVisitor;
 
     impl Visitor<'_> for NodeVisitor {

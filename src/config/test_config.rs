@@ -1,0 +1,71 @@
+//! One of the configuration's own `tests:`.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// One entry of `tests:`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TestConfig {
+    /// `GET /path` or `GET http://host/path`.
+    pub request: String,
+    /// Headers of the request.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The address at the other end of the connection. Default 127.0.0.1.
+    #[serde(default)]
+    pub client: Option<IpAddr>,
+    /// The name of the listener that it comes in by. Default: the first listener.
+    #[serde(default)]
+    pub listener: Option<String>,
+    /// What must come of it.
+    pub expect: Expect,
+}
+
+/// What must come of a test's request; what is left out is not looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Expect {
+    /// The route's id.
+    pub route: Option<String>,
+    /// The service that it is forwarded to.
+    pub service: Option<String>,
+    /// The path that the backend sees.
+    pub path: Option<String>,
+    /// The status of the gateway's own answer.
+    pub status: Option<u16>,
+    /// The filter that answered.
+    pub refused_by: Option<String>,
+}
+
+impl Expect {
+    pub(super) fn differences(&self, outcome: &Outcome) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut compare = |what: &str, expected: Option<String>, actual: Option<String>| {
+            if let Some(expected) = expected
+                && actual.as_ref() != Some(&expected)
+            {
+                let actual = actual.unwrap_or_else(|| "none".to_owned());
+                found.push(format!("expected {what} {expected}, got {actual}"));
+            }
+        };
+        compare("route", self.route.clone(), outcome.route.clone());
+        compare("service", self.service.clone(), outcome.service.clone());
+        compare("path", self.path.clone(), outcome.path.clone());
+        compare("status", self.status.map(|s| s.to_string()), outcome.status.map(|s| s.to_string()));
+        compare("refused_by", self.refused_by.clone(), outcome.refused_by.clone());
+        found
+    }
+}
+
+/// What came of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(super) route: Option<String>,
+    pub(super) service: Option<String>,
+    pub(super) path: Option<String>,
+    pub(super) status: Option<u16>,
+    pub(super) refused_by: Option<String>,
+}

@@ -1,0 +1,29 @@
+//! What kind of request it is.
+
+use pingora::proxy::Session;
+
+use crate::message::grpc;
+
+/// What kind of request it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum RequestKind {
+    /// A request and its answer.
+    #[default]
+    Ordinary,
+    /// A call of gRPC: both sides may be silent for as long as they like, and have ways to end it.
+    Grpc,
+    /// Perhaps another protocol, if the backend agrees.
+    Upgrade,
+}
+
+impl RequestKind {
+    pub(super) fn of(session: &Session, upgrade: bool, media: bool) -> Self {
+        if upgrade && session.is_upgrade_req() {
+            Self::Upgrade
+        } else if media && grpc::is(&session.req_header().headers) {
+            Self::Grpc
+        } else {
+            Self::Ordinary
+        }
+    }
+}

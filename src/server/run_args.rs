@@ -1,0 +1,25 @@
+//! The options of `tollgate run`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+/// The variable that names the file when nothing else does.
+pub(super) const CONFIG: &str = "TOLLGATE_CONFIG";
+
+/// How to run.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RunArgs {
+    /// The configuration file.
+    #[arg(short = 'c', long = "conf", visible_alias = "config", env = CONFIG, value_name = "FILE")]
+    pub(crate) conf: Option<PathBuf>,
+    /// Check the configuration, run its tests, and exit.
+    #[arg(short = 't', long)]
+    pub(super) test: bool,
+    /// Take the listening sockets over from the running process; no request fails.
+    #[arg(short = 'u', long)]
+    pub(crate) upgrade: bool,
+    /// Run in the background.
+    #[arg(short = 'd', long)]
+    pub(crate) daemon: bool,
+}

@@ -1,0 +1,20 @@
+//! Nodes that are not read again, because something is wrong with them.
+
+use std::{cell::RefCell, collections::HashSet};
+
+use super::Node;
+
+/// Nodes that were found wrong and are skipped on the next try.
+#[derive(Default)]
+pub(crate) struct SetAside(RefCell<HashSet<u32>>);
+
+impl SetAside {
+    /// True when it was not there yet.
+    pub(super) fn add(&self, node: &Node) -> bool {
+        self.0.borrow_mut().insert(node.id())
+    }
+
+    pub(crate) fn contains(&self, node: &Node) -> bool {
+        node.is_unset() || self.0.borrow().contains(&node.id())
+    }
+}
