@@ -63,7 +63,13 @@ fn deciding(c: &mut Criterion) {
         group.bench_function(name, |b| {
             b.iter(|| {
                 let mut state = State::default();
-                executor.block_on(decide(&loaded.runtime, black_box(&mut head), &mut state, Now::read()))
+                executor.block_on(decide(
+                    &loaded.runtime.router,
+                    &loaded.runtime.limits,
+                    black_box(&mut head),
+                    &mut state,
+                    Now::read(),
+                ))
             });
         });
     }

@@ -14,9 +14,11 @@ use crate::{
     downstream::limits::HeadLimits,
     filter::Tables,
     message::{forwarded::TrustedProxies, reply::Reply},
-    proxy::access::AccessConfig,
     routing::{route::Route, router::Router},
-    telemetry::{AccessLog, Metrics},
+    telemetry::{
+        Metrics,
+        access_log::{config::AccessConfig, writer::AccessLog},
+    },
     upstream::Service,
 };
 

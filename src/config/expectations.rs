@@ -94,7 +94,7 @@ async fn outcome(runtime: &Runtime, mut head: RequestHeader, listener: usize, te
     let origin = runtime.trusted.origin(peer, false, &head.headers);
     let mut state = State::new(origin.client);
     state.listener = listener;
-    match decide(runtime, &mut head, &mut state, now).await {
+    match decide(&runtime.router, &runtime.limits, &mut head, &mut state, now).await {
         Decision::Forward(route, target, path) => Outcome {
             // Chance must not decide a test: any service that the request may come to will do.
             service: test

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::private::{self, Account};
-use crate::{telemetry::Output, units::Problems, yaml::Node};
+use crate::{telemetry::access_log::writer::Output, units::Problems, yaml::Node};
 
 /// Settings of the engine.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]

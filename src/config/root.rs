@@ -9,9 +9,8 @@ use super::{PingoraConfig, TestConfig};
 use crate::{
     admin::AdminConfig,
     downstream::{ListenerConfig, limits::HeadLimits},
-    proxy::AccessConfig,
     routing::{readings::PathsConfig, route::RouteConfig},
-    telemetry::LogConfig,
+    telemetry::{LogConfig, access_log::config::AccessConfig},
     units::{Cidr, Span},
     upstream::settings::service::ServiceConfig,
     yaml::At,

@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::{
     apps::{HttpPersistentSettings, HttpServerApp, ServerApp},
@@ -29,6 +28,7 @@ use super::{
 };
 use crate::{
     auth::Certificate,
+    downstream::host::{Host, Rejection},
     message::{
         chunked::Rest,
         replies,
@@ -36,9 +36,6 @@ use crate::{
         reply_wire,
         request_id::RequestId,
     },
-    proxy::access::{self, Refused},
-    runtime::{Runtime, Shared},
-    telemetry::MethodClass,
     tls::server::TlsFront,
 };
 
@@ -51,8 +48,7 @@ pub(crate) struct Door<A> {
     listener: Listener,
     /// Which one it is in the file.
     number: usize,
-    runtime: Arc<ArcSwap<Runtime>>,
-    shared: Arc<Shared>,
+    host: Arc<dyn Host>,
     crowd: Arc<Crowd>,
     closing: watch::Sender<bool>,
 }
@@ -61,22 +57,15 @@ pub(crate) struct Door<A> {
 type Encrypted = TlsStream<Box<L4Stream>>;
 
 impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
-    /// A door to `app` for each of these listeners, with the limits of `runtime`, which hold for all of them together.
+    /// A door to `app` for each of these listeners, with the limits of `host`, which hold for all of them together.
     /// `gauge` shows how many connections there are.
-    pub(crate) fn all(
-        app: A,
-        listeners: &[Listener],
-        gauge: Option<IntGauge>,
-        runtime: &Arc<ArcSwap<Runtime>>,
-        shared: &Arc<Shared>,
-    ) -> Vec<Self> {
+    pub(crate) fn all(app: A, listeners: &[Listener], gauge: Option<IntGauge>, host: &Arc<dyn Host>) -> Vec<Self> {
         let (app, crowd) = (Arc::new(app), Crowd::new(gauge));
         let door = |(number, listener): (usize, &Listener)| Self {
             app: app.clone(),
             listener: listener.clone(),
             number,
-            runtime: runtime.clone(),
-            shared: shared.clone(),
+            host: host.clone(),
             crowd: crowd.clone(),
             closing: watch::Sender::new(false),
         };
@@ -88,9 +77,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
         let digest = plain.get_socket_digest();
         let peer = digest.as_ref().and_then(|digest| digest.peer_addr()?.as_inet().copied()).ok_or("gone")?;
         let listener = &self.listener;
-        let runtime = self.runtime.load();
-        let (limits, trusted) = (runtime.limits, runtime.trusted.trusts(peer.ip()));
-        drop(runtime);
+        let (limits, trusted) = (self.host.limits(), self.host.trusts(peer.ip()));
         let _seat = self.crowd.seat(limits.connections).ok_or("connections")?;
         let mut plain = plain;
         let peer = if listener.proxy_protocol && trusted {
@@ -191,7 +178,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
 
     /// What an HTTP/2 connection is granted; `trusted`: it comes from a proxy whose word is taken.
     fn terms(&self, trusted: bool) -> super::h2::Terms {
-        let limits = self.runtime.load().limits;
+        let limits = self.host.limits();
         let options = self.app.h2_options().unwrap_or_else(default_h2_options);
         super::h2::Terms { options, head: limits.head.0, stall: limits.stall.0, idle: limits.keepalive.0, trusted }
     }
@@ -204,7 +191,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
         mut idle: Pin<&mut Sleep>,
         leaving: Pin<&mut impl Future>,
     ) -> Knock {
-        let limits = self.runtime.load().limits;
+        let limits = self.host.limits();
         idle.as_mut().reset(Instant::now() + limits.keepalive.0);
         let first = tokio::select! {
             // What has been sent is answered, whatever else has happened meanwhile.
@@ -228,7 +215,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
         if let Some(settings) = settings {
             settings.apply_to_session(&mut session);
         } else {
-            let limit = self.runtime.load().limits.requests_per_connection;
+            let limit = self.host.limits().requests_per_connection;
             session.set_keepalive(Some(1));
             session.set_keepalive_reuses_remaining((limit > 0).then(|| limit - 1));
         }
@@ -238,12 +225,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
     /// Answers a head that never became a request, and closes. To be boxed: its buffer would make every connection larger.
     async fn refuse<T: Transport>(&self, wire: &mut Wire<T>, reply: Reply) {
         let (id, status) = (RequestId::fresh(), reply.status.as_u16());
-        self.shared.metrics.unrouted(MethodClass::of(""), status, Duration::ZERO);
-        if let Some(log) = &*self.shared.access_log.load() {
-            let reason = if let ReplyBody::Problem { detail, .. } = &reply.body { detail } else { "" };
-            let refused = Refused { id: &id, client: wire.peer(), status, reason };
-            log.line(|out| access::write_refused(out, &self.runtime.load().access, &refused));
-        }
+        let reason = if let ReplyBody::Problem { detail, .. } = &reply.body { detail } else { "" };
+        self.host.rejected(&Rejection { id: &id, client: wire.peer(), status, reason });
         let Ok(answer) = reply_wire::plain(reply, &id) else { return };
         let deliver = async {
             if wire.write_all(&answer).await.is_ok() && wire.flush().await.is_ok() {
@@ -270,7 +253,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
         // In a task of its own: Pingora's carries 10 KB around, for handshakes that it might have had to make.
         tokio::spawn(async move {
             if let Err(reason) = door.admit(plain).await {
-                door.shared.metrics.connections.refused(reason);
+                door.host.turned_away(reason);
             }
         });
         None

@@ -19,6 +19,7 @@ pub(crate) mod deadlines;
 pub(crate) mod fuzzing;
 pub(crate) mod h2;
 pub(crate) mod head_reader;
+pub(crate) mod host;
 pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod proxy_protocol;

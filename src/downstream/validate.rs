@@ -69,17 +69,16 @@ pub(crate) fn check_head(head: &RequestHeader, limits: &HeadLimits) -> Result<()
 
 /// A request that cannot be read in one way only: what follows it on the connection cannot be trusted either.
 fn bad(detail: &'static str) -> Reply {
-    Reply::problem(StatusCode::BAD_REQUEST, detail).closing()
+    replies::malformed(detail).closing()
 }
 
 fn sizes(head: &RequestHeader, limits: &HeadLimits) -> Result<(), Reply> {
     if head.raw_path().len() as u64 > limits.uri.0 {
-        return Err(Reply::problem(StatusCode::URI_TOO_LONG, "the request target is too long").closing());
+        return Err(replies::too_large(true).closing());
     }
     let bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if bytes as u64 > limits.header_size.0 || head.headers.len() > limits.headers {
-        let detail = "the header fields are too large";
-        return Err(Reply::problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail).closing());
+        return Err(replies::too_large(false).closing());
     }
     Ok(())
 }

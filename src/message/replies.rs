@@ -1,6 +1,6 @@
 //! Replies that several places make.
 
-use http::{StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 
 use super::{hops, reply::Reply};
 
@@ -20,8 +20,13 @@ pub(crate) fn too_large(target: bool) -> Reply {
 
 /// The answer to CONNECT and TRACE, with the methods that there are (RFC 9110 §15.5.6).
 pub(crate) fn no_such_method() -> Reply {
+    method_not_allowed(hops::allow(Vec::new()))
+}
+
+/// 405 with what `Allow` says (RFC 9110 §15.5.6).
+pub(crate) fn method_not_allowed(allow: HeaderValue) -> Reply {
     let reply = Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this method is not available here");
-    reply.header(header::ALLOW, hops::allow(Vec::new()))
+    reply.header(header::ALLOW, allow)
 }
 
 /// The answer to a method that is longer than any that there is (RFC 9112 §3).

@@ -45,7 +45,7 @@ use crate::{
 /// The gateway, as Pingora sees it.
 #[derive(Debug, Clone)]
 pub(crate) struct Gateway {
-    runtime: Arc<ArcSwap<Runtime>>,
+    pub(super) runtime: Arc<ArcSwap<Runtime>>,
     pub(super) shared: Arc<Shared>,
     /// Compression costs every request a box, so it is there only when some route wants it.
     compresses: bool,
@@ -101,7 +101,9 @@ impl ProxyHttp for Gateway {
         {
             return respond(session, context, reply, Author::Gateway).await.map(|()| true);
         }
-        match decide(&runtime, session.req_header_mut(), &mut context.state, context.now).await {
+        let decision =
+            decide(&runtime.router, &runtime.limits, session.req_header_mut(), &mut context.state, context.now);
+        match decision.await {
             Decision::Forward(route, target, path) => {
                 context.forward_to(route, target, path, session.req_header());
                 if let Some(busy) = context.pass_gates(session).await? {

@@ -2,9 +2,10 @@
 
 use pingora::{Error, proxy::Session};
 
-use super::{access, context::Context, error};
+use super::{context::Context, error};
 use crate::{
     filter::Outcome,
+    proxy::access_line,
     runtime::{Runtime, Shared},
     upstream::Outcome as AttemptOutcome,
 };
@@ -42,6 +43,6 @@ pub(crate) fn record(
         metrics.unrouted(context.method, status, duration);
     }
     if let Some(log) = &*shared.access_log.load() {
-        log.line(|out| access::write(out, &runtime.access, session, context, status, duration));
+        log.line(|out| access_line::write(out, &runtime.access, session, context, status, duration));
     }
 }

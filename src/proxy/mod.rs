@@ -2,12 +2,13 @@
 //!
 //! `gateway.rs` holds the hooks, each a delegation of a few lines; the other rooms hold one idea each.
 
-pub(crate) mod access;
+pub(crate) mod access_line;
 pub(crate) mod attempts;
 pub(crate) mod body;
 pub(crate) mod context;
 pub(crate) mod error;
 pub(crate) mod gateway;
+pub(crate) mod host;
 pub(crate) mod kind;
 pub(crate) mod logging;
 pub(crate) mod reply;
@@ -16,5 +17,4 @@ pub(crate) mod subrequest;
 pub(crate) mod upstream_request;
 pub(crate) mod waiting;
 
-pub(crate) use access::AccessConfig;
 pub(crate) use gateway::Gateway;

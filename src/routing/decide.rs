@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, StatusCode, header};
+use http::StatusCode;
 use pingora::http::RequestHeader;
 
 use super::{
@@ -11,14 +11,13 @@ use super::{
     destination::Target,
     readings,
     route::Route,
-    router::{Pick, Subject},
+    router::{Pick, Router, Subject},
 };
 use crate::{
     clock::Now,
-    downstream::validate,
+    downstream::{limits::HeadLimits, validate},
     filter::{Exchange, State},
-    message::{hops, host::host_of, reply::Reply, source::Author},
-    runtime::Runtime,
+    message::{hops, host::host_of, replies, reply::Reply, source::Author},
 };
 
 /// The decision.
@@ -44,8 +43,14 @@ impl Decision {
 }
 
 /// Decides on a request; `head` gets its normalised path.
-pub async fn decide(runtime: &Runtime, head: &mut RequestHeader, state: &mut State, now: Now) -> Decision {
-    let admitted = match validate::admit(head, &runtime.limits) {
+pub async fn decide(
+    router: &Router<Arc<Route>>,
+    limits: &HeadLimits,
+    head: &mut RequestHeader,
+    state: &mut State,
+    now: Now,
+) -> Decision {
+    let admitted = match validate::admit(head, limits) {
         Ok(admitted) => admitted,
         Err(reply) => return Decision::own(reply, None),
     };
@@ -56,15 +61,15 @@ pub async fn decide(runtime: &Runtime, head: &mut RequestHeader, state: &mut Sta
         headers: &head.headers,
         listener: state.listener,
     };
-    let (route, pattern) = match runtime.router.pick(&subject) {
+    let (route, pattern) = match router.pick(&subject) {
         Pick::Route(route, pattern) => (route, pattern),
-        Pick::Method(methods) => return Decision::own(method_not_allowed(methods), None),
+        Pick::Method(methods) => return Decision::own(replies::method_not_allowed(hops::allow(methods)), None),
         Pick::Nothing => {
             return Decision::own(Reply::problem(StatusCode::NOT_FOUND, "no route leads there"), None);
         }
     };
     if admitted.suspect
-        && let Err(reply) = readings::agree(&runtime.router, &subject, route, pattern, route.encoded_slashes)
+        && let Err(reply) = readings::agree(router, &subject, route, pattern, route.encoded_slashes)
     {
         return Decision::own(reply, Some(route.clone()));
     }
@@ -96,10 +101,4 @@ pub async fn decide(runtime: &Runtime, head: &mut RequestHeader, state: &mut Sta
             Decision::own(reply, Some(route))
         }
     }
-}
-
-/// 405 with `Allow` (RFC 9110 §15.5.6).
-fn method_not_allowed(methods: Vec<Method>) -> Reply {
-    let reply = Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this method is not available here");
-    reply.header(header::ALLOW, hops::allow(methods))
 }

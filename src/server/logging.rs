@@ -7,7 +7,10 @@ use pingora::{server::ShutdownWatch, services::background::BackgroundService};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::front::Started;
-use crate::{proxy::AccessConfig, runtime::Shared, telemetry::AccessLog};
+use crate::{
+    runtime::Shared,
+    telemetry::access_log::{config::AccessConfig, writer::AccessLog},
+};
 
 /// Looks after the access log for as long as the process lives.
 pub(super) struct LogKeeper {

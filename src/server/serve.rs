@@ -31,7 +31,7 @@ use super::{
 use crate::{
     admin::{AdminApp, Pages},
     config::{self, Loaded, Plan, Rejected},
-    downstream::{Door, Listener, limits::HeadLimits},
+    downstream::{Door, Listener, host::Host, limits::HeadLimits},
     filter::Registry,
     proxy::Gateway,
     runtime::{Runtime, Shared},
@@ -174,7 +174,9 @@ fn assemble(
     let published = pages.clone();
     let _ = shared.page.set(Box::new(move |path| published.published(path)));
 
-    let mut proxy = http_proxy(&server.configuration, Gateway::new(runtime.clone(), shared.clone()));
+    let gateway = Gateway::new(runtime.clone(), shared.clone());
+    let host: Arc<dyn Host> = Arc::new(gateway.clone());
+    let mut proxy = http_proxy(&server.configuration, gateway);
     http2(&mut proxy, &runtime.load().limits);
     if runtime.load().sends {
         let options = ConnectorOptions::from_server_conf(&server.configuration);
@@ -182,7 +184,7 @@ fn assemble(
     }
     let mut sockets = bound.into_iter().map(|(_, socket)| socket);
     let gauge = Some(shared.metrics.connections.open.clone());
-    let doors = Door::all(proxy, &plan.listeners, gauge, runtime, shared);
+    let doors = Door::all(proxy, &plan.listeners, gauge, &host);
     // After the access log, so that the first request has its line.
     let mut gateway = Front::new("gateway", None, 1, started);
     let mut begin = 2;
@@ -195,9 +197,7 @@ fn assemble(
         let mut admin = Front::new("admin", Some(1), begin, started);
         let app = HttpServer::new_app(AdminApp::new(pages, &listener.address));
         // Connections of its own: clients that use up theirs do not shut its users out.
-        for (door, socket) in
-            Door::all(app, std::slice::from_ref(listener), None, runtime, shared).into_iter().zip([socket])
-        {
+        for (door, socket) in Door::all(app, std::slice::from_ref(listener), None, &host).into_iter().zip([socket]) {
             admin.add(&listener.address, socket, buffers(listener), door);
         }
         server.add_service(admin);

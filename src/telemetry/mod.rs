@@ -1,6 +1,6 @@
 //! Floor 2: what happened, for people and machines. Metrics, the access log and diagnostics; handles only, no policy.
 
-pub(crate) mod access;
+pub(crate) mod access_log;
 pub(crate) mod connections;
 pub(crate) mod diagnostics;
 pub(crate) mod metrics;
@@ -8,7 +8,7 @@ pub(crate) mod process;
 pub(crate) mod registry;
 pub(crate) mod service;
 
-pub use access::{AccessLog, Output};
+pub use self::access_log::writer::{AccessLog, Output};
 pub use connections::ConnectionMetrics;
 pub use diagnostics::{LogConfig, LogFormat};
 pub use metrics::{Lazy, MethodClass, Metrics, RouteMetrics};

@@ -1,55 +1,18 @@
 //! One line of the access log. The query is left out unless asked for: it is where secrets end up.
 
-use std::{cell::RefCell, io::Write as _, net::IpAddr, time::Duration};
+use std::{cell::RefCell, io::Write as _, time::Duration};
 
 use http::{HeaderName, HeaderValue, Version, header};
 use pingora::proxy::Session;
-use schemars::JsonSchema;
-use serde::Deserialize;
 
 use super::context::Context;
 use crate::{
-    message::{byte_class::JSON, host::host_of, request_id::RequestId},
-    telemetry::Output,
-    units::Size,
-    yaml::At,
+    downstream::host::Rejection,
+    message::{byte_class::JSON, host::host_of},
+    telemetry::access_log::config::{AccessConfig, AccessFormat},
 };
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-
-/// `access_log:` in the YAML.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct AccessConfig {
-    /// Write it at all. Default true.
-    pub enabled: bool,
-    /// `stdout` (default), `stderr` or `{ file: PATH }`.
-    pub output: At<Output>,
-    /// `json` (default) or `common`.
-    pub format: AccessFormat,
-    /// Log the query too. Default false.
-    pub query: bool,
-    /// Bytes that may wait to be written; lines beyond are dropped and counted. Default 4MiB.
-    pub queue: Size,
-}
-
-impl Default for AccessConfig {
-    fn default() -> Self {
-        let output = At { value: Output::Stdout, place: crate::yaml::Place::default() };
-        Self { enabled: true, output, format: AccessFormat::Json, query: false, queue: Size(4 << 20) }
-    }
-}
-
-/// How a line looks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AccessFormat {
-    /// One JSON object.
-    #[default]
-    Json,
-    /// The Common Log Format of Apache and nginx.
-    Common,
-}
 
 /// Appends the line of a finished request.
 pub(crate) fn write(
@@ -66,17 +29,9 @@ pub(crate) fn write(
     }
 }
 
-/// A head that never became a request.
-pub(crate) struct Refused<'a> {
-    pub(crate) id: &'a RequestId,
-    pub(crate) client: IpAddr,
-    pub(crate) status: u16,
-    pub(crate) reason: &'a str,
-}
-
 /// Appends the line of a head that was refused: nothing that stood there can be trusted to be what it says.
-pub(crate) fn write_refused(out: &mut Vec<u8>, config: &AccessConfig, refused: &Refused<'_>) {
-    let Refused { id, client, status, reason } = refused;
+pub(crate) fn write_refused(out: &mut Vec<u8>, config: &AccessConfig, rejection: &Rejection<'_>) {
+    let Rejection { id, client, status, reason } = rejection;
     match config.format {
         AccessFormat::Json => {
             out.extend_from_slice(b"{\"time\":\"");

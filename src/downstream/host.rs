@@ -1,0 +1,34 @@
+//! What connections ask of the floor above: they know neither configurations nor logs.
+
+use std::net::IpAddr;
+
+use super::limits::HeadLimits;
+use crate::message::request_id::RequestId;
+
+/// Who answers for the listeners.
+pub(crate) trait Host: Send + Sync + 'static {
+    /// What a client may ask of a listener, as of now.
+    fn limits(&self) -> HeadLimits;
+
+    /// True for a proxy whose word about the client is taken.
+    fn trusts(&self, peer: IpAddr) -> bool;
+
+    /// A head was refused that never became a request: it is to be counted and logged.
+    fn rejected(&self, rejection: &Rejection<'_>);
+
+    /// A connection was closed before its first request, for this reason; to be counted.
+    fn turned_away(&self, reason: &'static str);
+}
+
+/// A head that never became a request.
+#[derive(Debug)]
+pub(crate) struct Rejection<'a> {
+    /// The name that it got.
+    pub(crate) id: &'a RequestId,
+    /// The client's address.
+    pub(crate) client: IpAddr,
+    /// The status that it was answered.
+    pub(crate) status: u16,
+    /// What is wrong with it.
+    pub(crate) reason: &'a str,
+}
