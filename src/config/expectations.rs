@@ -7,13 +7,10 @@ use std::{net::IpAddr, time::Duration};
 use http::{HeaderName, HeaderValue, Uri, Version, header};
 use pingora::http::RequestHeader;
 
-use super::{
-    load::scratch,
-    test_config::{Expect, Outcome, TestConfig},
-};
+use super::test_config::{Expect, Outcome, TestConfig};
 use crate::{
     clock::Now,
-    config::listener_names::numbered,
+    config::{listener_names::numbered, scratch::scratch},
     downstream::ListenerConfig,
     filter::{Registry, State},
     routing::decide::{Decision, decide},

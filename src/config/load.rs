@@ -163,10 +163,3 @@ fn without_consequences(problems: Vec<Problem>) -> Vec<Problem> {
     };
     problems.into_iter().filter(|problem| !follows(problem)).collect()
 }
-
-/// Builds only the part that decides on requests, with state of its own, for the configuration's tests.
-pub(super) fn scratch(text: &str, registry: &Registry) -> Option<Runtime> {
-    let (root, mut problems) = parse(text, &|name| std::env::var(name).ok()).ok()?;
-    let config = read::<Config>(&root).0?;
-    Some(build::build(config, &root, registry, &Shared::new(), &mut problems).0)
-}

@@ -14,6 +14,7 @@ mod private;
 mod process;
 pub(crate) mod root;
 mod schema;
+pub(crate) mod scratch;
 pub(crate) mod test_config;
 
 pub use self::root::{ApiKeyConfig, Config, ShutdownConfig, Via};

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderName, Method, StatusCode};
+use http::{HeaderName, Method};
 use pingora::{
     Error, ErrorType,
     http::{RequestHeader, ResponseHeader},
@@ -25,19 +25,6 @@ use crate::{
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
-/// Why no attempt is made.
-pub(crate) fn no_backend(none: NoBackend, service: &Service) -> Reply {
-    let (detail, wait) = match none {
-        NoBackend::Unwell => ("no backend of this service is available".to_owned(), None),
-        NoBackend::Full => (format!("the service '{}' is busy", service.name), None),
-        NoBackend::Open { retry_after } => {
-            (format!("the circuit breaker of the service '{}' is open", service.name), Some(retry_after))
-        }
-    };
-    Reply::problem(StatusCode::SERVICE_UNAVAILABLE, detail)
-        .retry_after(wait.unwrap_or(std::time::Duration::from_secs(1)))
-}
 
 /// How a request is repeated: as its route says, else as its service does.
 fn policy<'c>(context: &'c Context, service: &'c Service) -> &'c RetryConfig {
@@ -90,7 +77,7 @@ pub(crate) async fn next(
         Err(NoBackend::Full) => Box::pin(wait_for_room(session, context, service, now)).await.map_err(Stop::Left)?,
         chosen => chosen,
     };
-    let chosen = chosen.map_err(|none| Stop::reply(no_backend(none, service)))?;
+    let chosen = chosen.map_err(|none| Stop::reply(none.reply(&service.name)))?;
     let upgrade = context.kind == RequestKind::Upgrade;
     let mut peer = chosen.backend.peer(if upgrade { None } else { remaining }, upgrade);
     // A request without a body is one small write: no timer for that.
@@ -101,7 +88,7 @@ pub(crate) async fn next(
     context.attempts.begin(chosen);
     bound(empty, context, service, &mut peer).map_err(|none| {
         context.attempts.withdraw();
-        Stop::reply(no_backend(none, service))
+        Stop::reply(none.reply(&service.name))
     })?;
     Ok(peer)
 }

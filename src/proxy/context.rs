@@ -7,19 +7,18 @@ use std::{
 };
 
 use http::{StatusCode, Version};
-use pingora::{http::RequestHeader, proxy::Session};
+use pingora::http::RequestHeader;
 use prometheus::IntGauge;
 
-use super::{attempts, subrequest::mirror::Copy, waiting};
 use crate::{
     clock::Now,
     downstream::{Lateness, Link, Patience},
     filter::{Refusal, State},
-    message::{forwarded::Origin, grpc, reply::Reply, source::Author},
-    proxy::kind::RequestKind,
+    message::{forwarded::Origin, grpc, source::Author},
+    proxy::{kind::RequestKind, subrequest::mirror_body::Copy},
     routing::{destination::Target, route::Route},
     telemetry::MethodClass,
-    upstream::{Backend, Leave, NoBackend, Pass, Place, Service},
+    upstream::{Backend, Leave, Pass, Place, Service},
 };
 
 /// A repeat that costs nothing.
@@ -209,32 +208,6 @@ impl Context {
         self.deadline = limit.and_then(|limit| self.start.checked_add(limit));
         self.attempts.may_repeat = route.retry.as_ref().unwrap_or(&service.retry).max_attempts > 1;
         (self.route, self.target, self.upstream_path) = (Some(route), Some(target), path);
-    }
-
-    /// Waits for a place on the route and at the service; the answer, when there is none.
-    ///
-    /// # Errors
-    /// The client has left.
-    pub(super) async fn pass_gates(&mut self, session: &mut Session) -> pingora::Result<Option<Reply>> {
-        let (Some(route), Some(service)) = (self.route.clone(), self.service()) else { return Ok(None) };
-        for (place, gate) in [route.gate.as_ref(), service.gate()].into_iter().enumerate() {
-            let Some(gate) = gate else { continue };
-            self.passes[place] = gate.try_enter();
-            if self.passes[place].is_some() {
-                continue;
-            }
-            let before = self.held;
-            // Boxed: whoever finds a place at once must not carry the waiting around.
-            self.passes[place] = Box::pin(waiting::unless_left(session, self, gate.enter())).await?;
-            if self.passes[place].is_none() {
-                return Ok(Some(attempts::no_backend(NoBackend::Full, &service)));
-            }
-            // The service's setting holds for what comes after the gate too.
-            if place == 1 {
-                self.attempts.waited = self.held.saturating_sub(before);
-            }
-        }
-        Ok(None)
     }
 
     /// Calls `with` with the service that it goes to, if any; without touching the count of its owners, which all

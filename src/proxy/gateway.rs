@@ -36,7 +36,7 @@ use crate::{
         reply::Reply,
         source::Author,
     },
-    proxy::kind::RequestKind,
+    proxy::{kind::RequestKind, waiting},
     routing::decide::{Decision, decide},
     runtime::{Runtime, Shared},
     upstream::{Outcome, response},
@@ -106,7 +106,7 @@ impl ProxyHttp for Gateway {
         match decision.await {
             Decision::Forward(route, target, path) => {
                 context.forward_to(route, target, path, session.req_header());
-                if let Some(busy) = context.pass_gates(session).await? {
+                if let Some(busy) = waiting::pass_gates(session, context).await? {
                     return respond(session, context, busy, Author::Gateway).await.map(|()| true);
                 }
             }

@@ -7,11 +7,37 @@ use http::header;
 use pingora::{Error, ErrorType, proxy::Session};
 
 use super::context::Context;
-use crate::proxy::kind::RequestKind;
+use crate::{message::reply::Reply, proxy::kind::RequestKind, upstream::NoBackend};
 
 /// The most of a body that is read while its request waits: what Pingora keeps for a further attempt (v1/common.rs), which
 /// is how it then gets to the first one.
 const MOST_KEPT: u64 = 64 << 10;
+
+/// Waits for a place on the route and at the service; the answer, when there is none.
+///
+/// # Errors
+/// The client has left.
+pub(super) async fn pass_gates(session: &mut Session, context: &mut Context) -> pingora::Result<Option<Reply>> {
+    let (Some(route), Some(service)) = (context.route.clone(), context.service()) else { return Ok(None) };
+    for (place, gate) in [route.gate.as_ref(), service.gate()].into_iter().enumerate() {
+        let Some(gate) = gate else { continue };
+        context.passes[place] = gate.try_enter();
+        if context.passes[place].is_some() {
+            continue;
+        }
+        let before = context.held;
+        // Boxed: whoever finds a place at once must not carry the waiting around.
+        context.passes[place] = Box::pin(unless_left(session, context, gate.enter())).await?;
+        if context.passes[place].is_none() {
+            return Ok(Some(NoBackend::Full.reply(&service.name)));
+        }
+        // The service's setting holds for what comes after the gate too.
+        if place == 1 {
+            context.attempts.waited = context.held.saturating_sub(before);
+        }
+    }
+    Ok(None)
+}
 
 /// Waits for `what`, as long as the client is there.
 ///

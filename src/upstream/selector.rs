@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
 use super::{
     Service,
@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     clock::Now,
+    message::reply::Reply,
     resilience::{Admission, warm_share},
 };
 
@@ -65,6 +66,20 @@ pub enum NoBackend {
         /// When it is worth trying again.
         retry_after: Duration,
     },
+}
+
+impl NoBackend {
+    /// What the client is told of it: 503, and when to come back.
+    pub(crate) fn reply(self, service: &str) -> Reply {
+        let (detail, wait) = match self {
+            Self::Unwell => ("no backend of this service is available".to_owned(), None),
+            Self::Full => (format!("the service '{service}' is busy"), None),
+            Self::Open { retry_after } => {
+                (format!("the circuit breaker of the service '{service}' is open"), Some(retry_after))
+            }
+        };
+        Reply::problem(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(wait.unwrap_or(Duration::from_secs(1)))
+    }
 }
 
 /// A place in the queue for backends that are full, given up on drop.

@@ -14,7 +14,7 @@ use pingora::{connectors::http::Connector, http::RequestHeader};
 
 use crate::{
     clock::Now,
-    proxy::{context::Context, upstream_request},
+    proxy::{context::Context, subrequest::mirror_body::Copy, upstream_request},
     runtime::Shared,
     upstream::{Choice, Leave, Outcome, Service, Trouble, exchange},
 };
@@ -40,27 +40,6 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
-    }
-}
-
-/// The body of a request that is being copied.
-#[derive(Debug, Default)]
-pub(crate) enum Copy {
-    /// Not yet decided, or it is not copied.
-    #[default]
-    Not,
-    /// What has come so far.
-    Collecting(BytesMut),
-    /// It was sent, or is too large.
-    Done,
-}
-
-impl Copy {
-    /// The body comes once more, for another attempt.
-    pub(crate) fn begin_again(&mut self) {
-        if let Self::Collecting(collected) = self {
-            collected.clear();
-        }
     }
 }
 

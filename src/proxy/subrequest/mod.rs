@@ -2,3 +2,4 @@
 
 pub(crate) mod hedge;
 pub(crate) mod mirror;
+pub(crate) mod mirror_body;
