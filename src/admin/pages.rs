@@ -126,7 +126,7 @@ fn describe(service: &Service) -> Value {
     json!({
         "available": service.available(),
         "in_flight": service.in_flight(),
-        "breaker": service.breaker().map(BreakerState::label),
+        "breaker": service.resilience.breaker().map(BreakerState::label),
         "limit": service.gate().map(|gate| gate.limit()),
         "backends": backends,
     })

@@ -46,7 +46,7 @@ pub(super) fn build(
             (Arc::from(name.as_str()), Service::build(name, service, node, ca_file, &shared.metrics, problems))
         })
         .collect();
-    plan.pingora.size_pool(services.values().map(|service| service.expected_backends()).sum());
+    plan.pingora.size_pool(services.values().map(|service| service.pool.expected()).sum());
     let (listeners, paths, via) = (&config.listeners, config.paths, config.via.0);
     let router = Builder { root, registry, shared, keys, services: &services, listeners, paths, via }
         .router(&config.routes, problems);

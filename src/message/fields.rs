@@ -40,3 +40,27 @@ pub(crate) fn single(headers: &HeaderMap, name: impl http::header::AsHeaderName)
     let first = values.next();
     if values.next().is_some() { None } else { first }
 }
+
+/// The value of a cookie (RFC 6265 §4.2).
+pub(crate) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(';')).find_map(|pair| {
+        let (key, value) = pair.trim().split_once('=')?;
+        (key == name).then_some(value)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn finds_a_cookie_among_others() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::COOKIE, HeaderValue::from_static("a=1; sid=xyz; sidx=2"));
+        assert_eq!(cookie(&headers, "sid"), Some("xyz"));
+        assert_eq!(cookie(&headers, "id"), None);
+    }
+}

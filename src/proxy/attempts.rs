@@ -21,7 +21,11 @@ use crate::{
     clock::Now,
     message::{replies, reply::Reply},
     proxy::kind::RequestKind,
-    upstream::{Choice, Chosen, NoBackend, Outcome, Service, Trouble, settings::resilience::RetryConfig},
+    upstream::{
+        Outcome, Service, Trouble,
+        choice::{Choice, Chosen, NoBackend},
+        settings::resilience::RetryConfig,
+    },
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -106,7 +110,7 @@ fn bound(empty: bool, context: &mut Context, service: &Service, peer: &mut HttpP
     let bounded_here = upgrade || body;
     let Attempts { leave, backend, suspended, .. } = &mut context.attempts;
     if let (Some(leave), Some(backend), true) = (leave, backend, body) {
-        *suspended = service.suspend(backend, leave, Now::monotonic())?;
+        *suspended = service.resilience.suspend(backend, leave, Now::monotonic())?;
     }
     context.attempts.phase = Phase::Sending { bounded_here };
     let Some(patience) = context.patience() else { return Ok(()) };
@@ -137,7 +141,7 @@ pub(crate) fn sent(context: &mut Context) {
     let Attempts { leave, backend, suspended, .. } = &mut context.attempts;
     if let (Some(leave), Some(backend), Some(target), true) = (leave, backend, &context.target, *suspended) {
         *suspended = false;
-        target.service.resume(backend, leave, Now::monotonic());
+        target.service.resilience.resume(backend, leave, Now::monotonic());
     }
     if bounded_here && let (Some(patience), Some(target)) = (context.patience(), &context.target) {
         patience.limit_silence(target.service.timeouts.read.0);
@@ -262,7 +266,7 @@ pub(crate) fn again(session: &Session, context: &Context, service: &Service, tro
         && harmless
         && replayable(session, context)
         && context.remaining().is_none_or(|left| !left.is_zero())
-        && service.may_retry(Now::monotonic())
+        && service.resilience.may_retry(Now::monotonic())
 }
 
 /// Methods that do the same when they are done twice (RFC 9110 §9.2.2).
@@ -281,7 +285,7 @@ impl Attempts {
     /// Counts the request for the retry budget, unless that has been done.
     pub(crate) fn count_once(&mut self, service: &Service, now: std::time::Duration) {
         if !std::mem::replace(&mut self.counted, true) {
-            service.count_request(now);
+            service.resilience.count_request(now);
         }
     }
 

@@ -18,7 +18,7 @@ use crate::{
     proxy::{kind::RequestKind, subrequest::mirror_body::Copy},
     routing::{destination::Target, route::Route},
     telemetry::MethodClass,
-    upstream::{Backend, Leave, Pass, Place, Service},
+    upstream::{Backend, Pass, Place, Service, choice::Leave},
 };
 
 /// A repeat that costs nothing.

@@ -124,7 +124,7 @@ impl ProxyHttp for Gateway {
             }
         }
         mirror::begin(context);
-        if context.target.as_ref().is_some_and(|target| target.service.hedges()) {
+        if context.target.as_ref().is_some_and(|target| target.service.resilience.hedges()) {
             // Boxed: requests that are not hedged must not carry two attempts' memory around.
             return Box::pin(self.hedge(session, context)).await;
         }

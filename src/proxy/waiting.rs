@@ -7,7 +7,7 @@ use http::header;
 use pingora::{Error, ErrorType, proxy::Session};
 
 use super::context::Context;
-use crate::{message::reply::Reply, proxy::kind::RequestKind, upstream::NoBackend};
+use crate::{message::reply::Reply, proxy::kind::RequestKind, upstream::choice::NoBackend};
 
 /// The most of a body that is read while its request waits: what Pingora keeps for a further attempt (v1/common.rs), which
 /// is how it then gets to the first one.

@@ -61,7 +61,7 @@ impl BackgroundService for Tender {
         tasks.spawn(watch_certificates(self.plan.listeners.clone(), self.shared.clone()));
         for service in self.runtime.load().services.values() {
             let service = service.clone();
-            tasks.spawn(async move { service.tend().await });
+            tasks.spawn(async move { service.run_background().await });
         }
         // Dropping the set ends the tasks.
         let _ = shutdown.changed().await;

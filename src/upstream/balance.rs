@@ -13,9 +13,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use http::{HeaderMap, header};
 use pingora::protocols::l4::socket::SocketAddr as L4Address;
 use pingora_load_balancing::{
     Backend as LbBackend, Backends, LoadBalancer,
@@ -26,12 +24,13 @@ use pingora_load_balancing::{
 use super::{
     backend::Backend,
     health::Probe,
-    selector::Choice,
     settings::service::{Balance, HashBy},
 };
-use crate::resilience::cost;
-
-type Endpoints = Arc<ArcSwap<Vec<Arc<Backend>>>>;
+use crate::{
+    message::fields,
+    resilience::cost,
+    upstream::{backend::Endpoints, choice::Choice},
+};
 
 /// So many candidates ketama looks at before giving up; it may need several steps per backend.
 const STEPS: usize = 256;
@@ -62,14 +61,12 @@ struct Known(Endpoints);
 #[async_trait]
 impl ServiceDiscovery for Known {
     async fn discover(&self) -> pingora::Result<(BTreeSet<LbBackend>, HashMap<u64, bool>)> {
-        Ok((self.0.load().iter().map(|backend| backend.for_pingora()).collect(), HashMap::new()))
+        Ok((self.0.load().iter().map(|backend| for_pingora(backend)).collect(), HashMap::new()))
     }
 }
 
-impl Backend {
-    pub(crate) fn for_pingora(&self) -> LbBackend {
-        LbBackend { addr: L4Address::Inet(self.address), weight: self.weight, ext: http::Extensions::new() }
-    }
+fn for_pingora(backend: &Backend) -> LbBackend {
+    LbBackend { addr: L4Address::Inet(backend.address), weight: backend.weight, ext: http::Extensions::new() }
 }
 
 impl Balancer {
@@ -128,7 +125,7 @@ impl Balancer {
             // One step: beyond it, Pingora's selectors forget weights, and a small backend would drown when a big one fails.
             Self::RoundRobin(lb) => lb.select_with(b"", 1, takes).and_then(found).or_else(chance),
             Self::Random(lb) => lb.select_with(b"", 1, takes).and_then(found).or_else(chance),
-            Self::Hash(lb, by) => by.with_key(choice, |key| {
+            Self::Hash(lb, by) => with_key(by, choice, |key| {
                 lb.select_with(key, STEPS, takes).and_then(found).or_else(|| by_key(all, accept, key))
             }),
             Self::Least(_, turn) => least(all, turn.fetch_add(1, Ordering::Relaxed), accept),
@@ -202,41 +199,15 @@ fn two_choices(all: &[Arc<Backend>], accept: &dyn Fn(&Backend) -> bool) -> Optio
     Some(Arc::clone(if of(second) < of(first) { second } else { first }))
 }
 
-impl HashBy {
-    /// Calls `with` with what this looks at; a request that lacks it hashes as empty.
-    fn with_key<R>(&self, choice: &Choice<'_>, with: impl FnOnce(&[u8]) -> R) -> R {
-        match self {
-            Self::ClientIp => match choice.client {
-                std::net::IpAddr::V4(address) => with(&address.octets()),
-                std::net::IpAddr::V6(address) => with(&address.octets()),
-            },
-            Self::Header(name) => with(choice.headers.get(name).map_or(b"", |value| value.as_bytes())),
-            Self::Cookie(name) => with(cookie(choice.headers, name).unwrap_or_default().as_bytes()),
-            Self::Path => with(choice.path.as_bytes()),
-        }
-    }
-}
-
-/// The value of a cookie (RFC 6265 §4.2).
-pub(crate) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    let lines = headers.get_all(header::COOKIE).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(';')).find_map(|pair| {
-        let (key, value) = pair.trim().split_once('=')?;
-        (key == name).then_some(value)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn finds_a_cookie_among_others() {
-        let mut headers = HeaderMap::new();
-        headers.append(header::COOKIE, HeaderValue::from_static("a=1; sid=xyz; sidx=2"));
-        assert_eq!(cookie(&headers, "sid"), Some("xyz"));
-        assert_eq!(cookie(&headers, "id"), None);
+/// Calls `with` with what `by` looks at; a request that lacks it hashes as empty.
+fn with_key<R>(by: &HashBy, choice: &Choice<'_>, with: impl FnOnce(&[u8]) -> R) -> R {
+    match by {
+        HashBy::ClientIp => match choice.client {
+            std::net::IpAddr::V4(address) => with(&address.octets()),
+            std::net::IpAddr::V6(address) => with(&address.octets()),
+        },
+        HashBy::Header(name) => with(choice.headers.get(name).map_or(b"", |value| value.as_bytes())),
+        HashBy::Cookie(name) => with(fields::cookie(choice.headers, name).unwrap_or_default().as_bytes()),
+        HashBy::Path => with(choice.path.as_bytes()),
     }
 }

@@ -15,7 +15,7 @@ use pingora::{
 };
 use pingora_load_balancing::{Backend as LbBackend, health_check::HealthCheck};
 
-use super::{Service, backend::Backend, exchange, settings::service::HealthCheckConfig};
+use super::{backend::Backend, exchange, settings::service::HealthCheckConfig};
 use crate::{clock::Now, telemetry::ServiceMetrics};
 
 /// One service's check.
@@ -118,22 +118,5 @@ impl HealthCheck for Probe {
 
     fn backend_summary(&self, target: &LbBackend) -> String {
         target.addr.to_string()
-    }
-}
-
-impl Service {
-    /// Runs checks and name look-ups until it is dropped.
-    pub async fn tend(&self) {
-        tokio::join!(self.watch_names(), self.watch_health());
-    }
-
-    async fn watch_health(&self) {
-        let Some(check) = &self.check else { return };
-        let mut tick = tokio::time::interval(check.every.0);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
-            self.balancer.view().run_health_check(true).await;
-        }
     }
 }

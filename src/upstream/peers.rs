@@ -4,17 +4,26 @@ use std::net::SocketAddr;
 
 use pingora::{prelude::HttpPeer, protocols::ALPN, upstreams::peer::PeerOptions};
 
-use super::{
-    Service,
-    url::{BackendScheme, BackendUrl},
+use super::url::{BackendScheme, BackendUrl};
+use crate::{
+    tls::client::{Credentials, UpstreamTls},
+    units::Span,
+    upstream::settings::service::Timeouts,
 };
-use crate::units::Span;
 
 /// Requests that share one HTTP/2 connection to a backend; what common servers allow.
 const H2_STREAMS: usize = 100;
 
-impl Service {
-    /// A prepared peer for one of its URLs.
+/// What all connections of a service have in common.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    pub(super) tls: UpstreamTls,
+    pub(super) credentials: Credentials,
+    pub(super) timeouts: Timeouts,
+}
+
+impl Peers {
+    /// A prepared peer for one of the service's URLs.
     pub(crate) fn peer(&self, address: SocketAddr, url: &BackendUrl) -> HttpPeer {
         let encrypted = url.scheme == BackendScheme::Https;
         let sni = self.tls.server_name.clone().unwrap_or_else(|| url.host.clone());

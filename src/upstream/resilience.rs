@@ -10,19 +10,22 @@ use std::{
 use tokio::sync::Notify;
 
 use super::{
-    Service,
     backend::{Backend, LATENCY_MEMORY},
     concurrency::Gate,
     failure_kind::Trouble,
-    selector::NoBackend,
     settings::{
         resilience::{BreakerConfig, EjectionConfig, InFlightConfig},
         service::ServiceConfig,
     },
 };
 use crate::{
-    resilience::{Breaker, Budget, EjectionPolicy, Gradient, Quantile, Transition},
+    resilience::{Breaker, BreakerState, Budget, EjectionPolicy, Gradient, Quantile, Transition},
     telemetry::ServiceMetrics,
+    upstream::{
+        backend::Endpoints,
+        choice::{Leave, NoBackend},
+        settings::service::{HedgeAfter, HedgeConfig},
+    },
 };
 
 /// How an attempt ended.
@@ -36,15 +39,15 @@ pub enum Outcome {
     Unknown,
 }
 
-/// Tickets of an attempt that probes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Leave {
-    pub(crate) service: Option<u64>,
-    pub(crate) backend: Option<u64>,
-}
-
 /// The memory of a service.
-pub(crate) struct Guard {
+pub(crate) struct Resilience {
+    /// The service's name, for the log.
+    service: Arc<str>,
+    metrics: ServiceMetrics,
+    endpoints: Endpoints,
+    /// The balancer decides by latency.
+    wants_latency: bool,
+    hedge: Option<HedgeConfig>,
     pub(crate) budget: Budget,
     pub(crate) breaker: Option<Breaker>,
     pub(crate) breaker_config: Option<BreakerConfig>,
@@ -62,9 +65,9 @@ pub(crate) struct Guard {
 }
 
 // What has happened so far is no setting: a Runtime must look the same before and after traffic.
-impl fmt::Debug for Guard {
+impl fmt::Debug for Resilience {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Guard")
+        f.debug_struct("Resilience")
             .field("budget", self.budget.policy())
             .field("breaker", &self.breaker_config)
             .field("ejection", &self.ejection)
@@ -73,8 +76,14 @@ impl fmt::Debug for Guard {
     }
 }
 
-impl Guard {
-    pub(crate) fn new(config: &ServiceConfig, metrics: &ServiceMetrics) -> Self {
+impl Resilience {
+    pub(crate) fn new(
+        service: &str,
+        config: &ServiceConfig,
+        endpoints: Endpoints,
+        wants_latency: bool,
+        metrics: &ServiceMetrics,
+    ) -> Self {
         let breaker = config.circuit_breaker.as_ref().filter(|breaker| !breaker.per_backend);
         let breaker = breaker.map(|config| {
             metrics.breaker_state("", 0);
@@ -88,6 +97,11 @@ impl Guard {
             Gate::new(first, limits.queue, limits.wait.0)
         });
         Self {
+            service: service.into(),
+            metrics: metrics.clone(),
+            endpoints,
+            wants_latency,
+            hedge: config.hedge,
             budget: Budget::new(config.retry_budget.policy()),
             breaker,
             breaker_config: config.circuit_breaker.clone(),
@@ -102,21 +116,20 @@ impl Guard {
         }
     }
 
-    /// A breaker for a backend, when each has its own.
-    pub(crate) fn backend_breaker(&self) -> Option<Breaker> {
-        let config = self.breaker_config.as_ref().filter(|config| config.per_backend)?;
-        Some(Breaker::new(config.policy()))
-    }
-
     /// The most requests under way at one backend; 0 is any number.
     pub(crate) fn per_backend(&self) -> u32 {
         self.in_flight.as_ref().map_or(0, |limits| limits.per_backend)
     }
-}
 
-impl Service {
     /// Learns how an attempt ended; `elapsed` is the time from its beginning to the answer's head, or to the failure.
-    pub fn settle(&self, backend: &Backend, leave: Leave, now: Duration, elapsed: Option<Duration>, outcome: Outcome) {
+    pub(crate) fn settle(
+        &self,
+        backend: &Backend,
+        leave: Leave,
+        now: Duration,
+        elapsed: Option<Duration>,
+        outcome: Outcome,
+    ) {
         let trouble = match outcome {
             Outcome::Unknown => {
                 self.metrics.attempt(Some("unknown"));
@@ -127,16 +140,16 @@ impl Service {
         };
         self.metrics.attempt(trouble.filter(|_| !matches!(outcome, Outcome::Answered(..=499))).map(Trouble::label));
         let counts = |list: &[Trouble]| trouble.is_some_and(|trouble| list.contains(&trouble));
-        if let Some(config) = &self.guard.breaker_config {
+        if let Some(config) = &self.breaker_config {
             let ok = !counts(&config.failures);
-            if let Some(breaker) = &self.guard.breaker {
+            if let Some(breaker) = &self.breaker {
                 self.announce("", breaker.record(now, leave.service, ok));
             }
             if let Some(breaker) = &backend.breaker {
                 self.announce(&backend.name, breaker.record(now, leave.backend, ok));
             }
         }
-        self.judge(backend, now, !counts(&self.guard.ejection.failures));
+        self.judge(backend, now, !counts(&self.ejection.failures));
         if let Some(elapsed) = elapsed {
             let failed = matches!(outcome, Outcome::Failed(_));
             self.learn_latency(backend, now, elapsed, failed);
@@ -148,7 +161,7 @@ impl Service {
     ///
     /// # Errors
     /// Too many are being sent; the tickets have been given back.
-    pub fn suspend(&self, backend: &Backend, leave: &mut Leave, now: Duration) -> Result<bool, NoBackend> {
+    pub(crate) fn suspend(&self, backend: &Backend, leave: &mut Leave, now: Duration) -> Result<bool, NoBackend> {
         let mut wait = None;
         for (ticket, breaker) in self.tickets(backend, *leave) {
             wait = wait.max(breaker.suspend(now, ticket).err());
@@ -161,21 +174,21 @@ impl Service {
     }
 
     /// Asks again: the answer to come decides, if no other request's does.
-    pub fn resume(&self, backend: &Backend, leave: &mut Leave, now: Duration) {
+    pub(crate) fn resume(&self, backend: &Backend, leave: &mut Leave, now: Duration) {
         let resumed = |breaker: &Option<Breaker>, ticket: Option<u64>| {
             ticket.filter(|ticket| breaker.as_ref().is_some_and(|breaker| breaker.resume(now, *ticket)))
         };
-        leave.service = resumed(&self.guard.breaker, leave.service);
+        leave.service = resumed(&self.breaker, leave.service);
         leave.backend = resumed(&backend.breaker, leave.backend);
     }
 
     fn tickets<'a>(&'a self, backend: &'a Backend, leave: Leave) -> impl Iterator<Item = (u64, &'a Breaker)> {
-        let all = [(leave.service, self.guard.breaker.as_ref()), (leave.backend, backend.breaker.as_ref())];
+        let all = [(leave.service, self.breaker.as_ref()), (leave.backend, backend.breaker.as_ref())];
         all.into_iter().filter_map(|(ticket, breaker)| Some((ticket?, breaker?)))
     }
 
     /// Takes back the tickets of an attempt that came to nothing, or was never made.
-    pub fn give_back(&self, backend: &Backend, leave: Leave) {
+    pub(crate) fn give_back(&self, backend: &Backend, leave: Leave) {
         self.tickets(backend, leave).for_each(|(ticket, breaker)| breaker.abandon(ticket));
     }
 
@@ -184,12 +197,12 @@ impl Service {
         let Some(Transition { to, reason }) = transition else { return };
         self.metrics.breaker_state(backend, to.gauge());
         let of = if backend.is_empty() { String::new() } else { format!(", backend {backend}") };
-        log::warn!("service {}{of}: circuit breaker is {}: {reason}", self.name, to.label());
+        log::warn!("service {}{of}: circuit breaker is {}: {reason}", self.service, to.label());
     }
 
     /// Ejects a backend that has failed too often.
     fn judge(&self, backend: &Backend, now: Duration, ok: bool) {
-        let policy = &self.guard.ejection_policy;
+        let policy = &self.ejection_policy;
         let (mut ejected, mut all) = (0, 0);
         if !ok {
             let backends = self.endpoints.load();
@@ -201,27 +214,65 @@ impl Service {
             let row = policy.consecutive;
             log::warn!(
                 "service {}: backend {} is ejected for {span:?}: {row} failures in a row",
-                self.name,
+                self.service,
                 backend.name
             );
         }
     }
 
     fn learn_latency(&self, backend: &Backend, now: Duration, elapsed: Duration, failed: bool) {
-        if self.balancer.wants_latency() {
+        if self.wants_latency {
             // A backend that fails fast must not look fast.
             let floor = if failed { backend.latency.value().unwrap_or(elapsed) * 2 } else { elapsed };
             backend.latency.observe(now, elapsed.max(floor).min(Duration::from_secs(60)));
         }
-        if let (Some(latencies), false) = (&self.guard.latencies, failed) {
+        if let (Some(latencies), false) = (&self.latencies, failed) {
             latencies.observe(now, elapsed);
         }
-        if let (Some(gradient), Some(gate)) = (&self.guard.gradient, &self.guard.gate) {
+        if let (Some(gradient), Some(gate)) = (&self.gradient, &self.gate) {
             let limit = gradient.observe(elapsed, gate.inside(), failed);
             if limit != gate.limit() {
                 gate.resize(limit);
                 self.metrics.limit(limit);
             }
         }
+    }
+
+    /// The state of its circuit breaker, when it has one.
+    pub(crate) fn breaker(&self) -> Option<BreakerState> {
+        self.breaker.as_ref().map(crate::resilience::Breaker::state)
+    }
+
+    /// The limit on what is under way, when there is one.
+    pub(crate) fn gate(&self) -> Option<&Arc<Gate>> {
+        self.gate.as_ref()
+    }
+
+    /// Counts a request for the retry budget.
+    pub(crate) fn count_request(&self, now: Duration) {
+        self.budget.request(now);
+    }
+
+    /// True when late answers make it ask twice.
+    pub(crate) fn hedges(&self) -> bool {
+        self.hedge.is_some()
+    }
+
+    /// How long to wait for an answer before another backend is asked too; `None` when none is, or when too little is
+    /// known yet to say.
+    pub(crate) fn hedge_after(&self, now: Duration) -> Option<Duration> {
+        match self.hedge?.after {
+            HedgeAfter::Time(time) => Some(time.0),
+            HedgeAfter::Percentile(percent) => self.latencies.as_ref()?.value(now, f64::from(percent) / 100.0),
+        }
+    }
+
+    /// Takes a retry, or a hedge, out of the budget; false when it is used up.
+    pub(crate) fn may_retry(&self, now: Duration) -> bool {
+        let granted = self.budget.try_retry(now);
+        if !granted {
+            self.metrics.budget_exhausted.inc();
+        }
+        granted
     }
 }

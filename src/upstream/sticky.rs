@@ -6,9 +6,11 @@ use std::{fmt, sync::Arc};
 use http::{HeaderMap, HeaderValue};
 use sha2::{Digest as _, Sha256};
 
-use super::{Service, backend::Backend, balance::cookie, settings::service::StickyConfig};
+use super::{backend::Backend, settings::service::StickyConfig};
 use crate::{
+    message::fields,
     units::{Problems, Secret, SecretRef},
+    upstream::token::Token,
     yaml::Node,
 };
 
@@ -61,32 +63,39 @@ impl From<&Secret> for Key {
     }
 }
 
-/// What a cookie calls a backend.
-pub(crate) struct Token(String);
-
-// Another one in every process: it is no setting.
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token")
-    }
+/// What sends clients where they have been.
+#[derive(Debug)]
+pub(crate) struct Sticky {
+    config: StickyConfig,
+    key: Arc<Key>,
 }
 
-impl Service {
+impl Sticky {
+    /// By the settings; what is wrong with them goes to `problems`.
+    pub(crate) fn build(config: &StickyConfig, node: &Node, problems: &mut Problems) -> Option<Self> {
+        Some(Self { config: config.clone(), key: Arc::new(Key::of(config, node, problems)?) })
+    }
+
+    /// What tokens are made with.
+    pub(crate) fn key(&self) -> Arc<Key> {
+        self.key.clone()
+    }
+
     /// The backend that the client's cookie names.
-    pub(crate) fn stuck_to(&self, backends: &[Arc<Backend>], headers: &HeaderMap) -> Option<Arc<Backend>> {
-        let token = cookie(headers, &self.sticky.as_ref()?.cookie)?;
+    pub(crate) fn backend(&self, backends: &[Arc<Backend>], headers: &HeaderMap) -> Option<Arc<Backend>> {
+        let token = fields::cookie(headers, &self.config.cookie)?;
         backends.iter().find(|backend| backend.token.as_ref().is_some_and(|own| own.0 == token)).cloned()
     }
 
     /// The cookie for a client that `backend` has answered, when it does not have it already.
-    pub fn set_cookie(&self, backend: &Backend, headers: &HeaderMap, secure: bool) -> Option<HeaderValue> {
-        let (sticky, Token(token)) = (self.sticky.as_ref()?, backend.token.as_ref()?);
-        if cookie(headers, &sticky.cookie) == Some(token) {
+    pub(crate) fn set_cookie(&self, backend: &Backend, headers: &HeaderMap, secure: bool) -> Option<HeaderValue> {
+        let Token(token) = backend.token.as_ref()?;
+        if fields::cookie(headers, &self.config.cookie) == Some(token) {
             return None;
         }
-        let age = sticky.ttl.map(|ttl| format!("; Max-Age={}", ttl.0.as_secs())).unwrap_or_default();
+        let age = self.config.ttl.map(|ttl| format!("; Max-Age={}", ttl.0.as_secs())).unwrap_or_default();
         let secure = if secure { "; Secure" } else { "" };
-        let text = format!("{}={}; Path=/; HttpOnly; SameSite=Lax{age}{secure}", sticky.cookie, token);
+        let text = format!("{}={}; Path=/; HttpOnly; SameSite=Lax{age}{secure}", self.config.cookie, token);
         HeaderValue::try_from(text).ok()
     }
 }

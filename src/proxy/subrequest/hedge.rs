@@ -32,7 +32,8 @@ use crate::{
         waiting::left,
     },
     upstream::{
-        Choice, Chosen, Outcome, Service, Trouble,
+        Outcome, Service, Trouble,
+        choice::{Choice, Chosen},
         exchange::{self, Answer, Failure},
     },
 };
@@ -59,7 +60,7 @@ impl Drop for Runner {
             return self.settle(Outcome::Unknown);
         }
         if let Some(Chosen { backend, leave, .. }) = self.chosen.take() {
-            self.service.give_back(&backend, leave);
+            self.service.resilience.give_back(&backend, leave);
         }
     }
 }
@@ -164,7 +165,7 @@ async fn race(session: &mut Session, race: &Race<'_>, after: Duration) -> pingor
         () = tokio::time::sleep(after) => {}
     }
     // The budget pays for what is sent, so a place is looked for first.
-    let second = race.begin(&tried).filter(|_| race.service.may_retry(Now::monotonic()));
+    let second = race.begin(&tried).filter(|_| race.service.resilience.may_retry(Now::monotonic()));
     let Some(second) = second else {
         return tokio::select! {
             done = first => Ok(done.map(|run| (run, 1))),
@@ -206,7 +207,7 @@ impl Gateway {
     /// Sends a request to a service that hedges. True when it has been answered; false when it goes the ordinary way.
     pub(crate) async fn hedge(&self, session: &mut Session, context: &mut Box<Context>) -> pingora::Result<bool> {
         let (Some(service), Some(route)) = (context.service(), context.route.clone()) else { return Ok(false) };
-        let Some(after) = service.hedge_after(context.now.since_start) else { return Ok(false) };
+        let Some(after) = service.resilience.hedge_after(context.now.since_start) else { return Ok(false) };
         let Some(connector) = self.shared.connector.get().cloned() else { return Ok(false) };
         if !may_hedge(session, context) {
             return Ok(false);

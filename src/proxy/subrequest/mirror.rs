@@ -16,7 +16,11 @@ use crate::{
     clock::Now,
     proxy::{context::Context, subrequest::mirror_body::Copy, upstream_request},
     runtime::Shared,
-    upstream::{Choice, Leave, Outcome, Service, Trouble, exchange},
+    upstream::{
+        Outcome, Service, Trouble,
+        choice::{Choice, Leave},
+        exchange,
+    },
 };
 
 /// Copies of one route under way at once.

@@ -13,23 +13,54 @@ use std::{
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use super::{
-    Service,
     backend::{Backend, LATENCY_MEMORY},
+    balance::Balancer,
+    discovery::Discovery,
+    peers::Peers,
+    sticky::Key,
     url::BackendUrl,
     watch::{LOOK, Watched},
 };
 use crate::{
     clock::Now,
-    resilience::{Ewma, Health},
+    resilience::{Breaker, BreakerPolicy, Ewma, Health},
+    telemetry::ServiceMetrics,
+    upstream::backend::Endpoints,
 };
 
 /// The shortest time between two looks at a name, whatever its time to live.
 const SOON: Duration = Duration::from_secs(1);
 
-impl Service {
+/// The backends of a service, and where they come from.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    /// The service's name, for the log.
+    pub(super) service: Arc<str>,
+    pub(super) metrics: ServiceMetrics,
+    /// The URLs in the YAML.
+    pub(super) fixed: Vec<BackendUrl>,
+    /// Those, and the ones in the file.
+    pub(super) targets: ArcSwap<Vec<BackendUrl>>,
+    pub(super) discovery: Discovery,
+    pub(super) peers: Peers,
+    /// What cookies call backends is made with it.
+    pub(super) tokens: Option<Arc<Key>>,
+    /// Each backend has a breaker of its own.
+    pub(super) breaker: Option<BreakerPolicy>,
+    pub(super) endpoints: Endpoints,
+}
+
+impl Pool {
+    /// How many backends its URLs stand for: nobody knows that of a name before it is resolved.
+    pub(crate) fn expected(&self) -> usize {
+        const OF_A_NAME: usize = 8;
+        self.targets.load().iter().map(|url| if url.address().is_some() { 1 } else { OF_A_NAME }).sum()
+    }
+
     /// Addresses of the URLs whose host is one.
     fn literal_addresses(&self) -> Vec<(BackendUrl, SocketAddr)> {
         let known = self.targets.load();
@@ -37,7 +68,7 @@ impl Service {
     }
 
     /// Resolves the names among the URLs, and takes over what was found. Answers when that ends to be true.
-    pub async fn resolve(&self) -> Instant {
+    pub(crate) async fn resolve(&self, balancer: &Balancer) -> Instant {
         let mut until = Instant::now() + self.discovery.config.every.0;
         let mut found = self.literal_addresses();
         let targets = self.targets.load_full();
@@ -48,7 +79,7 @@ impl Service {
                     found.extend(lookup.found);
                 }
                 Err(e) => {
-                    log::warn!("service {}: cannot resolve '{}': {e}", self.name, url.host);
+                    log::warn!("service {}: cannot resolve '{}': {e}", self.service, url.host);
                     let kept = self.endpoints.load();
                     let of = kept.iter().filter(|backend| backend.source == *url);
                     found.extend(of.map(|backend| (backend.url.clone(), backend.address)));
@@ -56,8 +87,8 @@ impl Service {
             }
         }
         self.adopt(found, &targets);
-        if let Err(e) = self.balancer.update().await {
-            log::error!("service {}: {e}", self.name);
+        if let Err(e) = balancer.update().await {
+            log::error!("service {}: {e}", self.service);
         }
         until
     }
@@ -92,14 +123,14 @@ impl Service {
     }
 
     /// Takes over the addresses that need no resolver, without waiting for anything.
-    pub(crate) fn adopt_literals(&self) {
+    pub(crate) fn adopt_literals(&self, balancer: &Balancer) {
         self.adopt(self.literal_addresses(), &self.targets.load());
-        let update = std::pin::pin!(self.balancer.update());
+        let update = std::pin::pin!(balancer.update());
         // Our discovery is ready at once, so the update is: one poll completes it (Pingora's own `try_from_iter` relies
         // on the same).
         let mut context = Context::from_waker(Waker::noop());
         if let Poll::Ready(Err(e)) = update.poll(&mut context) {
-            log::error!("service {}: {e}", self.name);
+            log::error!("service {}: {e}", self.service);
         }
     }
 
@@ -109,24 +140,24 @@ impl Service {
         let source = targets.iter().find(|target| **target == url);
         let source = source.or_else(|| targets.iter().find(|target| target.address().is_none()));
         Arc::new(Backend {
-            token: self.sticky_key.as_ref().map(|key| key.token(&name)),
+            token: self.tokens.as_ref().map(|key| key.token(&name)),
             name,
             address,
             source: source.unwrap_or(&url).clone(),
             weight: url.weight,
-            peer: self.peer(address, &url),
+            peer: self.peers.peer(address, &url),
             url,
             healthy: AtomicBool::new(true),
             in_flight: Arc::new(AtomicUsize::new(0)),
             conduct: Health::new(),
-            breaker: self.guard.backend_breaker(),
+            breaker: self.breaker.map(Breaker::new),
             latency: Ewma::new(LATENCY_MEMORY),
             returned: AtomicU64::new(0),
         })
     }
 
     /// Looks at names and files again and again; returns at once when there are none.
-    pub(crate) async fn watch_names(&self) {
+    pub(crate) async fn watch(&self, balancer: &Balancer) {
         let mut file = self.discovery.config.file.as_ref().map(Watched::new);
         let mut due = Instant::now() + self.discovery.config.every.0;
         while file.is_some() || self.targets.load().iter().any(|url| url.address().is_none()) {
@@ -135,14 +166,14 @@ impl Service {
             let text = file.as_mut().and_then(|file| file.changed(Instant::now()));
             let changed = text.is_some_and(|text| self.reread(text));
             if changed || Instant::now() >= due {
-                due = self.resolve().await.max(Instant::now() + SOON);
+                due = self.resolve(balancer).await.max(Instant::now() + SOON);
             }
         }
     }
 
     /// Takes over the backends that the file lists; false when nothing changes.
     fn reread(&self, text: Result<String, String>) -> bool {
-        let keeps = |message: &str| log::error!("service {}: {message}; the backends stay as they were", self.name);
+        let keeps = |message: &str| log::error!("service {}: {message}; the backends stay as they were", self.service);
         match text.map_err(|message| vec![message]).and_then(|text| self.discovery.parse(&text)) {
             Ok(urls) => {
                 let all: Vec<BackendUrl> = self.fixed.iter().cloned().chain(urls.iter().cloned()).collect();
@@ -155,7 +186,7 @@ impl Service {
                     keeps(&format!("'{file}' lists no backend"));
                     return false;
                 }
-                log::info!("service {}: {} backends in the file", self.name, urls.len());
+                log::info!("service {}: {} backends in the file", self.service, urls.len());
                 self.targets.store(Arc::new(all));
                 true
             }

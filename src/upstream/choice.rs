@@ -1,0 +1,69 @@
+//! What a backend is chosen by, and what comes of it.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use http::{HeaderMap, StatusCode};
+
+use super::backend::{Backend, Place};
+use crate::message::reply::Reply;
+
+/// What choosing a backend may look at.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice<'a> {
+    /// The client.
+    pub client: std::net::IpAddr,
+    /// The request's headers.
+    pub headers: &'a HeaderMap,
+    /// Its path.
+    pub path: &'a str,
+    /// Backends that this request has tried.
+    pub tried: &'a [SocketAddr],
+    /// The time.
+    pub now: Duration,
+}
+
+/// The backend of an attempt.
+#[derive(Debug)]
+pub struct Chosen {
+    /// It.
+    pub backend: Arc<Backend>,
+    /// The place at it.
+    pub place: Place,
+    /// Its tickets, when it probes.
+    pub leave: Leave,
+}
+
+/// Why there is no backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoBackend {
+    /// None is well.
+    Unwell,
+    /// Those that are well have as much under way as they may have.
+    Full,
+    /// A circuit breaker is open.
+    Open {
+        /// When it is worth trying again.
+        retry_after: Duration,
+    },
+}
+
+impl NoBackend {
+    /// What the client is told of it: 503, and when to come back.
+    pub(crate) fn reply(self, service: &str) -> Reply {
+        let (detail, wait) = match self {
+            Self::Unwell => ("no backend of this service is available".to_owned(), None),
+            Self::Full => (format!("the service '{service}' is busy"), None),
+            Self::Open { retry_after } => {
+                (format!("the circuit breaker of the service '{service}' is open"), Some(retry_after))
+            }
+        };
+        Reply::problem(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(wait.unwrap_or(Duration::from_secs(1)))
+    }
+}
+
+/// Tickets of an attempt that probes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Leave {
+    pub(crate) service: Option<u64>,
+    pub(crate) backend: Option<u64>,
+}

@@ -1,0 +1,403 @@
+//! A service: its backends, which of them are well, and which one is next.
+
+use std::{sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use http::{HeaderMap, HeaderValue};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::{
+    backend::Backend,
+    balance::Balancer,
+    concurrency::Gate,
+    discovery::Discovery,
+    health::Probe,
+    peers::Peers,
+    pool::Pool,
+    resilience::{Outcome, Resilience},
+    selector::Selector,
+    settings::{
+        resilience::RetryConfig,
+        service::{HealthCheckConfig, ServiceConfig, Timeouts},
+        validate,
+    },
+    sticky::Sticky,
+    url::BackendUrl,
+};
+use crate::{
+    telemetry::{Metrics, ServiceMetrics},
+    tls::client::Credentials,
+    units::Problems,
+    upstream::{
+        backend::Endpoints,
+        choice::{Choice, Chosen, Leave, NoBackend},
+    },
+    yaml::Node,
+};
+
+/// A service that is ready for traffic.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name in the YAML.
+    pub name: Arc<str>,
+    /// How long to wait for what.
+    pub timeouts: Timeouts,
+    /// What is tried again.
+    pub retry: RetryConfig,
+    /// Readiness needs a healthy backend of this service.
+    pub required: bool,
+    /// Counters.
+    pub metrics: ServiceMetrics,
+    /// Its backends, and where they come from.
+    pub(crate) pool: Pool,
+    /// What it learns from attempts, and does about it.
+    pub(crate) resilience: Arc<Resilience>,
+    selector: Selector,
+    check: Option<HealthCheckConfig>,
+}
+
+impl Service {
+    /// Builds a service; what is wrong with it goes to `problems`. Opens no socket and resolves no name. `ca_file` says whom
+    /// to trust when the service does not.
+    pub fn build(
+        name: &str,
+        config: &ServiceConfig,
+        node: &Node,
+        ca_file: Option<&str>,
+        metrics: &Metrics,
+        problems: &mut Problems,
+    ) -> Arc<Self> {
+        validate::validate(config, node, problems);
+        let endpoints = Endpoints::default();
+        let metrics = metrics.service(name);
+        let probe = |check: &HealthCheckConfig| {
+            Probe::new(check.clone(), name, endpoints.clone(), metrics.clone(), ca_file.map(str::to_owned))
+        };
+        let probe = config.health_check.as_ref().map(probe);
+        let balancer = Balancer::new(&config.balance, endpoints.clone(), probe);
+        let fixed: Vec<BackendUrl> = config.urls.iter().map(|url| url.value.clone()).collect();
+        let discovery = Discovery::new(config.discovery.clone());
+        let listed = discovery.read_file().map_err(|messages| {
+            for message in messages {
+                problems.push(node.at("discovery.file").place().problem(message));
+            }
+        });
+        let listed = listed.ok();
+        // Later, a file without backends changes nothing; now there is nothing that it could leave as it is.
+        if let Some(file) =
+            config.discovery.file.as_ref().filter(|_| fixed.is_empty() && listed.as_deref() == Some(&[]))
+        {
+            problems.push(node.at("discovery.file").place().problem(format!("'{file}' lists no backend")));
+        }
+        let listed = listed.unwrap_or_default();
+        let sticky = config.sticky.as_ref().and_then(|sticky| Sticky::build(sticky, node.at("sticky"), problems));
+        let wants_latency = balancer.wants_latency();
+        let resilience = Arc::new(Resilience::new(name, config, endpoints.clone(), wants_latency, &metrics));
+        let credentials = Credentials::load(&config.tls, node.at("tls"), problems);
+        let pool = Pool {
+            service: name.into(),
+            metrics: metrics.clone(),
+            targets: ArcSwap::from_pointee(fixed.iter().cloned().chain(listed).collect()),
+            fixed,
+            discovery,
+            peers: Peers { tls: config.tls.clone(), credentials, timeouts: config.timeouts },
+            tokens: sticky.as_ref().map(Sticky::key),
+            breaker: config
+                .circuit_breaker
+                .as_ref()
+                .filter(|breaker| breaker.per_backend)
+                .map(|config| config.policy()),
+            endpoints: endpoints.clone(),
+        };
+        let selector = Selector {
+            sticky,
+            slow_start: config.slow_start.map_or(Duration::ZERO, |span| span.0),
+            all_unhealthy: config.when_all_unhealthy,
+            balancer,
+            endpoints,
+            resilience: resilience.clone(),
+        };
+        pool.adopt_literals(&selector.balancer);
+        Arc::new(Self {
+            name: name.into(),
+            timeouts: config.timeouts,
+            retry: config.retry.clone(),
+            required: config.required,
+            metrics,
+            pool,
+            resilience,
+            selector,
+            check: config.health_check.clone(),
+        })
+    }
+
+    /// Its backends as they are known now.
+    pub fn backends(&self) -> Arc<Vec<Arc<Backend>>> {
+        self.pool.endpoints.load_full()
+    }
+
+    /// Requests under way at all its backends.
+    pub fn in_flight(&self) -> usize {
+        self.pool.endpoints.load().iter().map(|backend| backend.in_flight()).sum()
+    }
+
+    /// True when at least one backend may be used.
+    pub fn available(&self) -> bool {
+        self.pool.endpoints.load().iter().any(|backend| backend.healthy())
+    }
+
+    /// The limit on what is under way, when there is one.
+    pub fn gate(&self) -> Option<&Arc<Gate>> {
+        self.resilience.gate()
+    }
+
+    /// The next backend for a request, with a place at it.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn choose(&self, choice: &Choice<'_>) -> Result<Chosen, NoBackend> {
+        self.selector.choose(choice)
+    }
+
+    /// The next backend for a request that has found all of them full; `waited` grows by how long that took.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn wait_for_room(&self, choice: Choice<'_>, waited: &mut Duration) -> Result<Chosen, NoBackend> {
+        self.selector.wait_for_room(choice, waited).await
+    }
+
+    /// Learns how an attempt ended; `elapsed` is the time from its beginning to the answer's head, or to the failure.
+    pub fn settle(&self, backend: &Backend, leave: Leave, now: Duration, elapsed: Option<Duration>, outcome: Outcome) {
+        self.resilience.settle(backend, leave, now, elapsed, outcome);
+    }
+
+    /// The cookie for a client that `backend` has answered, when there is to be one.
+    pub fn set_cookie(&self, backend: &Backend, headers: &HeaderMap, secure: bool) -> Option<HeaderValue> {
+        self.selector.sticky.as_ref()?.set_cookie(backend, headers, secure)
+    }
+
+    /// Resolves names, and takes over what was found. Answers when that ends to be true.
+    pub async fn resolve(&self) -> Instant {
+        self.pool.resolve(&self.selector.balancer).await
+    }
+
+    /// Runs checks and name look-ups until it is dropped.
+    pub async fn run_background(&self) {
+        tokio::join!(self.pool.watch(&self.selector.balancer), self.check_health());
+    }
+
+    async fn check_health(&self) {
+        let Some(check) = &self.check else { return };
+        let mut tick = tokio::time::interval(check.every.0);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            self.selector.balancer.view().run_health_check(true).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use proptest::prelude::*;
+
+    use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed};
+
+    use super::*;
+    use crate::clock::Now;
+
+    const BALANCES: [&str; 5] =
+        ["round_robin", "random", "least_connections", "p2c_ewma", "{ consistent_hash: client_ip }"];
+
+    /// A service with so many backends; `more` is further YAML.
+    fn service(backends: usize, more: &str) -> Arc<Service> {
+        let urls: Vec<String> = (1..=backends).map(|i| format!("\"http://127.0.0.{i}:80\"")).collect();
+        parsed(&format!("urls: [{}]\n{more}", urls.join(", ")))
+    }
+
+    fn parsed(yaml: &str) -> Arc<Service> {
+        let (node, problems) = parse(yaml, &|_| None).unwrap();
+        let (config, wrong) = read::<ServiceConfig>(&node);
+        let mut found = Problems::default();
+        let service = Service::build("s", &config.unwrap(), &node, None, &Metrics::new(), &mut found);
+        assert!(problems.is_empty() && wrong.is_empty() && found.is_empty(), "{wrong:?} {found:?}");
+        service
+    }
+
+    fn choice<'a>(headers: &'a HeaderMap, tried: &'a [SocketAddr], now: Duration) -> Choice<'a> {
+        Choice { client: [192, 0, 2, 1].into(), headers, path: "/", tried, now }
+    }
+
+    fn eject(service: &Service, backend: &Backend, now: Duration) {
+        for _ in 0..5 {
+            let trouble = Outcome::Failed(Trouble::Reset);
+            service.settle(backend, Leave::default(), now, Some(Duration::ZERO), trouble);
+        }
+    }
+
+    use crate::{
+        telemetry::Metrics,
+        units::Problems,
+        upstream::{failure_kind::Trouble, resilience::Outcome, settings::service::ServiceConfig},
+        yaml::{parse, read},
+    };
+
+    #[test]
+    fn every_balancer_uses_every_backend_and_a_slow_one_least() {
+        let (headers, now) = (HeaderMap::new(), Duration::from_secs(100));
+        for balance in BALANCES.into_iter().filter(|balance| !balance.contains("hash")) {
+            let service = service(3, &format!("balance: {balance}"));
+            let mut counts = [0; 3];
+            let all = service.backends();
+            for round in 0..300u64 {
+                let at = now + Duration::from_millis(round);
+                let chosen = service.choose(&choice(&headers, &[], at)).unwrap();
+                let place = all.iter().position(|backend| backend.address == chosen.backend.address).unwrap();
+                counts[place] += 1;
+                let latency = Duration::from_millis(if place == 2 { 50 } else { 5 });
+                service.settle(&chosen.backend, chosen.leave, at, Some(latency), Outcome::Answered(200));
+            }
+            assert!(counts.iter().all(|count| *count > 0), "{balance}: {counts:?}");
+            if balance == "p2c_ewma" {
+                assert!(counts[2] * 5 < counts[0], "{counts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn further_attempts_take_no_turn() {
+        let (headers, now) = (HeaderMap::new(), Duration::from_secs(100));
+        let service = service(2, "");
+        let bad = service.backends()[0].address;
+        let begun_at_bad = (0..10).filter(|_| {
+            let first = service.choose(&choice(&headers, &[], now)).unwrap().backend.address;
+            if first == bad {
+                assert_ne!(service.choose(&choice(&headers, &[bad], now)).unwrap().backend.address, bad);
+            }
+            first == bad
+        });
+        assert_eq!(begun_at_bad.count(), 5);
+    }
+
+    #[test]
+    fn weights_hold_when_a_backend_is_passed_over() {
+        let (headers, now) = (HeaderMap::new(), Duration::from_secs(100));
+        for balance in ["round_robin", "random"] {
+            let urls = "[{ url: 'http://127.0.0.1:80', weight: 8 }, { url: 'http://127.0.0.2:80', weight: 8 }, 'http://127.0.0.3:80']";
+            let service = parsed(&format!("urls: {urls}\nbalance: {balance}"));
+            let all = service.backends();
+            all[0].set_healthy(false, now);
+            let small = (0..900)
+                .filter(|_| service.choose(&choice(&headers, &[], now)).unwrap().backend.address == all[2].address);
+            let small = small.count();
+            assert!((60..150).contains(&small), "{balance}: {small} of 900 for a ninth of the weight");
+        }
+    }
+
+    #[test]
+    fn a_key_finds_a_backend_beyond_a_heavy_one_that_is_down_and_always_the_same() {
+        let now = Duration::from_secs(100);
+        let urls = "[{ url: 'http://127.0.0.1:80', weight: 1000 }, { url: 'http://127.0.0.2:80', weight: 3 }, 'http://127.0.0.3:80']";
+        let service = parsed(&format!("urls: {urls}\nbalance: {{ consistent_hash: path }}"));
+        let all = service.backends();
+        all[0].set_healthy(false, now);
+        let headers = HeaderMap::new();
+        let of = |key: usize| {
+            let path = format!("/{key}");
+            service.choose(&Choice { path: &path, ..choice(&headers, &[], now) }).unwrap().backend.address
+        };
+        let heavier = (0..400).filter(|key| of(*key) == all[1].address).count();
+        assert!((240..360).contains(&heavier), "{heavier} of 400, by weight");
+        assert!((0..50).all(|key| of(key) == of(key)));
+    }
+
+    #[test]
+    fn a_new_backend_warms_up() {
+        let (headers, now) = (HeaderMap::new(), Duration::from_secs(100));
+        let service = service(2, "slow_start: 10s");
+        let all = service.backends();
+        all[1].set_healthy(false, now);
+        all[1].set_healthy(true, now);
+        let share = |at| {
+            let chosen = (0..400).filter(|_| {
+                let chosen = service.choose(&choice(&headers, &[], at)).unwrap();
+                chosen.backend.address == all[1].address
+            });
+            chosen.count()
+        };
+        assert!(share(now) < 80, "a tenth of its half");
+        assert!(share(now + Duration::from_secs(10)) > 150, "its half");
+    }
+
+    /// Many come and go at two places; nobody may sleep while one of them is free.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn nobody_sleeps_beside_a_free_place() {
+        let service = service(1, "in_flight: { per_backend: 2, queue: 1000, wait: 20s }");
+        let begun = std::time::Instant::now();
+        let tasks: Vec<_> = (0..8)
+            .map(|_| {
+                let service = service.clone();
+                tokio::spawn(async move {
+                    let (headers, mut waited) = (HeaderMap::new(), Duration::ZERO);
+                    for _ in 0..2000 {
+                        let choice = choice(&headers, &[], Now::monotonic());
+                        let chosen = match service.choose(&choice) {
+                            Err(NoBackend::Full) => service.wait_for_room(choice, &mut waited).await,
+                            chosen => chosen,
+                        };
+                        tokio::task::yield_now().await;
+                        drop(chosen.unwrap());
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+        assert_eq!(service.in_flight(), 0);
+    }
+
+    proptest! {
+        /// Whoever is chosen may be used if anybody may, and is a fresh one if a fresh one may.
+        #[test]
+        fn never_worse_than_it_must_be(
+            balance in 0..BALANCES.len(),
+            states in proptest::collection::vec((any::<bool>(), any::<bool>(), any::<bool>()), 1..7),
+        ) {
+            let (headers, now) = (HeaderMap::new(), Duration::from_secs(100));
+            let service = service(states.len(), &format!("balance: {}\noutlier_ejection: {{ share: 100% }}", BALANCES[balance]));
+            let all = service.backends();
+            let mut tried = Vec::new();
+            for (backend, (healthy, ejected, seen)) in all.iter().zip(&states) {
+                if *ejected {
+                    eject(&service, backend, now);
+                }
+                if *seen {
+                    tried.push(backend.address);
+                }
+                backend.healthy.store(*healthy, Relaxed);
+            }
+            let usable = |backend: &Backend| backend.usable(now, 0);
+            let fresh = |backend: &Backend| !tried.contains(&backend.address);
+            match service.choose(&choice(&headers, &tried, now)) {
+                Ok(chosen) => {
+                    let chosen = &chosen.backend;
+                    prop_assert!(chosen.healthy(), "an unhealthy one");
+                    prop_assert!(usable(chosen) || !all.iter().any(|backend| usable(backend) && fresh(backend)));
+                    let better = all.len() > 1 && all.iter().any(|backend| usable(backend) && fresh(backend));
+                    prop_assert!(fresh(chosen) || !better, "one that has failed already");
+                    prop_assert_eq!(chosen.in_flight(), 1);
+                }
+                Err(none) => {
+                    prop_assert_eq!(none, NoBackend::Unwell);
+                    prop_assert!(!all.iter().any(|backend| usable(backend)));
+                }
+            }
+            prop_assert_eq!(service.in_flight(), 0, "the place is given back");
+        }
+    }
+}
