@@ -16,7 +16,9 @@ use pingora::{
 use super::{
     arrival::RequestKind,
     context::{Attempts, Context, FreeRepeat, Phase},
-    respond, waiting,
+    respond,
+    runtime::Shared,
+    waiting,
 };
 use crate::{
     clock::Now,
@@ -65,6 +67,7 @@ impl Stop {
 /// # Errors
 /// Why there is no attempt to make.
 pub(super) async fn next(
+    shared: &Shared,
     session: &mut Session,
     context: &mut Context,
     service: &Service,
@@ -105,7 +108,10 @@ pub(super) async fn next(
         context.attempts.withdraw();
         Stop::reply(no_backend(none, service))
     })?;
-    Ok(peer)
+    Ok(match shared.tunnels.get() {
+        Some(tunnels) if upgrade && empty => tunnels.peer(peer),
+        _ => peer,
+    })
 }
 
 /// Limits the waiting for the backend: by Pingora's timer for a request without a body, and on the client's side for one

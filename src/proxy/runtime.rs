@@ -16,7 +16,7 @@ use crate::{
     filter::Tables,
     message::{forwarded::TrustedProxies, reply::Reply},
     telemetry::{AccessLog, Metrics},
-    upstream::Service,
+    upstream::{Service, Tunnels},
 };
 
 /// A page that the admin room publishes on ordinary listeners.
@@ -55,6 +55,8 @@ pub struct Shared {
     pub page: std::sync::OnceLock<Box<Page>>,
     /// Connections for requests that the gateway sends by itself; there when some route or service wants such.
     pub connector: std::sync::OnceLock<Arc<Connector>>,
+    /// Connections for requests that may become tunnels.
+    pub tunnels: std::sync::OnceLock<Tunnels>,
     draining: AtomicBool,
     stopping: AtomicBool,
 }
@@ -68,6 +70,7 @@ impl Shared {
             access_log: arc_swap::ArcSwapOption::empty(),
             page: std::sync::OnceLock::new(),
             connector: std::sync::OnceLock::new(),
+            tunnels: std::sync::OnceLock::new(),
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         })

@@ -35,6 +35,7 @@ use crate::{
     downstream::{Door, Listener, limits::HeadLimits},
     filter::Registry,
     proxy::{Gateway, Runtime, Shared},
+    upstream::Tunnels,
 };
 
 /// What serves when no file is given.
@@ -175,6 +176,7 @@ fn assemble(
 
     let mut proxy = http_proxy(&server.configuration, Gateway::new(runtime.clone(), shared.clone()));
     http2(&mut proxy, &runtime.load().limits);
+    let _ = shared.tunnels.set(Tunnels::new(&server.configuration));
     if runtime.load().sends {
         let options = ConnectorOptions::from_server_conf(&server.configuration);
         let _ = shared.connector.set(Arc::new(Connector::new(Some(options))));

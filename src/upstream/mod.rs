@@ -14,6 +14,7 @@ pub(crate) mod response;
 pub(crate) mod selector;
 pub(crate) mod settings;
 pub(crate) mod sticky;
+pub(crate) mod tunnel;
 pub(crate) mod url;
 pub(crate) mod watch;
 
@@ -40,6 +41,7 @@ pub(crate) use self::{
         resilience::RetryConfig,
         service::{AllUnhealthy, HealthCheckConfig, HedgeAfter, HedgeConfig, ServiceConfig, StickyConfig, Timeouts},
     },
+    tunnel::Tunnels,
     url::BackendUrl,
 };
 
