@@ -146,3 +146,44 @@ impl VirtualSocket for Held<Box<dyn IO>> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_answer_is_read_when_the_end_of_the_request_has_been_flushed() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut held = Held::new(near);
+        far.write_all(b"101").await.unwrap();
+        held.write_all(b"head").await.unwrap();
+        held.flush().await.unwrap();
+        let (mut reader, mut writer) = tokio::io::split(held);
+        let reading = tokio::spawn(async move {
+            let mut answer = [0; 3];
+            reader.read_exact(&mut answer).await.map(|_| answer)
+        });
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!reading.is_finished());
+        writer.flush().await.unwrap();
+        assert_eq!(&reading.await.unwrap().unwrap(), b"101");
+    }
+
+    #[tokio::test]
+    async fn what_a_backend_said_before_it_broke_off_is_read() {
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut held = Held::new(near);
+        far.write_all(b"413").await.unwrap();
+        drop(far);
+        held.write_all(b"head").await.unwrap_err();
+        let mut answer = Vec::new();
+        held.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"413");
+    }
+}

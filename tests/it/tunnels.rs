@@ -2,12 +2,12 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::TcpStream,
+    net::{IpAddr, TcpStream},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -17,13 +17,14 @@ use tokio::{
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        ServerConfig,
+        RootCertStore, ServerConfig,
         crypto::aws_lc_rs,
         pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+        server::WebPkiClientVerifier,
     },
 };
 
-use crate::harness::{Certs, Gateway, Origin};
+use crate::harness::{Certs, Gateway, eventually, free_port};
 
 const ASKING: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
 const AGREED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
@@ -44,6 +45,8 @@ struct Backend {
     connections: Arc<AtomicUsize>,
     /// Connections whose other end has closed.
     closed: Arc<AtomicUsize>,
+    /// Where the last one came from.
+    from: Arc<Mutex<Option<IpAddr>>>,
     _executor: tokio::runtime::Runtime,
 }
 
@@ -53,10 +56,13 @@ impl Backend {
         let listener = executor.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let port = listener.local_addr().unwrap().port();
         let (connections, closed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (opening, closing, acceptor) = (connections.clone(), closed.clone(), certs.map(acceptor));
+        let from = Arc::new(Mutex::new(None));
+        let (opening, closing, coming) = (connections.clone(), closed.clone(), from.clone());
+        let acceptor = certs.map(acceptor);
         executor.spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            while let Ok((stream, peer)) = listener.accept().await {
                 opening.fetch_add(1, SeqCst);
+                *coming.lock().unwrap() = Some(peer.ip());
                 let (acceptor, closing) = (acceptor.clone(), closing.clone());
                 tokio::spawn(async move {
                     stream.set_nodelay(true).unwrap();
@@ -72,23 +78,31 @@ impl Backend {
             }
         });
         let scheme = if certs.is_some() { "https" } else { "http" };
-        Self { url: format!("{scheme}://127.0.0.1:{port}"), connections, closed, _executor: executor }
+        Self { url: format!("{scheme}://127.0.0.1:{port}"), connections, closed, from, _executor: executor }
     }
 
     fn gateway(&self, certs: Option<&Certs>) -> Gateway {
-        let tls = certs
-            .map(|certs| format!(", tls: {{ ca: {}, server_name: localhost }}", certs.path("ca.pem")))
-            .unwrap_or_default();
-        Gateway::start(&format!(
-            "services:\n  main: {{ urls: [\"{}\"], timeouts: {{ read: 3s }}{tls} }}\nroutes:\n  - match: {{ path: /* }}\n    service: main\n",
-            self.url
-        ))
+        let tls = |certs: &Certs| {
+            format!("tls: {{ ca: {}, server_name: localhost, {} }}", certs.path("ca.pem"), certs.yaml("gateway"))
+        };
+        gateway(&self.url, &certs.map(tls).unwrap_or_default(), "")
     }
 }
 
+fn gateway(url: &str, service: &str, more: &str) -> Gateway {
+    Gateway::start(&format!(
+        "{more}services:\n  main: {{ urls: [\"{url}\"], timeouts: {{ read: 3s, connect: 500ms }}, {service} }}\nroutes:\n  - match: {{ path: /* }}\n    service: main\n"
+    ))
+}
+
+/// Wants to see a certificate of the client.
 fn acceptor(certs: &Certs) -> TlsAcceptor {
-    let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(certs.path("ca.pem")).unwrap()).unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.with_client_cert_verifier(verifier);
     let chain = vec![CertificateDer::from_pem_file(certs.path("backend.pem")).unwrap()];
     let key = PrivateKeyDer::from_pem_file(certs.path("backend.key")).unwrap();
     TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap()))
@@ -124,11 +138,11 @@ async fn say<S: AsyncWrite + Unpin>(stream: &mut S, what: &[u8]) -> io::Result<(
     stream.flush().await
 }
 
-/// Asks for another protocol; the head of the answer.
-fn ask(stream: &mut TcpStream) -> io::Result<String> {
+/// Sends a request; the head of the answer.
+fn send(stream: &mut TcpStream, request: &[u8]) -> io::Result<String> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(ASKING)?;
+    stream.write_all(request)?;
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
         stream.read_exact(&mut byte)?;
@@ -140,7 +154,7 @@ fn ask(stream: &mut TcpStream) -> io::Result<String> {
 /// One tunnel with two messages each way.
 fn tunnel(port: u16) -> io::Result<()> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    let head = ask(&mut stream)?;
+    let head = send(&mut stream, ASKING)?;
     if !head.starts_with("HTTP/1.1 101 ") {
         return Err(io::Error::other(head));
     }
@@ -182,7 +196,7 @@ fn no_tunnel_is_cut(agrees: Agrees, certs: Option<&Certs>, each: usize) {
 
 #[test]
 fn a_tunnel_stays_open_when_the_backend_agrees_at_once() {
-    no_tunnel_is_cut(Agrees::AtOnce, None, 300);
+    no_tunnel_is_cut(Agrees::AtOnce, None, 500);
 }
 
 #[test]
@@ -191,8 +205,70 @@ fn a_tunnel_stays_open_when_the_answer_is_there_before_the_gateway_looks() {
 }
 
 #[test]
-fn a_tunnel_over_tls_stays_open_when_the_answer_is_there_before_the_gateway_looks() {
+fn a_tunnel_over_tls_stays_open_and_is_opened_on_the_terms_of_its_service() {
     let certs = Certs::new();
     certs.issue("backend", "localhost", &["localhost"]);
-    no_tunnel_is_cut(Agrees::Ahead, Some(&certs), 50);
+    certs.issue("gateway", "gateway", &[]);
+    no_tunnel_is_cut(Agrees::Ahead, Some(&certs), 100);
+    // Of this backend's authority nobody knows anything.
+    let backend = Backend::start(Agrees::AtOnce, Some(&certs));
+    let gw = gateway(&backend.url, "", "");
+    let refused = tunnel(gw.port).unwrap_err().to_string();
+    assert!(refused.starts_with("HTTP/1.1 502 "), "{refused}");
+    gw.get("/").expect(502);
+    let log = gw.log(2);
+    assert_eq!(log[0]["error"], log[1]["error"], "{log:?}");
+}
+
+#[test]
+fn a_refused_upgrade_closes_its_connection_and_ordinary_requests_keep_theirs() {
+    let backend = Backend::start(Agrees::Never, None);
+    let gw = backend.gateway(None);
+    let (opened, closed) = (|| backend.connections.load(SeqCst), || backend.closed.load(SeqCst));
+    let client = || TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+    let mut ordinary = client();
+    let mut get = || {
+        let head = send(&mut ordinary, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        ordinary.read_exact(&mut [0; 2]).unwrap();
+    };
+    get();
+    for round in 1..=3 {
+        assert!(send(&mut client(), ASKING).unwrap().starts_with("HTTP/1.1 200 "));
+        get();
+        assert_eq!(opened(), 1 + round, "one for ordinary requests, and one for each upgrade");
+        eventually("what nobody can use is closed", || closed() == round);
+    }
+    std::thread::scope(|scope| {
+        for _ in 0..40 {
+            scope.spawn(|| send(&mut client(), ASKING).unwrap());
+        }
+    });
+    eventually("nor is any of many kept", || closed() == 43);
+    get();
+    assert_eq!(opened(), 44);
+}
+
+#[test]
+fn an_upgrade_comes_from_the_same_address_as_other_requests() {
+    let backend = Backend::start(Agrees::AtOnce, None);
+    let bind = "pingora: { threads: 1, pid_file: \"{dir}/pid\", upgrade_sock: \"{dir}/sock\", client_bind_to_ipv4: [ 127.0.0.7 ] }\n";
+    let gw = gateway(&backend.url, "", bind);
+    tunnel(gw.port).unwrap();
+    assert_eq!(*backend.from.lock().unwrap(), Some([127, 0, 0, 7].into()));
+}
+
+#[test]
+fn connecting_for_an_upgrade_takes_no_longer_than_it_may() {
+    // The system accepts for it; nobody shakes hands.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let gw = gateway(&format!("https://{}", silent.local_addr().unwrap()), "tls: { verify: false }", "");
+    let begun = Instant::now();
+    let refused = tunnel(gw.port).unwrap_err().to_string();
+    assert!(refused.starts_with("HTTP/1.1 504 "), "{refused}");
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert_eq!(gw.log(1)[0]["error"], "ConnectTimedout");
+    let nowhere = gateway(&format!("http://127.0.0.1:{}", free_port()), "", "");
+    assert!(tunnel(nowhere.port).unwrap_err().to_string().starts_with("HTTP/1.1 502 "));
+    assert_eq!(nowhere.log(1)[0]["error"], "ConnectRefused");
 }
