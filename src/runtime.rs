@@ -19,7 +19,7 @@ use crate::{
         Metrics,
         access_log::{config::AccessConfig, writer::AccessLog},
     },
-    upstream::Service,
+    upstream::{Service, tunnel::Tunnels},
 };
 
 /// A page that the admin room publishes on ordinary listeners.
@@ -58,6 +58,8 @@ pub struct Shared {
     pub page: std::sync::OnceLock<Box<Page>>,
     /// Connections for requests that the gateway sends by itself; there when some route or service wants such.
     pub connector: std::sync::OnceLock<Arc<Connector>>,
+    /// Connections for requests that may become tunnels.
+    pub tunnels: std::sync::OnceLock<Tunnels>,
     draining: AtomicBool,
     stopping: AtomicBool,
 }
@@ -71,6 +73,7 @@ impl Shared {
             access_log: arc_swap::ArcSwapOption::empty(),
             page: std::sync::OnceLock::new(),
             connector: std::sync::OnceLock::new(),
+            tunnels: std::sync::OnceLock::new(),
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         })

@@ -21,6 +21,7 @@ use crate::{
     clock::Now,
     message::{replies, reply::Reply},
     proxy::kind::RequestKind,
+    runtime::Shared,
     upstream::{
         Outcome, Service, Trouble,
         choice::{Choice, Chosen, NoBackend},
@@ -54,6 +55,7 @@ impl Stop {
 /// # Errors
 /// Why there is no attempt to make.
 pub(crate) async fn next(
+    shared: &Shared,
     session: &mut Session,
     context: &mut Context,
     service: &Service,
@@ -94,7 +96,10 @@ pub(crate) async fn next(
         context.attempts.withdraw();
         Stop::reply(none.reply(&service.name))
     })?;
-    Ok(peer)
+    Ok(match shared.tunnels.get() {
+        Some(tunnels) if upgrade && empty => tunnels.peer(peer),
+        _ => peer,
+    })
 }
 
 /// Limits the waiting for the backend: by Pingora's timer for a request without a body, and on the client's side for one

@@ -135,7 +135,7 @@ impl ProxyHttp for Gateway {
         let Some(service) = context.service() else {
             return Error::e_explain(ErrorType::InternalError, "a request without a service");
         };
-        match attempts::next(session, context, &service).await {
+        match attempts::next(&self.shared, session, context, &service).await {
             Ok(peer) => Ok(peer),
             Err(Stop::Reply(reply)) => Self::refuse(context, *reply, "gateway"),
             Err(Stop::Left(error)) => Err(error),

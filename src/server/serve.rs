@@ -36,6 +36,7 @@ use crate::{
     proxy::Gateway,
     runtime::{Runtime, Shared},
     server::{failure::fail, run_args::RunArgs},
+    upstream::tunnel::Tunnels,
 };
 
 /// What serves when no file is given.
@@ -178,6 +179,7 @@ fn assemble(
     let host: Arc<dyn Host> = Arc::new(gateway.clone());
     let mut proxy = http_proxy(&server.configuration, gateway);
     http2(&mut proxy, &runtime.load().limits);
+    let _ = shared.tunnels.set(Tunnels::new(&server.configuration));
     if runtime.load().sends {
         let options = ConnectorOptions::from_server_conf(&server.configuration);
         let _ = shared.connector.set(Arc::new(Connector::new(Some(options))));

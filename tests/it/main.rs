@@ -31,6 +31,7 @@ mod service;
 mod slow;
 mod strict;
 mod tls;
+mod tunnels;
 mod upgrade;
 mod upstream_tls;
 mod websocket;
