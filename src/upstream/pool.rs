@@ -29,7 +29,13 @@ use crate::{
     clock::Now,
     resilience::{Breaker, BreakerPolicy, Ewma, Health},
     telemetry::ServiceMetrics,
-    upstream::backend::Endpoints,
+    tls::client::Credentials,
+    units::Problems,
+    upstream::{
+        backend::Endpoints,
+        settings::{resilience::BreakerConfig, service::ServiceConfig},
+    },
+    yaml::Node,
 };
 
 /// The shortest time between two looks at a name, whatever its time to live.
@@ -39,22 +45,62 @@ const SOON: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Pool {
     /// The service's name, for the log.
-    pub(super) service: Arc<str>,
-    pub(super) metrics: ServiceMetrics,
+    service: Arc<str>,
+    metrics: ServiceMetrics,
     /// The URLs in the YAML.
-    pub(super) fixed: Vec<BackendUrl>,
+    fixed: Vec<BackendUrl>,
     /// Those, and the ones in the file.
-    pub(super) targets: ArcSwap<Vec<BackendUrl>>,
-    pub(super) discovery: Discovery,
-    pub(super) peers: Peers,
+    targets: ArcSwap<Vec<BackendUrl>>,
+    discovery: Discovery,
+    peers: Peers,
     /// What cookies call backends is made with it.
-    pub(super) tokens: Option<Arc<Key>>,
+    tokens: Option<Arc<Key>>,
     /// Each backend has a breaker of its own.
-    pub(super) breaker: Option<BreakerPolicy>,
+    breaker: Option<BreakerPolicy>,
     pub(super) endpoints: Endpoints,
 }
 
 impl Pool {
+    /// The backends by the settings; what is wrong with them goes to `problems`. `tokens`: what cookies call backends is
+    /// made with it.
+    pub(crate) fn build(
+        service: &str,
+        config: &ServiceConfig,
+        node: &Node,
+        endpoints: Endpoints,
+        tokens: Option<Arc<Key>>,
+        metrics: &ServiceMetrics,
+        problems: &mut Problems,
+    ) -> Self {
+        let fixed: Vec<BackendUrl> = config.urls.iter().map(|url| url.value.clone()).collect();
+        let discovery = Discovery::new(config.discovery.clone());
+        let listed = discovery.read_file().map_err(|messages| {
+            for message in messages {
+                problems.push(node.at("discovery.file").place().problem(message));
+            }
+        });
+        let listed = listed.ok();
+        // Later, a file without backends changes nothing; now there is nothing that it could leave as it is.
+        if let Some(file) =
+            config.discovery.file.as_ref().filter(|_| fixed.is_empty() && listed.as_deref() == Some(&[]))
+        {
+            problems.push(node.at("discovery.file").place().problem(format!("'{file}' lists no backend")));
+        }
+        let listed = listed.unwrap_or_default();
+        let credentials = Credentials::load(&config.tls, node.at("tls"), problems);
+        Self {
+            service: service.into(),
+            metrics: metrics.clone(),
+            targets: ArcSwap::from_pointee(fixed.iter().cloned().chain(listed).collect()),
+            fixed,
+            discovery,
+            peers: Peers { tls: config.tls.clone(), credentials, timeouts: config.timeouts },
+            tokens,
+            breaker: config.circuit_breaker.as_ref().filter(|breaker| breaker.per_backend).map(BreakerConfig::policy),
+            endpoints,
+        }
+    }
+
     /// How many backends its URLs stand for: nobody knows that of a name before it is resolved.
     pub(crate) fn expected(&self) -> usize {
         const OF_A_NAME: usize = 8;

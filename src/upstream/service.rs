@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -10,9 +9,7 @@ use super::{
     backend::Backend,
     balance::Balancer,
     concurrency::Gate,
-    discovery::Discovery,
     health::Probe,
-    peers::Peers,
     pool::Pool,
     resilience::{Outcome, Resilience},
     selector::Selector,
@@ -22,11 +19,9 @@ use super::{
         validate,
     },
     sticky::Sticky,
-    url::BackendUrl,
 };
 use crate::{
     telemetry::{Metrics, ServiceMetrics},
-    tls::client::Credentials,
     units::Problems,
     upstream::{
         backend::Endpoints,
@@ -75,40 +70,11 @@ impl Service {
         };
         let probe = config.health_check.as_ref().map(probe);
         let balancer = Balancer::new(&config.balance, endpoints.clone(), probe);
-        let fixed: Vec<BackendUrl> = config.urls.iter().map(|url| url.value.clone()).collect();
-        let discovery = Discovery::new(config.discovery.clone());
-        let listed = discovery.read_file().map_err(|messages| {
-            for message in messages {
-                problems.push(node.at("discovery.file").place().problem(message));
-            }
-        });
-        let listed = listed.ok();
-        // Later, a file without backends changes nothing; now there is nothing that it could leave as it is.
-        if let Some(file) =
-            config.discovery.file.as_ref().filter(|_| fixed.is_empty() && listed.as_deref() == Some(&[]))
-        {
-            problems.push(node.at("discovery.file").place().problem(format!("'{file}' lists no backend")));
-        }
-        let listed = listed.unwrap_or_default();
         let sticky = config.sticky.as_ref().and_then(|sticky| Sticky::build(sticky, node.at("sticky"), problems));
         let wants_latency = balancer.wants_latency();
         let resilience = Arc::new(Resilience::new(name, config, endpoints.clone(), wants_latency, &metrics));
-        let credentials = Credentials::load(&config.tls, node.at("tls"), problems);
-        let pool = Pool {
-            service: name.into(),
-            metrics: metrics.clone(),
-            targets: ArcSwap::from_pointee(fixed.iter().cloned().chain(listed).collect()),
-            fixed,
-            discovery,
-            peers: Peers { tls: config.tls.clone(), credentials, timeouts: config.timeouts },
-            tokens: sticky.as_ref().map(Sticky::key),
-            breaker: config
-                .circuit_breaker
-                .as_ref()
-                .filter(|breaker| breaker.per_backend)
-                .map(|config| config.policy()),
-            endpoints: endpoints.clone(),
-        };
+        let tokens = sticky.as_ref().map(Sticky::key);
+        let pool = Pool::build(name, config, node, endpoints.clone(), tokens, &metrics, problems);
         let selector = Selector {
             sticky,
             slow_start: config.slow_start.map_or(Duration::ZERO, |span| span.0),
