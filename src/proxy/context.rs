@@ -1,7 +1,7 @@
 //! What the hooks of one request hand to one another.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,88 +15,11 @@ use crate::{
     downstream::{Lateness, Link, Patience},
     filter::{Refusal, State},
     message::{forwarded::Origin, grpc, source::Author},
-    proxy::{kind::RequestKind, subrequest::mirror_body::Copy},
+    proxy::{attempts::Attempts, kind::RequestKind, subrequest::mirror_body::Copy},
     routing::{destination::Target, route::Route},
     telemetry::MethodClass,
-    upstream::{Backend, Pass, Place, Service, choice::Leave},
+    upstream::{Pass, Service},
 };
-
-/// A repeat that costs nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum FreeRepeat {
-    /// No attempt has run into a closed connection.
-    #[default]
-    Unused,
-    /// The next attempt is the repeat.
-    Due,
-    /// There is none any more.
-    Used,
-}
-
-/// How far an attempt is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// The request is being sent: before its end, how the attempt ends says nothing about the backend.
-    Sending {
-        /// The time between two reads from the backend is limited on the client's side, from the request's end on:
-        /// Pingora would count it from the attempt's beginning, however long the client takes.
-        bounded_here: bool,
-    },
-    /// The whole of the request has been sent.
-    Sent,
-}
-
-impl Default for Phase {
-    fn default() -> Self {
-        Self::Sending { bounded_here: false }
-    }
-}
-
-/// Attempts at backends.
-#[derive(Debug, Default)]
-pub(crate) struct Attempts {
-    /// How many were begun.
-    pub count: u32,
-    /// Backends that cannot be reached.
-    pub tried: Vec<SocketAddr>,
-    /// The backend of the running attempt.
-    pub backend: Option<Arc<Backend>>,
-    /// The place at it.
-    pub place: Option<Place>,
-    /// Its tickets; gone once the service has learnt how it ended.
-    pub leave: Option<Leave>,
-    /// The status of an answer that was thrown away for another attempt.
-    pub discarded: Option<u16>,
-    /// How far the running attempt is.
-    pub phase: Phase,
-    /// When a request with a body had been sent: the backend's time is counted from there.
-    pub sent: Option<Instant>,
-    /// It is the probe of a breaker, if nobody else is by the time it has been sent.
-    pub suspended: bool,
-    /// More than one attempt is allowed: backends are told which one they see.
-    pub may_repeat: bool,
-    /// The one repeat that costs nothing, after a kept connection that had been closed.
-    pub free: FreeRepeat,
-    /// The request has been counted for the retry budget.
-    pub counted: bool,
-    /// How long the request has waited for a place at its service.
-    pub waited: Duration,
-    /// When the running attempt began.
-    pub began: Option<Instant>,
-    /// How long connecting took.
-    pub connect: Option<Duration>,
-    /// When the service learnt how it ended: with the answer's head, if it went well.
-    pub settled: Option<Instant>,
-    /// When the answer's head came.
-    pub first_byte: Option<Instant>,
-}
-
-impl Attempts {
-    /// True while the client is still sending the body of its request.
-    pub(super) fn is_sending(&self) -> bool {
-        self.phase == (Phase::Sending { bounded_here: true })
-    }
-}
 
 /// One request's data.
 #[derive(Debug)]

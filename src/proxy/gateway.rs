@@ -19,12 +19,12 @@ use pingora::{
 };
 
 use super::{
-    attempts::{self, Stop},
     body,
     context::Context,
     error, logging,
     reply::{self, respond},
     request,
+    retry::{self, Stop},
     subrequest::mirror,
     upstream_request::{self, Unsendable},
 };
@@ -135,7 +135,7 @@ impl ProxyHttp for Gateway {
         let Some(service) = context.service() else {
             return Error::e_explain(ErrorType::InternalError, "a request without a service");
         };
-        match attempts::next(&self.shared, session, context, &service).await {
+        match retry::next(&self.shared, session, context, &service).await {
             Ok(peer) => Ok(peer),
             Err(Stop::Reply(reply)) => Self::refuse(context, *reply, "gateway"),
             Err(Stop::Left(error)) => Err(error),
@@ -163,7 +163,7 @@ impl ProxyHttp for Gateway {
         error: Box<Error>,
     ) -> Box<Error> {
         let mut error = error;
-        let again = context.at_service(|service, context| attempts::not_connected(session, context, service));
+        let again = context.at_service(|service, context| retry::not_connected(session, context, service));
         error.set_retry(again.unwrap_or(false));
         error
     }
@@ -186,7 +186,7 @@ impl ProxyHttp for Gateway {
             Some(_) => Error::explain(ErrorType::ReadTimedout, "the backend did not go on").into_up(),
             None => error,
         };
-        let again = context.at_service(|service, context| attempts::broke(session, context, service, &error, reused));
+        let again = context.at_service(|service, context| retry::broke(session, context, service, &error, reused));
         error.set_retry(again.unwrap_or(false));
         error
     }
@@ -201,7 +201,7 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         response::verify(head, context.kind == RequestKind::Upgrade)?;
-        context.at_service(|service, context| attempts::answered(session, context, service, head)).unwrap_or(Ok(()))
+        context.at_service(|service, context| retry::answered(session, context, service, head)).unwrap_or(Ok(()))
     }
 
     async fn upstream_request_filter(
@@ -228,7 +228,7 @@ impl ProxyHttp for Gateway {
         }
         context.state.body_seen += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
         if end {
-            attempts::sent(context);
+            retry::sent(context);
         }
         if !end && let Err(reply) = body::keep(session, context, &self.runtime.load().limits) {
             return Self::refuse(context, reply, "gateway");

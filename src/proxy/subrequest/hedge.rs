@@ -23,11 +23,10 @@ use super::mirror;
 use crate::{
     clock::Now,
     proxy::{
-        attempts,
         context::Context,
         gateway::Gateway,
         kind::RequestKind,
-        request,
+        request, retry,
         upstream_request::{self, X_ATTEMPTS},
         waiting::left,
     },
@@ -197,7 +196,7 @@ async fn race(session: &mut Session, race: &Race<'_>, after: Duration) -> pingor
 /// True for a request that may be hedged.
 fn may_hedge(session: &mut Session, context: &Context) -> bool {
     let head = session.req_header();
-    attempts::idempotent(&head.method)
+    retry::idempotent(&head.method)
         && head.version != Version::HTTP_10
         && context.kind == RequestKind::Ordinary
         && session.is_body_empty()
@@ -233,7 +232,7 @@ impl Gateway {
         match result {
             Ok(answer) => {
                 // An answer that is to be tried again is: by the ordinary way.
-                if attempts::answered(session, context, &service, &answer.head).is_err() {
+                if retry::answered(session, context, &service, &answer.head).is_err() {
                     let status = context.attempts.discarded.take().unwrap_or_default();
                     context.attempts.settle(&service, Outcome::Answered(status));
                     context.attempts.note_failed();
@@ -244,8 +243,8 @@ impl Gateway {
             Err(failure) => {
                 context.attempts.settle(&service, failure.outcome(late));
                 context.attempts.note_failed();
-                let again = failure.is_stale() && attempts::free_repeat(session, context)
-                    || attempts::again(session, context, &service, failure.trouble());
+                let again = failure.is_stale() && retry::free_repeat(session, context)
+                    || retry::again(session, context, &service, failure.trouble());
                 if again { Ok(false) } else { Err(failure.error) }
             }
         }
