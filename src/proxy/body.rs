@@ -3,14 +3,50 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use pingora::proxy::Session;
 
 use super::context::Context;
 use crate::{
     downstream::limits::HeadLimits,
     message::{replies, reply::Reply},
-    proxy::kind::RequestKind,
+    proxy::{error, kind::RequestKind, retry, subrequest::mirror},
+    runtime::Shared,
 };
+
+/// Looks at the next part of a request's body on its way to the backend.
+///
+/// # Errors
+/// It is refused: too slow, or a step of the chain objects.
+pub(super) fn pass(
+    shared: &Shared,
+    limits: &HeadLimits,
+    session: &mut Session,
+    body: &mut Option<Bytes>,
+    end: bool,
+    context: &mut Context,
+) -> pingora::Result<()> {
+    if session.was_upgraded() {
+        // Bytes of another protocol.
+        return Ok(());
+    }
+    context.state.body_seen += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
+    if end {
+        retry::sent(context);
+    }
+    if !end && let Err(reply) = keep(session, context, limits) {
+        return error::refuse(context, reply, "gateway");
+    }
+    let refused = match &context.route {
+        Some(route) if route.chain.wants_request_body() => route.chain.request_chunk(body, end, &mut context.state),
+        _ => None,
+    };
+    if let Some(refusal) = refused {
+        return error::refuse(context, *refusal.reply, refusal.by);
+    }
+    mirror::take(shared, session.req_header(), body.as_ref(), end, context);
+    Ok(())
+}
 
 /// Sets the time for the next read of the body.
 ///

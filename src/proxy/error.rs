@@ -1,11 +1,23 @@
 //! From an error of Pingora's to the answer that the client gets.
 
 use http::StatusCode;
-use pingora::{Error, ErrorSource, ErrorType};
+use pingora::{
+    Error, ErrorSource, ErrorType,
+    proxy::{FailToProxy, Session},
+};
 
-use crate::message::{
-    replies::{too_late, too_slow},
-    reply::Reply,
+use crate::{
+    filter::Refusal,
+    message::{
+        replies::{self, malformed, too_late, too_slow},
+        reply::Reply,
+        source::Author,
+    },
+    proxy::{
+        context::Context,
+        reply::{self, respond},
+        upstream_request::Unsendable,
+    },
 };
 
 /// What to tell the client; `None` when it is gone.
@@ -49,4 +61,51 @@ pub(crate) fn client_left(error: &Error) -> bool {
 fn is_timeout(kind: &ErrorType) -> bool {
     use ErrorType as E;
     matches!(kind, E::ConnectTimedout | E::TLSHandshakeTimedout | E::ReadTimedout | E::WriteTimedout)
+}
+
+/// Ends a hook that can only fail, with an answer for `fail_to_proxy` to send.
+pub(super) fn refuse<T>(context: &mut Context, reply: Reply, by: &'static str) -> pingora::Result<T> {
+    let status = reply.status.as_u16();
+    context.refusal = Some(Refusal { reply: Box::new(reply), by });
+    Error::e_explain(ErrorType::HTTPStatus(status), "refused")
+}
+
+/// Ends a hook whose request cannot go to a backend.
+pub(super) fn unsendable<T>(context: &mut Context, why: Unsendable) -> pingora::Result<T> {
+    match why {
+        Unsendable::Refused(refusal) => refuse(context, *refusal.reply, refusal.by),
+        Unsendable::Broken(error) => Err(error),
+    }
+}
+
+/// Answers a request that could not be served, if there is still somebody to answer.
+pub(super) async fn answer(session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+    if is_internal(error) {
+        log::error!("request {}: {error}", context.state.id);
+    }
+    let refusal = context.refusal.take();
+    let (reply, by) = match refusal {
+        Some(refusal) if refusal.by == "gateway" => (Some(*refusal.reply), Author::Gateway),
+        Some(refusal) => (Some(*refusal.reply), Author::Filter(refusal.by)),
+        None => match context.link.as_ref().and_then(|link| link.fault()) {
+            Some(reason) => (Some(malformed(reason)), Author::Gateway),
+            // The time was over before the client had sent its request.
+            None if context.late().is_some() && context.attempts.is_sending() => {
+                (Some(replies::too_slow()), Author::Gateway)
+            }
+            None if context.late().is_some() => (Some(replies::too_late()), Author::Gateway),
+            None => (reply_for(error), Author::Gateway),
+        },
+    };
+    let mut error_code = 0;
+    if let Some(reply) = reply
+        && reply::is_open(session)
+    {
+        error_code = reply.status.as_u16();
+        // A refusal made here may leave a body half read.
+        if let Err(e) = respond(session, context, reply.closing(), by).await {
+            log::debug!("answer not delivered: {e}");
+        }
+    }
+    FailToProxy { error_code, can_reuse_downstream: false }
 }

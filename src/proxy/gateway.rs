@@ -1,11 +1,11 @@
 //! The hooks that Pingora calls, in its order. Each delegates; the thinking is elsewhere.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{StatusCode, header};
+use http::StatusCode;
 use pingora::{
     Error, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
@@ -22,24 +22,18 @@ use super::{
     body,
     context::Context,
     error, logging,
-    reply::{self, respond},
+    reply::respond,
     request,
     retry::{self, Stop},
     subrequest::mirror,
-    upstream_request::{self, Unsendable},
+    upstream_request,
 };
 use crate::{
-    filter::Refusal,
-    message::{
-        forwarded,
-        replies::{self, malformed},
-        reply::Reply,
-        source::Author,
-    },
-    proxy::{kind::RequestKind, waiting},
+    message::{replies::malformed, source::Author},
+    proxy::{kind::RequestKind, response, subrequest::hedge, waiting},
     routing::decide::{Decision, decide},
     runtime::{Runtime, Shared},
-    upstream::{Outcome, response},
+    upstream::{Outcome, response::verify},
 };
 
 /// The gateway, as Pingora sees it.
@@ -56,21 +50,6 @@ impl Gateway {
     pub(crate) fn new(runtime: Arc<ArcSwap<Runtime>>, shared: Arc<Shared>) -> Self {
         let compresses = runtime.load().compresses;
         Self { runtime, shared, compresses }
-    }
-
-    /// Ends a hook that can only fail, with an answer for `fail_to_proxy` to send.
-    pub(super) fn refuse<T>(context: &mut Context, reply: Reply, by: &'static str) -> Result<T> {
-        let status = reply.status.as_u16();
-        context.refusal = Some(Refusal { reply: Box::new(reply), by });
-        Error::e_explain(ErrorType::HTTPStatus(status), "refused")
-    }
-
-    /// Ends a hook whose request cannot go to a backend.
-    pub(super) fn unsendable<T>(context: &mut Context, why: Unsendable) -> Result<T> {
-        match why {
-            Unsendable::Refused(refusal) => Self::refuse(context, *refusal.reply, refusal.by),
-            Unsendable::Broken(error) => Err(error),
-        }
     }
 }
 
@@ -126,7 +105,7 @@ impl ProxyHttp for Gateway {
         mirror::begin(context);
         if context.target.as_ref().is_some_and(|target| target.service.resilience.hedges()) {
             // Boxed: requests that are not hedged must not carry two attempts' memory around.
-            return Box::pin(self.hedge(session, context)).await;
+            return Box::pin(hedge::run(&self.shared, session, context)).await;
         }
         Ok(false)
     }
@@ -137,7 +116,7 @@ impl ProxyHttp for Gateway {
         };
         match retry::next(&self.shared, session, context, &service).await {
             Ok(peer) => Ok(peer),
-            Err(Stop::Reply(reply)) => Self::refuse(context, *reply, "gateway"),
+            Err(Stop::Reply(reply)) => error::refuse(context, *reply, "gateway"),
             Err(Stop::Left(error)) => Err(error),
         }
     }
@@ -200,7 +179,7 @@ impl ProxyHttp for Gateway {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
-        response::verify(head, context.kind == RequestKind::Upgrade)?;
+        verify(head, context.kind == RequestKind::Upgrade)?;
         context.at_service(|service, context| retry::answered(session, context, service, head)).unwrap_or(Ok(()))
     }
 
@@ -212,7 +191,7 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         upstream_request::keep_te(session.req_header(), head)?;
         let Some(route) = context.route.clone() else { return Ok(()) };
-        upstream_request::prepare(head, context, &route).or_else(|why| Self::unsendable(context, why))
+        upstream_request::prepare(head, context, &route).or_else(|why| error::unsendable(context, why))
     }
 
     async fn request_body_filter(
@@ -222,26 +201,7 @@ impl ProxyHttp for Gateway {
         end: bool,
         context: &mut Box<Context>,
     ) -> Result<()> {
-        if session.was_upgraded() {
-            // Bytes of another protocol.
-            return Ok(());
-        }
-        context.state.body_seen += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
-        if end {
-            retry::sent(context);
-        }
-        if !end && let Err(reply) = body::keep(session, context, &self.runtime.load().limits) {
-            return Self::refuse(context, reply, "gateway");
-        }
-        let refused = match &context.route {
-            Some(route) if route.chain.wants_request_body() => route.chain.request_chunk(body, end, &mut context.state),
-            _ => None,
-        };
-        if let Some(refusal) = refused {
-            return Self::refuse(context, *refusal.reply, refusal.by);
-        }
-        mirror::take(&self.shared, session.req_header(), body.as_ref(), end, context);
-        Ok(())
+        body::pass(&self.shared, &self.runtime.load().limits, session, body, end, context)
     }
 
     async fn response_filter(
@@ -253,44 +213,7 @@ impl ProxyHttp for Gateway {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
-        context.author = Author::Upstream;
-        // Read once, when the attempt was booked a moment ago.
-        context.attempts.first_byte = context.attempts.settled.or_else(|| Some(Instant::now()));
-        if self.shared.draining() {
-            session.set_keepalive(None);
-        }
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            request::open_tunnel(session, context);
-        } else if let Some(patience) = context.patience() {
-            patience.end_by(context.deadline);
-            // An upgrade that was asked for and not granted is an ordinary exchange from here on.
-            if context.kind == RequestKind::Upgrade
-                && let Some(target) = &context.target
-            {
-                patience.limit_silence(target.service.timeouts.read.0);
-            }
-        }
-        forwarded::strip_hop_by_hop(head);
-        if request::is_old(session.req_header()) && head.remove_header(&header::TRANSFER_ENCODING).is_some() {
-            // It would take chunks for the body: there, the end of the connection is the end of the body.
-            session.set_keepalive(None);
-        }
-        if let (Some(target), Some(backend)) = (&context.target, &context.attempts.backend)
-            && let Some(cookie) =
-                target.service.set_cookie(backend, &session.req_header().headers, context.origin.secure)
-        {
-            head.append_header(header::SET_COOKIE, cookie)?;
-        }
-        let compress = context.state.compress;
-        if let Some(route) = &context.route {
-            route.chain.response(head, &mut context.state);
-        }
-        if compress != context.state.compress
-            && let Some(module) = session.downstream_modules_ctx.get_mut::<ResponseCompression>()
-        {
-            module.adjust_level(context.state.compress.unwrap_or(0));
-        }
-        Ok(())
+        response::head(&self.shared, session, head, context)
     }
 
     fn response_body_filter(
@@ -300,49 +223,11 @@ impl ProxyHttp for Gateway {
         end: bool,
         context: &mut Box<Context>,
     ) -> Result<Option<std::time::Duration>> {
-        if session.was_upgraded() {
-            return Ok(None);
-        }
-        if context.remaining().is_some_and(|left| left.is_zero()) && !end {
-            return Err(Error::explain(ErrorType::ReadTimedout, "total time is over").into_up());
-        }
-        if let Some(route) = &context.route
-            && route.chain.wants_response_body()
-        {
-            route.chain.response_chunk(body, end, &mut context.state);
-        }
-        Ok(None)
+        response::body(session, body, end, context).map(|()| None)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Box<Context>) -> FailToProxy {
-        if error::is_internal(error) {
-            log::error!("request {}: {error}", context.state.id);
-        }
-        let refusal = context.refusal.take();
-        let (reply, by) = match refusal {
-            Some(refusal) if refusal.by == "gateway" => (Some(*refusal.reply), Author::Gateway),
-            Some(refusal) => (Some(*refusal.reply), Author::Filter(refusal.by)),
-            None => match context.link.as_ref().and_then(|link| link.fault()) {
-                Some(reason) => (Some(malformed(reason)), Author::Gateway),
-                // The time was over before the client had sent its request.
-                None if context.late().is_some() && context.attempts.is_sending() => {
-                    (Some(replies::too_slow()), Author::Gateway)
-                }
-                None if context.late().is_some() => (Some(replies::too_late()), Author::Gateway),
-                None => (error::reply_for(error), Author::Gateway),
-            },
-        };
-        let mut error_code = 0;
-        if let Some(reply) = reply
-            && reply::is_open(session)
-        {
-            error_code = reply.status.as_u16();
-            // A refusal made here may leave a body half read.
-            if let Err(e) = respond(session, context, reply.closing(), by).await {
-                log::debug!("answer not delivered: {e}");
-            }
-        }
-        FailToProxy { error_code, can_reuse_downstream: false }
+        error::answer(session, error, context).await
     }
 
     fn suppress_error_log(&self, _: &Session, _: &Box<Context>, _: &Error) -> bool {

@@ -13,6 +13,7 @@ pub(crate) mod kind;
 pub(crate) mod logging;
 pub(crate) mod reply;
 pub(crate) mod request;
+pub(crate) mod response;
 pub(crate) mod retry;
 pub(crate) mod subrequest;
 pub(crate) mod upstream_request;

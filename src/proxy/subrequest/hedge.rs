@@ -11,25 +11,20 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderValue, Version, header};
-use pingora::{
-    Error,
-    connectors::http::Connector,
-    http::RequestHeader,
-    protocols::http::HttpTask,
-    proxy::{ProxyHttp as _, Session},
-};
+use pingora::{Error, connectors::http::Connector, http::RequestHeader, protocols::http::HttpTask, proxy::Session};
 
 use super::mirror;
 use crate::{
     clock::Now,
     proxy::{
         context::Context,
-        gateway::Gateway,
+        error,
         kind::RequestKind,
-        request, retry,
+        request, response, retry,
         upstream_request::{self, X_ATTEMPTS},
         waiting::left,
     },
+    runtime::Shared,
     upstream::{
         Outcome, Service, Trouble,
         choice::{Choice, Chosen},
@@ -202,92 +197,90 @@ fn may_hedge(session: &mut Session, context: &Context) -> bool {
         && session.is_body_empty()
 }
 
-impl Gateway {
-    /// Sends a request to a service that hedges. True when it has been answered; false when it goes the ordinary way.
-    pub(crate) async fn hedge(&self, session: &mut Session, context: &mut Box<Context>) -> pingora::Result<bool> {
-        let (Some(service), Some(route)) = (context.service(), context.route.clone()) else { return Ok(false) };
-        let Some(after) = service.resilience.hedge_after(context.now.since_start) else { return Ok(false) };
-        let Some(connector) = self.shared.connector.get().cloned() else { return Ok(false) };
-        if !may_hedge(session, context) {
-            return Ok(false);
-        }
-        // The ordinary way would see its body pass; there is none.
-        mirror::take(&self.shared, session.req_header(), None, true, context);
-        let head = match upstream_request::alone(session.req_header(), 0, context, &route) {
-            Ok(head) => head,
-            Err(why) => return Self::unsendable(context, why),
-        };
-        context.attempts.count_once(&service, context.now.since_start);
-        let (client, deadline) = (context.state.client, context.deadline);
-        let terms = Race { connector: &connector, service: &service, head: &head, client, deadline };
-        let Some((run, count)) = Box::pin(race(session, &terms, after)).await? else { return Ok(false) };
-        let Run { mut runner, result, late, loser } = run;
-        context.attempts.tried.extend(loser);
-        context.attempts.count = count;
-        context.attempts.began = Some(runner.began);
-        if let Some(Chosen { backend, place, leave }) = runner.chosen.take() {
-            (context.attempts.backend, context.attempts.place) = (Some(backend), Some(place));
-            context.attempts.leave = Some(leave);
-        }
-        match result {
-            Ok(answer) => {
-                // An answer that is to be tried again is: by the ordinary way.
-                if retry::answered(session, context, &service, &answer.head).is_err() {
-                    let status = context.attempts.discarded.take().unwrap_or_default();
-                    context.attempts.settle(&service, Outcome::Answered(status));
-                    context.attempts.note_failed();
-                    return Ok(false);
-                }
-                self.deliver(session, context, answer, &connector).await.map(|()| true)
-            }
-            Err(failure) => {
-                context.attempts.settle(&service, failure.outcome(late));
+/// Sends a request to a service that hedges. True when it has been answered; false when it goes the ordinary way.
+pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Box<Context>) -> pingora::Result<bool> {
+    let (Some(service), Some(route)) = (context.service(), context.route.clone()) else { return Ok(false) };
+    let Some(after) = service.resilience.hedge_after(context.now.since_start) else { return Ok(false) };
+    let Some(connector) = shared.connector.get().cloned() else { return Ok(false) };
+    if !may_hedge(session, context) {
+        return Ok(false);
+    }
+    // The ordinary way would see its body pass; there is none.
+    mirror::take(shared, session.req_header(), None, true, context);
+    let head = match upstream_request::alone(session.req_header(), 0, context, &route) {
+        Ok(head) => head,
+        Err(why) => return error::unsendable(context, why),
+    };
+    context.attempts.count_once(&service, context.now.since_start);
+    let (client, deadline) = (context.state.client, context.deadline);
+    let terms = Race { connector: &connector, service: &service, head: &head, client, deadline };
+    let Some((run, count)) = Box::pin(race(session, &terms, after)).await? else { return Ok(false) };
+    let Run { mut runner, result, late, loser } = run;
+    context.attempts.tried.extend(loser);
+    context.attempts.count = count;
+    context.attempts.began = Some(runner.began);
+    if let Some(Chosen { backend, place, leave }) = runner.chosen.take() {
+        (context.attempts.backend, context.attempts.place) = (Some(backend), Some(place));
+        context.attempts.leave = Some(leave);
+    }
+    match result {
+        Ok(answer) => {
+            // An answer that is to be tried again is: by the ordinary way.
+            if retry::answered(session, context, &service, &answer.head).is_err() {
+                let status = context.attempts.discarded.take().unwrap_or_default();
+                context.attempts.settle(&service, Outcome::Answered(status));
                 context.attempts.note_failed();
-                let again = failure.is_stale() && retry::free_repeat(session, context)
-                    || retry::again(session, context, &service, failure.trouble());
-                if again { Ok(false) } else { Err(failure.error) }
+                return Ok(false);
             }
+            deliver(shared, session, context, answer, &connector).await.map(|()| true)
+        }
+        Err(failure) => {
+            context.attempts.settle(&service, failure.outcome(late));
+            context.attempts.note_failed();
+            let again = failure.is_stale() && retry::free_repeat(session, context)
+                || retry::again(session, context, &service, failure.trouble());
+            if again { Ok(false) } else { Err(failure.error) }
         }
     }
+}
 
-    /// Hands the answer to the client, through the same hooks as every other.
-    async fn deliver(
-        &self,
-        session: &mut Session,
-        context: &mut Box<Context>,
-        answer: Answer,
-        connector: &Connector,
-    ) -> pingora::Result<()> {
-        let mut answer = answer;
-        let mut head = answer.head.clone();
-        let done = answer.session.response_done();
-        let framed = head.headers.contains_key(header::CONTENT_LENGTH)
-            || head.headers.contains_key(header::TRANSFER_ENCODING)
-            || matches!(head.status.as_u16(), 204 | 304);
-        if !framed && !done && !request::is_http2(session) {
-            head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
-        }
-        self.response_filter(session, &mut head, context).await?;
-        // As tasks: these are written out at once, and not when enough has come together.
-        session.write_response_tasks(vec![HttpTask::Header(Box::new(head), done)]).await?;
-        let mut ended = done;
-        while !ended {
-            let mut body = tokio::select! {
-                biased;
-                body = answer.session.read_response_body() => body.map_err(Error::into_up)?,
-                gone = left(session) => return Err(gone),
-            };
-            let end = body.is_none();
-            self.response_body_filter(session, &mut body, end, context)?;
-            session.write_response_tasks(vec![HttpTask::Body(body, end)]).await?;
-            ended = end;
-        }
-        if done {
-            self.response_body_filter(session, &mut None, true, context)?;
-        }
-        if answer.session.response_done() {
-            answer.release(connector).await;
-        }
-        Ok(())
+/// Hands the answer to the client, through the same hooks as every other.
+async fn deliver(
+    shared: &Shared,
+    session: &mut Session,
+    context: &mut Box<Context>,
+    answer: Answer,
+    connector: &Connector,
+) -> pingora::Result<()> {
+    let mut answer = answer;
+    let mut head = answer.head.clone();
+    let done = answer.session.response_done();
+    let framed = head.headers.contains_key(header::CONTENT_LENGTH)
+        || head.headers.contains_key(header::TRANSFER_ENCODING)
+        || matches!(head.status.as_u16(), 204 | 304);
+    if !framed && !done && !request::is_http2(session) {
+        head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
     }
+    response::head(shared, session, &mut head, context)?;
+    // As tasks: these are written out at once, and not when enough has come together.
+    session.write_response_tasks(vec![HttpTask::Header(Box::new(head), done)]).await?;
+    let mut ended = done;
+    while !ended {
+        let mut body = tokio::select! {
+            biased;
+            body = answer.session.read_response_body() => body.map_err(Error::into_up)?,
+            gone = left(session) => return Err(gone),
+        };
+        let end = body.is_none();
+        response::body(session, &mut body, end, context)?;
+        session.write_response_tasks(vec![HttpTask::Body(body, end)]).await?;
+        ended = end;
+    }
+    if done {
+        response::body(session, &mut None, true, context)?;
+    }
+    if answer.session.response_done() {
+        answer.release(connector).await;
+    }
+    Ok(())
 }

@@ -1,0 +1,89 @@
+//! A backend's answer on its way to the client, whichever way it was fetched.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{StatusCode, header};
+use pingora::{
+    Error, ErrorType, http::ResponseHeader, modules::http::compression::ResponseCompression, proxy::Session,
+};
+
+use super::{context::Context, request};
+use crate::{
+    message::{forwarded, source::Author},
+    proxy::kind::RequestKind,
+    runtime::Shared,
+};
+
+/// Takes over the head of the final answer.
+///
+/// # Errors
+/// A field cannot be set.
+pub(super) fn head(
+    shared: &Shared,
+    session: &mut Session,
+    head: &mut ResponseHeader,
+    context: &mut Context,
+) -> pingora::Result<()> {
+    context.author = Author::Upstream;
+    // Read once, when the attempt was booked a moment ago.
+    context.attempts.first_byte = context.attempts.settled.or_else(|| Some(Instant::now()));
+    if shared.draining() {
+        session.set_keepalive(None);
+    }
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        request::open_tunnel(session, context);
+    } else if let Some(patience) = context.patience() {
+        patience.end_by(context.deadline);
+        // An upgrade that was asked for and not granted is an ordinary exchange from here on.
+        if context.kind == RequestKind::Upgrade
+            && let Some(target) = &context.target
+        {
+            patience.limit_silence(target.service.timeouts.read.0);
+        }
+    }
+    forwarded::strip_hop_by_hop(head);
+    if request::is_old(session.req_header()) && head.remove_header(&header::TRANSFER_ENCODING).is_some() {
+        // It would take chunks for the body: there, the end of the connection is the end of the body.
+        session.set_keepalive(None);
+    }
+    if let (Some(target), Some(backend)) = (&context.target, &context.attempts.backend)
+        && let Some(cookie) = target.service.set_cookie(backend, &session.req_header().headers, context.origin.secure)
+    {
+        head.append_header(header::SET_COOKIE, cookie)?;
+    }
+    let compress = context.state.compress;
+    if let Some(route) = &context.route {
+        route.chain.response(head, &mut context.state);
+    }
+    if compress != context.state.compress
+        && let Some(module) = session.downstream_modules_ctx.get_mut::<ResponseCompression>()
+    {
+        module.adjust_level(context.state.compress.unwrap_or(0));
+    }
+    Ok(())
+}
+
+/// Looks at the next part of its body.
+///
+/// # Errors
+/// The time for the whole answer is over.
+pub(super) fn body(
+    session: &mut Session,
+    body: &mut Option<Bytes>,
+    end: bool,
+    context: &mut Context,
+) -> pingora::Result<()> {
+    if session.was_upgraded() {
+        return Ok(());
+    }
+    if context.remaining().is_some_and(|left| left.is_zero()) && !end {
+        return Err(Error::explain(ErrorType::ReadTimedout, "total time is over").into_up());
+    }
+    if let Some(route) = &context.route
+        && route.chain.wants_response_body()
+    {
+        route.chain.response_chunk(body, end, &mut context.state);
+    }
+    Ok(())
+}
