@@ -10,7 +10,7 @@ use tollgate::{
     config::load,
     filter::{Now, State},
     message::path::normalise,
-    routing::{Matcher, Router, Subject, decide},
+    routing::{Matcher, RouteInput, Router, decide},
     runtime::Shared,
 };
 
@@ -26,7 +26,7 @@ fn routing(c: &mut Criterion) {
         let router = router(routes);
         let path = format!("/service-{}/users/42/orders", routes / 2);
         let subject =
-            Subject { host: "api.example", path: &path, method: &Method::GET, headers: &headers, listener: 0 };
+            RouteInput { host: "api.example", path: &path, method: &Method::GET, headers: &headers, listener: 0 };
         group.bench_function(format!("{routes} routes"), |b| b.iter(|| black_box(router.pick(black_box(&subject)))));
     }
     group.bench_function("normalise, nothing to do", |b| b.iter(|| normalise(black_box("/users/42/orders"))));

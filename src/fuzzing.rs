@@ -8,7 +8,7 @@ use crate::{
     routing::{
         decoders::{below, nginx, servlet, windows},
         readings::{EncodedSlashes, agree},
-        router::{Matcher, Pick, Router, Subject},
+        router::{Matcher, Pick, RouteInput, Router},
     },
 };
 
@@ -22,7 +22,7 @@ pub fn paths(text: &str) {
     let Ok(reading) = path::read(text) else { return };
     assert_eq!(path::normalise(&reading.path).as_deref(), Ok(&*reading.path), "normalised once is normalised");
     let headers = HeaderMap::new();
-    let subject = Subject { host: "h", path: &reading.path, method: &Method::GET, headers: &headers, listener: 0 };
+    let subject = RouteInput { host: "h", path: &reading.path, method: &Method::GET, headers: &headers, listener: 0 };
     let Pick::Route(route, pattern) = router.pick(&subject) else { return };
     if reading.suspect && agree(&router, &subject, route, pattern, EncodedSlashes::SameRoute).is_err() {
         return;
@@ -40,10 +40,10 @@ pub fn targets(bytes: &[u8]) {
         return;
     }
     match target::read(b"GET", bytes) {
-        Some(target::Target::Origin) => {
+        Some(target::RequestTarget::Origin) => {
             assert!(http::uri::PathAndQuery::try_from(bytes).is_ok(), "{bytes:?}");
         }
-        Some(target::Target::Absolute { host, rest, .. }) => {
+        Some(target::RequestTarget::Absolute { host, rest, .. }) => {
             assert!(target::is_host(host));
             assert!(rest.is_empty() || rest[0] == b'/' || rest[0] == b'?');
         }

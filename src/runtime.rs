@@ -11,7 +11,7 @@ use std::{
 use pingora::connectors::http::Connector;
 
 use crate::{
-    downstream::limits::HeadLimits,
+    downstream::limits::ClientLimits,
     filter::Tables,
     message::{forwarded::TrustedProxies, reply::Reply},
     routing::{route::Route, router::Router},
@@ -35,7 +35,7 @@ pub struct Runtime {
     /// Proxies whose word is taken about the client.
     pub trusted: TrustedProxies,
     /// What a client may ask for.
-    pub limits: HeadLimits,
+    pub limits: ClientLimits,
     /// What the access log says.
     pub access: AccessConfig,
     /// Serve `/gateway/*` on ordinary listeners too.

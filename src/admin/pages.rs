@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     clock::Now,
-    downstream::limits::HeadLimits,
+    downstream::limits::ClientLimits,
     message::reply::{Reply, ReplyBody},
     resilience::BreakerState,
     runtime::{Runtime, Shared},
@@ -32,7 +32,7 @@ impl Pages {
     }
 
     /// What a client may send.
-    pub(super) fn limits(&self) -> HeadLimits {
+    pub(super) fn limits(&self) -> ClientLimits {
         self.runtime.load().limits
     }
 

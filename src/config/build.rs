@@ -23,8 +23,8 @@ use crate::{
     },
     runtime::{Runtime, Shared},
     units::{Problem, Problems, nearest},
-    upstream::{Gate, Service},
-    yaml::{At, Node, Place},
+    upstream::{ConcurrencyLimit, Service},
+    yaml::{Location, Node, Spanned},
 };
 
 /// Builds everything. The result is only good for traffic when `problems` stays empty.
@@ -69,13 +69,13 @@ pub(super) fn build(
     (runtime, plan)
 }
 
-fn api_keys(configs: &[At<ApiKeyConfig>], root: &Node, problems: &mut Problems) -> Keys {
+fn api_keys(configs: &[Spanned<ApiKeyConfig>], root: &Node, problems: &mut Problems) -> Keys {
     let (mut ids, mut digests) = (HashMap::new(), HashMap::new());
     let mut entries = Vec::new();
     for config in configs {
         let mut wrong = |key: &str, message: String| {
             let path = format!("{}.{key}", config.place.path);
-            let Place { line, column, .. } = *root.at(&path).place();
+            let Location { line, column, .. } = *root.at(&path).place();
             problems.push(Problem { line, column, path, message });
         };
         if let Some(first) = ids.insert(&config.id, &config.place.path) {
@@ -144,17 +144,17 @@ struct Builder<'a> {
     shared: &'a Shared,
     keys: Arc<Keys>,
     services: &'a BTreeMap<Arc<str>, Arc<Service>>,
-    listeners: &'a [At<ListenerConfig>],
+    listeners: &'a [Spanned<ListenerConfig>],
     paths: PathsConfig,
     via: bool,
 }
 
 /// What the routes are called: as they say, else after what they match, with a number where several match alike.
-fn ids(configs: &[At<RouteConfig>], root: &Node, problems: &mut Problems) -> Vec<Arc<str>> {
-    let mut named: HashMap<&str, &Place> = HashMap::new();
-    let mut wrong = |config: &At<RouteConfig>, message: String| {
+fn ids(configs: &[Spanned<RouteConfig>], root: &Node, problems: &mut Problems) -> Vec<Arc<str>> {
+    let mut named: HashMap<&str, &Location> = HashMap::new();
+    let mut wrong = |config: &Spanned<RouteConfig>, message: String| {
         let path = format!("{}.id", config.place.path);
-        let place = Place { path: path.clone(), ..root.at(&path).place().clone() };
+        let place = Location { path: path.clone(), ..root.at(&path).place().clone() };
         problems.push(place.problem(message));
     };
     for config in configs {
@@ -164,7 +164,7 @@ fn ids(configs: &[At<RouteConfig>], root: &Node, problems: &mut Problems) -> Vec
             None => drop(named.insert(id, &config.place)),
         }
     }
-    let (mut counts, mut automatic): (HashMap<String, usize>, HashMap<Arc<str>, &Place>) = Default::default();
+    let (mut counts, mut automatic): (HashMap<String, usize>, HashMap<Arc<str>, &Location>) = Default::default();
     let mut ids: Vec<Arc<str>> = Vec::with_capacity(configs.len());
     for config in configs {
         if let Some(id) = &config.id {
@@ -194,7 +194,7 @@ fn ids(configs: &[At<RouteConfig>], root: &Node, problems: &mut Problems) -> Vec
 }
 
 impl Builder<'_> {
-    fn router(&self, configs: &[At<RouteConfig>], problems: &mut Problems) -> Router<Arc<Route>> {
+    fn router(&self, configs: &[Spanned<RouteConfig>], problems: &mut Problems) -> Router<Arc<Route>> {
         let mut routes: Vec<(Matcher, Route)> = Vec::new();
         let mut earlier = Shadows::default();
         let ids = ids(configs, self.root, problems);
@@ -216,7 +216,7 @@ impl Builder<'_> {
         Router::new(routes.into_iter().map(shared).collect())
     }
 
-    fn route(&self, config: &At<RouteConfig>, id: &Arc<str>, problems: &mut Problems) -> (Matcher, Option<Route>) {
+    fn route(&self, config: &Spanned<RouteConfig>, id: &Arc<str>, problems: &mut Problems) -> (Matcher, Option<Route>) {
         let mut wrong = Invalid::default();
         let mut matcher = config.matches.build(filters::names(&config.filters, "cors"), &mut wrong);
         matcher.listeners = self.listeners(config, &mut wrong);
@@ -231,7 +231,7 @@ impl Builder<'_> {
         for (path, message) in wrong.0 {
             let path =
                 if path.is_empty() { config.place.path.clone() } else { format!("{}.{path}", config.place.path) };
-            let Place { line, column, .. } = *self.root.at(&path).place();
+            let Location { line, column, .. } = *self.root.at(&path).place();
             problems.push(Problem { line, column, path, message });
         }
         let env = |scope: String| Env {
@@ -250,7 +250,7 @@ impl Builder<'_> {
             if limits.max == 0 {
                 problems.push(place("in_flight.max").place().problem("0 would refuse every request"));
             }
-            Gate::new(limits.max, limits.queue, limits.wait.0)
+            ConcurrencyLimit::new(limits.max, limits.queue, limits.wait.0)
         });
         let metrics = self.shared.metrics.route(id, "");
         let retry = config.retry.clone();
@@ -272,7 +272,7 @@ impl Builder<'_> {
         (matcher, route)
     }
 
-    fn listeners(&self, config: &At<RouteConfig>, wrong: &mut Invalid) -> ListenerSet {
+    fn listeners(&self, config: &Spanned<RouteConfig>, wrong: &mut Invalid) -> ListenerSet {
         if self.root.at(&config.place.path).get("listeners").is_none() {
             return ListenerSet::ANY;
         }

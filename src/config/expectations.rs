@@ -7,7 +7,7 @@ use std::{net::IpAddr, time::Duration};
 use http::{HeaderName, HeaderValue, Uri, Version, header};
 use pingora::http::RequestHeader;
 
-use super::test_config::{Expect, Outcome, TestConfig};
+use super::test_config::{Expect, TestConfig, TestOutcome};
 use crate::{
     clock::Now,
     config::{listener_names::numbered, scratch::scratch},
@@ -16,7 +16,7 @@ use crate::{
     routing::decide::{Decision, decide},
     runtime::Runtime,
     units::Problems,
-    yaml::At,
+    yaml::Spanned,
 };
 
 /// The time from one test to the next: longer than any limit needs to win back what one request has taken.
@@ -27,8 +27,8 @@ const TURNS: usize = 200;
 
 /// Runs every test; what fails goes to `problems`, at the test's own place.
 pub(crate) fn run(
-    tests: &[At<TestConfig>],
-    listeners: &[At<ListenerConfig>],
+    tests: &[Spanned<TestConfig>],
+    listeners: &[Spanned<ListenerConfig>],
     text: &str,
     registry: &Registry,
     problems: &mut Problems,
@@ -86,13 +86,19 @@ fn request(test: &TestConfig) -> Result<RequestHeader, String> {
     Ok(head)
 }
 
-async fn outcome(runtime: &Runtime, mut head: RequestHeader, listener: usize, test: &TestConfig, now: Now) -> Outcome {
+async fn outcome(
+    runtime: &Runtime,
+    mut head: RequestHeader,
+    listener: usize,
+    test: &TestConfig,
+    now: Now,
+) -> TestOutcome {
     let peer = test.client.unwrap_or(IpAddr::from([127, 0, 0, 1]));
     let origin = runtime.trusted.origin(peer, false, &head.headers);
     let mut state = State::new(origin.client);
     state.listener = listener;
     match decide(&runtime.router, &runtime.limits, &mut head, &mut state, now).await {
-        Decision::Forward(route, target, path) => Outcome {
+        Decision::Forward(route, target, path) => TestOutcome {
             // Chance must not decide a test: any service that the request may come to will do.
             service: test
                 .expect
@@ -102,13 +108,13 @@ async fn outcome(runtime: &Runtime, mut head: RequestHeader, listener: usize, te
                 .or_else(|| Some(target.service.name.to_string())),
             route: Some(route.id.to_string()),
             path: Some(path.unwrap_or_else(|| head.uri.path().to_owned())),
-            ..Outcome::default()
+            ..TestOutcome::default()
         },
-        Decision::Reply { route, reply, by } => Outcome {
+        Decision::Reply { route, reply, by } => TestOutcome {
             route: route.map(|route| route.id.to_string()),
             status: Some(reply.status.as_u16()),
             refused_by: by.filter().map(str::to_owned),
-            ..Outcome::default()
+            ..TestOutcome::default()
         },
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     filter::{Chain, Env, OnFault, Registry, Step, StepMetrics},
     units::Problems,
-    yaml::{At, Node, Value, read},
+    yaml::{Node, Spanned, Value, read},
 };
 
 /// One entry, taken apart.
@@ -61,7 +61,7 @@ fn entry(node: &Node, problems: &mut Problems) -> Option<Entry> {
 
 /// Builds the chain of `route`; `env` makes the surroundings for a scope name.
 pub(super) fn chain(
-    filters: &[At<Node>],
+    filters: &[Spanned<Node>],
     registry: &Registry,
     env: &dyn Fn(String) -> Env,
     problems: &mut Problems,
@@ -92,7 +92,7 @@ pub(super) fn chain(
 }
 
 /// True when a route has a step of this name, whether or not it could be built.
-pub(super) fn names(filters: &[At<Node>], name: &str) -> bool {
+pub(super) fn names(filters: &[Spanned<Node>], name: &str) -> bool {
     filters.iter().any(|node| match node.value.value() {
         Value::Scalar { text, .. } => text == name,
         _ => node.value.get(name).is_some(),

@@ -1,9 +1,9 @@
 //! Listeners by their names.
 
-use crate::{downstream::ListenerConfig, units::nearest, yaml::At};
+use crate::{downstream::ListenerConfig, units::nearest, yaml::Spanned};
 
 /// The place in the file of the listener with this name.
-pub(crate) fn numbered(listeners: &[At<ListenerConfig>], name: &str) -> Result<usize, String> {
+pub(crate) fn numbered(listeners: &[Spanned<ListenerConfig>], name: &str) -> Result<usize, String> {
     let names = || listeners.iter().filter_map(|listener| listener.name.as_deref());
     listeners.iter().position(|listener| listener.name.as_deref() == Some(name)).ok_or_else(|| {
         let near = nearest(name, names());

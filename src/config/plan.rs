@@ -9,7 +9,7 @@ use crate::{
     telemetry::LogConfig,
     tls::server::TlsFront,
     units::Problems,
-    yaml::{At, Node, Place},
+    yaml::{Location, Node, Spanned},
 };
 
 /// What is decided once, at start: the rest is in the `Runtime`.
@@ -31,12 +31,12 @@ pub struct Plan {
 const MAX_LISTENERS: usize = 30;
 
 pub(super) fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Plan {
-    let mut taken: Vec<(SocketAddr, &Place)> = Vec::new();
+    let mut taken: Vec<(SocketAddr, &Location)> = Vec::new();
     let admin_place = root.at("admin.address").place();
     let mut claim = |address: &str, place, problems: &mut Problems| match address.parse::<SocketAddr>() {
         Ok(address) => {
             if let Some((_, first)) = taken.iter().find(|(other, _)| collides(*other, address)) {
-                problems.push(Place::problem(place, format!("{address} is taken already (by {})", first.path)));
+                problems.push(Location::problem(place, format!("{address} is taken already (by {})", first.path)));
             }
             taken.push((address, place));
         }
@@ -44,12 +44,12 @@ pub(super) fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Pla
             "'{address}' is not an address with a port: write it like 127.0.0.1:8080 or \"[::]:80\""
         ))),
     };
-    let addresses: Vec<(&str, Place)> = config
+    let addresses: Vec<(&str, Location)> = config
         .listeners
         .iter()
         .map(|listener| {
             let path = format!("{}.address", listener.place.path);
-            (listener.address.as_str(), Place { path: path.clone(), ..root.at(&path).place().clone() })
+            (listener.address.as_str(), Location { path: path.clone(), ..root.at(&path).place().clone() })
         })
         .collect();
     for (address, place) in &addresses {
@@ -91,7 +91,7 @@ pub(super) fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Pla
 }
 
 /// A name stands for one listener.
-fn names(listeners: &[At<ListenerConfig>], root: &Node, problems: &mut Problems) {
+fn names(listeners: &[Spanned<ListenerConfig>], root: &Node, problems: &mut Problems) {
     for (number, listener) in listeners.iter().enumerate() {
         let Some(name) = &listener.name else { continue };
         let first = listeners[..number].iter().find(|other| other.name.as_ref() == Some(name));
@@ -105,7 +105,7 @@ fn names(listeners: &[At<ListenerConfig>], root: &Node, problems: &mut Problems)
 }
 
 /// A listener with its certificates read.
-fn front(config: &At<ListenerConfig>, root: &Node, problems: &mut Problems) -> Option<Listener> {
+fn front(config: &Spanned<ListenerConfig>, root: &Node, problems: &mut Problems) -> Option<Listener> {
     let node = root.at(&config.place.path);
     if config.h2c && config.tls.is_some() {
         let message = "h2c is HTTP/2 without TLS: with 'tls', HTTP/2 is agreed on by 'alpn'";
@@ -134,7 +134,7 @@ fn collides(a: SocketAddr, b: SocketAddr) -> bool {
 }
 
 /// `/metrics` shows every backend's address; whoever wants that on a network says so.
-fn admin_is_private(admin: &AdminConfig, place: &Place, problems: &mut Problems) {
+fn admin_is_private(admin: &AdminConfig, place: &Location, problems: &mut Problems) {
     let open = admin.address.parse::<SocketAddr>().is_ok_and(|address| !address.ip().is_loopback());
     if admin.enabled && open && !admin.allow_remote {
         let message = format!(

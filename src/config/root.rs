@@ -8,12 +8,12 @@ use serde::Deserialize;
 use super::{PingoraConfig, TestConfig};
 use crate::{
     admin::AdminConfig,
-    downstream::{ListenerConfig, limits::HeadLimits},
+    downstream::{ListenerConfig, limits::ClientLimits},
     routing::{readings::PathsConfig, route::RouteConfig},
     telemetry::{LogConfig, access_log::config::AccessConfig},
     units::{Cidr, Span},
     upstream::settings::service::ServiceConfig,
-    yaml::At,
+    yaml::Spanned,
 };
 
 /// A whole configuration file.
@@ -24,7 +24,7 @@ pub struct Config {
     /// The engine: threads, sockets for upgrades, grace period. Names are Pingora's.
     pub pingora: PingoraConfig,
     /// Where clients connect.
-    pub listeners: Vec<At<ListenerConfig>>,
+    pub listeners: Vec<Spanned<ListenerConfig>>,
     /// Health, statistics and metrics, on a listener of their own.
     pub admin: AdminConfig,
     /// One line per request.
@@ -36,19 +36,19 @@ pub struct Config {
     /// Networks of load balancers whose `X-Forwarded-*` is believed. Default: none.
     pub trusted_proxies: Vec<Cidr>,
     /// What a client may ask for.
-    pub limits: HeadLimits,
+    pub limits: ClientLimits,
     /// Add this hop to the `Via` that backends see (RFC 9110 §7.6.3). Default true.
     pub via: Via,
     /// How paths are read that backends may read differently.
     pub paths: PathsConfig,
     /// API keys, as digests.
-    pub api_keys: Vec<At<ApiKeyConfig>>,
+    pub api_keys: Vec<Spanned<ApiKeyConfig>>,
     /// Services by name.
     pub services: BTreeMap<String, ServiceConfig>,
     /// Routes. The most specific one that matches is taken; the order breaks ties.
-    pub routes: Vec<At<RouteConfig>>,
+    pub routes: Vec<Spanned<RouteConfig>>,
     /// Requests with their expected outcome; run by `-t` and before every start.
-    pub tests: Vec<At<TestConfig>>,
+    pub tests: Vec<Spanned<TestConfig>>,
 }
 
 /// `via:` in the YAML.

@@ -41,7 +41,7 @@ pub struct Expect {
 }
 
 impl Expect {
-    pub(super) fn differences(&self, outcome: &Outcome) -> Vec<String> {
+    pub(super) fn differences(&self, outcome: &TestOutcome) -> Vec<String> {
         let mut found = Vec::new();
         let mut compare = |what: &str, expected: Option<String>, actual: Option<String>| {
             if let Some(expected) = expected
@@ -62,7 +62,7 @@ impl Expect {
 
 /// What came of it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Outcome {
+pub(crate) struct TestOutcome {
     pub(super) route: Option<String>,
     pub(super) service: Option<String>,
     pub(super) path: Option<String>,

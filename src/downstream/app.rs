@@ -1,4 +1,4 @@
-//! x
+//! A listener: what happens to its connections until a request begins.
 
 use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
@@ -21,16 +21,16 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use super::{
-    Link, Listener,
-    connection_limits::{Crowd, Ticket},
-    head_reader::{Arrived, Knock, Speech},
-    stream::{Transport, Wire},
+    ConnectionInfo, Listener,
+    connection_limits::{AddressPermit, ConnectionLimits},
+    head_reader::{BufferedRequest, Protocols, ReadOutcome},
+    stream::{DownstreamStream, Transport},
 };
 use crate::{
     auth::Certificate,
     downstream::host::{Host, Rejection},
     message::{
-        chunked::Rest,
+        chunked::RemainingRequest,
         replies,
         reply::{Reply, ReplyBody},
         reply_wire,
@@ -43,42 +43,42 @@ use crate::{
 const LINGER: Duration = Duration::from_millis(1500);
 
 /// The application of one listener, before `app` sees a request.
-pub(crate) struct Door<A> {
+pub(crate) struct App<A> {
     app: Arc<A>,
     listener: Listener,
     /// Which one it is in the file.
     number: usize,
     host: Arc<dyn Host>,
-    crowd: Arc<Crowd>,
+    connection_limits: Arc<ConnectionLimits>,
     closing: watch::Sender<bool>,
 }
 
 /// A connection that was encrypted.
 type Encrypted = TlsStream<Box<L4Stream>>;
 
-impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
-    /// A door to `app` for each of these listeners, with the limits of `host`, which hold for all of them together.
+impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
+    /// An application for each of these listeners, with the limits of `host`, which hold for all of them together.
     /// `gauge` shows how many connections there are.
     pub(crate) fn all(app: A, listeners: &[Listener], gauge: Option<IntGauge>, host: &Arc<dyn Host>) -> Vec<Self> {
-        let (app, crowd) = (Arc::new(app), Crowd::new(gauge));
-        let door = |(number, listener): (usize, &Listener)| Self {
+        let (app, connection_limits) = (Arc::new(app), ConnectionLimits::new(gauge));
+        let app = |(number, listener): (usize, &Listener)| Self {
             app: app.clone(),
             listener: listener.clone(),
             number,
             host: host.clone(),
-            crowd: crowd.clone(),
+            connection_limits: connection_limits.clone(),
             closing: watch::Sender::new(false),
         };
-        listeners.iter().enumerate().map(door).collect()
+        listeners.iter().enumerate().map(app).collect()
     }
 
     /// Lets a connection in: whose it is, whether there is room, what it speaks.
-    async fn admit(self: &Arc<Self>, plain: Box<L4Stream>) -> Result<(), &'static str> {
+    async fn accept(self: &Arc<Self>, plain: Box<L4Stream>) -> Result<(), &'static str> {
         let digest = plain.get_socket_digest();
         let peer = digest.as_ref().and_then(|digest| digest.peer_addr()?.as_inet().copied()).ok_or("gone")?;
         let listener = &self.listener;
         let (limits, trusted) = (self.host.limits(), self.host.trusts(peer.ip()));
-        let _seat = self.crowd.seat(limits.connections).ok_or("connections")?;
+        let _connection = self.connection_limits.permit(limits.connections).ok_or("connections")?;
         let mut plain = plain;
         let peer = if listener.proxy_protocol && trusted {
             let told = tokio::time::timeout(limits.head.0, super::proxy_protocol::read(&mut plain)).await;
@@ -90,21 +90,26 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
         } else {
             peer
         };
-        let _ticket = self.ticket(peer, limits.connections_per_address)?;
+        let _of_address = self.address_permit(peer, limits.connections_per_address)?;
         if let Some(tls) = &listener.tls {
             // Boxed: a connection without TLS must not carry the handshake's memory around.
             return Box::pin(self.encrypted(plain, peer, tls, limits.head.0)).await;
         }
-        let speech = if listener.h2c { Speech::Either } else { Speech::Http1 };
-        self.attend(Box::new(Wire::new(plain, Link::new(peer, self.number, false, None))), speech, trusted).await;
+        let protocols = if listener.h2c { Protocols::Either } else { Protocols::Http1 };
+        self.serve(
+            Box::new(DownstreamStream::new(plain, ConnectionInfo::new(peer, self.number, false, None))),
+            protocols,
+            trusted,
+        )
+        .await;
         Ok(())
     }
 
-    fn ticket(&self, peer: SocketAddr, most: u32) -> Result<Option<Ticket>, &'static str> {
+    fn address_permit(&self, peer: SocketAddr, most: u32) -> Result<Option<AddressPermit>, &'static str> {
         if most == 0 {
             return Ok(None);
         }
-        self.crowd.ticket(peer.ip().to_canonical(), most).map(Some).ok_or("connections_per_address")
+        self.connection_limits.address_permit(peer.ip().to_canonical(), most).map(Some).ok_or("connections_per_address")
     }
 
     /// Makes a handshake, and goes on with what was agreed.
@@ -119,8 +124,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
         match tokio::time::timeout(limit, plain.try_peek(&mut first)).await {
             // Somebody has typed http:// for https://.
             Ok(Ok(_)) if first[0].is_ascii_alphabetic() => {
-                let mut wire = Wire::new(plain, Link::new(peer, self.number, false, None));
-                Box::pin(self.refuse(&mut wire, replies::malformed("this port speaks TLS: use https"))).await;
+                let mut stream = DownstreamStream::new(plain, ConnectionInfo::new(peer, self.number, false, None));
+                Box::pin(self.refuse(&mut stream, replies::malformed("this port speaks TLS: use https"))).await;
                 return Err("tls_handshake");
             }
             Ok(Ok(_)) => {}
@@ -140,39 +145,44 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
         let shown = agreed.peer_certificates().and_then(|chain| chain.first());
         let certificate = shown.and_then(|leaf| Certificate::read(leaf)).map(Arc::new);
         let h2 = agreed.alpn_protocol() == Some(b"h2");
-        let speech = if h2 { Speech::Http2 } else { Speech::Http1 };
-        let wire = Wire::new(stream, Link::new(peer, self.number, true, certificate));
-        self.attend(Box::new(wire), speech, false).await;
+        let protocols = if h2 { Protocols::Http2 } else { Protocols::Http1 };
+        let stream = DownstreamStream::new(stream, ConnectionInfo::new(peer, self.number, true, certificate));
+        self.serve(Box::new(stream), protocols, false).await;
         Ok(())
     }
 
     /// Serves request after request.
-    async fn attend<T: Transport>(self: &Arc<Self>, wire: Box<Wire<T>>, speech: Speech, trusted: bool) {
+    async fn serve<T: Transport>(
+        self: &Arc<Self>,
+        stream: Box<DownstreamStream<T>>,
+        protocols: Protocols,
+        trusted: bool,
+    ) {
         let (shutdown, mut closing) = (self.closing.subscribe(), self.closing.subscribe());
         // Both are made once for all requests of a connection: to enter a timer and a waiter anew for each costs more.
         tokio::pin! {
             let idle = tokio::time::sleep(Duration::ZERO);
             let leaving = closing.wait_for(|closing| *closing);
         }
-        let (mut wire, mut settings, mut speech) = (wire, None, speech);
+        let (mut stream, mut settings, mut protocols) = (stream, None, protocols);
         loop {
-            match self.knock(&mut wire, speech, idle.as_mut(), leaving.as_mut()).await {
-                Knock::Head(arrived) => wire.rewind(arrived),
-                Knock::H2(bytes) => {
-                    wire.rewind(Arrived { bytes, rest: Rest::Everything, next: Vec::new() });
+            match self.read_request(&mut stream, protocols, idle.as_mut(), leaving.as_mut()).await {
+                ReadOutcome::Head(arrived) => stream.rewind(arrived),
+                ReadOutcome::H2(bytes) => {
+                    stream.rewind(BufferedRequest { bytes, rest: RemainingRequest::Everything, next: Vec::new() });
                     // Boxed: a connection that speaks HTTP/1 must not carry the memory of HTTP/2 around.
-                    return Box::pin(super::h2::serve(&self.app, wire, self.terms(trusted), &shutdown)).await;
+                    return Box::pin(super::h2::serve(&self.app, stream, self.terms(trusted), &shutdown)).await;
                 }
-                Knock::Refused(reply) => return Box::pin(self.refuse(&mut wire, *reply)).await,
-                Knock::Nobody => return,
+                ReadOutcome::Refused(reply) => return Box::pin(self.refuse(&mut stream, *reply)).await,
+                ReadOutcome::Nobody => return,
             }
-            let session = self.session(wire, settings);
+            let session = self.session(stream, settings);
             let Some(reused) = self.app.process_new_http(session, &shutdown).await else { return };
-            let (stream, kept) = reused.consume();
+            let (handed_back, kept) = reused.consume();
             // The HTTP layer hands back what it was given.
-            let Ok(same) = stream.into_any().downcast::<Wire<T>>() else { return };
-            (wire, settings, speech) = (same, kept, Speech::Http1);
-            wire.turn();
+            let Ok(same) = handed_back.into_any().downcast::<DownstreamStream<T>>() else { return };
+            (stream, settings, protocols) = (same, kept, Protocols::Http1);
+            stream.turn();
         }
     }
 
@@ -184,28 +194,28 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
     }
 
     /// Waits for a request, first for its beginning, then for the whole of its head.
-    async fn knock<T: Transport>(
+    async fn read_request<T: Transport>(
         &self,
-        wire: &mut Wire<T>,
-        speech: Speech,
+        stream: &mut DownstreamStream<T>,
+        protocols: Protocols,
         mut idle: Pin<&mut Sleep>,
         leaving: Pin<&mut impl Future>,
-    ) -> Knock {
+    ) -> ReadOutcome {
         let limits = self.host.limits();
         idle.as_mut().reset(Instant::now() + limits.keepalive.0);
         let first = tokio::select! {
             // What has been sent is answered, whatever else has happened meanwhile.
             biased;
-            first = std::future::poll_fn(|context| wire.poll_arrival(context)) => first,
-            () = idle => return Knock::Nobody,
-            _ = leaving => return Knock::Nobody,
+            first = std::future::poll_fn(|context| stream.poll_arrival(context)) => first,
+            () = idle => return ReadOutcome::Nobody,
+            _ = leaving => return ReadOutcome::Nobody,
         };
         match first {
             Ok(bytes) if !bytes.is_empty() => {
-                let secure = wire.link().secure;
-                super::head_reader::read(wire, bytes, &limits, speech, secure).await
+                let secure = stream.link().secure;
+                super::head_reader::read(stream, bytes, &limits, protocols, secure).await
             }
-            _ => Knock::Nobody,
+            _ => ReadOutcome::Nobody,
         }
     }
 
@@ -223,18 +233,18 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
     }
 
     /// Answers a head that never became a request, and closes. To be boxed: its buffer would make every connection larger.
-    async fn refuse<T: Transport>(&self, wire: &mut Wire<T>, reply: Reply) {
+    async fn refuse<T: Transport>(&self, stream: &mut DownstreamStream<T>, reply: Reply) {
         let (id, status) = (RequestId::fresh(), reply.status.as_u16());
         let reason = if let ReplyBody::Problem { detail, .. } = &reply.body { detail } else { "" };
-        self.host.rejected(&Rejection { id: &id, client: wire.peer(), status, reason });
+        self.host.rejected(&Rejection { id: &id, client: stream.peer(), status, reason });
         let Ok(answer) = reply_wire::plain(reply, &id) else { return };
         let deliver = async {
-            if wire.write_all(&answer).await.is_ok() && wire.flush().await.is_ok() {
-                let _ = wire.shutdown().await;
+            if stream.write_all(&answer).await.is_ok() && stream.flush().await.is_ok() {
+                let _ = stream.shutdown().await;
                 // Closing over unread bytes resets the connection, and the answer may be lost with it.
                 let mut rest = [0; 4096];
                 for _ in 0..64 {
-                    if !matches!(wire.read(&mut rest).await, Ok(1..)) {
+                    if !matches!(stream.read(&mut rest).await, Ok(1..)) {
                         break;
                     }
                 }
@@ -245,15 +255,15 @@ impl<A: HttpServerApp + Send + Sync + 'static> Door<A> {
 }
 
 #[async_trait]
-impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Door<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for App<A> {
     async fn process_new(self: &Arc<Self>, stream: Stream, _: &ShutdownWatch) -> Option<Stream> {
         // Listeners hand out plain TCP streams only.
         let plain = stream.into_any().downcast::<L4Stream>().ok()?;
-        let door = self.clone();
+        let app = self.clone();
         // In a task of its own: Pingora's carries 10 KB around, for handshakes that it might have had to make.
         tokio::spawn(async move {
-            if let Err(reason) = door.admit(plain).await {
-                door.host.turned_away(reason);
+            if let Err(reason) = app.accept(plain).await {
+                app.host.turned_away(reason);
             }
         });
         None

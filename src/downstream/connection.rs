@@ -9,12 +9,12 @@ use std::{
 use http::HeaderValue;
 use pingora::{http::ResponseHeader, protocols::raw_connect::ProxyDigest, proxy::Session};
 
-use super::deadlines::Patience;
+use super::deadlines::StreamDeadlines;
 use crate::{auth::Certificate, message::forwarded};
 
 /// Facts of one connection.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct ConnectionInfo {
     /// The other end; what the PROXY protocol says, when its sender is trusted.
     pub peer: SocketAddr,
     /// Which listener of the file accepted it.
@@ -26,12 +26,12 @@ pub(crate) struct Link {
     /// Its address, as backends are told it.
     text: OnceLock<HeaderValue>,
     /// What bounds the waiting of the request that is under way.
-    pub(crate) patience: Patience,
+    pub(crate) patience: StreamDeadlines,
     /// Why a message on this connection cannot be read in one way only.
     misread: OnceLock<&'static str>,
 }
 
-impl Link {
+impl ConnectionInfo {
     pub(crate) fn new(
         peer: SocketAddr,
         listener: usize,
@@ -44,7 +44,7 @@ impl Link {
             secure,
             certificate,
             text: OnceLock::new(),
-            patience: Patience::default(),
+            patience: StreamDeadlines::default(),
             misread: OnceLock::new(),
         })
     }
@@ -83,7 +83,7 @@ impl Link {
             certificate: self.certificate.clone(),
             // Written out once for all streams.
             text: OnceLock::from(self.address_text()),
-            patience: Patience::default(),
+            patience: StreamDeadlines::default(),
             misread: OnceLock::new(),
         })
     }

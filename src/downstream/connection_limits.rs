@@ -14,7 +14,7 @@ use prometheus::IntGauge;
 
 /// Counts connections.
 #[derive(Debug)]
-pub(crate) struct Crowd {
+pub(crate) struct ConnectionLimits {
     all: AtomicU32,
     by_address: [Mutex<HashMap<IpAddr, u32, ahash::RandomState>>; 16],
     hasher: ahash::RandomState,
@@ -23,13 +23,13 @@ pub(crate) struct Crowd {
 
 /// One connection more in all, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Seat(Arc<Crowd>);
+pub(crate) struct ConnectionPermit(Arc<ConnectionLimits>);
 
 /// One connection more of an address, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Ticket(Arc<Crowd>, IpAddr);
+pub(crate) struct AddressPermit(Arc<ConnectionLimits>, IpAddr);
 
-impl Crowd {
+impl ConnectionLimits {
     pub(crate) fn new(gauge: Option<IntGauge>) -> Arc<Self> {
         Arc::new(Self {
             all: AtomicU32::new(0),
@@ -40,18 +40,18 @@ impl Crowd {
     }
 
     /// A place for one more connection; `None` when there are `most` (0: no limit).
-    pub(crate) fn seat(self: &Arc<Self>, most: u32) -> Option<Seat> {
+    pub(crate) fn permit(self: &Arc<Self>, most: u32) -> Option<ConnectionPermit> {
         let before = self.all.fetch_add(1, Ordering::Relaxed);
         if let Some(gauge) = &self.gauge {
             gauge.inc();
         }
-        let seat = Seat(self.clone());
-        (most == 0 || before < most).then_some(seat)
+        let permit = ConnectionPermit(self.clone());
+        (most == 0 || before < most).then_some(permit)
     }
 
     /// A place for one more connection of `address`; `None` when it has `most`. An IPv6 network of 64 bits is one
     /// customer, and counts as one address, as in limits.
-    pub(crate) fn ticket(self: &Arc<Self>, address: IpAddr, most: u32) -> Option<Ticket> {
+    pub(crate) fn address_permit(self: &Arc<Self>, address: IpAddr, most: u32) -> Option<AddressPermit> {
         let address = network(address);
         let mut counts = self.shard(address).lock();
         let count = counts.entry(address).or_insert(0);
@@ -59,7 +59,7 @@ impl Crowd {
             return None;
         }
         *count += 1;
-        Some(Ticket(self.clone(), address))
+        Some(AddressPermit(self.clone(), address))
     }
 
     fn shard(&self, address: IpAddr) -> &Mutex<HashMap<IpAddr, u32, ahash::RandomState>> {
@@ -76,7 +76,7 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-impl Drop for Seat {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.0.all.fetch_sub(1, Ordering::Relaxed);
         if let Some(gauge) = &self.0.gauge {
@@ -85,7 +85,7 @@ impl Drop for Seat {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for AddressPermit {
     fn drop(&mut self) {
         if let Entry::Occupied(mut count) = self.0.shard(self.1).lock().entry(self.1) {
             *count.get_mut() -= 1;
@@ -104,30 +104,32 @@ mod tests {
 
     #[test]
     fn counts_in_all_and_by_address() {
-        let crowd = Crowd::new(Some(IntGauge::new("a", "b").unwrap()));
-        let (first, second) = (crowd.seat(2).unwrap(), crowd.seat(2).unwrap());
-        assert!(crowd.seat(2).is_none());
-        assert!(crowd.seat(0).is_some(), "0 is no limit");
+        let limits = ConnectionLimits::new(Some(IntGauge::new("a", "b").unwrap()));
+        let (first, second) = (limits.permit(2).unwrap(), limits.permit(2).unwrap());
+        assert!(limits.permit(2).is_none());
+        assert!(limits.permit(0).is_some(), "0 is no limit");
         drop(first);
-        assert!(crowd.seat(2).is_some());
+        assert!(limits.permit(2).is_some());
         drop(second);
         let (a, b): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
-        let ticket = crowd.ticket(a, 1).unwrap();
-        assert!(crowd.ticket(a, 1).is_none() && crowd.ticket(b, 1).is_some());
-        drop(ticket);
-        assert!(crowd.ticket(a, 1).is_some());
-        assert_eq!(crowd.gauge.as_ref().unwrap().get(), 0);
-        assert!(crowd.by_address.iter().all(|shard| shard.lock().is_empty()), "nothing is left behind");
+        let permit = limits.address_permit(a, 1).unwrap();
+        assert!(limits.address_permit(a, 1).is_none() && limits.address_permit(b, 1).is_some());
+        drop(permit);
+        assert!(limits.address_permit(a, 1).is_some());
+        assert_eq!(limits.gauge.as_ref().unwrap().get(), 0);
+        assert!(limits.by_address.iter().all(|shard| shard.lock().is_empty()), "nothing is left behind");
     }
 
     #[test]
     fn an_ipv6_network_is_one_address() {
-        let crowd = Crowd::new(None);
+        let limits = ConnectionLimits::new(None);
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        let _one = crowd.ticket(ip("2001:db8::1"), 1).unwrap();
-        assert!(crowd.ticket(ip("2001:db8::ffff:1"), 1).is_none());
-        let _other = crowd.ticket(ip("2001:db8:0:1::1"), 1).unwrap();
-        let _mapped = crowd.ticket(ip("::ffff:192.0.2.1"), 1).unwrap();
-        assert!(crowd.ticket(ip("192.0.2.1"), 1).is_none() && crowd.ticket(ip("192.0.2.2"), 1).is_some());
+        let _one = limits.address_permit(ip("2001:db8::1"), 1).unwrap();
+        assert!(limits.address_permit(ip("2001:db8::ffff:1"), 1).is_none());
+        let _other = limits.address_permit(ip("2001:db8:0:1::1"), 1).unwrap();
+        let _mapped = limits.address_permit(ip("::ffff:192.0.2.1"), 1).unwrap();
+        assert!(
+            limits.address_permit(ip("192.0.2.1"), 1).is_none() && limits.address_permit(ip("192.0.2.2"), 1).is_some()
+        );
     }
 }

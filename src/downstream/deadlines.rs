@@ -29,7 +29,7 @@ impl Lateness {
 
 /// The limits, and whether one was exceeded.
 #[derive(Debug)]
-pub(crate) struct Patience {
+pub(crate) struct StreamDeadlines {
     born: Instant,
     /// Milliseconds of silence in both directions after which it ends; 0: any.
     silence: AtomicU64,
@@ -49,7 +49,7 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
-impl Default for Patience {
+impl Default for StreamDeadlines {
     fn default() -> Self {
         Self {
             born: Instant::now(),
@@ -63,7 +63,7 @@ impl Default for Patience {
     }
 }
 
-impl Patience {
+impl StreamDeadlines {
     /// From now on it ends when both directions have been silent for this long.
     pub(crate) fn limit_silence(&self, silence: Duration) {
         self.since.store(millis(self.born.elapsed()), Relaxed);
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn the_earlier_limit_counts() {
-        let patience = Patience::default();
+        let patience = StreamDeadlines::default();
         let start = patience.born;
         assert_eq!(patience.due(start), None);
         patience.end_by(Some(start + 10 * S));

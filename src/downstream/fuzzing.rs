@@ -8,12 +8,12 @@ use pingora::protocols::http::v1::server::HttpSession;
 use tokio::runtime::Runtime;
 
 use super::{
-    head_reader::{Arrived, Knock, judge},
-    limits::HeadLimits,
+    head_reader::{BufferedRequest, ReadOutcome, judge},
+    limits::ClientLimits,
     proxy_protocol,
 };
 use crate::message::{
-    chunked::{Chunked, Rest},
+    chunked::{Chunked, RemainingRequest},
     request_head,
 };
 
@@ -24,9 +24,9 @@ fn executor() -> Runtime {
 /// What is accepted here Pingora accepts too, and reads alike: method, fields, body, end.
 pub fn head(bytes: &[u8]) {
     let Some(length) = request_head::head_length(bytes, 0) else { return };
-    let limits = HeadLimits { headers: 250, ..HeadLimits::default() };
-    let Knock::Head(arrived) = judge(bytes.to_vec(), length, &limits, true) else { return };
-    let Arrived { bytes, rest, .. } = arrived;
+    let limits = ClientLimits { headers: 250, ..ClientLimits::default() };
+    let ReadOutcome::Head(arrived) = judge(bytes.to_vec(), length, &limits, true) else { return };
+    let BufferedRequest { bytes, rest, .. } = arrived;
     executor().block_on(async {
         let mut session = HttpSession::new(Box::new(Cursor::new(bytes.clone())));
         let read = session.read_request().await.expect("Pingora refuses what was accepted");
@@ -40,7 +40,7 @@ pub fn head(bytes: &[u8]) {
         assert_eq!(first.next().unwrap().as_bytes(), parsed.raw_path());
         let fields = lines.filter(|line| !line.is_empty()).count();
         assert_eq!(fields, parsed.headers.len(), "{parsed:?}");
-        if matches!(rest, Rest::Everything) {
+        if matches!(rest, RemainingRequest::Everything) {
             return;
         }
         let mut body = Vec::new();

@@ -4,8 +4,8 @@ use std::{pin::pin, task::Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::{limits::HeadLimits, validate::LONGEST_METHOD};
-use crate::message::{chunked::Rest, replies, reply::Reply, request_head};
+use super::{limits::ClientLimits, validate::LONGEST_METHOD};
+use crate::message::{chunked::RemainingRequest, replies, reply::Reply, request_head};
 
 /// How an HTTP/2 connection begins (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -14,9 +14,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const TLS_HANDSHAKE: u8 = 22;
 
 /// What came of waiting for a request.
-pub(crate) enum Knock {
+pub(crate) enum ReadOutcome {
     /// A head with as much of its body as came along.
-    Head(Arrived),
+    Head(BufferedRequest),
     /// The beginning of HTTP/2.
     H2(Vec<u8>),
     /// A head that is refused.
@@ -26,16 +26,16 @@ pub(crate) enum Knock {
 }
 
 /// What has been read of a request.
-pub(crate) struct Arrived {
+pub(crate) struct BufferedRequest {
     /// Its head, and the beginning of its body.
     pub(crate) bytes: Vec<u8>,
     /// What is still to come of it.
-    pub(crate) rest: Rest,
+    pub(crate) rest: RemainingRequest,
     /// The beginning of the request after it, when the client did not wait (RFC 9112 §9.3.2).
     pub(crate) next: Vec<u8>,
 }
 
-impl Knock {
+impl ReadOutcome {
     fn refused(reply: Reply) -> Self {
         Self::Refused(Box::new(reply))
     }
@@ -43,7 +43,7 @@ impl Knock {
 
 /// Which protocols a connection may begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Speech {
+pub(crate) enum Protocols {
     Http1,
     Http2,
     Either,
@@ -53,13 +53,13 @@ pub(crate) enum Speech {
 pub(crate) async fn read(
     stream: &mut (impl AsyncRead + Unpin),
     first: Vec<u8>,
-    limits: &HeadLimits,
-    speech: Speech,
+    limits: &ClientLimits,
+    speech: Protocols,
     secure: bool,
-) -> Knock {
+) -> ReadOutcome {
     let mut reading = pin!(async {
         match speech {
-            Speech::Http2 => read_preface(stream, first).await,
+            Protocols::Http2 => read_preface(stream, first).await,
             _ => read_head(stream, first, limits, speech, secure).await,
         }
     });
@@ -69,58 +69,62 @@ pub(crate) async fn read(
     }
     match tokio::time::timeout(limits.head.0, reading).await {
         Ok(knock) => knock,
-        Err(_) if speech == Speech::Http2 => Knock::Nobody,
-        Err(_) => Knock::refused(replies::too_slow()),
+        Err(_) if speech == Protocols::Http2 => ReadOutcome::Nobody,
+        Err(_) => ReadOutcome::refused(replies::too_slow()),
     }
 }
 
 async fn read_head(
     stream: &mut (impl AsyncRead + Unpin),
     first: Vec<u8>,
-    limits: &HeadLimits,
-    speech: Speech,
+    limits: &ClientLimits,
+    speech: Protocols,
     secure: bool,
-) -> Knock {
+) -> ReadOutcome {
     // What cannot become a request is not waited for.
     match first.first() {
-        Some(&TLS_HANDSHAKE) => return Knock::refused(replies::malformed("this port does not speak TLS: use http")),
+        Some(&TLS_HANDSHAKE) => {
+            return ReadOutcome::refused(replies::malformed("this port does not speak TLS: use http"));
+        }
         Some(byte) if request_head::may_begin(*byte) => {}
-        _ => return Knock::refused(replies::malformed("a request begins with a method")),
+        _ => return ReadOutcome::refused(replies::malformed("a request begins with a method")),
     }
     let most = usize::try_from(limits.uri.0 + limits.header_size.0).unwrap_or(usize::MAX).saturating_add(1024);
     let (mut bytes, mut searched) = (first, 0);
     loop {
         if let Some(length) = request_head::head_length(&bytes, searched) {
-            if speech == Speech::Either && PREFACE.starts_with(&bytes[..length]) {
+            if speech == Protocols::Either && PREFACE.starts_with(&bytes[..length]) {
                 return read_preface(stream, bytes).await;
             }
-            return judge(bytes, length, limits, secure);
+            return parse_head(bytes, length, limits, secure);
         }
         if bytes.len() > most {
-            return Knock::refused(replies::too_large(!bytes.contains(&b'\n')));
+            return ReadOutcome::refused(replies::too_large(!bytes.contains(&b'\n')));
         }
         searched = bytes.len();
         if !matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
-            return Knock::Nobody;
+            return ReadOutcome::Nobody;
         }
     }
 }
 
 /// Looks at a complete head of this `length`, and at what has come of its body.
-pub(crate) fn judge(bytes: Vec<u8>, length: usize, limits: &HeadLimits, secure: bool) -> Knock {
+pub(crate) fn parse_head(bytes: Vec<u8>, length: usize, limits: &ClientLimits, secure: bool) -> ReadOutcome {
     let facts = match request_head::verify(&bytes[..length], secure) {
-        Ok(facts) if facts.method > LONGEST_METHOD => return Knock::refused(replies::unknown_method()),
+        Ok(facts) if facts.method > LONGEST_METHOD => return ReadOutcome::refused(replies::unknown_method()),
         // More than Pingora would parse: it would answer them with an empty 400.
-        Ok(facts) if facts.fields > limits.headers + 2 => return Knock::refused(replies::too_large(false)),
+        Ok(facts) if facts.fields > limits.headers + 2 => return ReadOutcome::refused(replies::too_large(false)),
         // Pingora would answer it with an empty 405.
-        Ok(_) if bytes.trim_ascii_start().starts_with(b"CONNECT ") => return Knock::refused(replies::no_such_method()),
+        Ok(_) if bytes.trim_ascii_start().starts_with(b"CONNECT ") => {
+            return ReadOutcome::refused(replies::no_such_method());
+        }
         Ok(facts) => facts,
-        Err(reason) => return Knock::refused(replies::malformed(reason)),
+        Err(reason) => return ReadOutcome::refused(replies::malformed(reason)),
     };
-    let mut rest = Rest::of(facts.body);
+    let mut rest = RemainingRequest::of(facts.body);
     let own = match rest.push(&bytes[length..]) {
         Ok(own) => own,
-        Err(reason) => return Knock::refused(replies::malformed(reason)),
+        Err(reason) => return ReadOutcome::refused(replies::malformed(reason)),
     };
     let mut bytes = bytes;
     let next = bytes.split_off(length + own);
@@ -132,15 +136,15 @@ pub(crate) fn judge(bytes: Vec<u8>, length: usize, limits: &HeadLimits, secure: 
             bytes.iter().skip(facts.start).position(|byte| *byte == b'\n').map_or(0, |at| facts.start + at + 1);
         bytes.splice(line_end..line_end, [b"Host: ", &host[..], b"\r\n"].concat());
     }
-    Knock::Head(Arrived { bytes, rest, next })
+    ReadOutcome::Head(BufferedRequest { bytes, rest, next })
 }
 
 /// The rest of the preface: the HTTP/2 layer would wait for it without a limit.
-async fn read_preface(stream: &mut (impl AsyncRead + Unpin), mut bytes: Vec<u8>) -> Knock {
+async fn read_preface(stream: &mut (impl AsyncRead + Unpin), mut bytes: Vec<u8>) -> ReadOutcome {
     while bytes.len() < PREFACE.len() {
         if !PREFACE.starts_with(&bytes) || !matches!(stream.read_buf(&mut bytes).await, Ok(1..)) {
-            return Knock::Nobody;
+            return ReadOutcome::Nobody;
         }
     }
-    if bytes.starts_with(PREFACE) { Knock::H2(bytes) } else { Knock::Nobody }
+    if bytes.starts_with(PREFACE) { ReadOutcome::H2(bytes) } else { ReadOutcome::Nobody }
 }

@@ -2,13 +2,13 @@
 
 use std::net::IpAddr;
 
-use super::limits::HeadLimits;
+use super::limits::ClientLimits;
 use crate::message::request_id::RequestId;
 
 /// Who answers for the listeners.
 pub(crate) trait Host: Send + Sync + 'static {
     /// What a client may ask of a listener, as of now.
-    fn limits(&self) -> HeadLimits;
+    fn limits(&self) -> ClientLimits;
 
     /// True for a proxy whose word about the client is taken.
     fn trusts(&self, peer: IpAddr) -> bool;

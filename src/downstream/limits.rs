@@ -11,7 +11,7 @@ use crate::{
 /// `limits:` in the YAML: what one client may ask of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct HeadLimits {
+pub struct ClientLimits {
     /// All header fields together; 431 beyond. Default 32KiB.
     pub header_size: Size,
     /// Number of header fields; 431 beyond. Default 100, at most 256.
@@ -44,7 +44,7 @@ pub struct HeadLimits {
     pub h2_resets: u32,
 }
 
-impl Default for HeadLimits {
+impl Default for ClientLimits {
     fn default() -> Self {
         Self {
             header_size: Size(32 << 10),
@@ -64,7 +64,7 @@ impl Default for HeadLimits {
     }
 }
 
-impl HeadLimits {
+impl ClientLimits {
     /// Checks what a type alone cannot show; `node` is the `limits`.
     pub(crate) fn validate(&self, node: &Node, problems: &mut Problems) {
         let mut wrong = |key: &str, message: String| problems.push(node.at(key).place().problem(message));

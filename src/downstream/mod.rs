@@ -1,14 +1,14 @@
-//! The door between a listener and Pingora's HTTP layer: it sees connections before any request does.
+//! Connections of clients, between a listener and Pingora's HTTP layer: what happens to them before any request.
 //!
 //! Why there is one. First, Pingora drops connections that wait for their first request as soon as the service shuts
 //! down; one that was accepted a moment earlier has such a request on the wire, and its client sees a reset. That is
-//! the request which stock upgrades lose. The door tells the HTTP layer a little later, when whoever had
+//! the request which stock upgrades lose. This application tells the HTTP layer a little later, when whoever had
 //! connected has asked. Second, Pingora keeps the whole machinery of a request while a connection idles: some 45 KB.
-//! The door waits for the head by itself, and starts that machinery only then. Third, what Pingora does not have at all:
+//! This one waits for the head by itself, and starts that machinery only then. Third, what Pingora does not have at all:
 //! a time limit for a whole head and for a handshake (its own is 60 s), limits on connections, the PROXY protocol,
-//! client certificates that filters can see, and heads read strictly (`strict.rs`).
+//! client certificates that filters can see, and heads read strictly (`message/request_head.rs`).
 //!
-//! There is one door per listener: what a connection is granted depends on the socket that accepted it, and on nothing
+//! There is one application per listener: what a connection is granted depends on the socket that accepted it, and on nothing
 //! that could be found out about it afterwards.
 
 pub(crate) mod app;
@@ -26,9 +26,9 @@ pub(crate) mod proxy_protocol;
 pub(crate) mod stream;
 pub(crate) mod validate;
 
-pub(crate) use self::app::Door;
-pub(crate) use self::deadlines::{Lateness, Patience};
+pub(crate) use self::app::App;
+pub(crate) use self::deadlines::{Lateness, StreamDeadlines};
 pub(crate) use self::{
-    connection::Link,
+    connection::ConnectionInfo,
     listener::{Listener, ListenerConfig},
 };

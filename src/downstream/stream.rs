@@ -24,8 +24,8 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::{connection::Link, deadlines::Lateness, head_reader::Arrived};
-use crate::message::chunked::Rest;
+use super::{connection::ConnectionInfo, deadlines::Lateness, head_reader::BufferedRequest};
+use crate::message::chunked::RemainingRequest;
 
 /// The most that is taken of requests which a client sends without waiting for the answer to the one before.
 const MOST_AHEAD: usize = 16 << 10;
@@ -63,16 +63,16 @@ impl Transport for Box<TlsStream<Box<L4Stream>>> {
 
 /// A connection with its link.
 #[derive(Debug)]
-pub(crate) struct Wire<T> {
+pub(crate) struct DownstreamStream<T> {
     inner: T,
     /// Bytes to hand out before any others, from `given` on.
     ahead: Vec<u8>,
     given: usize,
     /// What is still to come of the request.
-    rest: Rest,
+    rest: RemainingRequest,
     /// What has come of the requests after it. The HTTP layer does not get to see that before it is done with this one.
     next: Vec<u8>,
-    link: Arc<Link>,
+    link: Arc<ConnectionInfo>,
     /// The link as Pingora takes it, made for the first request and kept for the others.
     digest: OnceLock<Option<Arc<ProxyDigest>>>,
     /// When something was read or written last, while that counts.
@@ -86,14 +86,14 @@ pub(crate) struct Wire<T> {
     written: u64,
 }
 
-impl<T: Transport> Wire<T> {
-    pub(crate) fn new(inner: T, link: Arc<Link>) -> Self {
+impl<T: Transport> DownstreamStream<T> {
+    pub(crate) fn new(inner: T, link: Arc<ConnectionInfo>) -> Self {
         let digest = OnceLock::new();
         Self {
             inner,
             ahead: Vec::new(),
             given: 0,
-            rest: Rest::Everything,
+            rest: RemainingRequest::Everything,
             next: Vec::new(),
             link,
             digest,
@@ -106,8 +106,8 @@ impl<T: Transport> Wire<T> {
     }
 
     /// Puts back what was read too early.
-    pub(crate) fn rewind(&mut self, arrived: Arrived) {
-        let Arrived { bytes, rest, mut next } = arrived;
+    pub(crate) fn rewind(&mut self, arrived: BufferedRequest) {
+        let BufferedRequest { bytes, rest, mut next } = arrived;
         next.extend_from_slice(&self.ahead[self.given..]);
         (self.ahead, self.given, self.rest, self.next) = (bytes, 0, rest, next);
     }
@@ -125,7 +125,7 @@ impl<T: Transport> Wire<T> {
     pub(crate) fn turn(&mut self) {
         self.link.patience.reset();
         (self.waited, self.written) = (Duration::ZERO, 0);
-        (self.ahead, self.given, self.rest) = (std::mem::take(&mut self.next), 0, Rest::Everything);
+        (self.ahead, self.given, self.rest) = (std::mem::take(&mut self.next), 0, RemainingRequest::Everything);
     }
 
     /// Reads more of the request, and keeps back what belongs to the next one.
@@ -157,7 +157,7 @@ impl<T: Transport> Wire<T> {
     }
 
     /// What hooks will know of it.
-    pub(crate) fn link(&self) -> &Arc<Link> {
+    pub(crate) fn link(&self) -> &Arc<ConnectionInfo> {
         &self.link
     }
 
@@ -205,7 +205,7 @@ impl<T: Transport> Wire<T> {
     }
 }
 
-impl<T: Transport> AsyncRead for Wire<T> {
+impl<T: Transport> AsyncRead for DownstreamStream<T> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.given < this.ahead.len() {
@@ -230,7 +230,7 @@ impl<T: Transport> AsyncRead for Wire<T> {
     }
 }
 
-impl<T: Transport> AsyncWrite for Wire<T> {
+impl<T: Transport> AsyncWrite for DownstreamStream<T> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = Pin::new(&mut this.inner).poll_write(context, bytes);
@@ -269,7 +269,7 @@ impl<T: Transport> AsyncWrite for Wire<T> {
 }
 
 #[async_trait]
-impl<T: Transport> Shutdown for Wire<T> {
+impl<T: Transport> Shutdown for DownstreamStream<T> {
     async fn shutdown(&mut self) {
         if let Err(e) = self.inner.shutdown().await {
             log::debug!("shutting down a client's connection: {e}");
@@ -277,13 +277,13 @@ impl<T: Transport> Shutdown for Wire<T> {
     }
 }
 
-impl<T: Transport> UniqueID for Wire<T> {
+impl<T: Transport> UniqueID for DownstreamStream<T> {
     fn id(&self) -> UniqueIDType {
         self.inner.tcp().id()
     }
 }
 
-impl<T: Transport> Ssl for Wire<T> {
+impl<T: Transport> Ssl for DownstreamStream<T> {
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
         self.inner.tls()
     }
@@ -294,23 +294,23 @@ impl<T: Transport> Ssl for Wire<T> {
     }
 }
 
-impl<T: Transport> GetTimingDigest for Wire<T> {
+impl<T: Transport> GetTimingDigest for DownstreamStream<T> {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         // Nothing of ours asks for it, and it would be a list per request.
         Vec::new()
     }
 }
 
-impl<T: Transport> GetProxyDigest for Wire<T> {
+impl<T: Transport> GetProxyDigest for DownstreamStream<T> {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         self.digest.get_or_init(|| self.link.digest()).clone()
     }
 }
 
-impl<T: Transport> GetSocketDigest for Wire<T> {
+impl<T: Transport> GetSocketDigest for DownstreamStream<T> {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         self.inner.tcp().get_socket_digest()
     }
 }
 
-impl<T: Transport> Peek for Wire<T> {}
+impl<T: Transport> Peek for DownstreamStream<T> {}

@@ -1,12 +1,12 @@
 //! What a request's head must be like before anything is done with it.
 //!
 //! Pingora takes heads of up to 1 MiB and HTTP/1.1 without `Host` (`pingora-core` 0.9.1, v1/common.rs and v1/server.rs).
-//! An operator expects less patience. What can be judged by bytes alone has been, in `strict.rs`.
+//! An operator expects less patience. What can be judged by bytes alone has been, in `message/request_head.rs`.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::RequestHeader;
 
-use super::limits::HeadLimits;
+use super::limits::ClientLimits;
 use crate::message::{
     fields,
     path::{self, PathError, Reading},
@@ -34,7 +34,7 @@ static FRAMING: [HeaderName; 3] = [header::CONTENT_LENGTH, header::TRANSFER_ENCO
 ///
 /// # Errors
 /// The refusal: 400, 405, 414 or 431.
-pub(crate) fn admit(head: &mut RequestHeader, limits: &HeadLimits) -> Result<Admitted, Reply> {
+pub(crate) fn validate_request(head: &mut RequestHeader, limits: &ClientLimits) -> Result<Admitted, Reply> {
     sizes(head, limits)?;
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(replies::no_such_method().closing());
@@ -62,7 +62,7 @@ pub(crate) fn admit(head: &mut RequestHeader, limits: &HeadLimits) -> Result<Adm
 ///
 /// # Errors
 /// The refusal: 400, 414 or 431.
-pub(crate) fn check_head(head: &RequestHeader, limits: &HeadLimits) -> Result<(), Reply> {
+pub(crate) fn check_head(head: &RequestHeader, limits: &ClientLimits) -> Result<(), Reply> {
     sizes(head, limits)?;
     host(head).map_err(bad)
 }
@@ -72,7 +72,7 @@ fn bad(detail: &'static str) -> Reply {
     replies::malformed(detail).closing()
 }
 
-fn sizes(head: &RequestHeader, limits: &HeadLimits) -> Result<(), Reply> {
+fn sizes(head: &RequestHeader, limits: &ClientLimits) -> Result<(), Reply> {
     if head.raw_path().len() as u64 > limits.uri.0 {
         return Err(replies::too_large(true).closing());
     }
@@ -166,7 +166,7 @@ mod tests {
         for (name, value) in fields {
             head.append_header(*name, *value).unwrap();
         }
-        admit(&mut head, &HeadLimits::default()).map_err(|reply| reply.status.as_u16())?;
+        validate_request(&mut head, &ClientLimits::default()).map_err(|reply| reply.status.as_u16())?;
         Ok(head.uri.to_string())
     }
 

@@ -9,7 +9,7 @@ use prometheus::IntCounter;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Body, Exchange, Fault, Filter, Flow, Outcome, State};
+use super::{Body, Exchange, Fault, Filter, Flow, RequestOutcome, State};
 use crate::{message::reply::Reply, telemetry::Lazy};
 
 /// What becomes of a request when a step fails.
@@ -128,7 +128,7 @@ impl Chain {
     }
 
     /// Tells every step that began how it ended.
-    pub fn log(&self, state: &State, outcome: &Outcome) {
+    pub fn log(&self, state: &State, outcome: &RequestOutcome) {
         for step in self.entered(state.entered) {
             // A step that panics while it takes notes must not cost the others theirs.
             let noted = std::panic::catch_unwind(AssertUnwindSafe(|| step.filter.log(state, outcome)));
@@ -227,7 +227,7 @@ mod tests {
             Err(Fault("always fails here".into()))
         }
 
-        fn log(&self, _: &State, _: &Outcome) {
+        fn log(&self, _: &State, _: &RequestOutcome) {
             self.log.lock().push(format!("{}.log", self.name));
         }
     }
@@ -247,7 +247,7 @@ mod tests {
         let mut state = State::default();
         let refusal = chain.request(&mut Exchange::new(&head, &mut state, Now::read())).await;
         chain.response(&mut ResponseHeader::build(200, None).unwrap(), &mut state);
-        chain.log(&state, &Outcome { status: 200, duration: std::time::Duration::ZERO, sent: 0 });
+        chain.log(&state, &RequestOutcome { status: 200, duration: std::time::Duration::ZERO, sent: 0 });
         let calls = log.lock().clone();
         (refusal.map(|r| r.reply.status.as_u16()), calls)
     }

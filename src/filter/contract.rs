@@ -42,7 +42,7 @@ pub trait Filter: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Learns how it ended. Must not block.
-    fn log(&self, state: &State, outcome: &Outcome) {
+    fn log(&self, state: &State, outcome: &RequestOutcome) {
         let _ = (state, outcome);
     }
 
@@ -123,7 +123,7 @@ pub enum Body {
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy)]
-pub struct Outcome {
+pub struct RequestOutcome {
     /// Status sent to the client; 499 when it went away before one was sent.
     pub status: u16,
     /// Whole time.

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::{
     Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany,
     env::schema_of,
-    subject::{self, Part},
+    subject::{self, KeyPart},
 };
 use crate::{limit::KeyHasher, message::reply::Reply};
 
@@ -27,7 +27,7 @@ pub(crate) struct Config {
     max: u32,
     /// Of whom: as in `rate_limit`. Default `client_ip`.
     #[serde(default)]
-    by: OneOrMany<Part>,
+    by: OneOrMany<KeyPart>,
 }
 
 impl fmt::Debug for InFlight {
@@ -38,7 +38,7 @@ impl fmt::Debug for InFlight {
 
 pub(crate) struct InFlight {
     max: isize,
-    by: Vec<Part>,
+    by: Vec<KeyPart>,
     hasher: KeyHasher,
     counts: Inflight,
 }
@@ -51,7 +51,7 @@ impl Configure for InFlight {
         if config.max == 0 {
             return Err(Invalid::at("max", "0 would refuse every request"));
         }
-        let by = if config.by.0.is_empty() { vec![Part::ClientIp] } else { config.by.0 };
+        let by = if config.by.0.is_empty() { vec![KeyPart::ClientIp] } else { config.by.0 };
         let max = isize::try_from(config.max).unwrap_or(isize::MAX);
         Ok(Self { max, by, hasher: env.tables.hasher().clone(), counts: Inflight::new() })
     }

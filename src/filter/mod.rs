@@ -23,7 +23,7 @@ mod registry;
 mod request_id;
 mod subject;
 
-pub use self::contract::{Body, Configure, Fault, Filter, Flow, Outcome};
+pub use self::contract::{Body, Configure, Fault, Filter, Flow, RequestOutcome};
 pub use crate::clock::Now;
 pub use crate::message::reply::{Reply, ReplyBody};
 pub use crate::message::request_id::RequestId;

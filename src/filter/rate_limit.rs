@@ -19,7 +19,7 @@ use serde::Deserialize;
 use super::{
     Applied, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany, State,
     env::schema_of,
-    subject::{self, Part},
+    subject::{self, KeyPart},
 };
 use crate::{
     limit::{KeyHasher, Quota, Table},
@@ -39,7 +39,7 @@ pub(crate) struct Config {
     burst: Option<u32>,
     /// What has a bucket of its own. Default `client_ip`.
     #[serde(default)]
-    by: OneOrMany<Part>,
+    by: OneOrMany<KeyPart>,
     /// The limit's name in `RateLimit` headers. Default `default`.
     #[serde(default = "default_name")]
     name: String,
@@ -90,7 +90,7 @@ const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 #[derive(Debug)]
 pub(crate) struct RateLimit {
     table: Arc<Table>,
-    by: Vec<Part>,
+    by: Vec<KeyPart>,
     hasher: KeyHasher,
     announce: Announce,
     name: Arc<str>,
@@ -127,7 +127,7 @@ impl Configure for RateLimit {
         let quota = quota.map_err(|e| Invalid::at("", e.to_string()))?;
         // `w` is the time in which the whole quota `q` comes back (draft -11 §3).
         let policy = format!("\"{}\";q={burst};w={}", config.name, whole_seconds(quota.refill()));
-        let by = if config.by.0.is_empty() { vec![Part::ClientIp] } else { config.by.0 };
+        let by = if config.by.0.is_empty() { vec![KeyPart::ClientIp] } else { config.by.0 };
         Ok(Self {
             table: env.tables.get(&env.scope, quota, config.max_buckets),
             by,

@@ -17,7 +17,7 @@ use crate::{
 
 /// One part of a limit's key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum KeyPart {
     ClientIp,
     ApiKey,
     Jwt,
@@ -27,7 +27,7 @@ pub(crate) enum Part {
     All,
 }
 
-impl FromStr for Part {
+impl FromStr for KeyPart {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -57,13 +57,13 @@ fn unknown(text: &str) -> String {
     }
 }
 
-impl<'de> Deserialize<'de> for Part {
+impl<'de> Deserialize<'de> for KeyPart {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Cow::<str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
-impl JsonSchema for Part {
+impl JsonSchema for KeyPart {
     fn schema_name() -> Cow<'static, str> {
         "Subject".into()
     }
@@ -87,25 +87,25 @@ fn holder(key: Key, exchange: &Exchange<'_>, methods: &[Method]) -> Key {
 }
 
 /// The hash of what `parts` say of this request.
-pub(crate) fn key(parts: &[Part], hasher: &KeyHasher, exchange: &Exchange<'_>) -> u64 {
+pub(crate) fn key(parts: &[KeyPart], hasher: &KeyHasher, exchange: &Exchange<'_>) -> u64 {
     let mut key = hasher.key("");
     for part in parts {
         key = match part {
-            Part::ClientIp => key.ip(exchange.state.client),
-            Part::ApiKey => holder(key, exchange, &[Method::ApiKey, Method::Certificate]),
-            Part::Jwt => holder(key, exchange, &[Method::Jwt]),
-            Part::Header(name) => match exchange.request.headers.get(name) {
+            KeyPart::ClientIp => key.ip(exchange.state.client),
+            KeyPart::ApiKey => holder(key, exchange, &[Method::ApiKey, Method::Certificate]),
+            KeyPart::Jwt => holder(key, exchange, &[Method::Jwt]),
+            KeyPart::Header(name) => match exchange.request.headers.get(name) {
                 Some(value) => key.bytes(value.as_bytes()),
                 None => key.absent(),
             },
-            Part::Claim(path) => {
+            KeyPart::Claim(path) => {
                 match exchange.state.identities.by(Method::Jwt).and_then(|identity| identity.claim(path)) {
                     Some(value) => key.text(&value),
                     None => key.absent(),
                 }
             }
-            Part::Path => key.text(exchange.request.uri.path()),
-            Part::All => key,
+            KeyPart::Path => key.text(exchange.request.uri.path()),
+            KeyPart::All => key,
         };
     }
     key.finish()

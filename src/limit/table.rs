@@ -108,7 +108,7 @@ impl Table {
     /// A cost of zero only looks. A cost above the burst is refused with [`Verdict::NEVER`].
     pub fn take(&self, key: u64, cost: u32, now: Duration) -> Verdict {
         let now = self.quota.instant(now);
-        let place = Place::of(key, self.bits);
+        let place = SlotIndex::of(key, self.bits);
         let page = &self.pages[place.bucket / PAGE];
         let known = page.get().and_then(|page| self.charge(&page[place.bucket % PAGE], place, cost, now));
         let step = known.unwrap_or_else(|| {
@@ -151,7 +151,7 @@ impl Table {
 
     /// The hit path, without a lock. `None`: the key is not in the bucket.
     #[inline]
-    fn charge(&self, bucket: &Bucket, place: Place, cost: u32, now: u64) -> Option<Step> {
+    fn charge(&self, bucket: &Bucket, place: SlotIndex, cost: u32, now: u64) -> Option<Step> {
         'again: loop {
             let slot = find(bucket, place)?;
             let mut tat = slot.tat.load(Acquire);
@@ -173,7 +173,7 @@ impl Table {
     /// The first request of a key, or of one that was forgotten.
     #[cold]
     #[inline(never)]
-    fn admit(&self, bucket: &Bucket, place: Place, cost: u32, now: u64) -> Step {
+    fn admit(&self, bucket: &Bucket, place: SlotIndex, cost: u32, now: u64) -> Step {
         let _guard = self.stripes[place.bucket % STRIPES].0.lock();
         loop {
             // Another thread may have been faster; and after our own take-over this is what charges the slot, as for anybody.
@@ -188,7 +188,7 @@ impl Table {
     }
 
     /// The slot for a new key: an unused one, else one whose client has a full bucket, else the one closest to that.
-    fn victim<'a>(&self, bucket: &'a Bucket, place: Place, now: u64) -> &'a Slot {
+    fn victim<'a>(&self, bucket: &'a Bucket, place: SlotIndex, now: u64) -> &'a Slot {
         let (mut best, mut least) = (&bucket.0[place.home], u64::MAX);
         for way in 0..WAYS {
             let slot = &bucket.0[(place.home + way) % WAYS];
@@ -221,7 +221,7 @@ impl std::fmt::Debug for Table {
 
 /// Where a key may live.
 #[derive(Clone, Copy)]
-struct Place {
+struct SlotIndex {
     bucket: usize,
     /// The first slot of its own cache line within the bucket.
     home: usize,
@@ -229,7 +229,7 @@ struct Place {
     key: u64,
 }
 
-impl Place {
+impl SlotIndex {
     #[expect(clippy::cast_possible_truncation, reason = "at most 26 bits are left after the shift")]
     #[inline]
     fn of(key: u64, bits: u32) -> Self {
@@ -246,14 +246,14 @@ impl Place {
 }
 
 #[inline]
-fn find(bucket: &Bucket, place: Place) -> Option<&Slot> {
+fn find(bucket: &Bucket, place: SlotIndex) -> Option<&Slot> {
     in_line(bucket, place, place.home).or_else(|| in_line(bucket, place, place.home ^ LINE))
 }
 
 /// All four slots are compared before anything is decided: which of them it is cannot be predicted, and a wrong guess of the
 /// processor costs more than the comparisons.
 #[inline]
-fn in_line(bucket: &Bucket, place: Place, line: usize) -> Option<&Slot> {
+fn in_line(bucket: &Bucket, place: SlotIndex, line: usize) -> Option<&Slot> {
     let slots: &[Slot; LINE] = bucket.0[line..].first_chunk()?;
     // Acquire: who sees a new key must not then see the state of the one before it.
     let is = |slot: &Slot| u32::from(slot.key.load(Acquire) == place.key);

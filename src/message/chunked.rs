@@ -2,7 +2,7 @@
 //! chunk size for the last chunk, any bytes as an extension, and whatever stands before the final empty line as
 //! trailers; two parsers that disagree about where a body ends are how requests are smuggled.
 
-use super::request_head::{self, Body, Reason};
+use super::request_head::{self, Body, Violation};
 
 /// The most hexadecimal digits of a chunk's size.
 const DIGITS: u8 = 16;
@@ -15,7 +15,7 @@ const TRAILERS: usize = 16 << 10;
 
 /// What is still to come of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Rest {
+pub(crate) enum RemainingRequest {
     /// Whatever comes: another protocol than HTTP/1, or nobody has looked for an end yet.
     Everything,
     /// So many bytes.
@@ -24,7 +24,7 @@ pub(crate) enum Rest {
     Chunked(Chunked),
 }
 
-impl Rest {
+impl RemainingRequest {
     /// Of a request whose head has just ended.
     pub(crate) fn of(body: Body) -> Self {
         match body {
@@ -47,7 +47,7 @@ impl Rest {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<usize, Violation> {
         match self {
             Self::Everything => Ok(bytes.len()),
             Self::Length(left) => {
@@ -114,7 +114,7 @@ impl Chunked {
     ///
     /// # Errors
     /// What is wrong with them.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<usize, Reason> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<usize, Violation> {
         let mut at = 0;
         while at < bytes.len() && !self.is_done() {
             if let State::Data { left } = &mut self.state {
@@ -132,7 +132,7 @@ impl Chunked {
         Ok(at)
     }
 
-    fn step(&mut self, byte: u8) -> Result<State, Reason> {
+    fn step(&mut self, byte: u8) -> Result<State, Violation> {
         match self.state {
             State::Size { digits, size } => match (byte, char::from(byte).to_digit(16)) {
                 (_, Some(_)) if digits == DIGITS => Err("a chunk's size is too long"),
@@ -164,12 +164,19 @@ impl Chunked {
         }
     }
 
-    fn space(&mut self, size: u64) -> Result<State, Reason> {
+    fn space(&mut self, size: u64) -> Result<State, Violation> {
         self.extensions += 1;
         if self.extensions > EXTENSIONS { Err("a chunk's extensions are too long") } else { Ok(State::Space { size }) }
     }
 
-    fn extension(&mut self, byte: u8, size: u64, length: usize, quoted: bool, escaped: bool) -> Result<State, Reason> {
+    fn extension(
+        &mut self,
+        byte: u8,
+        size: u64,
+        length: usize,
+        quoted: bool,
+        escaped: bool,
+    ) -> Result<State, Violation> {
         self.extensions += 1;
         match byte {
             b'\r' if !quoted && length > 0 => return Ok(State::SizeLf { size }),
@@ -184,7 +191,7 @@ impl Chunked {
         Ok(State::Extension { size, length: length + 1, quoted, escaped: escaped_next })
     }
 
-    fn trailer(&mut self, byte: u8) -> Result<State, Reason> {
+    fn trailer(&mut self, byte: u8) -> Result<State, Violation> {
         self.trailers += 1;
         match byte {
             b'\r' => Ok(State::TrailerLf),
@@ -198,7 +205,7 @@ impl Chunked {
     }
 }
 
-fn expect(byte: u8, wanted: u8, next: State) -> Result<State, Reason> {
+fn expect(byte: u8, wanted: u8, next: State) -> Result<State, Violation> {
     if byte == wanted { Ok(next) } else { Err("a chunk does not end where it says") }
 }
 
@@ -208,7 +215,7 @@ mod tests {
 
     use super::*;
 
-    fn read(bytes: &[u8]) -> Result<usize, Reason> {
+    fn read(bytes: &[u8]) -> Result<usize, Violation> {
         let mut body = Chunked::new();
         let length = body.push(bytes)?;
         if body.is_done() { Ok(length) } else { Err("incomplete") }

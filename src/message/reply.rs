@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
-/// An answer made here. It is written in one place (`proxy/respond.rs`), after the chain's response phase.
+/// An answer made here. It is written in one place (`proxy/reply.rs`), after the chain's response phase.
 #[derive(Debug, Clone)]
 pub struct Reply {
     /// The status.

@@ -2,19 +2,19 @@
 //!
 //! The problem: Pingora takes bare LF as a line end, takes `Content-Length` away beside `Transfer-Encoding`, and answers
 //! what it cannot read with an empty 400. Whatever two parsers may read differently is refused here, with the reason.
-//! It looks at bytes only: sizes and the path are judged on the parsed head (`head.rs`), chunks as they pass
-//! (`door/framing.rs`).
+//! It looks at bytes only: sizes and the path are judged on the parsed head (`downstream/validate.rs`), chunks as they pass
+//! (`chunked.rs`).
 
 use std::{io::BufRead as _, ops::Range};
 
 use super::{
     byte_class::{CONTROL, TOKEN},
     fields,
-    target::{self, Target},
+    target::{self, RequestTarget},
 };
 
 /// Why a head is refused.
-pub(crate) type Reason = &'static str;
+pub(crate) type Violation = &'static str;
 
 /// The length of the head in `bytes`, with its final empty line; `None` while it is incomplete. Bare LF ends lines here
 /// too, so that a head written with them is found, and refused.
@@ -56,7 +56,7 @@ pub(crate) enum Body {
 
 /// What a head that is accepted says of the message.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Facts {
+pub(crate) struct HeadInfo {
     /// What follows it.
     pub(crate) body: Body,
     /// A target in absolute form stands there, and this is its origin form (RFC 9112 §3.2.2).
@@ -87,7 +87,7 @@ struct Seen {
 }
 
 /// Checks a complete head; `secure`: it came over TLS.
-pub(crate) fn verify(head: &[u8], secure: bool) -> Result<Facts, Reason> {
+pub(crate) fn verify(head: &[u8], secure: bool) -> Result<HeadInfo, Violation> {
     let start = leading_lines(head);
     if start > 4 || head[..start].chunks(2).any(|line| line != b"\r\n") {
         return Err("there is more than an empty line or two before the request");
@@ -95,7 +95,7 @@ pub(crate) fn verify(head: &[u8], secure: bool) -> Result<Facts, Reason> {
     let mut lines = Lines(&head[start..]);
     let (method, target, version) = request_line(lines.next().ok_or("the request line is missing")??)?;
     let form = target::read(method, target).ok_or("the request target is malformed")?;
-    if !secure && matches!(form, Target::Absolute { secure: true, .. }) {
+    if !secure && matches!(form, RequestTarget::Absolute { secure: true, .. }) {
         return Err("this port does not speak TLS: use http");
     }
     let (mut seen, mut fields) = (Seen::default(), 0);
@@ -128,7 +128,7 @@ pub(crate) fn verify(head: &[u8], secure: bool) -> Result<Facts, Reason> {
         return Err("a request for an upgrade has no body");
     }
     let (rewrite, host) = match form {
-        Target::Absolute { host, rest, .. } => {
+        RequestTarget::Absolute { host, rest, .. } => {
             let from = start + method.len() + 1;
             let rewrite = (from..from + target.len(), origin_form(method, rest));
             (Some(rewrite), (seen.hosts == 0).then(|| host.to_vec()))
@@ -140,7 +140,7 @@ pub(crate) fn verify(head: &[u8], secure: bool) -> Result<Facts, Reason> {
         _ if upgrade => Body::Upgrade,
         Seen { length, .. } => Body::Length(length),
     };
-    Ok(Facts { body, rewrite, host, start, method: method.len(), fields })
+    Ok(HeadInfo { body, rewrite, host, start, method: method.len(), fields })
 }
 
 /// The path of a target in absolute form, which may have been left out.
@@ -167,7 +167,7 @@ const NOT_HOP_BY_HOP: [&[u8]; 9] = [
 ];
 
 impl Seen {
-    fn note(&mut self, name: &[u8], value: &[u8], form: Target<'_>) -> Result<(), Reason> {
+    fn note(&mut self, name: &[u8], value: &[u8], form: RequestTarget<'_>) -> Result<(), Violation> {
         if name.eq_ignore_ascii_case(b"content-length") {
             self.lengths += 1;
             self.length = length(value).ok_or("the Content-Length field is malformed")?;
@@ -181,13 +181,13 @@ impl Seen {
             if !target::is_host(value) {
                 return Err("the Host field is malformed");
             }
-            if let Target::Absolute { host, .. } = form
+            if let RequestTarget::Absolute { host, .. } = form
                 && !host.eq_ignore_ascii_case(value)
             {
                 return Err("the request target and the Host field disagree");
             }
         } else if name.eq_ignore_ascii_case(b"upgrade") {
-            // One to HTTP/2 is ignored (`arrival.rs`); curl sends it along with bodies.
+            // One to HTTP/2 is ignored (`proxy/request.rs`); curl sends it along with bodies.
             self.http2 |= fields::items(value).any(fields::is_http2);
             self.protocol = true;
         } else if name.eq_ignore_ascii_case(b"connection") {
@@ -231,7 +231,7 @@ const NOT_IN_TRAILERS: [&[u8]; 14] = [
 ];
 
 /// Checks one line of a trailer section, without its CRLF.
-pub(crate) fn trailer(line: &[u8]) -> Result<(), Reason> {
+pub(crate) fn trailer(line: &[u8]) -> Result<(), Violation> {
     if CONTROL.has_any(line) {
         return Err("there is a control character in the trailers");
     }
@@ -246,7 +246,7 @@ pub(crate) fn trailer(line: &[u8]) -> Result<(), Reason> {
 struct Lines<'a>(&'a [u8]);
 
 impl<'a> Iterator for Lines<'a> {
-    type Item = Result<&'a [u8], Reason>;
+    type Item = Result<&'a [u8], Violation>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let end = line_length(self.0)?;
@@ -261,7 +261,7 @@ impl<'a> Iterator for Lines<'a> {
 }
 
 /// `method SP target SP HTTP/1.x`: answers method, target and the minor version's digit.
-fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], u8), Reason> {
+fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], u8), Violation> {
     let mut words = line.split(|byte| *byte == b' ');
     let (method, target, version) = (words.next().unwrap_or_default(), words.next(), words.next());
     let (Some(target), Some(version), None) = (target, version, words.next()) else {
@@ -278,7 +278,7 @@ fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], u8), Reason> {
 }
 
 /// `name: value`: the value without the white space around it.
-fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
+fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Violation> {
     let colon = line.iter().position(|byte| *byte == b':').ok_or("a header field has no colon")?;
     let name = &line[..colon];
     if matches!(name.first(), Some(b' ' | b'\t')) {

@@ -2,7 +2,7 @@
 
 /// Who made the status that the client saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Author {
+pub enum ResponseSource {
     /// Nobody: the client went away first.
     #[default]
     Nobody,
@@ -14,7 +14,7 @@ pub enum Author {
     Filter(&'static str),
 }
 
-impl Author {
+impl ResponseSource {
     /// The step of the chain, when it was one.
     pub fn filter(self) -> Option<&'static str> {
         match self {

@@ -6,7 +6,7 @@ use super::byte_class::{HOST, NOT_IN_PATH, TARGET};
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Target<'a> {
+pub(crate) enum RequestTarget<'a> {
     /// `/path?query`.
     Origin,
     /// `http://host/path?query`.
@@ -25,7 +25,7 @@ pub(crate) enum Target<'a> {
 }
 
 /// Reads a target; `None` when it is none.
-pub(crate) fn read<'a>(method: &[u8], target: &'a [u8]) -> Option<Target<'a>> {
+pub(crate) fn read<'a>(method: &[u8], target: &'a [u8]) -> Option<RequestTarget<'a>> {
     // Spaces and control characters have been refused; a fragment is never sent (RFC 9110 §7.1). Of what RFC 3986 does not
     // allow, browsers send brackets, braces, `|`, `^`, a backtick and a backslash in queries (WHATWG URL standard, "query
     // percent-encode set"): what is left, nobody sends by accident.
@@ -33,9 +33,9 @@ pub(crate) fn read<'a>(method: &[u8], target: &'a [u8]) -> Option<Target<'a>> {
         return None;
     }
     match target {
-        [b'/', ..] => is_path(target).then_some(Target::Origin),
-        b"*" if method == b"OPTIONS" => Some(Target::Asterisk),
-        _ if method == b"CONNECT" => is_host(target).then_some(Target::Authority),
+        [b'/', ..] => is_path(target).then_some(RequestTarget::Origin),
+        b"*" if method == b"OPTIONS" => Some(RequestTarget::Asterisk),
+        _ if method == b"CONNECT" => is_host(target).then_some(RequestTarget::Authority),
         _ => {
             let colon = target.iter().position(|byte| *byte == b':')?;
             let (scheme, rest) = (&target[..colon], target[colon..].strip_prefix(b"://")?);
@@ -45,7 +45,7 @@ pub(crate) fn read<'a>(method: &[u8], target: &'a [u8]) -> Option<Target<'a>> {
             }
             let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
             let host = &rest[..end];
-            (!host.is_empty() && is_host(host) && is_path(&rest[end..])).then_some(Target::Absolute {
+            (!host.is_empty() && is_host(host) && is_path(&rest[end..])).then_some(RequestTarget::Absolute {
                 secure,
                 host,
                 rest: &rest[end..],
@@ -129,13 +129,13 @@ mod tests {
     #[test]
     fn targets() {
         let of = |method: &str, target: &'static str| read(method.as_bytes(), target.as_bytes());
-        assert_eq!(of("GET", "/a?b"), Some(Target::Origin));
-        let absolute = |secure, host, rest| Some(Target::Absolute { secure, host, rest });
+        assert_eq!(of("GET", "/a?b"), Some(RequestTarget::Origin));
+        let absolute = |secure, host, rest| Some(RequestTarget::Absolute { secure, host, rest });
         assert_eq!(of("GET", "HTTP://h:80/a?b"), absolute(false, b"h:80", b"/a?b"));
         assert_eq!(of("GET", "https://h"), absolute(true, b"h", b""));
-        assert_eq!(of("GET", "/?a[]={b}|c"), Some(Target::Origin));
-        assert_eq!(of("OPTIONS", "*"), Some(Target::Asterisk));
-        assert_eq!(of("CONNECT", "h:80"), Some(Target::Authority));
+        assert_eq!(of("GET", "/?a[]={b}|c"), Some(RequestTarget::Origin));
+        assert_eq!(of("OPTIONS", "*"), Some(RequestTarget::Asterisk));
+        assert_eq!(of("CONNECT", "h:80"), Some(RequestTarget::Authority));
         for bad in [
             "*",
             "h:80",

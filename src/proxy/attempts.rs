@@ -9,8 +9,8 @@ use std::{
 use crate::{
     clock::Now,
     upstream::{
-        Backend, Outcome, Place, Service,
-        choice::{Chosen, Leave},
+        AttemptOutcome, Backend, BackendPermit, Service,
+        choice::{Chosen, ProbeTickets},
     },
 };
 
@@ -55,9 +55,9 @@ pub(crate) struct Attempts {
     /// The backend of the running attempt.
     pub backend: Option<Arc<Backend>>,
     /// The place at it.
-    pub place: Option<Place>,
+    pub place: Option<BackendPermit>,
     /// Its tickets; gone once the service has learnt how it ended.
-    pub leave: Option<Leave>,
+    pub leave: Option<ProbeTickets>,
     /// The status of an answer that was thrown away for another attempt.
     pub discarded: Option<u16>,
     /// How far the running attempt is.
@@ -125,7 +125,7 @@ impl Attempts {
     }
 
     /// Tells the service how the attempt ended; only the first time counts.
-    pub(crate) fn settle(&mut self, service: &Service, outcome: Outcome) {
+    pub(crate) fn record_outcome(&mut self, service: &Service, outcome: AttemptOutcome) {
         let (Some(leave), Some(backend), Some(began)) = (self.leave.take(), &self.backend, self.began) else { return };
         let now = Instant::now();
         self.settled = Some(now);
@@ -133,6 +133,6 @@ impl Attempts {
         // it nothing can be told.
         let from = if self.is_sending() { None } else { Some(self.sent.unwrap_or(began)) };
         let elapsed = from.map(|from| now.saturating_duration_since(from));
-        service.settle(backend, leave, Now::monotonic_at(now), elapsed, outcome);
+        service.record_outcome(backend, leave, Now::monotonic_at(now), elapsed, outcome);
     }
 }

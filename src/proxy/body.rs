@@ -8,7 +8,7 @@ use pingora::proxy::Session;
 
 use super::context::Context;
 use crate::{
-    downstream::limits::HeadLimits,
+    downstream::limits::ClientLimits,
     message::{replies, reply::Reply},
     proxy::{error, kind::RequestKind, retry, subrequest::mirror},
     runtime::Shared,
@@ -20,7 +20,7 @@ use crate::{
 /// It is refused: too slow, or a step of the chain objects.
 pub(super) fn pass(
     shared: &Shared,
-    limits: &HeadLimits,
+    limits: &ClientLimits,
     session: &mut Session,
     body: &mut Option<Bytes>,
     end: bool,
@@ -52,7 +52,7 @@ pub(super) fn pass(
 ///
 /// # Errors
 /// 408, when the body has been too slow already.
-pub(crate) fn keep(session: &mut Session, context: &Context, limits: &HeadLimits) -> Result<(), Reply> {
+pub(crate) fn keep(session: &mut Session, context: &Context, limits: &ClientLimits) -> Result<(), Reply> {
     if context.kind != RequestKind::Ordinary {
         session.set_read_timeout(None);
         return Ok(());
@@ -67,7 +67,7 @@ pub(crate) fn keep(session: &mut Session, context: &Context, limits: &HeadLimits
 }
 
 /// How long the next read may take, `elapsed` after the head (less what the gateway took), when `seen` bytes have come; `None`: it is too late.
-fn patience(limits: &HeadLimits, elapsed: Duration, seen: u64) -> Option<Duration> {
+fn patience(limits: &ClientLimits, elapsed: Duration, seen: u64) -> Option<Duration> {
     let mut patience = limits.stall.0;
     if let Some(total) = limits.body {
         patience = patience.min(total.0.checked_sub(elapsed).filter(|left| !left.is_zero())?);
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_shortest_limit_counts() {
-        let mut limits = HeadLimits { stall: Span(10 * S), body: None, body_rate: 0, ..HeadLimits::default() };
+        let mut limits = ClientLimits { stall: Span(10 * S), body: None, body_rate: 0, ..ClientLimits::default() };
         assert_eq!(patience(&limits, 100 * S, 0), Some(10 * S));
         limits.body = Some(Span(15 * S));
         assert_eq!(patience(&limits, S, 0), Some(10 * S));

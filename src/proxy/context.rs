@@ -12,13 +12,13 @@ use prometheus::IntGauge;
 
 use crate::{
     clock::Now,
-    downstream::{Lateness, Link, Patience},
+    downstream::{ConnectionInfo, Lateness, StreamDeadlines},
     filter::{Refusal, State},
-    message::{forwarded::Origin, grpc, source::Author},
-    proxy::{attempts::Attempts, kind::RequestKind, subrequest::mirror_body::Copy},
-    routing::{destination::Target, route::Route},
+    message::{forwarded::Origin, grpc, source::ResponseSource},
+    proxy::{attempts::Attempts, kind::RequestKind, subrequest::mirror_body::MirrorBody},
+    routing::{destination::Destination, route::Route},
     telemetry::MethodClass,
-    upstream::{Pass, Service},
+    upstream::{Permit, Service},
 };
 
 /// One request's data.
@@ -35,19 +35,19 @@ pub(crate) struct Context {
     /// Where it came from.
     pub origin: Origin,
     /// The connection that it came over.
-    pub link: Option<Arc<Link>>,
+    pub link: Option<Arc<ConnectionInfo>>,
     /// Its route, pinned.
     pub route: Option<Arc<Route>>,
     /// The service that it goes to.
-    pub target: Option<Arc<Target>>,
+    pub target: Option<Arc<Destination>>,
     /// When it must have been answered.
     pub deadline: Option<Instant>,
     /// How long it has waited for a place, or between attempts: time in which nothing was asked of the client.
     pub held: Duration,
     /// Places behind the gates of its route and its service.
-    pub passes: [Option<Pass>; 2],
+    pub passes: [Option<Permit>; 2],
     /// A copy for another service, in the making.
-    pub copy: Copy,
+    pub copy: MirrorBody,
     /// What kind of request it is.
     pub kind: RequestKind,
     /// What the client spoke.
@@ -61,9 +61,9 @@ pub(crate) struct Context {
     /// An answer that a hook decided on and could not send itself.
     pub refusal: Option<Refusal>,
     /// Who made the status.
-    pub author: Author,
+    pub author: ResponseSource,
     /// The status that an answer of gRPC stands for: on the wire it is 200.
-    pub wrapped: Option<StatusCode>,
+    pub http_status_before_grpc: Option<StatusCode>,
     /// What went wrong between us and the backend or the client, in one word.
     pub error: Option<String>,
     /// Counted while it lives.
@@ -86,15 +86,15 @@ impl Context {
             deadline: None,
             held: Duration::ZERO,
             passes: [None, None],
-            copy: Copy::Not,
+            copy: MirrorBody::Not,
             kind: RequestKind::Ordinary,
             version: Version::HTTP_11,
             method: MethodClass::of(""),
             upstream_path: None,
             attempts: Attempts::default(),
             refusal: None,
-            author: Author::Nobody,
-            wrapped: None,
+            author: ResponseSource::Nobody,
+            http_status_before_grpc: None,
             error: None,
             in_flight,
         }
@@ -111,7 +111,7 @@ impl Context {
     }
 
     /// What bounds the waiting on the client's side.
-    pub(super) fn patience(&self) -> Option<&Patience> {
+    pub(super) fn patience(&self) -> Option<&StreamDeadlines> {
         self.link.as_ref().map(|link| &link.patience)
     }
 
@@ -119,7 +119,7 @@ impl Context {
     pub(super) fn forward_to(
         &mut self,
         route: Arc<Route>,
-        target: Arc<Target>,
+        target: Arc<Destination>,
         path: Option<String>,
         head: &RequestHeader,
     ) {

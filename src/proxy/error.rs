@@ -11,7 +11,7 @@ use crate::{
     message::{
         replies::{self, malformed, too_late, too_slow},
         reply::Reply,
-        source::Author,
+        source::ResponseSource,
     },
     proxy::{
         context::Context,
@@ -85,16 +85,16 @@ pub(super) async fn answer(session: &mut Session, error: &Error, context: &mut C
     }
     let refusal = context.refusal.take();
     let (reply, by) = match refusal {
-        Some(refusal) if refusal.by == "gateway" => (Some(*refusal.reply), Author::Gateway),
-        Some(refusal) => (Some(*refusal.reply), Author::Filter(refusal.by)),
+        Some(refusal) if refusal.by == "gateway" => (Some(*refusal.reply), ResponseSource::Gateway),
+        Some(refusal) => (Some(*refusal.reply), ResponseSource::Filter(refusal.by)),
         None => match context.link.as_ref().and_then(|link| link.fault()) {
-            Some(reason) => (Some(malformed(reason)), Author::Gateway),
+            Some(reason) => (Some(malformed(reason)), ResponseSource::Gateway),
             // The time was over before the client had sent its request.
             None if context.late().is_some() && context.attempts.is_sending() => {
-                (Some(replies::too_slow()), Author::Gateway)
+                (Some(replies::too_slow()), ResponseSource::Gateway)
             }
-            None if context.late().is_some() => (Some(replies::too_late()), Author::Gateway),
-            None => (reply_for(error), Author::Gateway),
+            None if context.late().is_some() => (Some(replies::too_late()), ResponseSource::Gateway),
+            None => (reply_for(error), ResponseSource::Gateway),
         },
     };
     let mut error_code = 0;

@@ -29,11 +29,11 @@ use super::{
     upstream_request,
 };
 use crate::{
-    message::{replies::malformed, source::Author},
+    message::{replies::malformed, source::ResponseSource},
     proxy::{kind::RequestKind, response, subrequest::hedge, waiting},
     routing::decide::{Decision, decide},
     runtime::{Runtime, Shared},
-    upstream::{Outcome, response::verify},
+    upstream::{AttemptOutcome, response::verify},
 };
 
 /// The gateway, as Pingora sees it.
@@ -72,13 +72,15 @@ impl ProxyHttp for Gateway {
         let runtime = self.runtime.load_full();
         request::receive(&self.shared, session, context, &runtime);
         if let Some(reason) = context.link.as_ref().and_then(|link| link.fault()) {
-            return respond(session, context, malformed(reason).closing(), Author::Gateway).await.map(|()| true);
+            return respond(session, context, malformed(reason).closing(), ResponseSource::Gateway)
+                .await
+                .map(|()| true);
         }
         if runtime.publish
             && let Some(page) = self.shared.page.get()
             && let Some(reply) = page(session.req_header().uri.path())
         {
-            return respond(session, context, reply, Author::Gateway).await.map(|()| true);
+            return respond(session, context, reply, ResponseSource::Gateway).await.map(|()| true);
         }
         let decision =
             decide(&runtime.router, &runtime.limits, session.req_header_mut(), &mut context.state, context.now);
@@ -86,7 +88,7 @@ impl ProxyHttp for Gateway {
             Decision::Forward(route, target, path) => {
                 context.forward_to(route, target, path, session.req_header());
                 if let Some(busy) = waiting::pass_gates(session, context).await? {
-                    return respond(session, context, busy, Author::Gateway).await.map(|()| true);
+                    return respond(session, context, busy, ResponseSource::Gateway).await.map(|()| true);
                 }
             }
             Decision::Reply { route, reply, by } => {
@@ -157,7 +159,7 @@ impl ProxyHttp for Gateway {
     ) -> Box<Error> {
         if session.was_upgraded() {
             // How another protocol's conversation ends says nothing about the backend: either side may break it off.
-            context.at_service(|service, context| context.attempts.settle(service, Outcome::Unknown));
+            context.at_service(|service, context| context.attempts.record_outcome(service, AttemptOutcome::Unknown));
             return error;
         }
         // What was found to be late on the client's side was the backend's to say.

@@ -6,13 +6,13 @@ use super::{access_line, gateway::Gateway};
 use crate::{
     downstream::{
         host::{Host, Rejection},
-        limits::HeadLimits,
+        limits::ClientLimits,
     },
     telemetry::MethodClass,
 };
 
 impl Host for Gateway {
-    fn limits(&self) -> HeadLimits {
+    fn limits(&self) -> ClientLimits {
         self.runtime.load().limits
     }
 

@@ -4,10 +4,10 @@ use pingora::{Error, proxy::Session};
 
 use super::{context::Context, error};
 use crate::{
-    filter::Outcome,
+    filter::RequestOutcome,
     proxy::access_line,
     runtime::{Runtime, Shared},
-    upstream::Outcome as AttemptOutcome,
+    upstream::AttemptOutcome,
 };
 
 /// Counts and logs a request that has ended, however it did.
@@ -19,10 +19,10 @@ pub(crate) fn record(
     context: &mut Context,
 ) {
     let late = context.late().is_some();
-    context.at_service(|service, context| context.attempts.settle(service, AttemptOutcome::Unknown));
+    context.at_service(|service, context| context.attempts.record_outcome(service, AttemptOutcome::Unknown));
     context.error = if late { Some("ReadTimedout".to_owned()) } else { error.and_then(error::word) };
     let metrics = &shared.metrics;
-    let written = context.wrapped.or_else(|| session.response_written().map(|head| head.status));
+    let written = context.http_status_before_grpc.or_else(|| session.response_written().map(|head| head.status));
     let written = written.map(|status| status.as_u16());
     let left = !late && error.is_some_and(error::client_left);
     if left {
@@ -38,7 +38,7 @@ pub(crate) fn record(
         let metrics = context.target.as_ref().map_or(&route.metrics, |target| &target.metrics);
         metrics.count(context.method, status);
         metrics.duration.observe(duration.as_secs_f64());
-        route.chain.log(&context.state, &Outcome { status, duration, sent });
+        route.chain.log(&context.state, &RequestOutcome { status, duration, sent });
     } else {
         metrics.unrouted(context.method, status, duration);
     }

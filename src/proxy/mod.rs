@@ -1,6 +1,5 @@
-//! Floor 6: the thin layer between Pingora and everything else.
-//!
-//! `gateway.rs` holds the hooks, each a delegation of a few lines; the other rooms hold one idea each.
+//! The hooks that Pingora calls. `gateway.rs` lists them, in Pingora's order, each a delegation of a few lines; the other
+//! files hold what one of them does.
 
 pub(crate) mod access_line;
 pub(crate) mod attempts;

@@ -11,7 +11,7 @@ use crate::message::{
     grpc,
     reply::{Reply, ReplyBody},
     reply_wire::build,
-    source::Author,
+    source::ResponseSource,
 };
 
 /// Writes `reply` and notes who made it.
@@ -19,7 +19,7 @@ pub(crate) async fn respond(
     session: &mut Session,
     context: &mut Context,
     reply: Reply,
-    by: Author,
+    by: ResponseSource,
 ) -> pingora::Result<()> {
     context.author = by;
     let detail = match &reply.body {
@@ -35,7 +35,7 @@ pub(crate) async fn respond(
     let refused = head.status.is_client_error() || head.status.is_server_error();
     if refused && grpc::is(&session.req_header().headers) {
         // Metrics and logs tell what happened, not how it was wrapped.
-        context.wrapped = Some(head.status);
+        context.http_status_before_grpc = Some(head.status);
         grpc::trailers_only(&mut head, &detail, request::is_http2(session))?;
         body = Bytes::new();
     }

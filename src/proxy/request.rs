@@ -5,7 +5,7 @@ use pingora::{http::RequestHeader, proxy::Session};
 
 use super::context::Context;
 use crate::{
-    downstream::Link,
+    downstream::ConnectionInfo,
     message::fields,
     proxy::kind::RequestKind,
     runtime::{Runtime, Shared},
@@ -34,7 +34,7 @@ pub(crate) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
     session.set_read_timeout((context.kind == RequestKind::Ordinary).then_some(first));
     session.set_write_timeout(Some(limits.stall.0));
     session.set_total_drain_timeout(Some(limits.stall.0));
-    let link = Link::of(session).cloned();
+    let link = ConnectionInfo::of(session).cloned();
     let secure = link.as_ref().is_some_and(|link| link.secure);
     if let Some(link) = &link {
         context.peer = link.address();

@@ -10,7 +10,7 @@ use pingora::{
 
 use super::{context::Context, request};
 use crate::{
-    message::{forwarded, source::Author},
+    message::{forwarded, source::ResponseSource},
     proxy::kind::RequestKind,
     runtime::Shared,
 };
@@ -25,7 +25,7 @@ pub(super) fn head(
     head: &mut ResponseHeader,
     context: &mut Context,
 ) -> pingora::Result<()> {
-    context.author = Author::Upstream;
+    context.author = ResponseSource::Upstream;
     // Read once, when the attempt was booked a moment ago.
     context.attempts.first_byte = context.attempts.settled.or_else(|| Some(Instant::now()));
     if shared.draining() {

@@ -23,8 +23,8 @@ use crate::{
     },
     runtime::Shared,
     upstream::{
-        Outcome, Service, Trouble,
-        choice::{Choice, Chosen, NoBackend},
+        AttemptOutcome, FailureKind, Service,
+        choice::{Choice, Chosen, SelectError},
         settings::resilience::RetryConfig,
     },
 };
@@ -80,7 +80,9 @@ pub(crate) async fn next(
     let now = if context.attempts.count == 0 { context.now.since_start } else { Now::monotonic() };
     let chosen = match service.choose(&choice(session.req_header(), context.state.client, &context.attempts.tried, now))
     {
-        Err(NoBackend::Full) => Box::pin(wait_for_room(session, context, service, now)).await.map_err(Stop::Left)?,
+        Err(SelectError::Overloaded) => {
+            Box::pin(wait_for_room(session, context, service, now)).await.map_err(Stop::Left)?
+        }
         chosen => chosen,
     };
     let chosen = chosen.map_err(|none| Stop::reply(none.reply(&service.name)))?;
@@ -107,7 +109,7 @@ pub(crate) async fn next(
 ///
 /// # Errors
 /// The attempt would be a probe, and there are enough whose requests are still being sent.
-fn bound(empty: bool, context: &mut Context, service: &Service, peer: &mut HttpPeer) -> Result<(), NoBackend> {
+fn bound(empty: bool, context: &mut Context, service: &Service, peer: &mut HttpPeer) -> Result<(), SelectError> {
     // The body comes from its beginning, for each attempt.
     context.state.body_seen = 0;
     context.copy.begin_again();
@@ -155,17 +157,19 @@ pub(crate) fn sent(context: &mut Context) {
 
 /// How a failed attempt counts. What the client, or a time limit of the whole request, has brought about says nothing
 /// about the backend.
-fn blame(context: &Context, service: &Service, trouble: Trouble) -> Outcome {
-    let unsent = trouble != Trouble::Connect && context.attempts.phase != Phase::Sent;
+fn blame(context: &Context, service: &Service, trouble: FailureKind) -> AttemptOutcome {
+    let unsent = trouble != FailureKind::Connect && context.attempts.phase != Phase::Sent;
     let own = match trouble {
-        Trouble::Connect => service.timeouts.connect.0,
-        Trouble::Timeout => service.timeouts.read.0,
-        Trouble::Reset | Trouble::Status(_) => return if unsent { Outcome::Unknown } else { Outcome::Failed(trouble) },
+        FailureKind::Connect => service.timeouts.connect.0,
+        FailureKind::Timeout => service.timeouts.read.0,
+        FailureKind::Reset | FailureKind::Status(_) => {
+            return if unsent { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(trouble) };
+        }
     };
     let waited = context.attempts.began.map_or(Duration::ZERO, |began| began.elapsed());
     let over = context.remaining().is_some_and(|left| left.is_zero());
     let cut_short = over && (context.attempts.first_byte.is_some() || waited < own);
-    if unsent || cut_short { Outcome::Unknown } else { Outcome::Failed(trouble) }
+    if unsent || cut_short { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(trouble) }
 }
 
 /// What a backend is chosen by.
@@ -179,7 +183,7 @@ async fn wait_for_room(
     context: &mut Context,
     service: &Service,
     now: Duration,
-) -> pingora::Result<Result<Chosen, NoBackend>> {
+) -> pingora::Result<Result<Chosen, SelectError>> {
     // Copies: the session is busy with looking after the client.
     let (head, tried, mut waited) =
         (session.req_header().clone(), context.attempts.tried.clone(), context.attempts.waited);
@@ -192,9 +196,9 @@ async fn wait_for_room(
 /// After a connection that did not come about: true when another attempt follows.
 pub(crate) fn not_connected(session: &Session, context: &mut Context, service: &Service) -> bool {
     context.attempts.note_failed();
-    let outcome = blame(context, service, Trouble::Connect);
-    context.attempts.settle(service, outcome);
-    again(session, context, service, Trouble::Connect)
+    let outcome = blame(context, service, FailureKind::Connect);
+    context.attempts.record_outcome(service, outcome);
+    again(session, context, service, FailureKind::Connect)
 }
 
 /// After an attempt that was connected and broke off: true when another one follows. `reused`: the connection had been
@@ -202,20 +206,20 @@ pub(crate) fn not_connected(session: &Session, context: &mut Context, service: &
 pub(crate) fn broke(session: &Session, context: &mut Context, service: &Service, error: &Error, reused: bool) -> bool {
     if let Some(status) = context.attempts.discarded.take() {
         context.attempts.note_failed();
-        context.attempts.settle(service, Outcome::Answered(status));
+        context.attempts.record_outcome(service, AttemptOutcome::Answered(status));
         // That it is repeated was decided, and paid for, when its answer was discarded.
         return true;
     }
-    let Some(trouble) = Trouble::of(error) else {
-        context.attempts.settle(service, Outcome::Unknown);
+    let Some(trouble) = FailureKind::of(error) else {
+        context.attempts.record_outcome(service, AttemptOutcome::Unknown);
         return false;
     };
     // A kept connection that the backend closes says nothing about the backend: both may have closed at once. One such
     // attempt is repeated for nothing, and elsewhere: the backend may have closed because it is gone.
-    let stale = reused && trouble == Trouble::Reset && context.attempts.first_byte.is_none();
+    let stale = reused && trouble == FailureKind::Reset && context.attempts.first_byte.is_none();
     context.attempts.note_failed();
     if stale {
-        context.attempts.settle(service, Outcome::Unknown);
+        context.attempts.record_outcome(service, AttemptOutcome::Unknown);
         return free_repeat(session, context) || again(session, context, service, trouble);
     }
     if context.attempts.first_byte.is_some() {
@@ -223,7 +227,7 @@ pub(crate) fn broke(session: &Session, context: &mut Context, service: &Service,
         context.attempts.reopen();
     }
     let outcome = blame(context, service, trouble);
-    context.attempts.settle(service, outcome);
+    context.attempts.record_outcome(service, outcome);
     again(session, context, service, trouble)
 }
 
@@ -250,20 +254,20 @@ pub(crate) fn answered(
     head: &ResponseHeader,
 ) -> pingora::Result<()> {
     let status = head.status.as_u16();
-    if status >= 400 && again(session, context, service, Trouble::Status(status)) {
+    if status >= 400 && again(session, context, service, FailureKind::Status(status)) {
         context.attempts.discarded = Some(status);
         return Err(Error::explain(ErrorType::HTTPStatus(status), "another attempt follows").into_up());
     }
-    context.attempts.settle(service, Outcome::Answered(status));
+    context.attempts.record_outcome(service, AttemptOutcome::Answered(status));
     Ok(())
 }
 
 /// True when a failed attempt is repeated. Takes it out of the budget.
-pub(crate) fn again(session: &Session, context: &Context, service: &Service, trouble: Trouble) -> bool {
+pub(crate) fn again(session: &Session, context: &Context, service: &Service, trouble: FailureKind) -> bool {
     let policy = policy(context, service);
     let head = session.req_header();
     // Nothing of a request is sent before there is a connection.
-    let harmless = trouble == Trouble::Connect
+    let harmless = trouble == FailureKind::Connect
         || idempotent(&head.method)
         || policy.idempotency_key && head.headers.contains_key(IDEMPOTENCY_KEY);
     context.attempts.count < policy.max_attempts

@@ -7,7 +7,7 @@ use http::header;
 use pingora::{Error, ErrorType, proxy::Session};
 
 use super::context::Context;
-use crate::{message::reply::Reply, proxy::kind::RequestKind, upstream::choice::NoBackend};
+use crate::{message::reply::Reply, proxy::kind::RequestKind, upstream::choice::SelectError};
 
 /// The most of a body that is read while its request waits: what Pingora keeps for a further attempt (v1/common.rs), which
 /// is how it then gets to the first one.
@@ -29,7 +29,7 @@ pub(super) async fn pass_gates(session: &mut Session, context: &mut Context) -> 
         // Boxed: whoever finds a place at once must not carry the waiting around.
         context.passes[place] = Box::pin(unless_left(session, context, gate.enter())).await?;
         if context.passes[place].is_none() {
-            return Ok(Some(NoBackend::Full.reply(&service.name)));
+            return Ok(Some(SelectError::Overloaded.reply(&service.name)));
         }
         // The service's setting holds for what comes after the gate too.
         if place == 1 {

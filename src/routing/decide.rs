@@ -8,23 +8,23 @@ use pingora::http::RequestHeader;
 
 use super::{
     action::{self, Action},
-    destination::Target,
+    destination::Destination,
     readings,
     route::Route,
-    router::{Pick, Router, Subject},
+    router::{Pick, RouteInput, Router},
 };
 use crate::{
     clock::Now,
-    downstream::{limits::HeadLimits, validate},
+    downstream::{limits::ClientLimits, validate},
     filter::{Exchange, State},
-    message::{hops, host::host_of, replies, reply::Reply, source::Author},
+    message::{hops, host::host_of, replies, reply::Reply, source::ResponseSource},
 };
 
 /// The decision.
 #[derive(Debug)]
 pub enum Decision {
     /// To a backend of this service; with the path that it will see, when that changes.
-    Forward(Arc<Route>, Arc<Target>, Option<String>),
+    Forward(Arc<Route>, Arc<Destination>, Option<String>),
     /// An answer of the gateway's own.
     Reply {
         /// The route, when there was one.
@@ -32,29 +32,29 @@ pub enum Decision {
         /// The answer.
         reply: Box<Reply>,
         /// Who made it.
-        by: Author,
+        by: ResponseSource,
     },
 }
 
 impl Decision {
     fn own(reply: Reply, route: Option<Arc<Route>>) -> Self {
-        Self::Reply { route, reply: Box::new(reply), by: Author::Gateway }
+        Self::Reply { route, reply: Box::new(reply), by: ResponseSource::Gateway }
     }
 }
 
 /// Decides on a request; `head` gets its normalised path.
 pub async fn decide(
     router: &Router<Arc<Route>>,
-    limits: &HeadLimits,
+    limits: &ClientLimits,
     head: &mut RequestHeader,
     state: &mut State,
     now: Now,
 ) -> Decision {
-    let admitted = match validate::admit(head, limits) {
+    let admitted = match validate::validate_request(head, limits) {
         Ok(admitted) => admitted,
         Err(reply) => return Decision::own(reply, None),
     };
-    let subject = Subject {
+    let subject = RouteInput {
         host: host_of(head),
         path: head.uri.path(),
         method: &head.method,
@@ -76,7 +76,7 @@ pub async fn decide(
     let route = route.clone();
     let refused = route.chain.request(&mut Exchange::new(head, state, now)).await;
     if let Some(refusal) = refused {
-        return Decision::Reply { route: Some(route), reply: refusal.reply, by: Author::Filter(refusal.by) };
+        return Decision::Reply { route: Some(route), reply: refusal.reply, by: ResponseSource::Filter(refusal.by) };
     }
     match &route.action {
         Action::Forward(forward) => {

@@ -68,7 +68,7 @@ fn max_body() -> Size {
 
 /// A service as the end of a route, with counters for the two.
 #[derive(Debug)]
-pub struct Target {
+pub struct Destination {
     /// The service.
     pub service: Arc<Service>,
     /// Counters.
@@ -79,7 +79,7 @@ pub struct Target {
 #[derive(Debug)]
 pub struct Forward {
     /// With the sum of weights up to and including it.
-    targets: Vec<(Arc<Target>, u32)>,
+    targets: Vec<(Arc<Destination>, u32)>,
     canary: Option<Canary>,
     /// Copies.
     pub mirror: Option<Mirror>,
@@ -87,7 +87,7 @@ pub struct Forward {
 
 #[derive(Debug)]
 struct Canary {
-    target: Arc<Target>,
+    target: Arc<Destination>,
     header: Option<(HeaderName, Option<HeaderValue>)>,
     share: f64,
 }
@@ -142,7 +142,7 @@ impl Forward {
         };
         let target = |service: Arc<Service>| {
             let metrics = metrics.route(id, &service.name);
-            Arc::new(Target { service, metrics })
+            Arc::new(Destination { service, metrics })
         };
         let mut targets = Vec::new();
         if let Some(name) = keys.service {
@@ -173,7 +173,7 @@ impl Forward {
     }
 
     /// The service for a request.
-    pub fn pick(&self, headers: &HeaderMap) -> Option<&Arc<Target>> {
+    pub fn pick(&self, headers: &HeaderMap) -> Option<&Arc<Destination>> {
         if let Some(canary) = self.canary.as_ref().filter(|canary| canary.takes(headers)) {
             return Some(&canary.target);
         }
@@ -194,7 +194,7 @@ impl Forward {
 }
 
 impl Canary {
-    fn build(config: &CanaryConfig, target: Arc<Target>, wrong: &mut Invalid) -> Self {
+    fn build(config: &CanaryConfig, target: Arc<Destination>, wrong: &mut Invalid) -> Self {
         if config.header.is_none() && config.share.0 <= 0.0 {
             wrong.push("canary", "nothing goes there: set 'header' or 'share'");
         }

@@ -14,5 +14,5 @@ pub(crate) mod shadow;
 
 pub use self::{
     decide::{Decision, decide},
-    router::{ListenerSet, Matcher, Router, Subject},
+    router::{ListenerSet, Matcher, RouteInput, Router},
 };

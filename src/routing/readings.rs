@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{
     pattern::PathPattern,
-    router::{Pick, Router, Subject},
+    router::{Pick, RouteInput, Router},
 };
 use crate::message::{
     path::{self, Spelling},
@@ -80,7 +80,7 @@ const PERCENT: &str = "%25";
 /// 400.
 pub(crate) fn agree<T>(
     router: &Router<T>,
-    subject: &Subject<'_>,
+    subject: &RouteInput<'_>,
     route: &T,
     pattern: &PathPattern,
     policy: EncodedSlashes,
@@ -94,7 +94,7 @@ pub(crate) fn agree<T>(
     }
     let others = others(subject.path).ok_or_else(|| refusal(ELSEWHERE))?;
     let leads_here = |other: &Other| {
-        let found = router.pick(&Subject { path: &other.path, ..*subject });
+        let found = router.pick(&RouteInput { path: &other.path, ..*subject });
         matches!(found, Pick::Route(there, by) if std::ptr::eq(there, route) && std::ptr::eq(by, pattern))
             && stays(pattern, subject.path, other)
     };
@@ -276,7 +276,8 @@ mod tests {
     fn leads<'r>(routes: &'r Routes, path: &str) -> Option<(&'static str, &'r PathPattern, String)> {
         let reading = path::read(path).ok()?;
         let headers = HeaderMap::new();
-        let subject = Subject { host: "h", path: &reading.path, method: &Method::GET, headers: &headers, listener: 0 };
+        let subject =
+            RouteInput { host: "h", path: &reading.path, method: &Method::GET, headers: &headers, listener: 0 };
         let Pick::Route(route, pattern) = routes.pick(&subject) else { return None };
         if reading.suspect {
             agree(routes, &subject, route, pattern, EncodedSlashes::SameRoute).ok()?;

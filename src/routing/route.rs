@@ -18,10 +18,10 @@ use crate::{
     message::reserved::ReservedHeaders,
     telemetry::RouteMetrics,
     upstream::{
-        Gate,
+        ConcurrencyLimit,
         settings::resilience::{GateConfig, RetryConfig},
     },
-    yaml::{At, Node},
+    yaml::{Node, Spanned},
 };
 
 /// One entry of `routes:`.
@@ -76,7 +76,7 @@ pub struct RouteConfig {
     /// Steps, in this order: a name, or `name: settings`, and `on_fault: refuse | pass` beside it.
     #[serde(default)]
     #[schemars(schema_with = "filters_schema")]
-    pub filters: Vec<At<Node>>,
+    pub filters: Vec<Spanned<Node>>,
 }
 
 fn filters_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
@@ -116,7 +116,7 @@ pub struct Route {
     /// What is tried again, when the route says so.
     pub retry: Option<RetryConfig>,
     /// A limit on what is under way.
-    pub gate: Option<Arc<Gate>>,
+    pub gate: Option<Arc<ConcurrencyLimit>>,
     /// What becomes of paths with encoded slashes.
     pub encoded_slashes: EncodedSlashes,
     /// The methods that it is for; empty: any.

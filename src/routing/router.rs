@@ -64,7 +64,7 @@ pub struct Matcher {
 
 /// The parts of a request that routing looks at.
 #[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
+pub struct RouteInput<'a> {
     /// Host without port, as sent.
     pub host: &'a str,
     /// Normalised path.
@@ -147,7 +147,7 @@ impl<T> Router<T> {
     }
 
     /// Finds the route of a request.
-    pub fn pick(&self, subject: &Subject<'_>) -> Pick<'_, T> {
+    pub fn pick(&self, subject: &RouteInput<'_>) -> Pick<'_, T> {
         let mut refused: Option<Vec<Method>> = None;
         let mut visit = |candidates: &[(usize, usize)]| {
             for &(index, place) in candidates {
@@ -193,7 +193,7 @@ enum Judgement {
 }
 
 impl Matcher {
-    fn judge(&self, subject: &Subject<'_>) -> Judgement {
+    fn judge(&self, subject: &RouteInput<'_>) -> Judgement {
         if !self.listeners.has(subject.listener) {
             return Judgement::No;
         }
@@ -319,7 +319,7 @@ mod tests {
             headers.insert(name.parse::<HeaderName>().unwrap(), HeaderValue::from_static("1"));
         }
         let method = words[0].parse().unwrap();
-        match router.pick(&Subject { host, path, method: &method, headers: &headers, listener }) {
+        match router.pick(&RouteInput { host, path, method: &method, headers: &headers, listener }) {
             Pick::Route(route, _) => route.clone(),
             Pick::Method(methods) => format!("405 {methods:?}"),
             Pick::Nothing => "404".into(),

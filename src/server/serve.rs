@@ -25,13 +25,13 @@ use super::{
     place::UpgradeSocket,
     signals::{self, Signals},
     sockets::{self, Bound},
-    tender::Tender,
+    tender::BackgroundTasks,
     upgrade::{self, Predecessor},
 };
 use crate::{
     admin::{AdminApp, Pages},
     config::{self, Loaded, Plan, Rejected},
-    downstream::{Door, Listener, host::Host, limits::HeadLimits},
+    downstream::{App, Listener, host::Host, limits::ClientLimits},
     filter::Registry,
     proxy::Gateway,
     runtime::{Runtime, Shared},
@@ -110,7 +110,7 @@ pub(super) fn serve(
     let runtime = Arc::new(ArcSwap::from_pointee(runtime));
     let started = Started::new(0);
     let services = assemble(&mut server, &runtime, &shared, &plan, bound, &started);
-    let tender = Tender {
+    let tender = BackgroundTasks {
         runtime,
         shared: shared.clone(),
         plan: plan.clone(),
@@ -186,7 +186,7 @@ fn assemble(
     }
     let mut sockets = bound.into_iter().map(|(_, socket)| socket);
     let gauge = Some(shared.metrics.connections.open.clone());
-    let doors = Door::all(proxy, &plan.listeners, gauge, &host);
+    let doors = App::all(proxy, &plan.listeners, gauge, &host);
     // After the access log, so that the first request has its line.
     let mut gateway = Front::new("gateway", None, 1, started);
     let mut begin = 2;
@@ -199,7 +199,7 @@ fn assemble(
         let mut admin = Front::new("admin", Some(1), begin, started);
         let app = HttpServer::new_app(AdminApp::new(pages, &listener.address));
         // Connections of its own: clients that use up theirs do not shut its users out.
-        for (door, socket) in Door::all(app, std::slice::from_ref(listener), None, &host).into_iter().zip([socket]) {
+        for (door, socket) in App::all(app, std::slice::from_ref(listener), None, &host).into_iter().zip([socket]) {
             admin.add(&listener.address, socket, buffers(listener), door);
         }
         server.add_service(admin);
@@ -222,7 +222,7 @@ fn buffers(listener: &Listener) -> L4BufferSettings {
 }
 
 /// Bounds HTTP/2 connections of clients.
-fn http2(proxy: &mut HttpProxy<Gateway>, limits: &HeadLimits) {
+fn http2(proxy: &mut HttpProxy<Gateway>, limits: &ClientLimits) {
     let size = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
     let resets = usize::try_from(limits.h2_resets).unwrap_or(usize::MAX);
     let mut options = default_h2_options();
@@ -235,7 +235,7 @@ fn http2(proxy: &mut HttpProxy<Gateway>, limits: &HeadLimits) {
         .max_local_error_reset_streams(Some(resets));
     proxy.h2_options = Some(options);
     let mut options = HttpServerOptions::default();
-    // It is refused (`proxy/head.rs`): by us, so that it is answered, logged and counted like everything else.
+    // It is refused (`downstream/validate.rs`): by us, so that it is answered, logged and counted like everything else.
     options.allow_connect_method_proxying = true;
     proxy.server_options = Some(options);
 }

@@ -28,7 +28,7 @@ pub(super) struct Signals {
     pub(super) handover: Handover,
 }
 
-/// Answered connections need a moment to be closed, and connections accepted last one to ask (`proxy/door.rs`).
+/// Answered connections need a moment to be closed, and connections accepted last one to ask (`downstream/app.rs`).
 const SETTLE: Duration = Duration::from_secs(2);
 
 #[async_trait]

@@ -33,7 +33,7 @@ const BEGIN: Duration = Duration::from_secs(10);
 pub(super) type Once = (broadcast::Receiver<ExecutionPhase>, Option<Predecessor>, Option<Launcher>);
 
 /// Looks after a process.
-pub(super) struct Tender {
+pub(super) struct BackgroundTasks {
     pub(super) runtime: Arc<ArcSwap<Runtime>>,
     pub(super) shared: Arc<Shared>,
     pub(super) plan: Plan,
@@ -45,7 +45,7 @@ pub(super) struct Tender {
 }
 
 #[async_trait]
-impl BackgroundService for Tender {
+impl BackgroundService for BackgroundTasks {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         let once = self.once.lock().take();
         if let Some((phases, predecessor, launcher)) = once {
@@ -68,7 +68,7 @@ impl BackgroundService for Tender {
     }
 }
 
-impl Tender {
+impl BackgroundTasks {
     /// Waits until connections are accepted, lets the process before go, and only then says that this one serves.
     async fn begin(&self, predecessor: Option<Predecessor>) -> Result<(), String> {
         let mut started = self.started.subscribe();

@@ -29,7 +29,7 @@ use super::{
 use crate::{
     auth,
     units::{Problems, private},
-    yaml::At,
+    yaml::Spanned,
 };
 
 /// One entry of `certificates:`.
@@ -89,7 +89,7 @@ impl fmt::Debug for Certificates {
 impl Certificates {
     /// Reads every file; what is wrong goes to `problems`.
     pub(crate) fn load(
-        files: &[At<CertificateConfig>],
+        files: &[Spanned<CertificateConfig>],
         provider: Arc<CryptoProvider>,
         problems: &mut Problems,
     ) -> Self {

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     units::Problems,
-    yaml::{At, Node},
+    yaml::{Node, Spanned},
 };
 
 /// `tls:` of a listener.
@@ -32,7 +32,7 @@ use crate::{
 pub struct TlsConfig {
     /// Certificates; the one whose names fit what the client asks for is shown, else the first. Changed files are
     /// taken up within seconds, without a restart.
-    pub certificates: Vec<At<CertificateConfig>>,
+    pub certificates: Vec<Spanned<CertificateConfig>>,
     /// The oldest version to speak: `1.2` (default) or `1.3`.
     #[serde(default)]
     pub min_version: TlsVersion,

@@ -138,20 +138,20 @@ impl Backend {
 
 /// A place at a backend, given back on drop.
 #[derive(Debug)]
-pub struct Place {
+pub struct BackendPermit {
     count: Arc<AtomicUsize>,
     /// Whom to tell that there is room, when somebody may wait for it.
     freed: Option<Arc<Notify>>,
 }
 
-impl Place {
+impl BackendPermit {
     pub(crate) fn at(backend: &Backend, freed: Option<Arc<Notify>>) -> Self {
         backend.in_flight.fetch_add(1, Relaxed);
         Self { count: backend.in_flight.clone(), freed }
     }
 }
 
-impl Drop for Place {
+impl Drop for BackendPermit {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Relaxed);
         if let Some(freed) = &self.freed {

@@ -55,7 +55,7 @@ impl fmt::Debug for Balancer {
     }
 }
 
-/// Hands Pingora the backends that `resolve.rs` found.
+/// Hands Pingora the backends that `pool.rs` found.
 struct Known(Endpoints);
 
 #[async_trait]

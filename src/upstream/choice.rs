@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, StatusCode};
 
-use super::backend::{Backend, Place};
+use super::backend::{Backend, BackendPermit};
 use crate::message::reply::Reply;
 
 /// What choosing a backend may look at.
@@ -28,32 +28,32 @@ pub struct Chosen {
     /// It.
     pub backend: Arc<Backend>,
     /// The place at it.
-    pub place: Place,
+    pub place: BackendPermit,
     /// Its tickets, when it probes.
-    pub leave: Leave,
+    pub leave: ProbeTickets,
 }
 
 /// Why there is no backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoBackend {
+pub enum SelectError {
     /// None is well.
-    Unwell,
+    NoneHealthy,
     /// Those that are well have as much under way as they may have.
-    Full,
+    Overloaded,
     /// A circuit breaker is open.
-    Open {
+    CircuitOpen {
         /// When it is worth trying again.
         retry_after: Duration,
     },
 }
 
-impl NoBackend {
+impl SelectError {
     /// What the client is told of it: 503, and when to come back.
     pub(crate) fn reply(self, service: &str) -> Reply {
         let (detail, wait) = match self {
-            Self::Unwell => ("no backend of this service is available".to_owned(), None),
-            Self::Full => (format!("the service '{service}' is busy"), None),
-            Self::Open { retry_after } => {
+            Self::NoneHealthy => ("no backend of this service is available".to_owned(), None),
+            Self::Overloaded => (format!("the service '{service}' is busy"), None),
+            Self::CircuitOpen { retry_after } => {
                 (format!("the circuit breaker of the service '{service}' is open"), Some(retry_after))
             }
         };
@@ -63,7 +63,7 @@ impl NoBackend {
 
 /// Tickets of an attempt that probes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Leave {
+pub struct ProbeTickets {
     pub(crate) service: Option<u64>,
     pub(crate) backend: Option<u64>,
 }

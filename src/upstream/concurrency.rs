@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 /// A limit on what is under way.
 #[derive(Debug)]
-pub struct Gate {
+pub struct ConcurrencyLimit {
     limit: AtomicU32,
     inside: AtomicU32,
     queue: u32,
@@ -31,18 +31,18 @@ pub struct Gate {
 #[derive(Debug, Default)]
 struct Waiting {
     next: u64,
-    senders: BTreeMap<u64, oneshot::Sender<Pass>>,
+    senders: BTreeMap<u64, oneshot::Sender<Permit>>,
 }
 
 /// A place behind the gate; on drop it is the next one's in the queue.
 #[derive(Debug)]
-pub struct Pass {
-    gate: Arc<Gate>,
+pub struct Permit {
+    gate: Arc<ConcurrencyLimit>,
     /// Nobody is told that it is free: whoever drops it looks for the next one himself.
     quiet: bool,
 }
 
-impl Drop for Pass {
+impl Drop for Permit {
     fn drop(&mut self) {
         self.gate.inside.fetch_sub(1, SeqCst);
         if !self.quiet {
@@ -53,7 +53,7 @@ impl Drop for Pass {
 
 /// A place in the queue, given up on drop.
 struct Queued<'a> {
-    gate: &'a Gate,
+    gate: &'a ConcurrencyLimit,
     ticket: Option<u64>,
 }
 
@@ -66,7 +66,7 @@ impl Drop for Queued<'_> {
     }
 }
 
-impl Gate {
+impl ConcurrencyLimit {
     /// A gate for `limit` requests; `queue` more may wait, each at most `wait`.
     pub fn new(limit: u32, queue: u32, wait: Duration) -> Arc<Self> {
         let (limit, inside, queued) = (AtomicU32::new(limit), AtomicU32::new(0), Arc::default());
@@ -96,7 +96,7 @@ impl Gate {
     }
 
     /// A place, at once or after waiting; `None` when there is none.
-    pub async fn enter(self: &Arc<Self>) -> Option<Pass> {
+    pub async fn enter(self: &Arc<Self>) -> Option<Permit> {
         if let Some(pass) = self.try_enter() {
             return Some(pass);
         }
@@ -122,11 +122,11 @@ impl Gate {
     }
 
     /// A place, if there is one.
-    pub fn try_enter(self: &Arc<Self>) -> Option<Pass> {
+    pub fn try_enter(self: &Arc<Self>) -> Option<Permit> {
         let limit = self.limit();
         let free = |inside: u32| (inside < limit).then(|| inside + 1);
         self.inside.fetch_update(SeqCst, SeqCst, free).ok()?;
-        Some(Pass { gate: self.clone(), quiet: false })
+        Some(Permit { gate: self.clone(), quiet: false })
     }
 
     /// Lets waiting requests in while there is room.
@@ -159,7 +159,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn beyond_the_limit_one_waits_and_beyond_the_queue_one_leaves() {
-        let gate = Gate::new(1, 1, Duration::from_millis(100));
+        let gate = ConcurrencyLimit::new(1, 1, Duration::from_millis(100));
         let first = gate.enter().await.unwrap();
         let waiter = tokio::spawn({
             let gate = gate.clone();
@@ -179,7 +179,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_larger_limit_lets_the_queue_in() {
-        let gate = Gate::new(1, 5, Duration::from_secs(1));
+        let gate = ConcurrencyLimit::new(1, 5, Duration::from_secs(1));
         let _first = gate.enter().await.unwrap();
         let waiters: Vec<_> = (0..3)
             .map(|_| {
@@ -198,7 +198,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_long_queue_that_gives_up_leaves_nothing_behind() {
-        let gate = Gate::new(1, 200_000, Duration::from_millis(100));
+        let gate = ConcurrencyLimit::new(1, 200_000, Duration::from_millis(100));
         let first = gate.enter().await.unwrap();
         let waiters: Vec<_> = (0..100_000)
             .map(|_| {
@@ -229,7 +229,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn receivers_that_are_gone_cost_no_stack() {
-        let gate = Gate::new(1, 200_000, Duration::from_millis(100));
+        let gate = ConcurrencyLimit::new(1, 200_000, Duration::from_millis(100));
         let first = gate.enter().await.unwrap();
         // As if each had left between its time-out and its farewell.
         for ticket in 0..100_000 {
@@ -243,7 +243,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn never_more_inside_than_the_limit_and_all_leave() {
-        let gate = Gate::new(3, 1000, Duration::from_secs(10));
+        let gate = ConcurrencyLimit::new(3, 1000, Duration::from_secs(10));
         let most = Arc::new(AtomicU32::new(0));
         let tasks: Vec<_> = (0..400)
             .map(|_| {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, de};
 
 /// How an attempt failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Trouble {
+pub enum FailureKind {
     /// The connection was refused, or did not stand in time: nothing of the request was sent.
     Connect,
     /// No answer in time.
@@ -19,7 +19,7 @@ pub enum Trouble {
     Status(u16),
 }
 
-impl Trouble {
+impl FailureKind {
     /// What an error on the backend's side means; `None` for errors of others.
     pub(crate) fn of(error: &Error) -> Option<Self> {
         use ErrorType as E;
@@ -53,7 +53,7 @@ impl Trouble {
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for FailureKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "{status}"),
@@ -62,7 +62,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-impl FromStr for Trouble {
+impl FromStr for FailureKind {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -78,13 +78,13 @@ impl FromStr for Trouble {
     }
 }
 
-impl<'de> Deserialize<'de> for Trouble {
+impl<'de> Deserialize<'de> for FailureKind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Cow::<str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
-impl JsonSchema for Trouble {
+impl JsonSchema for FailureKind {
     fn schema_name() -> Cow<'static, str> {
         "Trouble".into()
     }

@@ -22,6 +22,7 @@ pub(crate) mod url;
 pub(crate) mod watch;
 
 pub(crate) use {
-    self::backend::Backend, self::backend::Place, self::concurrency::Gate, self::concurrency::Pass,
-    self::failure_kind::Trouble, self::resilience::Outcome, self::service::Service,
+    self::backend::Backend, self::backend::BackendPermit, self::concurrency::ConcurrencyLimit,
+    self::concurrency::Permit, self::failure_kind::FailureKind, self::resilience::AttemptOutcome,
+    self::service::Service,
 };

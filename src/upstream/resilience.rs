@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 
 use super::{
     backend::{Backend, LATENCY_MEMORY},
-    concurrency::Gate,
-    failure_kind::Trouble,
+    concurrency::ConcurrencyLimit,
+    failure_kind::FailureKind,
     settings::{
         resilience::{BreakerConfig, EjectionConfig, InFlightConfig},
         service::ServiceConfig,
@@ -23,18 +23,18 @@ use crate::{
     telemetry::ServiceMetrics,
     upstream::{
         backend::Endpoints,
-        choice::{Leave, NoBackend},
+        choice::{ProbeTickets, SelectError},
         settings::service::{HedgeAfter, HedgeConfig},
     },
 };
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AttemptOutcome {
     /// The backend answered with this status.
     Answered(u16),
     /// It did not.
-    Failed(Trouble),
+    Failed(FailureKind),
     /// Nobody can say: the client left, or the gateway refused.
     Unknown,
 }
@@ -53,7 +53,7 @@ pub(crate) struct Resilience {
     pub(crate) breaker_config: Option<BreakerConfig>,
     pub(crate) ejection: EjectionConfig,
     ejection_policy: EjectionPolicy,
-    pub(crate) gate: Option<Arc<Gate>>,
+    pub(crate) gate: Option<Arc<ConcurrencyLimit>>,
     gradient: Option<Gradient>,
     pub(crate) in_flight: Option<InFlightConfig>,
     /// Told whenever a backend has room again.
@@ -94,7 +94,7 @@ impl Resilience {
         let gradient = adaptive.map(|(adaptive, most)| Gradient::new(adaptive.policy(most)));
         let gate = in_flight.as_ref().filter(|limits| limits.max > 0).map(|limits| {
             let first = gradient.as_ref().map_or(limits.max, Gradient::limit);
-            Gate::new(first, limits.queue, limits.wait.0)
+            ConcurrencyLimit::new(first, limits.queue, limits.wait.0)
         });
         Self {
             service: service.into(),
@@ -122,24 +122,25 @@ impl Resilience {
     }
 
     /// Learns how an attempt ended; `elapsed` is the time from its beginning to the answer's head, or to the failure.
-    pub(crate) fn settle(
+    pub(crate) fn record_outcome(
         &self,
         backend: &Backend,
-        leave: Leave,
+        leave: ProbeTickets,
         now: Duration,
         elapsed: Option<Duration>,
-        outcome: Outcome,
+        outcome: AttemptOutcome,
     ) {
         let trouble = match outcome {
-            Outcome::Unknown => {
+            AttemptOutcome::Unknown => {
                 self.metrics.attempt(Some("unknown"));
                 return self.give_back(backend, leave);
             }
-            Outcome::Answered(status) => (status >= 400).then_some(Trouble::Status(status)),
-            Outcome::Failed(trouble) => Some(trouble),
+            AttemptOutcome::Answered(status) => (status >= 400).then_some(FailureKind::Status(status)),
+            AttemptOutcome::Failed(trouble) => Some(trouble),
         };
-        self.metrics.attempt(trouble.filter(|_| !matches!(outcome, Outcome::Answered(..=499))).map(Trouble::label));
-        let counts = |list: &[Trouble]| trouble.is_some_and(|trouble| list.contains(&trouble));
+        self.metrics
+            .attempt(trouble.filter(|_| !matches!(outcome, AttemptOutcome::Answered(..=499))).map(FailureKind::label));
+        let counts = |list: &[FailureKind]| trouble.is_some_and(|trouble| list.contains(&trouble));
         if let Some(config) = &self.breaker_config {
             let ok = !counts(&config.failures);
             if let Some(breaker) = &self.breaker {
@@ -149,9 +150,9 @@ impl Resilience {
                 self.announce(&backend.name, breaker.record(now, leave.backend, ok));
             }
         }
-        self.judge(backend, now, !counts(&self.ejection.failures));
+        self.update_ejection(backend, now, !counts(&self.ejection.failures));
         if let Some(elapsed) = elapsed {
-            let failed = matches!(outcome, Outcome::Failed(_));
+            let failed = matches!(outcome, AttemptOutcome::Failed(_));
             self.learn_latency(backend, now, elapsed, failed);
         }
     }
@@ -161,20 +162,25 @@ impl Resilience {
     ///
     /// # Errors
     /// Too many are being sent; the tickets have been given back.
-    pub(crate) fn suspend(&self, backend: &Backend, leave: &mut Leave, now: Duration) -> Result<bool, NoBackend> {
+    pub(crate) fn suspend(
+        &self,
+        backend: &Backend,
+        leave: &mut ProbeTickets,
+        now: Duration,
+    ) -> Result<bool, SelectError> {
         let mut wait = None;
         for (ticket, breaker) in self.tickets(backend, *leave) {
             wait = wait.max(breaker.suspend(now, ticket).err());
         }
         if let Some(retry_after) = wait {
             self.give_back(backend, std::mem::take(leave));
-            return Err(NoBackend::Open { retry_after });
+            return Err(SelectError::CircuitOpen { retry_after });
         }
         Ok(leave.service.is_some() || leave.backend.is_some())
     }
 
     /// Asks again: the answer to come decides, if no other request's does.
-    pub(crate) fn resume(&self, backend: &Backend, leave: &mut Leave, now: Duration) {
+    pub(crate) fn resume(&self, backend: &Backend, leave: &mut ProbeTickets, now: Duration) {
         let resumed = |breaker: &Option<Breaker>, ticket: Option<u64>| {
             ticket.filter(|ticket| breaker.as_ref().is_some_and(|breaker| breaker.resume(now, *ticket)))
         };
@@ -182,13 +188,13 @@ impl Resilience {
         leave.backend = resumed(&backend.breaker, leave.backend);
     }
 
-    fn tickets<'a>(&'a self, backend: &'a Backend, leave: Leave) -> impl Iterator<Item = (u64, &'a Breaker)> {
+    fn tickets<'a>(&'a self, backend: &'a Backend, leave: ProbeTickets) -> impl Iterator<Item = (u64, &'a Breaker)> {
         let all = [(leave.service, self.breaker.as_ref()), (leave.backend, backend.breaker.as_ref())];
         all.into_iter().filter_map(|(ticket, breaker)| Some((ticket?, breaker?)))
     }
 
     /// Takes back the tickets of an attempt that came to nothing, or was never made.
-    pub(crate) fn give_back(&self, backend: &Backend, leave: Leave) {
+    pub(crate) fn give_back(&self, backend: &Backend, leave: ProbeTickets) {
         self.tickets(backend, leave).for_each(|(ticket, breaker)| breaker.abandon(ticket));
     }
 
@@ -201,7 +207,7 @@ impl Resilience {
     }
 
     /// Ejects a backend that has failed too often.
-    fn judge(&self, backend: &Backend, now: Duration, ok: bool) {
+    fn update_ejection(&self, backend: &Backend, now: Duration, ok: bool) {
         let policy = &self.ejection_policy;
         let (mut ejected, mut all) = (0, 0);
         if !ok {
@@ -244,7 +250,7 @@ impl Resilience {
     }
 
     /// The limit on what is under way, when there is one.
-    pub(crate) fn gate(&self) -> Option<&Arc<Gate>> {
+    pub(crate) fn gate(&self) -> Option<&Arc<ConcurrencyLimit>> {
         self.gate.as_ref()
     }
 

@@ -5,7 +5,7 @@
 use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::{Error, ErrorType, http::ResponseHeader};
 
-use crate::message::{fields, request_head::Reason};
+use crate::message::{fields, request_head::Violation};
 
 /// Fields that frame an answer.
 static FRAMING: [HeaderName; 2] = [header::TRANSFER_ENCODING, header::CONTENT_LENGTH];
@@ -18,11 +18,11 @@ pub(crate) fn verify(head: &mut ResponseHeader, upgrade: bool) -> pingora::Resul
     let [coding, length] = fields::present(&head.headers, &FRAMING);
     check(head, upgrade, coding)
         .map_err(|reason| Error::explain(ErrorType::InvalidHTTPHeader, reason).into_up())
-        .and_then(|()| settle(head, length))
+        .and_then(|()| record_outcome(head, length))
 }
 
 /// `coding`: it has a transfer coding.
-fn check(head: &ResponseHeader, upgrade: bool, coding: bool) -> Result<(), Reason> {
+fn check(head: &ResponseHeader, upgrade: bool, coding: bool) -> Result<(), Violation> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS && !upgrade {
         return Err("the backend switches protocols and was not asked to");
     }
@@ -40,7 +40,7 @@ fn check(head: &ResponseHeader, upgrade: bool, coding: bool) -> Result<(), Reaso
 }
 
 /// `length`: it says how long its body is.
-fn settle(head: &mut ResponseHeader, length: bool) -> pingora::Result<()> {
+fn record_outcome(head: &mut ResponseHeader, length: bool) -> pingora::Result<()> {
     // The version is this hop's, not the backend's (RFC 9110 §6.2).
     if head.version < Version::HTTP_11 {
         head.set_version(Version::HTTP_11);

@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    backend::{Backend, Place},
+    backend::{Backend, BackendPermit},
     balance::Balancer,
     resilience::Resilience,
     settings::service::AllUnhealthy,
@@ -25,7 +25,7 @@ use crate::{
     resilience::{Admission, warm_share},
     upstream::{
         backend::Endpoints,
-        choice::{Choice, Chosen, Leave, NoBackend},
+        choice::{Choice, Chosen, ProbeTickets, SelectError},
     },
 };
 
@@ -63,14 +63,14 @@ impl Selector {
     ///
     /// # Errors
     /// Why there is none.
-    pub(crate) async fn wait_for_room(&self, choice: Choice<'_>, waited: &mut Duration) -> Result<Chosen, NoBackend> {
-        let Some(limits) = &self.resilience.in_flight else { return Err(NoBackend::Full) };
+    pub(crate) async fn wait_for_room(&self, choice: Choice<'_>, waited: &mut Duration) -> Result<Chosen, SelectError> {
+        let Some(limits) = &self.resilience.in_flight else { return Err(SelectError::Overloaded) };
         let patience = limits.wait.0.saturating_sub(*waited);
         if patience.is_zero() {
-            return Err(NoBackend::Full);
+            return Err(SelectError::Overloaded);
         }
         let Some(_waiting) = Waiting::enter(&self.resilience.waiting, limits.queue) else {
-            return Err(NoBackend::Full);
+            return Err(SelectError::Overloaded);
         };
         let begun = tokio::time::Instant::now();
         let result = self.room(choice, begun + patience).await;
@@ -78,18 +78,18 @@ impl Selector {
         result
     }
 
-    async fn room(&self, choice: Choice<'_>, until: tokio::time::Instant) -> Result<Chosen, NoBackend> {
+    async fn room(&self, choice: Choice<'_>, until: tokio::time::Instant) -> Result<Chosen, SelectError> {
         loop {
             let mut freed = std::pin::pin!(self.resilience.freed.notified());
             // From here on a place that is given back is told to this one, and not only to those who sleep already.
             freed.as_mut().enable();
             fence(SeqCst);
             match self.choose(&Choice { now: Now::monotonic(), ..choice }) {
-                Err(NoBackend::Full) => {}
+                Err(SelectError::Overloaded) => {}
                 other => return other,
             }
             if tokio::time::timeout_at(until, freed).await.is_err() {
-                return Err(NoBackend::Full);
+                return Err(SelectError::Overloaded);
             }
         }
     }
@@ -98,15 +98,15 @@ impl Selector {
     ///
     /// # Errors
     /// Why there is none.
-    pub(crate) fn choose(&self, choice: &Choice<'_>) -> Result<Chosen, NoBackend> {
-        let mut leave = Leave::default();
+    pub(crate) fn choose(&self, choice: &Choice<'_>) -> Result<Chosen, SelectError> {
+        let mut leave = ProbeTickets::default();
         if let Some(breaker) = &self.resilience.breaker {
             let (admission, transition) = breaker.admit(choice.now);
             self.resilience.announce("", transition);
             match admission {
                 Admission::Pass => {}
                 Admission::Probe(ticket) => leave.service = Some(ticket),
-                Admission::Refused { retry_after } => return Err(NoBackend::Open { retry_after }),
+                Admission::Refused { retry_after } => return Err(SelectError::CircuitOpen { retry_after }),
             }
         }
         let backends = self.endpoints.load();
@@ -118,7 +118,7 @@ impl Selector {
         match chosen {
             Ok(backend) => {
                 let freed = (self.resilience.per_backend() > 0).then(|| self.resilience.freed.clone());
-                let place = Place::at(&backend, freed);
+                let place = BackendPermit::at(&backend, freed);
                 Ok(Chosen { backend, place, leave })
             }
             Err(none) => {
@@ -175,32 +175,32 @@ impl Selector {
         share >= 1.0 || fastrand::f64() < share
     }
 
-    fn ask_breaker(&self, backend: &Backend, now: Duration) -> Result<Option<u64>, NoBackend> {
+    fn ask_breaker(&self, backend: &Backend, now: Duration) -> Result<Option<u64>, SelectError> {
         let Some(breaker) = &backend.breaker else { return Ok(None) };
         let (admission, transition) = breaker.admit(now);
         self.resilience.announce(&backend.name, transition);
         match admission {
             Admission::Pass => Ok(None),
             Admission::Probe(ticket) => Ok(Some(ticket)),
-            Admission::Refused { retry_after } => Err(NoBackend::Open { retry_after }),
+            Admission::Refused { retry_after } => Err(SelectError::CircuitOpen { retry_after }),
         }
     }
 
-    fn why_none(&self, backends: &[Arc<Backend>], choice: &Choice<'_>) -> NoBackend {
+    fn why_none(&self, backends: &[Arc<Backend>], choice: &Choice<'_>) -> SelectError {
         let most = self.resilience.per_backend();
         let mut well = backends.iter().filter(|backend| backend.healthy()).peekable();
         if well.peek().is_none() {
-            return NoBackend::Unwell;
+            return SelectError::NoneHealthy;
         }
         if well.clone().all(|backend| !backend.has_room(most)) {
-            return NoBackend::Full;
+            return SelectError::Overloaded;
         }
         let open =
             |backend: &&Arc<Backend>| backend.breaker.as_ref().is_some_and(|breaker| !breaker.would_admit(choice.now));
         if well.any(|backend| open(&backend)) {
-            return NoBackend::Open { retry_after: Duration::from_secs(1) };
+            return SelectError::CircuitOpen { retry_after: Duration::from_secs(1) };
         }
         // They were full a moment ago: by now a place has been given back.
-        if most > 0 { NoBackend::Full } else { NoBackend::Unwell }
+        if most > 0 { SelectError::Overloaded } else { SelectError::NoneHealthy }
     }
 }

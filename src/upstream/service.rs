@@ -8,10 +8,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::{
     backend::Backend,
     balance::Balancer,
-    concurrency::Gate,
+    concurrency::ConcurrencyLimit,
     health::Probe,
     pool::Pool,
-    resilience::{Outcome, Resilience},
+    resilience::{AttemptOutcome, Resilience},
     selector::Selector,
     settings::{
         resilience::RetryConfig,
@@ -25,7 +25,7 @@ use crate::{
     units::Problems,
     upstream::{
         backend::Endpoints,
-        choice::{Choice, Chosen, Leave, NoBackend},
+        choice::{Choice, Chosen, ProbeTickets, SelectError},
     },
     yaml::Node,
 };
@@ -113,7 +113,7 @@ impl Service {
     }
 
     /// The limit on what is under way, when there is one.
-    pub fn gate(&self) -> Option<&Arc<Gate>> {
+    pub fn gate(&self) -> Option<&Arc<ConcurrencyLimit>> {
         self.resilience.gate()
     }
 
@@ -121,7 +121,7 @@ impl Service {
     ///
     /// # Errors
     /// Why there is none.
-    pub fn choose(&self, choice: &Choice<'_>) -> Result<Chosen, NoBackend> {
+    pub fn choose(&self, choice: &Choice<'_>) -> Result<Chosen, SelectError> {
         self.selector.choose(choice)
     }
 
@@ -129,13 +129,20 @@ impl Service {
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn wait_for_room(&self, choice: Choice<'_>, waited: &mut Duration) -> Result<Chosen, NoBackend> {
+    pub async fn wait_for_room(&self, choice: Choice<'_>, waited: &mut Duration) -> Result<Chosen, SelectError> {
         self.selector.wait_for_room(choice, waited).await
     }
 
     /// Learns how an attempt ended; `elapsed` is the time from its beginning to the answer's head, or to the failure.
-    pub fn settle(&self, backend: &Backend, leave: Leave, now: Duration, elapsed: Option<Duration>, outcome: Outcome) {
-        self.resilience.settle(backend, leave, now, elapsed, outcome);
+    pub fn record_outcome(
+        &self,
+        backend: &Backend,
+        leave: ProbeTickets,
+        now: Duration,
+        elapsed: Option<Duration>,
+        outcome: AttemptOutcome,
+    ) {
+        self.resilience.record_outcome(backend, leave, now, elapsed, outcome);
     }
 
     /// The cookie for a client that `backend` has answered, when there is to be one.
@@ -199,15 +206,15 @@ mod tests {
 
     fn eject(service: &Service, backend: &Backend, now: Duration) {
         for _ in 0..5 {
-            let trouble = Outcome::Failed(Trouble::Reset);
-            service.settle(backend, Leave::default(), now, Some(Duration::ZERO), trouble);
+            let trouble = AttemptOutcome::Failed(FailureKind::Reset);
+            service.record_outcome(backend, ProbeTickets::default(), now, Some(Duration::ZERO), trouble);
         }
     }
 
     use crate::{
         telemetry::Metrics,
         units::Problems,
-        upstream::{failure_kind::Trouble, resilience::Outcome, settings::service::ServiceConfig},
+        upstream::{failure_kind::FailureKind, resilience::AttemptOutcome, settings::service::ServiceConfig},
         yaml::{parse, read},
     };
 
@@ -224,7 +231,7 @@ mod tests {
                 let place = all.iter().position(|backend| backend.address == chosen.backend.address).unwrap();
                 counts[place] += 1;
                 let latency = Duration::from_millis(if place == 2 { 50 } else { 5 });
-                service.settle(&chosen.backend, chosen.leave, at, Some(latency), Outcome::Answered(200));
+                service.record_outcome(&chosen.backend, chosen.leave, at, Some(latency), AttemptOutcome::Answered(200));
             }
             assert!(counts.iter().all(|count| *count > 0), "{balance}: {counts:?}");
             if balance == "p2c_ewma" {
@@ -311,7 +318,7 @@ mod tests {
                     for _ in 0..2000 {
                         let choice = choice(&headers, &[], Now::monotonic());
                         let chosen = match service.choose(&choice) {
-                            Err(NoBackend::Full) => service.wait_for_room(choice, &mut waited).await,
+                            Err(SelectError::Overloaded) => service.wait_for_room(choice, &mut waited).await,
                             chosen => chosen,
                         };
                         tokio::task::yield_now().await;
@@ -359,7 +366,7 @@ mod tests {
                     prop_assert_eq!(chosen.in_flight(), 1);
                 }
                 Err(none) => {
-                    prop_assert_eq!(none, NoBackend::Unwell);
+                    prop_assert_eq!(none, SelectError::NoneHealthy);
                     prop_assert!(!all.iter().any(|backend| usable(backend)));
                 }
             }

@@ -12,40 +12,40 @@ use serde::{
 };
 
 use super::{
-    Node, Place, Value,
+    Location, Node, Value,
     spanned::{AT, NODE, hand_over},
 };
 use crate::{units::suggest::unknown, yaml::set_aside::SetAside};
 
 /// Why a node could not be typed.
 #[derive(Debug)]
-pub(crate) struct Fault {
+pub(crate) struct ReadError {
     pub(crate) message: String,
     /// The node to set aside.
     pub(crate) culprit: Option<Node>,
     /// Where to point, when not at the culprit itself.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<Location>,
     /// Follows from a mistake that has been reported.
     pub(crate) consequence: bool,
     missing: Option<&'static str>,
 }
 
-impl Fault {
+impl ReadError {
     fn at(mut self, node: &Node) -> Self {
         self.culprit.get_or_insert_with(|| node.clone());
         self
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for ReadError {}
 
-impl de::Error for Fault {
+impl de::Error for ReadError {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self { message: message.to_string(), culprit: None, place: None, consequence: false, missing: None }
     }
@@ -84,35 +84,35 @@ impl<'a> De<'a> {
     }
 
     /// The same where something else than text is due: text may be a secret, by whoever did not know better.
-    fn expected_not_text(&self, what: &str) -> Fault {
+    fn expected_not_text(&self, what: &str) -> ReadError {
         match self.node.value() {
             Value::Scalar { .. } if !self.node.is_null() => {
-                <Fault as de::Error>::custom(format!("expected {what}, found text")).at(self.node)
+                <ReadError as de::Error>::custom(format!("expected {what}, found text")).at(self.node)
             }
             _ => self.expected(what),
         }
     }
 
-    fn expected(&self, what: &str) -> Fault {
+    fn expected(&self, what: &str) -> ReadError {
         let message = format!("expected {what}, found {}", self.found());
-        <Fault as de::Error>::custom(message).at(self.node)
+        <ReadError as de::Error>::custom(message).at(self.node)
     }
 
-    fn integer<T: std::str::FromStr + fmt::Display>(&self, min: T, max: T) -> Result<T, Fault> {
+    fn integer<T: std::str::FromStr + fmt::Display>(&self, min: T, max: T) -> Result<T, ReadError> {
         let Value::Scalar { text, .. } = self.node.value() else {
             return Err(self.expected("a whole number"));
         };
         text.parse().map_err(|_| self.expected(&format!("a whole number from {min} to {max}")))
     }
 
-    fn float(&self) -> Result<f64, Fault> {
+    fn float(&self) -> Result<f64, ReadError> {
         match self.node.value() {
             Value::Scalar { text, .. } => text.parse().map_err(|_| self.expected("a number")),
             _ => Err(self.expected("a number")),
         }
     }
 
-    fn text(&self) -> Result<&'a str, Fault> {
+    fn text(&self) -> Result<&'a str, ReadError> {
         match self.node.value() {
             Value::Scalar { text, .. } if !self.node.is_null() => Ok(text),
             _ => Err(self.expected("text")),
@@ -122,16 +122,16 @@ impl<'a> De<'a> {
 
 macro_rules! integers {
     ($($method:ident $visit:ident $type:ident),*) => {$(
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-            visitor.$visit(self.integer($type::MIN, $type::MAX)?).map_err(|e: Fault| e.at(self.node))
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
+            visitor.$visit(self.integer($type::MIN, $type::MAX)?).map_err(|e: ReadError| e.at(self.node))
         }
     )*};
 }
 
 impl<'de> Deserializer<'de> for De<'_> {
-    type Error = Fault;
+    type Error = ReadError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         let result = match self.node.value() {
             Value::Seq(_) => return self.deserialize_seq(visitor),
             Value::Map(_) => return self.deserialize_map(visitor),
@@ -150,7 +150,7 @@ impl<'de> Deserializer<'de> for De<'_> {
                 },
             },
         };
-        result.map_err(|e: Fault| e.at(self.node))
+        result.map_err(|e: ReadError| e.at(self.node))
     }
 
     integers! {
@@ -159,7 +159,7 @@ impl<'de> Deserializer<'de> for De<'_> {
         deserialize_i32 visit_i32 i32, deserialize_i64 visit_i64 i64
     }
 
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         match self.node.value() {
             Value::Scalar { text, .. } if matches!(text.as_str(), "true" | "True" | "TRUE") => visitor.visit_bool(true),
             Value::Scalar { text, .. } if matches!(text.as_str(), "false" | "False" | "FALSE") => {
@@ -169,43 +169,43 @@ impl<'de> Deserializer<'de> for De<'_> {
         }
     }
 
-    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_f64(self.float()?).map_err(|e: Fault| e.at(self.node))
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
+        visitor.visit_f64(self.float()?).map_err(|e: ReadError| e.at(self.node))
     }
 
-    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_f64(self.float()?).map_err(|e: Fault| e.at(self.node))
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
+        visitor.visit_f64(self.float()?).map_err(|e: ReadError| e.at(self.node))
     }
 
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_str(self.text()?).map_err(|e: Fault| e.at(self.node))
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
+        visitor.visit_str(self.text()?).map_err(|e: ReadError| e.at(self.node))
     }
 
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         self.deserialize_str(visitor)
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         if self.node.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &str, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &str, visitor: V) -> Result<V::Value, ReadError> {
         if name == AT || name == NODE {
             hand_over(self.node);
         }
         if name == NODE { visitor.visit_unit() } else { visitor.visit_newtype_struct(self) }
     }
 
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         let Value::Seq(items) = self.node.value() else { return Err(self.expected_not_text("a list")) };
         visitor.visit_seq(Items { items: items.iter(), aside: self.aside }).map_err(|e| e.at(self.node))
     }
 
-    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, ReadError> {
         self.deserialize_seq(visitor)
     }
 
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
         let entries = match self.node.value() {
             Value::Map(entries) => entries.as_slice(),
             // `services:` with nothing under it is an empty mapping.
@@ -213,7 +213,7 @@ impl<'de> Deserializer<'de> for De<'_> {
             _ => return Err(self.expected_not_text("a mapping")),
         };
         let access = Entries { entries: entries.iter(), value: None, aside: self.aside };
-        visitor.visit_map(access).map_err(|mut fault: Fault| {
+        visitor.visit_map(access).map_err(|mut fault: ReadError| {
             if let (Some(name), None) = (fault.missing.take(), &fault.culprit) {
                 fault.consequence = self.node.get(name).is_some_and(|child| self.aside.contains(child));
             }
@@ -226,7 +226,7 @@ impl<'de> Deserializer<'de> for De<'_> {
         _: &'static str,
         _: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, ReadError> {
         self.deserialize_map(visitor)
     }
 
@@ -235,7 +235,7 @@ impl<'de> Deserializer<'de> for De<'_> {
         _: &'static str,
         variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Fault> {
+    ) -> Result<V::Value, ReadError> {
         let (name, value, at) = match self.node.value() {
             Value::Scalar { text, .. } if !self.node.is_null() => (text.as_str(), None, self.node),
             Value::Map(entries) if entries.len() == 1 => (entries[0].0.as_str(), Some(&entries[0].2), self.node),
@@ -256,9 +256,9 @@ struct Items<'a> {
 }
 
 impl<'de> SeqAccess<'de> for Items<'_> {
-    type Error = Fault;
+    type Error = ReadError;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Fault> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, ReadError> {
         let aside = self.aside;
         let Some(node) = self.items.find(|node| !aside.contains(node)) else { return Ok(None) };
         seed.deserialize(De { node, aside }).map(Some).map_err(|e| e.at(node))
@@ -266,26 +266,26 @@ impl<'de> SeqAccess<'de> for Items<'_> {
 }
 
 struct Entries<'a> {
-    entries: std::slice::Iter<'a, (String, Place, Node)>,
+    entries: std::slice::Iter<'a, (String, Location, Node)>,
     value: Option<&'a Node>,
     aside: &'a SetAside,
 }
 
 impl<'de> MapAccess<'de> for Entries<'_> {
-    type Error = Fault;
+    type Error = ReadError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, ReadError> {
         let aside = self.aside;
         let Some((name, place, node)) = self.entries.find(|(_, _, node)| !aside.contains(node)) else {
             return Ok(None);
         };
         self.value = Some(node);
-        let key: StringDeserializer<Fault> = name.clone().into_deserializer();
-        seed.deserialize(key).map(Some).map_err(|e| Fault { place: Some(place.clone()), ..e.at(node) })
+        let key: StringDeserializer<ReadError> = name.clone().into_deserializer();
+        seed.deserialize(key).map(Some).map_err(|e| ReadError { place: Some(place.clone()), ..e.at(node) })
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
-        let node = self.value.take().ok_or_else(|| <Fault as de::Error>::custom("a value without its key"))?;
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, ReadError> {
+        let node = self.value.take().ok_or_else(|| <ReadError as de::Error>::custom("a value without its key"))?;
         seed.deserialize(De { node, aside: self.aside }).map_err(|e| e.at(node))
     }
 }
@@ -297,44 +297,44 @@ struct Choice<'a> {
 }
 
 impl<'de> EnumAccess<'de> for Choice<'_> {
-    type Error = Fault;
+    type Error = ReadError;
     type Variant = Self;
 
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), Fault> {
-        let name: StrDeserializer<'_, Fault> = self.name.into_deserializer();
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), ReadError> {
+        let name: StrDeserializer<'_, ReadError> = self.name.into_deserializer();
         Ok((seed.deserialize(name).map_err(|e| e.at(self.node))?, self))
     }
 }
 
 impl Choice<'_> {
-    fn wants_settings(&self) -> Fault {
+    fn wants_settings(&self) -> ReadError {
         let message = format!("'{}' needs a value: write it as '{}: ...'", self.name, self.name);
-        <Fault as de::Error>::custom(message).at(self.node)
+        <ReadError as de::Error>::custom(message).at(self.node)
     }
 }
 
 impl<'de> VariantAccess<'de> for Choice<'_> {
-    type Error = Fault;
+    type Error = ReadError;
 
-    fn unit_variant(self) -> Result<(), Fault> {
+    fn unit_variant(self) -> Result<(), ReadError> {
         match self.value {
             Some(value) if !value.node.is_null() => {
-                Err(<Fault as de::Error>::custom(format!("'{}' takes no value", self.name)).at(self.node))
+                Err(<ReadError as de::Error>::custom(format!("'{}' takes no value", self.name)).at(self.node))
             }
             _ => Ok(()),
         }
     }
 
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Fault> {
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, ReadError> {
         let value = self.value.ok_or_else(|| self.wants_settings())?;
         seed.deserialize(value)
     }
 
-    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Fault> {
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, ReadError> {
         self.value.ok_or_else(|| self.wants_settings())?.deserialize_seq(visitor)
     }
 
-    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], visitor: V) -> Result<V::Value, Fault> {
+    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], visitor: V) -> Result<V::Value, ReadError> {
         self.value.ok_or_else(|| self.wants_settings())?.deserialize_map(visitor)
     }
 }

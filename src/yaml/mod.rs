@@ -11,8 +11,8 @@ mod read;
 pub(crate) mod set_aside;
 mod spanned;
 
-pub(crate) use self::node::{Node, Place, Value};
-pub(crate) use self::spanned::At;
+pub(crate) use self::node::{Location, Node, Value};
+pub(crate) use self::spanned::Spanned;
 pub(crate) use self::{
     parse::{UNSET, parse},
     read::read,

@@ -9,7 +9,7 @@ use crate::units::Problem;
 
 /// Where something stands in the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// 1-based line.
     pub line: usize,
     /// 1-based column.
@@ -18,7 +18,7 @@ pub struct Place {
     pub path: String,
 }
 
-impl Place {
+impl Location {
     /// A problem at this place.
     pub fn problem(&self, message: impl Into<String>) -> Problem {
         Problem { line: self.line, column: self.column, path: self.path.clone(), message: message.into() }
@@ -32,7 +32,7 @@ pub struct Node(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     id: u32,
-    place: Place,
+    place: Location,
     value: Value,
     /// A variable in it is not set: it is as if it were not there, and that has been said.
     unset: bool,
@@ -56,11 +56,11 @@ pub enum Value {
     /// A list.
     Seq(Vec<Node>),
     /// A mapping, in the order of the file: key, where the key stands, value.
-    Map(Vec<(String, Place, Node)>),
+    Map(Vec<(String, Location, Node)>),
 }
 
 impl Node {
-    pub(super) fn new(id: u32, place: Place, value: Value, unset: bool) -> Self {
+    pub(super) fn new(id: u32, place: Location, value: Value, unset: bool) -> Self {
         Self(Arc::new(Inner { id, place, value, unset, index: OnceLock::new() }))
     }
 
@@ -75,12 +75,12 @@ impl Node {
     }
 
     /// An empty mapping at `place`: the settings of a filter that was named and not configured.
-    pub fn empty_map(place: Place) -> Self {
+    pub fn empty_map(place: Location) -> Self {
         Self::new(u32::MAX, place, Value::Map(Vec::new()), false)
     }
 
     /// Where it stands.
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &Location {
         &self.0.place
     }
 

@@ -7,7 +7,7 @@ use std::{
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span};
 
-use super::{Node, Place, Value};
+use super::{Location, Node, Value};
 use crate::units::{Problem, Problems};
 
 /// More nodes than the aliases of any configuration add to those that are written down: stops "billion laughs".
@@ -164,7 +164,7 @@ struct Finisher<'a> {
 
 impl Finisher<'_> {
     fn node(&mut self, raw: &Raw, path: String) -> Node {
-        let place = Place { line: raw.mark.0, column: raw.mark.1, path };
+        let place = Location { line: raw.mark.0, column: raw.mark.1, path };
         let id = self.next;
         let mut unset = false;
         let value = match &raw.body {
@@ -189,7 +189,7 @@ impl Finisher<'_> {
     }
 
     /// Counts a node, or a mapping that is merged; false when there are too many of them.
-    fn another(&mut self, place: &Place) -> bool {
+    fn another(&mut self, place: &Location) -> bool {
         let within = self.next < self.limit;
         if self.next >= self.limit && !self.exhausted {
             self.exhausted = true;
@@ -199,14 +199,14 @@ impl Finisher<'_> {
         within
     }
 
-    fn map(&mut self, pairs: &[(Rc<Raw>, Rc<Raw>)], place: &Place) -> Vec<(String, Place, Node)> {
-        let mut entries: Vec<(String, Place, Node)> = Vec::with_capacity(pairs.len());
+    fn map(&mut self, pairs: &[(Rc<Raw>, Rc<Raw>)], place: &Location) -> Vec<(String, Location, Node)> {
+        let mut entries: Vec<(String, Location, Node)> = Vec::with_capacity(pairs.len());
         let (mut names, mut merged) = (HashSet::with_capacity(pairs.len()), Vec::new());
         for (key, value) in pairs {
             if self.next > self.limit {
                 break;
             }
-            let key_place = Place { line: key.mark.0, column: key.mark.1, path: place.path.clone() };
+            let key_place = Location { line: key.mark.0, column: key.mark.1, path: place.path.clone() };
             let Body::Scalar { text: name, plain } = &key.body else {
                 self.problems.push(key_place.problem("a key must be a word, not a list or a mapping"));
                 continue;
@@ -232,9 +232,9 @@ impl Finisher<'_> {
     fn merge(
         &mut self,
         raw: &Raw,
-        place: &Place,
+        place: &Location,
         names: &mut HashSet<String>,
-        entries: &mut Vec<(String, Place, Node)>,
+        entries: &mut Vec<(String, Location, Node)>,
     ) {
         match &raw.body {
             _ if !self.another(place) => {}
@@ -244,7 +244,7 @@ impl Finisher<'_> {
             }
             Body::Seq(items) => items.iter().for_each(|item| self.merge(item, place, names, entries)),
             Body::Scalar { .. } => {
-                let at = Place { line: raw.mark.0, column: raw.mark.1, path: place.path.clone() };
+                let at = Location { line: raw.mark.0, column: raw.mark.1, path: place.path.clone() };
                 self.problems.push(at.problem("'<<' merges a mapping: give it an alias, like '<<: *name'"));
             }
         }
@@ -252,7 +252,7 @@ impl Finisher<'_> {
 
     /// Replaces `${VAR}` and `${VAR:-default}`; `$${` stands for a literal `${`. False when something was missing: the
     /// text then says nothing.
-    fn expand(&mut self, text: &str, place: &Place) -> (String, bool) {
+    fn expand(&mut self, text: &str, place: &Location) -> (String, bool) {
         if !text.contains("${") {
             return (text.to_owned(), true);
         }
@@ -279,7 +279,7 @@ impl Finisher<'_> {
         (out, complete)
     }
 
-    fn variable(&mut self, inner: &str, place: &Place) -> Option<String> {
+    fn variable(&mut self, inner: &str, place: &Location) -> Option<String> {
         let (name, default) = inner.split_once(":-").map_or((inner, None), |(name, default)| (name, Some(default)));
         // An empty variable takes the default, as in a shell.
         let found = (self.lookup)(name).filter(|value| !value.is_empty() || default.is_none());

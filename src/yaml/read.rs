@@ -41,7 +41,7 @@ mod tests {
     use super::*;
     use crate::{
         units::{Rate, Span},
-        yaml::{At, parse},
+        yaml::{Spanned, parse},
     };
 
     #[derive(Debug, Deserialize)]
@@ -63,7 +63,7 @@ mod tests {
     #[serde(deny_unknown_fields)]
     struct Root {
         #[serde(default)]
-        limits: Vec<At<Limit>>,
+        limits: Vec<Spanned<Limit>>,
         #[serde(default)]
         wait: Option<Span>,
         #[serde(default)]

@@ -9,21 +9,21 @@ use serde::{
     de::{self, Visitor},
 };
 
-use super::{Node, Place};
+use super::{Location, Node};
 
-pub(crate) const AT: &str = "tollgate::At";
+pub(crate) const AT: &str = "tollgate::Spanned";
 pub(crate) const NODE: &str = "tollgate::Node";
 
 /// A typed value that remembers where it stood.
 #[derive(Debug, Clone)]
-pub struct At<T> {
+pub struct Spanned<T> {
     /// The value.
     pub value: T,
     /// Its place.
-    pub place: Place,
+    pub place: Location,
 }
 
-impl<T> Deref for At<T> {
+impl<T> Deref for Spanned<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -31,7 +31,7 @@ impl<T> Deref for At<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Spanned<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserialize_at(deserializer)
     }
@@ -43,7 +43,7 @@ impl<'de> Deserialize<'de> for Node {
     }
 }
 
-impl<T: JsonSchema> JsonSchema for At<T> {
+impl<T: JsonSchema> JsonSchema for Spanned<T> {
     fn inline_schema() -> bool {
         T::inline_schema()
     }
@@ -70,19 +70,19 @@ pub(crate) fn hand_over(node: &Node) {
     HANDED.with_borrow_mut(|slot| *slot = Some(node.clone()));
 }
 
-fn deserialize_at<'de, D: Deserializer<'de>, T: Deserialize<'de>>(de: D) -> Result<At<T>, D::Error> {
+fn deserialize_at<'de, D: Deserializer<'de>, T: Deserialize<'de>>(de: D) -> Result<Spanned<T>, D::Error> {
     struct AtVisitor<T>(PhantomData<T>);
 
     impl<'de, T: Deserialize<'de>> Visitor<'de> for AtVisitor<T> {
-        type Value = At<T>;
+        type Value = Spanned<T>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a value")
         }
 
-        fn visit_newtype_struct<D: Deserializer<'de>>(self, de: D) -> Result<At<T>, D::Error> {
+        fn visit_newtype_struct<D: Deserializer<'de>>(self, de: D) -> Result<Spanned<T>, D::Error> {
             let place = HANDED.with_borrow_mut(Option::take).map(|node| node.place().clone()).unwrap_or_default();
-            Ok(At { value: T::deserialize(de)?, place })
+            Ok(Spanned { value: T::deserialize(de)?, place })
         }
     }
 

@@ -31,8 +31,8 @@ use tokio::sync::Notify;
 
 use self::{frames::Timed, stream::StreamSession};
 use super::{
-    connection::Link,
-    stream::{Transport, Wire},
+    connection::ConnectionInfo,
+    stream::{DownstreamStream, Transport},
 };
 
 /// What an HTTP/2 connection is granted.
@@ -86,7 +86,7 @@ impl Active {
 }
 
 /// Serves the streams of a connection until it ends.
-pub(crate) async fn serve<A, T>(app: &Arc<A>, wire: Box<Wire<T>>, terms: Terms, shutdown: &ShutdownWatch)
+pub(crate) async fn serve<A, T>(app: &Arc<A>, wire: Box<DownstreamStream<T>>, terms: Terms, shutdown: &ShutdownWatch)
 where
     A: HttpServerApp + Send + Sync + 'static,
     T: Transport,
@@ -136,7 +136,7 @@ where
 fn session(
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
-    link: Arc<Link>,
+    link: Arc<ConnectionInfo>,
     connection: &Digest,
     terms: &Terms,
 ) -> StreamSession {

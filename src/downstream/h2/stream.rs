@@ -15,7 +15,7 @@ use pingora::{
     protocols::{Digest, http::date::get_cached_date},
 };
 
-use crate::{downstream::connection::Link, message::fields};
+use crate::{downstream::connection::ConnectionInfo, message::fields};
 
 /// The most of a body that is kept for another attempt, as Pingora keeps of HTTP/1's (v1/common.rs).
 const MOST_KEPT: usize = 64 << 10;
@@ -56,7 +56,7 @@ pub(crate) struct StreamSession {
     pub(crate) waited: Duration,
     /// What has been read, for another attempt.
     pub(crate) kept: Kept,
-    pub(crate) link: Arc<Link>,
+    pub(crate) link: Arc<ConnectionInfo>,
     pub(crate) digest: Digest,
     pub(crate) read_timeout: Option<Duration>,
     pub(crate) write_timeout: Option<Duration>,
@@ -70,7 +70,7 @@ impl StreamSession {
         head: RequestHeader,
         body: RecvStream,
         respond: SendResponse<Bytes>,
-        link: Arc<Link>,
+        link: Arc<ConnectionInfo>,
         digest: Digest,
     ) -> Self {
         Self {

@@ -26,32 +26,32 @@ use crate::{
     },
     runtime::Shared,
     upstream::{
-        Outcome, Service, Trouble,
+        AttemptOutcome, FailureKind, Service,
         choice::{Choice, Chosen},
         exchange::{self, Answer, Failure},
     },
 };
 
 /// One attempt of a race. One that is dropped before it has settled was cut off, or never sent.
-struct Runner {
+struct HedgeAttempt {
     service: Arc<Service>,
     chosen: Option<Chosen>,
     began: Instant,
     sent: bool,
 }
 
-impl Runner {
-    fn settle(&mut self, outcome: Outcome) {
+impl HedgeAttempt {
+    fn record_outcome(&mut self, outcome: AttemptOutcome) {
         if let Some(Chosen { backend, leave, .. }) = self.chosen.take() {
-            self.service.settle(&backend, leave, Now::monotonic(), Some(self.began.elapsed()), outcome);
+            self.service.record_outcome(&backend, leave, Now::monotonic(), Some(self.began.elapsed()), outcome);
         }
     }
 }
 
-impl Drop for Runner {
+impl Drop for HedgeAttempt {
     fn drop(&mut self) {
         if self.sent {
-            return self.settle(Outcome::Unknown);
+            return self.record_outcome(AttemptOutcome::Unknown);
         }
         if let Some(Chosen { backend, leave, .. }) = self.chosen.take() {
             self.service.resilience.give_back(&backend, leave);
@@ -60,8 +60,8 @@ impl Drop for Runner {
 }
 
 /// How an attempt came out.
-struct Run {
-    runner: Runner,
+struct HedgeResult {
+    runner: HedgeAttempt,
     result: Result<Answer, Failure>,
     /// It ended when the time for the whole request did.
     late: bool,
@@ -69,7 +69,7 @@ struct Run {
     loser: Option<SocketAddr>,
 }
 
-impl Run {
+impl HedgeResult {
     /// An answer that is worth taking while another one may still come.
     fn is_good(&self) -> bool {
         self.result.as_ref().is_ok_and(|answer| !answer.head.status.is_server_error())
@@ -79,33 +79,33 @@ impl Run {
     fn lose(mut self) -> Option<SocketAddr> {
         let address = self.runner.address();
         let outcome = match &self.result {
-            Ok(answer) => Outcome::Answered(answer.head.status.as_u16()),
+            Ok(answer) => AttemptOutcome::Answered(answer.head.status.as_u16()),
             Err(failure) => failure.outcome(self.late),
         };
-        self.runner.settle(outcome);
+        self.runner.record_outcome(outcome);
         address
     }
 }
 
 impl Failure {
-    fn trouble(&self) -> Trouble {
-        Trouble::of(&self.error).unwrap_or(Trouble::Reset)
+    fn trouble(&self) -> FailureKind {
+        FailureKind::of(&self.error).unwrap_or(FailureKind::Reset)
     }
 
     /// A kept connection that the backend closed says nothing about the backend.
     fn is_stale(&self) -> bool {
-        self.reused && self.trouble() == Trouble::Reset
+        self.reused && self.trouble() == FailureKind::Reset
     }
 
     /// What the service learns of it; nothing when it is the time of the whole request that was over (`late`).
-    fn outcome(&self, late: bool) -> Outcome {
-        let blameless = self.is_stale() || late && self.trouble() == Trouble::Timeout;
-        if blameless { Outcome::Unknown } else { Outcome::Failed(self.trouble()) }
+    fn outcome(&self, late: bool) -> AttemptOutcome {
+        let blameless = self.is_stale() || late && self.trouble() == FailureKind::Timeout;
+        if blameless { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(self.trouble()) }
     }
 }
 
 /// What the attempts of one request have in common.
-struct Race<'a> {
+struct HedgeContext<'a> {
     connector: &'a Connector,
     service: &'a Arc<Service>,
     head: &'a RequestHeader,
@@ -113,9 +113,9 @@ struct Race<'a> {
     deadline: Option<Instant>,
 }
 
-impl Race<'_> {
+impl HedgeContext<'_> {
     /// A place at a backend that has not been tried.
-    fn begin(&self, tried: &[SocketAddr]) -> Option<Runner> {
+    fn begin(&self, tried: &[SocketAddr]) -> Option<HedgeAttempt> {
         let choice = Choice {
             client: self.client,
             headers: &self.head.headers,
@@ -124,12 +124,13 @@ impl Race<'_> {
             now: Now::monotonic(),
         };
         let chosen = self.service.choose(&choice).ok()?;
-        let runner = Runner { service: self.service.clone(), chosen: Some(chosen), began: Instant::now(), sent: false };
+        let runner =
+            HedgeAttempt { service: self.service.clone(), chosen: Some(chosen), began: Instant::now(), sent: false };
         // The same backend again would be no hedge.
         (!tried.contains(&runner.address()?)).then_some(runner)
     }
 
-    async fn run(&self, mut runner: Runner, number: u32) -> Option<Run> {
+    async fn run(&self, mut runner: HedgeAttempt, number: u32) -> Option<HedgeResult> {
         runner.sent = true;
         let remaining = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let peer = runner.chosen.as_ref()?.backend.peer(remaining, false);
@@ -137,18 +138,22 @@ impl Race<'_> {
         head.insert_header(X_ATTEMPTS, HeaderValue::from(number)).ok()?;
         let result = exchange::try_send(self.connector, peer, head, Bytes::new()).await;
         let late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
-        Some(Run { runner, result, late, loser: None })
+        Some(HedgeResult { runner, result, late, loser: None })
     }
 }
 
-impl Runner {
+impl HedgeAttempt {
     fn address(&self) -> Option<SocketAddr> {
         self.chosen.as_ref().map(|chosen| chosen.backend.address)
     }
 }
 
 /// Runs one attempt, and a second one when the first is late. Answers the better one, and how many there were.
-async fn race(session: &mut Session, race: &Race<'_>, after: Duration) -> pingora::Result<Option<(Run, u32)>> {
+async fn race(
+    session: &mut Session,
+    race: &HedgeContext<'_>,
+    after: Duration,
+) -> pingora::Result<Option<(HedgeResult, u32)>> {
     let Some(runner) = race.begin(&[]) else { return Ok(None) };
     let tried: Vec<SocketAddr> = runner.address().into_iter().collect();
     let mut first = pin!(race.run(runner, 1));
@@ -173,7 +178,7 @@ async fn race(session: &mut Session, race: &Race<'_>, after: Duration) -> pingor
         done = &mut second => (done, false),
         gone = left(session) => return Err(gone),
     };
-    if done.as_ref().is_some_and(Run::is_good) {
+    if done.as_ref().is_some_and(HedgeResult::is_good) {
         return Ok(done.map(|run| (run, 2)));
     }
     let other = tokio::select! {
@@ -184,7 +189,7 @@ async fn race(session: &mut Session, race: &Race<'_>, after: Duration) -> pingor
     let (better, worse) =
         if other.as_ref().is_some_and(|run| run.result.is_ok()) { (other, done) } else { (done, other) };
     let Some(mut better) = better else { return Ok(worse.map(|run| (run, 2))) };
-    better.loser = worse.and_then(Run::lose);
+    better.loser = worse.and_then(HedgeResult::lose);
     Ok(Some((better, 2)))
 }
 
@@ -213,9 +218,9 @@ pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Bo
     };
     context.attempts.count_once(&service, context.now.since_start);
     let (client, deadline) = (context.state.client, context.deadline);
-    let terms = Race { connector: &connector, service: &service, head: &head, client, deadline };
+    let terms = HedgeContext { connector: &connector, service: &service, head: &head, client, deadline };
     let Some((run, count)) = Box::pin(race(session, &terms, after)).await? else { return Ok(false) };
-    let Run { mut runner, result, late, loser } = run;
+    let HedgeResult { mut runner, result, late, loser } = run;
     context.attempts.tried.extend(loser);
     context.attempts.count = count;
     context.attempts.began = Some(runner.began);
@@ -228,14 +233,14 @@ pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Bo
             // An answer that is to be tried again is: by the ordinary way.
             if retry::answered(session, context, &service, &answer.head).is_err() {
                 let status = context.attempts.discarded.take().unwrap_or_default();
-                context.attempts.settle(&service, Outcome::Answered(status));
+                context.attempts.record_outcome(&service, AttemptOutcome::Answered(status));
                 context.attempts.note_failed();
                 return Ok(false);
             }
             deliver(shared, session, context, answer, &connector).await.map(|()| true)
         }
         Err(failure) => {
-            context.attempts.settle(&service, failure.outcome(late));
+            context.attempts.record_outcome(&service, failure.outcome(late));
             context.attempts.note_failed();
             let again = failure.is_stale() && retry::free_repeat(session, context)
                 || retry::again(session, context, &service, failure.trouble());

@@ -14,11 +14,11 @@ use pingora::{connectors::http::Connector, http::RequestHeader};
 
 use crate::{
     clock::Now,
-    proxy::{context::Context, subrequest::mirror_body::Copy, upstream_request},
+    proxy::{context::Context, subrequest::mirror_body::MirrorBody, upstream_request},
     runtime::Shared,
     upstream::{
-        Outcome, Service, Trouble,
-        choice::{Choice, Leave},
+        AttemptOutcome, FailureKind, Service,
+        choice::{Choice, ProbeTickets},
         exchange,
     },
 };
@@ -31,9 +31,9 @@ const MOST_READ: usize = 1 << 20;
 const LONGEST_READ: Duration = Duration::from_secs(5);
 
 /// A place among the copies under way, given back on drop.
-struct Place(Arc<AtomicUsize>);
+struct MirrorPermit(Arc<AtomicUsize>);
 
-impl Place {
+impl MirrorPermit {
     fn take(under_way: &Arc<AtomicUsize>) -> Option<Self> {
         let before = under_way.fetch_add(1, Relaxed);
         let place = Self(under_way.clone());
@@ -41,7 +41,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for MirrorPermit {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
@@ -51,13 +51,13 @@ impl Drop for Place {
 pub(crate) fn begin(context: &mut Context) {
     let mirror = context.route.as_ref().and_then(|route| route.forward()).and_then(|forward| forward.mirror.as_ref());
     if mirror.is_some_and(|mirror| mirror.share >= 1.0 || fastrand::f64() < mirror.share) {
-        context.copy = Copy::Collecting(BytesMut::new());
+        context.copy = MirrorBody::Collecting(BytesMut::new());
     }
 }
 
 /// Takes the next part of a body along, and sends the copy when it is complete.
 pub(crate) fn take(shared: &Shared, head: &RequestHeader, body: Option<&Bytes>, end: bool, context: &mut Context) {
-    let Copy::Collecting(collected) = &mut context.copy else { return };
+    let MirrorBody::Collecting(collected) = &mut context.copy else { return };
     let Some(route) = context.route.clone() else { return };
     let Some(mirror) = route.forward().and_then(|forward| forward.mirror.as_ref()) else { return };
     if let Some(body) = body {
@@ -65,15 +65,16 @@ pub(crate) fn take(shared: &Shared, head: &RequestHeader, body: Option<&Bytes>, 
     }
     if collected.len() > mirror.max_body {
         mirror.service.metrics.mirror_dropped.inc();
-        context.copy = Copy::Done;
+        context.copy = MirrorBody::Done;
         return;
     }
     if !end {
         return;
     }
     let body = std::mem::take(collected).freeze();
-    context.copy = Copy::Done;
-    let (Some(connector), Some(place)) = (shared.connector.get().cloned(), Place::take(&mirror.under_way)) else {
+    context.copy = MirrorBody::Done;
+    let (Some(connector), Some(place)) = (shared.connector.get().cloned(), MirrorPermit::take(&mirror.under_way))
+    else {
         mirror.service.metrics.mirror_dropped.inc();
         return;
     };
@@ -99,19 +100,19 @@ async fn deliver(
         service.metrics.mirror_dropped.inc();
         return;
     };
-    let settle = |leave: Leave, outcome| {
+    let record_outcome = |leave: ProbeTickets, outcome| {
         let elapsed = Now::monotonic().saturating_sub(now);
-        service.settle(&chosen.backend, leave, Now::monotonic(), Some(elapsed), outcome);
+        service.record_outcome(&chosen.backend, leave, Now::monotonic(), Some(elapsed), outcome);
     };
     let peer = chosen.backend.peer(None, false);
     let total = service.timeouts.total.map_or(Duration::MAX, |total| total.0);
     let Ok(answer) = tokio::time::timeout(total, exchange::try_send(connector, peer, head, body)).await else {
         // A time limit of ours says nothing about the backend.
-        return settle(chosen.leave, Outcome::Unknown);
+        return record_outcome(chosen.leave, AttemptOutcome::Unknown);
     };
     match answer {
         Ok(mut answer) => {
-            settle(chosen.leave, Outcome::Answered(answer.head.status.as_u16()));
+            record_outcome(chosen.leave, AttemptOutcome::Answered(answer.head.status.as_u16()));
             // Read to the end, so that the connection can be used again; one that does not end soon is closed instead.
             let mut left = MOST_READ;
             let read = async {
@@ -126,10 +127,10 @@ async fn deliver(
             }
         }
         Err(failure) => {
-            let trouble = Trouble::of(&failure.error).unwrap_or(Trouble::Reset);
+            let trouble = FailureKind::of(&failure.error).unwrap_or(FailureKind::Reset);
             // A kept connection that the backend closes says nothing about it either.
-            let stale = failure.reused && trouble == Trouble::Reset;
-            settle(chosen.leave, if stale { Outcome::Unknown } else { Outcome::Failed(trouble) });
+            let stale = failure.reused && trouble == FailureKind::Reset;
+            record_outcome(chosen.leave, if stale { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(trouble) });
         }
     }
 }

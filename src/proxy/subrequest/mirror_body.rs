@@ -4,7 +4,7 @@ use bytes::BytesMut;
 
 /// The body of a request that is being copied.
 #[derive(Debug, Default)]
-pub(crate) enum Copy {
+pub(crate) enum MirrorBody {
     /// Not yet decided, or it is not copied.
     #[default]
     Not,
@@ -14,7 +14,7 @@ pub(crate) enum Copy {
     Done,
 }
 
-impl Copy {
+impl MirrorBody {
     /// The body comes once more, for another attempt.
     pub(crate) fn begin_again(&mut self) {
         if let Self::Collecting(collected) = self {

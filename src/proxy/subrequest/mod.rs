@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! Requests that the gateway sends beside the one that Pingora proxies: hedges and mirrored copies.
 
 pub(crate) mod hedge;
 pub(crate) mod mirror;

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::writer::Output;
-use crate::{units::Size, yaml::At};
+use crate::{units::Size, yaml::Spanned};
 
 /// `access_log:` in the YAML.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -13,7 +13,7 @@ pub struct AccessConfig {
     /// Write it at all. Default true.
     pub enabled: bool,
     /// `stdout` (default), `stderr` or `{ file: PATH }`.
-    pub output: At<Output>,
+    pub output: Spanned<Output>,
     /// `json` (default) or `common`.
     pub format: AccessFormat,
     /// Log the query too. Default false.
@@ -24,7 +24,7 @@ pub struct AccessConfig {
 
 impl Default for AccessConfig {
     fn default() -> Self {
-        let output = At { value: Output::Stdout, place: crate::yaml::Place::default() };
+        let output = Spanned { value: Output::Stdout, place: crate::yaml::Location::default() };
         Self { enabled: true, output, format: AccessFormat::Json, query: false, queue: Size(4 << 20) }
     }
 }

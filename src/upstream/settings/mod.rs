@@ -1,4 +1,4 @@
-//! TODO-DOC
+//! `services:` of the configuration: one file for each block of settings.
 
 pub(crate) mod resilience;
 pub(crate) mod service;

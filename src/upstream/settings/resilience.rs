@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::{
     resilience::{Backoff, BreakerPolicy, BudgetPolicy, EjectionPolicy, FailureRate, GradientPolicy},
     units::{Problems, Share, Span},
-    upstream::failure_kind::Trouble,
+    upstream::failure_kind::FailureKind,
     yaml::Node,
 };
 
@@ -27,7 +27,7 @@ pub struct RetryConfig {
     /// Attempts in all; 1 is no retry. Default 3.
     pub max_attempts: u32,
     /// What is repeated: `connect`, `timeout`, `reset`, and statuses. Default `[connect, reset]`.
-    pub on: Vec<Trouble>,
+    pub on: Vec<FailureKind>,
     /// Waiting between attempts.
     pub backoff: BackoffConfig,
     /// Also repeat what is not idempotent, when the client sent an `Idempotency-Key`. Default false.
@@ -38,7 +38,7 @@ impl Default for RetryConfig {
     fn default() -> Self {
         Self {
             max_attempts: 3,
-            on: vec![Trouble::Connect, Trouble::Reset],
+            on: vec![FailureKind::Connect, FailureKind::Reset],
             backoff: BackoffConfig::default(),
             idempotency_key: false,
         }
@@ -109,7 +109,7 @@ pub struct BreakerConfig {
     /// Probes that must succeed before it closes. Default 1.
     pub probes: u32,
     /// What counts as a failure. Default `[connect, timeout, reset, 500, 502, 503, 504]`.
-    pub failures: Vec<Trouble>,
+    pub failures: Vec<FailureKind>,
     /// One breaker for each backend instead of one for the service. Default false.
     pub per_backend: bool,
 }
@@ -129,9 +129,9 @@ impl Default for BreakerConfig {
     }
 }
 
-fn failures() -> Vec<Trouble> {
-    let statuses = [500, 502, 503, 504].map(Trouble::Status);
-    [Trouble::Connect, Trouble::Timeout, Trouble::Reset].into_iter().chain(statuses).collect()
+fn failures() -> Vec<FailureKind> {
+    let statuses = [500, 502, 503, 504].map(FailureKind::Status);
+    [FailureKind::Connect, FailureKind::Timeout, FailureKind::Reset].into_iter().chain(statuses).collect()
 }
 
 impl BreakerConfig {
@@ -160,12 +160,12 @@ pub struct EjectionConfig {
     /// Never more of the backends than this (of two or more, one may always go). Default 50%.
     pub share: Share,
     /// What counts as a failure. Default `[connect, timeout, reset, 502, 503, 504]`.
-    pub failures: Vec<Trouble>,
+    pub failures: Vec<FailureKind>,
 }
 
 impl Default for EjectionConfig {
     fn default() -> Self {
-        let failures = failures().into_iter().filter(|trouble| *trouble != Trouble::Status(500)).collect();
+        let failures = failures().into_iter().filter(|trouble| *trouble != FailureKind::Status(500)).collect();
         Self { consecutive: 5, base: seconds(10), max: seconds(300), share: Share(0.5), failures }
     }
 }

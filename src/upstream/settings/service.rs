@@ -11,7 +11,7 @@ use crate::{
     tls::client::UpstreamTls,
     units::{SecretRef, Span},
     upstream::{discovery::DiscoveryConfig, url::BackendUrl},
-    yaml::At,
+    yaml::Spanned,
 };
 
 /// One service: the backends that can answer for it, and how they are used.
@@ -20,7 +20,7 @@ use crate::{
 pub struct ServiceConfig {
     /// Backends: `http://host:port`, `https://host:port`, `h2c://host:port` (HTTP/2 without TLS), or `{ url: ..., weight: 3 }`.
     #[serde(default)]
-    pub urls: Vec<At<BackendUrl>>,
+    pub urls: Vec<Spanned<BackendUrl>>,
     /// Where further backends come from, and how names are resolved.
     #[serde(default)]
     pub discovery: DiscoveryConfig,

@@ -64,7 +64,7 @@ fn urls(config: &ServiceConfig, node: &Node, problems: &mut Problems) {
         problems.push(url.place.problem("an address has no SRV records: write the service's name"));
     }
     for (i, url) in config.urls.iter().enumerate() {
-        let same = |other: &&crate::yaml::At<crate::upstream::url::BackendUrl>| {
+        let same = |other: &&crate::yaml::Spanned<crate::upstream::url::BackendUrl>| {
             other.host == url.host && other.port == url.port
         };
         if let Some(first) = config.urls[..i].iter().find(same) {
