@@ -74,6 +74,8 @@ pub(crate) struct HeadInfo {
 /// The fields that decide about a message, as they are met.
 #[derive(Default)]
 struct Seen {
+    /// Items of `Connection`.
+    options: usize,
     lengths: u32,
     length: u64,
     codings: u32,
@@ -107,6 +109,9 @@ pub(crate) fn verify(head: &[u8], secure: bool) -> Result<HeadInfo, Violation> {
         fields += 1;
         let (name, value) = field(line)?;
         seen.note(name, value, form)?;
+    }
+    if seen.options > MOST_OPTIONS {
+        return Err("the Connection field names too much");
     }
     match seen.hosts {
         1 => {}
@@ -152,6 +157,10 @@ fn origin_form(method: &[u8], rest: &[u8]) -> Vec<u8> {
     }
 }
 
+/// The most items of `Connection`; Pingora refuses a request with more when its backend waits for it already
+/// (`proxy_common.rs`).
+const MOST_OPTIONS: usize = 9;
+
 /// Fields that `Connection` must not name: they are not this hop's alone, and whoever takes them away changes what the
 /// message says (RFC 9110 §7.6.1).
 const NOT_HOP_BY_HOP: [&[u8]; 9] = [
@@ -191,7 +200,11 @@ impl Seen {
             self.http2 |= fields::items(value).any(fields::is_http2);
             self.protocol = true;
         } else if name.eq_ignore_ascii_case(b"connection") {
-            for option in fields::items(value) {
+            for option in fields::items(value).filter(|option| !option.is_empty()) {
+                self.options += 1;
+                if !option.iter().all(|byte| TOKEN.has(*byte)) {
+                    return Err("the Connection field is malformed");
+                }
                 let forbidden = |name: &&[u8]| option.eq_ignore_ascii_case(name);
                 let forwarded = option.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-"));
                 if forwarded || NOT_HOP_BY_HOP.iter().any(forbidden) {

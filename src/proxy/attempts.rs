@@ -58,6 +58,8 @@ pub(crate) struct Attempts {
     pub place: Option<BackendPermit>,
     /// Its tickets; gone once the service has learnt how it ended.
     pub leave: Option<ProbeTickets>,
+    /// The backend of the next attempt, found before the answer of this one was thrown away.
+    pub reserved: Option<Chosen>,
     /// The status of an answer that was thrown away for another attempt.
     pub discarded: Option<u16>,
     /// How far the running attempt is.
@@ -122,6 +124,13 @@ impl Attempts {
     /// Books the attempt once more.
     pub(super) fn reopen(&mut self) {
         self.leave.get_or_insert_default();
+    }
+
+    /// Gives back what an attempt would have needed that is not made, because the request has ended.
+    pub(crate) fn give_up(&mut self, service: &Service) {
+        if let Some(Chosen { backend, leave, .. }) = self.reserved.take() {
+            service.resilience.give_back(&backend, leave);
+        }
     }
 
     /// Tells the service how the attempt ended; only the first time counts.

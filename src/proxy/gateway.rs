@@ -1,6 +1,6 @@
 //! The hooks that Pingora calls, in its order. Each delegates; the thinking is elsewhere.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -19,18 +19,17 @@ use pingora::{
 };
 
 use super::{
-    body,
-    context::Context,
-    error, logging,
-    reply::respond,
-    request,
-    retry::{self, Stop},
-    subrequest::mirror,
-    upstream_request,
+    body, context::Context, error, logging, reply::respond, request, retry, subrequest::mirror, upstream_request,
 };
 use crate::{
     message::{replies::malformed, source::ResponseSource},
-    proxy::{kind::RequestKind, response, subrequest::hedge, waiting},
+    proxy::{
+        kind::RequestKind,
+        response,
+        subrequest::hedge,
+        upstream_peer::{self, Stop},
+        waiting,
+    },
     routing::decide::{Decision, decide},
     runtime::{Runtime, Shared},
     upstream::{AttemptOutcome, response::verify},
@@ -116,7 +115,7 @@ impl ProxyHttp for Gateway {
         let Some(service) = context.service() else {
             return Error::e_explain(ErrorType::InternalError, "a request without a service");
         };
-        match retry::next(&self.shared, session, context, &service).await {
+        match upstream_peer::next(&self.shared, session, context, &service).await {
             Ok(peer) => Ok(peer),
             Err(Stop::Reply(reply)) => error::refuse(context, *reply, "gateway"),
             Err(Stop::Left(error)) => Err(error),
@@ -133,6 +132,8 @@ impl ProxyHttp for Gateway {
         context: &mut Box<Context>,
     ) -> Result<()> {
         context.attempts.connect = context.attempts.began.map(|began| began.elapsed());
+        // Meanwhile nothing was read of the client's body.
+        context.held += context.attempts.connect.unwrap_or_default();
         Ok(())
     }
 
@@ -144,6 +145,7 @@ impl ProxyHttp for Gateway {
         error: Box<Error>,
     ) -> Box<Error> {
         let mut error = error;
+        context.held += context.attempts.began.map_or(Duration::ZERO, |began| began.elapsed());
         let again = context.at_service(|service, context| retry::not_connected(session, context, service));
         error.set_retry(again.unwrap_or(false));
         error

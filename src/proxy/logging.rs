@@ -19,7 +19,10 @@ pub(crate) fn record(
     context: &mut Context,
 ) {
     let late = context.late().is_some();
-    context.at_service(|service, context| context.attempts.record_outcome(service, AttemptOutcome::Unknown));
+    context.at_service(|service, context| {
+        context.attempts.record_outcome(service, AttemptOutcome::Unknown);
+        context.attempts.give_up(service);
+    });
     context.error = if late { Some("ReadTimedout".to_owned()) } else { error.and_then(error::word) };
     let metrics = &shared.metrics;
     let written = context.http_status_before_grpc.or_else(|| session.response_written().map(|head| head.status));

@@ -15,6 +15,7 @@ pub(crate) mod request;
 pub(crate) mod response;
 pub(crate) mod retry;
 pub(crate) mod subrequest;
+pub(crate) mod upstream_peer;
 pub(crate) mod upstream_request;
 pub(crate) mod waiting;
 

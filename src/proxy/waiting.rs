@@ -7,7 +7,11 @@ use http::header;
 use pingora::{Error, ErrorType, proxy::Session};
 
 use super::context::Context;
-use crate::{message::reply::Reply, proxy::kind::RequestKind, upstream::choice::SelectError};
+use crate::{
+    message::{replies, reply::Reply},
+    proxy::kind::RequestKind,
+    upstream::choice::SelectError,
+};
 
 /// The most of a body that is read while its request waits: what Pingora keeps for a further attempt (v1/common.rs), which
 /// is how it then gets to the first one.
@@ -27,7 +31,10 @@ pub(super) async fn pass_gates(session: &mut Session, context: &mut Context) -> 
         }
         let before = context.held;
         // Boxed: whoever finds a place at once must not carry the waiting around.
-        context.passes[place] = Box::pin(unless_left(session, context, gate.enter())).await?;
+        let Some(permit) = Box::pin(unless_left(session, context, gate.enter())).await? else {
+            return Ok(Some(replies::too_late()));
+        };
+        context.passes[place] = permit;
         if context.passes[place].is_none() {
             return Ok(Some(SelectError::Overloaded.reply(&service.name)));
         }
@@ -39,7 +46,7 @@ pub(super) async fn pass_gates(session: &mut Session, context: &mut Context) -> 
     Ok(None)
 }
 
-/// Waits for `what`, as long as the client is there.
+/// Waits for `what`, as long as the client is there; nothing when the time for the whole request ends first.
 ///
 /// # Errors
 /// The client has left.
@@ -47,16 +54,24 @@ pub(super) async fn unless_left<T>(
     session: &mut Session,
     context: &mut Context,
     what: impl Future<Output = T>,
-) -> pingora::Result<T> {
+) -> pingora::Result<Option<T>> {
     // What an attempt before this one had to keep to is over.
     if let Some(patience) = context.patience() {
         patience.reset();
     }
     // An upgraded client may speak its new protocol at once, and nothing of that may be read here.
     let (watched, begun) = (context.kind != RequestKind::Upgrade, Instant::now());
+    let deadline = context.deadline;
+    let late = async move {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+            None => std::future::pending().await,
+        }
+    };
     let outcome = tokio::select! {
         biased;
-        done = what => Ok(done),
+        done = what => Ok(Some(done)),
+        () = late => Ok(None),
         gone = left(session), if watched => Err(gone),
     };
     context.held += begun.elapsed();

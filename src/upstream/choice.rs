@@ -1,8 +1,13 @@
 //! What a backend is chosen by, and what comes of it.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{HeaderMap, StatusCode};
+use pingora::http::RequestHeader;
 
 use super::backend::{Backend, BackendPermit};
 use crate::message::reply::Reply;
@@ -11,15 +16,24 @@ use crate::message::reply::Reply;
 #[derive(Debug, Clone, Copy)]
 pub struct Choice<'a> {
     /// The client.
-    pub client: std::net::IpAddr,
+    pub client: IpAddr,
     /// The request's headers.
     pub headers: &'a HeaderMap,
     /// Its path.
     pub path: &'a str,
     /// Backends that this request has tried.
     pub tried: &'a [SocketAddr],
+    /// The backend that this request still has a place at, and is about to leave.
+    pub leaves: Option<SocketAddr>,
     /// The time.
     pub now: Duration,
+}
+
+impl<'a> Choice<'a> {
+    /// What there is to look at of a request.
+    pub(crate) fn new(head: &'a RequestHeader, client: IpAddr, tried: &'a [SocketAddr], now: Duration) -> Self {
+        Self { client, headers: &head.headers, path: head.uri.path(), tried, leaves: None, now }
+    }
 }
 
 /// The backend of an attempt.

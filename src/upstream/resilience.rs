@@ -72,6 +72,7 @@ impl fmt::Debug for Resilience {
             .field("breaker", &self.breaker_config)
             .field("ejection", &self.ejection)
             .field("in_flight", &self.in_flight)
+            .field("hedge", &self.hedge)
             .finish_non_exhaustive()
     }
 }

@@ -131,14 +131,17 @@ impl Selector {
     }
 
     fn pick(&self, backends: &[Arc<Backend>], choice: &Choice<'_>) -> Option<Arc<Backend>> {
-        let (now, most) = (choice.now, self.resilience.per_backend());
+        let (now, limit) = (choice.now, self.resilience.per_backend());
+        // The place that the request is about to leave does not stand in its own way.
+        let most = |backend: &Backend| limit + u32::from(limit > 0 && choice.leaves == Some(backend.address));
         let fresh = |backend: &Backend| !choice.tried.contains(&backend.address);
         if let [only] = backends {
             // One backend needs no algorithm, and a second attempt has nowhere else to go.
-            let usable = only.usable(now, most) || self.all_unhealthy == AllUnhealthy::Any && only.has_room(most);
+            let usable =
+                only.usable(now, most(only)) || self.all_unhealthy == AllUnhealthy::Any && only.has_room(most(only));
             return usable.then(|| only.clone());
         }
-        let usable = |backend: &Backend| backend.usable(now, most) && fresh(backend);
+        let usable = |backend: &Backend| backend.usable(now, most(backend)) && fresh(backend);
         if let Some(backend) = self
             .sticky
             .as_ref()
@@ -149,9 +152,9 @@ impl Selector {
         }
         let warm = |backend: &Backend| usable(backend) && self.is_warm(backend, now);
         // Ejected ones are better than none; so are those that have failed already, when another attempt is due.
-        let any_well = |backend: &Backend| backend.healthy() && backend.has_room(most) && fresh(backend);
-        let any_usable = |backend: &Backend| backend.usable(now, most);
-        let nobody_well = |backend: &Backend| fresh(backend) && backend.has_room(most);
+        let any_well = |backend: &Backend| backend.healthy() && backend.has_room(most(backend)) && fresh(backend);
+        let any_usable = |backend: &Backend| backend.usable(now, most(backend));
+        let nobody_well = |backend: &Backend| fresh(backend) && backend.has_room(most(backend));
         self.balancer
             .choose(backends, choice, &warm)
             .or_else(|| self.balancer.choose(backends, choice, &usable))

@@ -201,7 +201,7 @@ mod tests {
     }
 
     fn choice<'a>(headers: &'a HeaderMap, tried: &'a [SocketAddr], now: Duration) -> Choice<'a> {
-        Choice { client: [192, 0, 2, 1].into(), headers, path: "/", tried, now }
+        Choice { client: [192, 0, 2, 1].into(), headers, path: "/", tried, leaves: None, now }
     }
 
     fn eject(service: &Service, backend: &Backend, now: Duration) {

@@ -34,4 +34,5 @@ mod tls;
 mod tunnels;
 mod upgrade;
 mod upstream_tls;
+mod waiting;
 mod websocket;

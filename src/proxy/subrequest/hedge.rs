@@ -121,6 +121,7 @@ impl HedgeContext<'_> {
             headers: &self.head.headers,
             path: self.head.uri.path(),
             tried,
+            leaves: None,
             now: Now::monotonic(),
         };
         let chosen = self.service.choose(&choice).ok()?;

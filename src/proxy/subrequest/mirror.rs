@@ -95,7 +95,7 @@ async fn deliver(
     body: Bytes,
 ) {
     let now = Now::monotonic();
-    let choice = Choice { client, headers: &head.headers, path: head.uri.path(), tried: &[], now };
+    let choice = Choice { client, headers: &head.headers, path: head.uri.path(), tried: &[], leaves: None, now };
     let Ok(chosen) = service.choose(&choice) else {
         service.metrics.mirror_dropped.inc();
         return;

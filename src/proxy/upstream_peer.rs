@@ -1,0 +1,201 @@
+//! The backend of the next attempt: chosen, waited for, and bounded in time.
+
+use std::{net::SocketAddr, time::Duration};
+
+use pingora::{Error, prelude::HttpPeer, proxy::Session};
+
+use super::{context::Context, retry::policy, waiting};
+use crate::{
+    clock::Now,
+    message::{replies, reply::Reply},
+    proxy::{
+        attempts::{Attempts, FreeRepeat, Phase},
+        kind::RequestKind,
+    },
+    runtime::Shared,
+    upstream::{
+        Service,
+        choice::{Choice, Chosen, SelectError},
+    },
+};
+
+/// Why there is no further attempt.
+pub(crate) enum Stop {
+    /// This is to be answered.
+    Reply(Box<Reply>),
+    /// The client has left.
+    Left(Box<Error>),
+}
+
+impl Stop {
+    fn reply(reply: Reply) -> Self {
+        Self::Reply(Box::new(reply))
+    }
+}
+
+/// The peer of the next attempt; waits before it when it is not the first.
+///
+/// # Errors
+/// Why there is no attempt to make.
+pub(crate) async fn next(
+    shared: &Shared,
+    session: &mut Session,
+    context: &mut Context,
+    service: &Service,
+) -> Result<Box<HttpPeer>, Stop> {
+    context.attempts.count_once(service, context.now.since_start);
+    // A repeat that is free replaces an attempt: it neither waits nor counts.
+    let free = context.attempts.free == FreeRepeat::Due;
+    let again = !free && context.attempts.count > 0;
+    if free {
+        context.attempts.free = FreeRepeat::Used;
+    } else if again {
+        let wait = policy(context, service).backoff.backoff().wait(context.attempts.count, fastrand::u64(..));
+        let wait = context.remaining().map_or(wait, |left| wait.min(left));
+        if !wait.is_zero() {
+            let pause = waiting::unless_left(session, context, tokio::time::sleep(wait));
+            Box::pin(pause).await.map_err(Stop::Left)?;
+        }
+    }
+    let peer = begin(shared, session, context, service).await?;
+    if again {
+        service.metrics.retries.inc();
+    }
+    Ok(peer)
+}
+
+/// Begins an attempt at a backend that will have it.
+pub(crate) async fn begin(
+    shared: &Shared,
+    session: &mut Session,
+    context: &mut Context,
+    service: &Service,
+) -> Result<Box<HttpPeer>, Stop> {
+    let mut avoid = Vec::new();
+    loop {
+        let chosen = match context.attempts.reserved.take() {
+            Some(chosen) => chosen,
+            None => select(session, context, service, &avoid).await?,
+        };
+        let (backend, of_service) = (chosen.backend.address, chosen.leave.service.is_some());
+        match connect(shared, session, context, service, chosen) {
+            Ok(peer) => return Ok(peer),
+            // Its own breaker is half-open and has no room for another body: others may be well.
+            Err(_) if !of_service && !avoid.contains(&backend) => avoid.push(backend),
+            Err(none) => return Err(Stop::reply(none.reply(&service.name))),
+        }
+    }
+}
+
+/// A backend for the next attempt, none of which `avoid` lists if there is another one.
+pub(crate) async fn select(
+    session: &mut Session,
+    context: &mut Context,
+    service: &Service,
+    avoid: &[SocketAddr],
+) -> Result<Chosen, Stop> {
+    let late = || Stop::reply(replies::too_late());
+    if context.remaining().is_some_and(|left| left.is_zero()) {
+        return Err(late());
+    }
+    // Read once for requests that have come this far without waiting.
+    let fresh = context.attempts.count == 0 && context.held.is_zero();
+    let now = if fresh { context.now.since_start } else { Now::monotonic() };
+    let client = context.state.client;
+    let first = if avoid.is_empty() {
+        service.choose(&Choice::new(session.req_header(), client, &context.attempts.tried, now))
+    } else {
+        let tried = [&context.attempts.tried, avoid].concat();
+        service.choose(&Choice::new(session.req_header(), client, &tried, now))
+    };
+    let chosen = match first {
+        Err(SelectError::Overloaded) => {
+            let waited = Box::pin(wait_for_room(session, context, service, now)).await;
+            waited.map_err(Stop::Left)?.ok_or_else(late)?
+        }
+        chosen => chosen,
+    };
+    chosen.map_err(|none| Stop::reply(none.reply(&service.name)))
+}
+
+/// The peer of an attempt at the backend that was chosen.
+///
+/// # Errors
+/// The attempt would be a probe, and there are enough whose requests are still being sent.
+pub(crate) fn connect(
+    shared: &Shared,
+    session: &mut Session,
+    context: &mut Context,
+    service: &Service,
+    chosen: Chosen,
+) -> Result<Box<HttpPeer>, SelectError> {
+    let remaining = context.remaining();
+    let upgrade = context.kind == RequestKind::Upgrade;
+    let mut peer = chosen.backend.peer(if upgrade { None } else { remaining }, upgrade);
+    // A request without a body is one small write: no timer for that.
+    let empty = session.is_body_empty();
+    if empty {
+        peer.options.write_timeout = None;
+    }
+    context.attempts.begin(chosen);
+    bound(empty, context, service, &mut peer).inspect_err(|_| context.attempts.withdraw())?;
+    Ok(match shared.tunnels.get() {
+        Some(tunnels) if upgrade && empty => tunnels.peer(peer),
+        _ => peer,
+    })
+}
+
+/// Limits the waiting for the backend: by Pingora's timer for a request without a body, and on the client's side for one
+/// that is still being sent, or that may turn into a tunnel.
+///
+/// # Errors
+/// The attempt would be a probe, and there are enough whose requests are still being sent.
+pub(crate) fn bound(
+    empty: bool,
+    context: &mut Context,
+    service: &Service,
+    peer: &mut HttpPeer,
+) -> Result<(), SelectError> {
+    // The body comes from its beginning, for each attempt.
+    context.state.body_seen = 0;
+    context.copy.begin_again();
+    let (upgrade, body) = (context.kind == RequestKind::Upgrade, !empty);
+    let bounded_here = upgrade || body;
+    let Attempts { leave, backend, suspended, .. } = &mut context.attempts;
+    if let (Some(leave), Some(backend), true) = (leave, backend, body) {
+        *suspended = service.resilience.suspend(backend, leave, Now::monotonic())?;
+    }
+    context.attempts.phase = Phase::Sending { bounded_here };
+    let Some(patience) = context.patience() else { return Ok(()) };
+    patience.reset();
+    if !bounded_here {
+        return Ok(());
+    }
+    peer.options.read_timeout = None;
+    if upgrade {
+        // Until the backend agrees, its ordinary patience counts.
+        patience.limit_silence(service.timeouts.read.0);
+    } else {
+        patience.end_by(context.deadline);
+        if context.kind == RequestKind::Grpc {
+            patience.limit_silence(service.timeouts.idle.0);
+        }
+    }
+    Ok(())
+}
+
+/// A backend for the request, when all are full for the moment.
+pub(crate) async fn wait_for_room(
+    session: &mut Session,
+    context: &mut Context,
+    service: &Service,
+    now: Duration,
+) -> pingora::Result<Option<Result<Chosen, SelectError>>> {
+    // Copies: the session is busy with looking after the client.
+    let (head, tried, mut waited) =
+        (session.req_header().clone(), context.attempts.tried.clone(), context.attempts.waited);
+    let choice = Choice::new(&head, context.state.client, &tried, now);
+    let chosen = waiting::unless_left(session, context, service.wait_for_room(choice, &mut waited)).await;
+    context.attempts.waited = waited;
+    chosen
+}
