@@ -1,4 +1,4 @@
-//! Floor 7: the admin listener. Health, statistics and metrics, on loopback unless told otherwise.
+//! The admin listener. Health, statistics and metrics, on loopback unless told otherwise.
 //!
 //! Routing is axum's; the listener is Pingora's, so that an upgrade hands its socket over like any other.
 

@@ -1,4 +1,4 @@
-//! Floor 8: the one path from YAML to traffic.
+//! The one path from YAML to traffic.
 //!
 //! `text -> tree -> Config -> build -> Loaded`. Start, `-t`, upgrade and the configuration's own `tests:` all take it:
 //! there is no second validator and no second matcher. Settings live beside the code they configure; this room only

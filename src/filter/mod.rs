@@ -1,4 +1,4 @@
-//! Floor 5: the steps of a route's chain, in the order of its YAML.
+//! The steps of a route's chain, in the order of its YAML.
 //!
 //! A [`Filter`] is one step, built once from its settings ([`Configure`]) and shared by every request of its route.
 //! The [`Chain`] runs them; the [`Registry`] knows their names. A new built-in is one new file here and one line in

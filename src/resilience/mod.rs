@@ -1,4 +1,4 @@
-//! Floor 3: how a service survives its backends. Circuit breakers, retry budgets, backoff, ejection, slow start,
+//! How a service survives its backends. Circuit breakers, retry budgets, backoff, ejection, slow start,
 //! latency estimates and limits that follow latency.
 //!
 //! Pure: `now` is an argument (monotonic, since the process began), randomness too; nothing here knows HTTP or a

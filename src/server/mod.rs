@@ -1,4 +1,4 @@
-//! Floor 9: from the command line to a process that serves, hands over and leaves.
+//! From the command line to a process that serves, hands over and leaves.
 
 mod account;
 mod cli;

@@ -1,4 +1,4 @@
-//! Floor 2: what happened, for people and machines. Metrics, the access log and diagnostics; handles only, no policy.
+//! What happened, for people and machines. Metrics, the access log and diagnostics; handles only, no policy.
 
 pub(crate) mod access_log;
 pub(crate) mod connections;

@@ -1,4 +1,4 @@
-//! Floor 1: values that every other floor speaks in, and the tree that YAML becomes before it is typed.
+//! Values that every other room speaks in.
 //!
 //! Nothing here knows HTTP, Pingora or a clock.
 
