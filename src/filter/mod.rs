@@ -1,28 +1,20 @@
 //! The steps of a route's chain, in the order of its YAML.
 //!
 //! A [`Filter`] is one step, built once from its settings ([`Configure`]) and shared by every request of its route.
-//! The [`Chain`] runs them; the [`Registry`] knows their names. A new built-in is one new file here and one line in
-//! `registry.rs`.
+//! The [`Chain`] runs them; the [`Registry`] knows their names. A new built-in is one new file in
+//! `builtin/` and one line in its `mod.rs`.
 
-mod api_key;
-mod body_limit;
+pub(crate) mod builtin;
 mod chain;
-mod client_cert;
-mod compression;
 pub(crate) mod contract;
-mod cors;
+mod entry;
 mod env;
 mod exchange;
-mod headers;
-mod in_flight;
-mod ip;
-mod jwt;
 mod one_or_many;
-mod rate_limit;
 mod registry;
-mod request_id;
 mod subject;
 
+pub use self::builtin::headers::{HeaderEdits, HeaderEditsConfig};
 pub use self::contract::{Body, Configure, Fault, Filter, Flow, RequestOutcome};
 pub use crate::clock::Now;
 pub use crate::message::reply::{Reply, ReplyBody};
@@ -30,6 +22,5 @@ pub use crate::message::request_id::RequestId;
 pub use chain::{Chain, OnFault, Refusal, Step, StepMetrics};
 pub use env::{Env, Invalid, Tables};
 pub use exchange::{Applied, Exchange, State};
-pub use headers::{HeaderEdits, HeaderEditsConfig};
 pub use one_or_many::OneOrMany;
 pub use registry::Registry;

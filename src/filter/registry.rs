@@ -4,28 +4,15 @@ use std::{fmt, sync::Arc};
 
 use schemars::{Schema, SchemaGenerator};
 
-use super::{
-    Configure, Env, Filter, api_key::ApiKey, body_limit::BodyLimit, client_cert::ClientCert, compression::Compression,
-    cors::Cors, headers::Headers, in_flight::InFlight, ip::Ip, jwt::Jwt, rate_limit::RateLimit,
-    request_id::RequestIdFilter,
-};
+use super::{Configure, Env, Filter, builtin, entry::Entry};
 use crate::{
-    units::{Problem, Problems, nearest},
-    yaml::{Node, read},
+    units::{Problems, nearest},
+    yaml::Node,
 };
-
-type Build = fn(&Node, &Env) -> Result<Arc<dyn Filter>, Problems>;
 
 /// Every filter that YAML may name.
 #[derive(Clone)]
 pub struct Registry(Vec<Entry>);
-
-#[derive(Clone)]
-struct Entry {
-    name: &'static str,
-    build: Build,
-    schema: fn(&mut SchemaGenerator) -> Schema,
-}
 
 impl Default for Registry {
     fn default() -> Self {
@@ -36,25 +23,14 @@ impl Default for Registry {
 impl Registry {
     /// The built-in filters.
     pub fn builtin() -> Self {
-        Self(Vec::new())
-            .with::<ApiKey>()
-            .with::<BodyLimit>()
-            .with::<ClientCert>()
-            .with::<Compression>()
-            .with::<Cors>()
-            .with::<Headers>()
-            .with::<InFlight>()
-            .with::<Ip>()
-            .with::<Jwt>()
-            .with::<RateLimit>()
-            .with::<RequestIdFilter>()
+        Self(builtin::all())
     }
 
     /// Adds a filter; one of the same name is replaced.
     #[must_use]
     pub fn with<F: Configure>(mut self) -> Self {
         self.0.retain(|entry| entry.name != F::NAME);
-        self.0.push(Entry { name: F::NAME, build: build::<F>, schema: F::schema });
+        self.0.push(Entry::of::<F>());
         self
     }
 
@@ -95,24 +71,4 @@ impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.names()).finish()
     }
-}
-
-fn build<F: Configure>(settings: &Node, env: &Env) -> Result<Arc<dyn Filter>, Problems> {
-    let (config, mut problems) = read::<F::Config>(settings);
-    let Some(config) = config else { return Err(problems) };
-    match F::configure(config, env) {
-        Ok(filter) if problems.is_empty() => return Ok(Arc::new(filter)),
-        Ok(_) => {}
-        // What follows from a key that was set aside (as missing, say) would only repeat that mistake.
-        Err(_) if !problems.is_empty() => {}
-        Err(invalid) => {
-            for (path, message) in invalid.0 {
-                let node = settings.at(&path).place();
-                let base = &settings.place().path;
-                let path = if path.is_empty() { base.clone() } else { format!("{base}.{path}") };
-                problems.push(Problem { line: node.line, column: node.column, path, message });
-            }
-        }
-    }
-    Err(problems)
 }

@@ -193,7 +193,7 @@ impl Sources {
                 for part in file.code.split(start).skip(1) {
                     let text: String = part.chars().take_while(|c| c.is_alphanumeric() || "_:".contains(*c)).collect();
                     // A tree: its leaves are there already.
-                    if text.is_empty() {
+                    if text.is_empty() || text.ends_with("::") {
                         continue;
                     }
                     let mut path = vec![start.trim_end_matches(':').to_owned()];

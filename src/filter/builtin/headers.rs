@@ -12,7 +12,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{Configure, Env, Fault, Filter, Invalid, State, env::schema_of};
+use crate::filter::{Configure, Env, Fault, Filter, Invalid, State, env::schema_of};
 
 /// Settings of `headers`.
 #[derive(Debug, Deserialize, JsonSchema)]

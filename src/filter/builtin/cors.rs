@@ -12,8 +12,9 @@ use pingora::http::ResponseHeader;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, compression::vary, env::schema_of};
+use super::compression::vary;
 use crate::{
+    filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
     message::{fields::single, reply::Reply},
     units::Span,
 };

@@ -9,8 +9,11 @@ use http::{StatusCode, header};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{Body, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of};
-use crate::{message::reply::Reply, units::Size};
+use crate::{
+    filter::{Body, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
+    message::reply::Reply,
+    units::Size,
+};
 
 /// Settings of `body_limit`.
 #[derive(Debug, Deserialize, JsonSchema)]

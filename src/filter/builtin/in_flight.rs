@@ -12,12 +12,15 @@ use pingora_limits::inflight::Inflight;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{
-    Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany,
-    env::schema_of,
-    subject::{self, KeyPart},
+use crate::{
+    filter::{
+        Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany,
+        env::schema_of,
+        subject::{self, KeyPart},
+    },
+    limit::KeyHasher,
+    message::reply::Reply,
 };
-use crate::{limit::KeyHasher, message::reply::Reply};
 
 /// Settings of `in_flight`.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -12,8 +12,10 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of};
-use crate::message::request_id::RequestId;
+use crate::{
+    filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
+    message::request_id::RequestId,
+};
 
 /// Settings of `request_id`.
 #[derive(Debug, Deserialize, JsonSchema)]

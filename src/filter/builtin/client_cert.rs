@@ -12,9 +12,9 @@ use pingora::http::RequestHeader;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of};
 use crate::{
     auth::{Identity, Method},
+    filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
     message::reply::Reply,
 };
 

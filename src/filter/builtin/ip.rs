@@ -10,8 +10,11 @@ use http::StatusCode;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, env::schema_of};
-use crate::{message::reply::Reply, units::Cidr};
+use crate::{
+    filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, env::schema_of},
+    message::reply::Reply,
+    units::Cidr,
+};
 
 /// Settings of `ip`.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -16,12 +16,12 @@ use prometheus::IntCounter;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{
-    Applied, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany, State,
-    env::schema_of,
-    subject::{self, KeyPart},
-};
 use crate::{
+    filter::{
+        Applied, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany, State,
+        env::schema_of,
+        subject::{self, KeyPart},
+    },
     limit::{KeyHasher, Quota, Table},
     message::reply::{Reply, whole_seconds},
     telemetry::Lazy,

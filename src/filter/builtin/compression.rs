@@ -9,7 +9,7 @@ use pingora::http::ResponseHeader;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of};
+use crate::filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of};
 
 /// Settings of `compression`.
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -17,11 +17,10 @@ use pingora::http::RequestHeader;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::{
-    Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany, State, api_key::bearer, env::schema_of,
-};
+use super::api_key::bearer;
 use crate::{
     auth::{Algorithm, Keyset, Method, Policy, Verifier, jwt_error::JwtError},
+    filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany, State, env::schema_of},
     message::{fields::single, reply::Reply},
     units::{SecretRef, Span},
 };
