@@ -36,3 +36,22 @@ fn a_byte_beyond_ascii_does_not_make_the_balancer_the_client() {
     gw.raw(&get(b"Via: 1.0 fred (\xff)\r\n"));
     assert_eq!(origin.last().headers["via"].as_bytes(), b"1.0 fred (\xff), 1.1 tollgate");
 }
+
+#[test]
+fn a_cookie_is_found_beside_one_with_bytes_beyond_ascii() {
+    let (a, b) = (Origin::start("a"), Origin::start("b"));
+    let gw = gateway(&[a.url(), b.url()], "", "    sticky: { cookie: srv }\n");
+    let answer = gw.get("/").expect(200);
+    let pair = answer.get("set-cookie").split(';').next().unwrap().to_owned();
+    for _ in 0..6 {
+        let said = gw.raw(&get(&[b"Cookie: x=\xff; ", pair.as_bytes(), b"\r\n"].concat()));
+        assert!(said.ends_with(&answer.body) && !said.contains("et-cookie"), "{said}");
+    }
+    let gw = gateway(&[a.url(), b.url()], "", "    balance: { consistent_hash: \"cookie:user\" }\n");
+    let mut told = std::collections::HashSet::new();
+    for user in 0..30 {
+        let said = gw.raw(&get(&[b"Cookie: x=\xff; user=", user.to_string().as_bytes(), b"\r\n"].concat()));
+        told.insert(said.chars().last());
+    }
+    assert_eq!(told.len(), 2, "users are told apart");
+}
