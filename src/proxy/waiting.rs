@@ -54,11 +54,15 @@ pub(super) async fn unless_left<T>(
     }
     // An upgraded client may speak its new protocol at once, and nothing of that may be read here.
     let (watched, begun) = (context.kind != RequestKind::Upgrade, Instant::now());
+    // What is read meanwhile is read ahead of its time: nothing is asked of the client that it could be late with.
+    let limit = session.as_downstream().get_read_timeout();
+    session.set_read_timeout(None);
     let outcome = tokio::select! {
         biased;
         done = what => Ok(done),
         gone = left(session), if watched => Err(gone),
     };
+    session.set_read_timeout(limit);
     context.held += begun.elapsed();
     outcome
 }

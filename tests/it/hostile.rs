@@ -1,6 +1,15 @@
 //! Clients that send what nobody expects, or nothing at all, and what it does to others.
 
-use crate::harness::{Gateway, Origin};
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::Duration,
+};
+
+use crate::{
+    harness::{Gateway, Origin, free_port},
+    http2::Frames,
+};
 
 fn gateway(urls: &[String], root: &str, service: &str) -> Gateway {
     let urls = urls.join("\", \"");
@@ -54,4 +63,105 @@ fn a_cookie_is_found_beside_one_with_bytes_beyond_ascii() {
         told.insert(said.chars().last());
     }
     assert_eq!(told.len(), 2, "users are told apart");
+}
+
+/// Sends bytes and reads to the end of the connection.
+fn converse(gw: &Gateway, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.write_all(bytes).unwrap();
+    let mut said = String::new();
+    let _ = stream.read_to_string(&mut said);
+    said
+}
+
+#[test]
+fn there_is_no_grpc_over_http1_for_those_who_are_slow() {
+    let origin = Origin::start("o");
+    let gw = gateway(&[origin.url()], "limits: { stall: 1s }\n", "");
+    let said =
+        converse(&gw, b"POST / HTTP/1.1\r\nHost: h\r\nContent-Type: application/grpc\r\nContent-Length: 9\r\n\r\n");
+    assert!(said.to_lowercase().contains("grpc-status: 4\r\n"), "{said}");
+    assert_eq!(gw.log(1)[0]["status"], 408);
+}
+
+fn over_http2(gw: &Gateway) -> Frames {
+    let mut frames = Frames::connect(gw);
+    frames.send(4, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    frames
+}
+
+#[test]
+fn a_grpc_client_that_grants_no_room_may_be_silent() {
+    let origin = Origin::start("o");
+    let gw = gateway(
+        &[origin.url()],
+        "limits: { stall: 1s }\nlisteners: [ { address: \"127.0.0.1:{port}\", h2c: true } ]\n",
+        "",
+    );
+    let mut frames = over_http2(&gw);
+    frames.request(b"POST", &[(b"content-type", b"application/grpc")], true);
+    assert_eq!(frames.end(), "status 200");
+    // For longer than `stall`.
+    let early = std::iter::from_fn(|| frames.next()).find(|frame| frame.stream == 1);
+    assert!(early.is_none(), "{early:?}");
+    frames.send(8, 0, 1, &[0, 0, 0, 100]);
+    let data = std::iter::from_fn(|| frames.next()).find(|frame| frame.kind == 0);
+    assert_eq!(data.map(|frame| frame.payload), Some(b"o".to_vec()));
+}
+
+/// A backend that takes one connection at a time, asks for the body after a while, and answers when it has it.
+fn slow_to_ask(after: Duration) -> String {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", free_port())).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            std::thread::sleep(after);
+            let _ = stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n");
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+        }
+    });
+    url
+}
+
+#[test]
+fn a_client_that_has_not_been_asked_for_its_body_is_not_late() {
+    let backend = slow_to_ask(Duration::from_millis(1500));
+    let gw = gateway(
+        &[backend],
+        "limits: { stall: 1s }\n",
+        "    in_flight: { max: 1, queue: 5, wait: 9s }\n",
+    );
+    let ask = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
+        let head =
+            "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nConnection: close\r\nContent-Length: 5\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+        let (mut said, mut buffer) = (String::new(), [0; 1024]);
+        while let Ok(read @ 1..) = stream.read(&mut buffer) {
+            said += std::str::from_utf8(&buffer[..read]).unwrap();
+            if said.ends_with("100 Continue\r\n\r\n") {
+                stream.write_all(b"hello").unwrap();
+            }
+        }
+        said
+    };
+    // One waits for the backend, the other one in the queue.
+    let said = std::thread::scope(|scope| [scope.spawn(ask), scope.spawn(ask)].map(|asked| asked.join().unwrap()));
+    assert!(said.iter().all(|said| said.contains("HTTP/1.1 200 ")), "{said:?}");
+}
+
+#[test]
+fn a_client_that_is_asked_for_its_body_has_to_send_it() {
+    let gw = gateway(&[slow_to_ask(Duration::ZERO)], "limits: { stall: 1s }\n", "");
+    let said = converse(&gw, b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    assert!(said.contains("HTTP/1.1 408 "), "{said}");
+    let silent =
+        gateway(&[slow_to_ask(Duration::from_secs(60))], "limits: { stall: 1s }\n", "    timeouts: { read: 1s }\n");
+    let said = converse(&silent, b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    assert!(said.contains("HTTP/1.1 504 "), "{said}");
 }
