@@ -110,6 +110,33 @@ fn a_grpc_client_that_grants_no_room_may_be_silent() {
     assert_eq!(data.map(|frame| frame.payload), Some(b"o".to_vec()));
 }
 
+#[test]
+fn over_http2_a_body_longer_than_its_length_is_no_request() {
+    let origin = Origin::start("o");
+    let gw = gateway(
+        &[origin.url()],
+        "limits: { stall: 1s }\nlisteners: [ { address: \"127.0.0.1:{port}\", h2c: true } ]\n",
+        "",
+    );
+    for parts in [&[&b"hel"[..], b"lo"][..], &[b"he", b"l", b"l", b"o"], &[b"hel"]] {
+        let mut frames = Frames::connect(&gw);
+        frames.request(b"POST", &[(b"content-length", b"3")], false);
+        for (number, part) in parts.iter().enumerate() {
+            // Each by itself: what follows must not come in time to warn of what went before.
+            std::thread::sleep(Duration::from_millis(100 * u64::from(number > 0)));
+            frames.data(part, false);
+        }
+        assert_ne!(frames.end(), "status 200");
+    }
+    assert!(origin.seen().is_empty(), "{:?}", origin.seen());
+    let mut frames = Frames::connect(&gw);
+    frames.request(b"POST", &[(b"content-length", b"3")], false);
+    frames.data(b"hel", false);
+    frames.data(b"", true);
+    assert_eq!(frames.end(), "status 200");
+    assert_eq!(origin.last().body, "hel");
+}
+
 /// A backend that takes one connection at a time, asks for the body after a while, and answers when it has it.
 fn slow_to_ask(after: Duration) -> String {
     let listener = std::net::TcpListener::bind(("127.0.0.1", free_port())).unwrap();
