@@ -6,7 +6,7 @@ use std::time::Instant;
 use http::header;
 use pingora::{Error, ErrorType, proxy::Session};
 
-use super::context::Context;
+use super::{context::Context, request::is_http2};
 use crate::{message::reply::Reply, proxy::kind::RequestKind, upstream::choice::SelectError};
 
 /// The most of a body that is read while its request waits: what Pingora keeps for a further attempt (v1/common.rs), which
@@ -67,17 +67,20 @@ pub(super) async fn unless_left<T>(
     outcome
 }
 
-/// Resolves when the client goes away. That is seen at the end of its request, so a body is read; one that may be too
-/// long to be kept is left alone, and its client is missed when the request goes to a backend.
+/// Resolves when the client goes away. Over HTTP/1 that is seen at the end of its request, so a body is read; one that may
+/// be too long to be kept is left alone, and its client is missed when the request goes to a backend.
 pub(super) async fn left(session: &mut Session) -> Box<Error> {
     let length = session.req_header().headers.get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let http2 = is_http2(session);
     let downstream = session.as_downstream_mut();
-    if !downstream.is_body_done() && length.is_none_or(|length| length > MOST_KEPT) {
+    let long = !downstream.is_body_done() && length.is_none_or(|length| length > MOST_KEPT);
+    // Over HTTP/2 the end of a request can be told from the rest of its body.
+    if long && !http2 {
         return std::future::pending().await;
     }
     downstream.enable_retry_buffering();
-    while !downstream.is_body_done() {
+    while !long && !downstream.is_body_done() {
         match downstream.read_request_body().await {
             Ok(Some(_)) => {}
             Ok(None) => break,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    harness::{Gateway, Origin, free_port},
+    harness::{Gateway, Origin, eventually, free_port},
     http2::Frames,
 };
 
@@ -157,11 +157,7 @@ fn slow_to_ask(after: Duration) -> String {
 #[test]
 fn a_client_that_has_not_been_asked_for_its_body_is_not_late() {
     let backend = slow_to_ask(Duration::from_millis(1500));
-    let gw = gateway(
-        &[backend],
-        "limits: { stall: 1s }\n",
-        "    in_flight: { max: 1, queue: 5, wait: 9s }\n",
-    );
+    let gw = gateway(&[backend], "limits: { stall: 1s }\n", "    in_flight: { max: 1, queue: 5, wait: 9s }\n");
     let ask = || {
         let mut stream = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
@@ -191,4 +187,21 @@ fn a_client_that_is_asked_for_its_body_has_to_send_it() {
         gateway(&[slow_to_ask(Duration::from_secs(60))], "limits: { stall: 1s }\n", "    timeouts: { read: 1s }\n");
     let said = converse(&silent, b"POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
     assert!(said.contains("HTTP/1.1 504 "), "{said}");
+}
+
+#[test]
+fn a_call_of_grpc_that_is_reset_in_the_queue_leaves_it() {
+    let origin = Origin::start("o");
+    let h2c = "listeners: [ { address: \"127.0.0.1:{port}\", h2c: true } ]\n";
+    let gw = gateway(&[origin.url()], h2c, "    in_flight: { max: 1, queue: 1, wait: 15s }\n");
+    let request = b"GET /slow/15000 HTTP/1.1\r\nHost: h\r\n\r\n";
+    let mut holder = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+    holder.write_all(request).unwrap();
+    eventually("the place is taken", || !origin.seen().is_empty());
+    let mut frames = Frames::connect(&gw);
+    frames.request(b"POST", &[(b"content-type", b"application/grpc")], false);
+    frames.data(b"x", false);
+    eventually("it waits", || gw.metric("gateway_requests_in_flight").is_some_and(|count| count >= 2.0));
+    frames.send(3, 0, 1, &[0, 0, 0, 8]);
+    assert_eq!(gw.log(1)[0]["status"], 499);
 }
