@@ -190,6 +190,20 @@ fn a_client_that_is_asked_for_its_body_has_to_send_it() {
 }
 
 #[test]
+fn a_client_that_leaves_behind_a_crowd_of_requests_is_missed() {
+    let origin = Origin::start("o");
+    let gw = gateway(&[origin.url()], "", "");
+    let mut stream = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+    let request = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+    stream.write_all((request("/slow/15000") + &request("/").repeat(1000)).as_bytes()).unwrap();
+    eventually("the first one is there", || !origin.seen().is_empty());
+    // All is in the gateway's hands or the kernel's, and it has seen that.
+    std::thread::sleep(Duration::from_millis(100));
+    drop(stream);
+    assert_eq!(gw.log(1)[0]["status"], 499);
+}
+
+#[test]
 fn a_call_of_grpc_that_is_reset_in_the_queue_leaves_it() {
     let origin = Origin::start("o");
     let h2c = "listeners: [ { address: \"127.0.0.1:{port}\", h2c: true } ]\n";
