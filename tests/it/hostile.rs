@@ -219,3 +219,21 @@ fn a_call_of_grpc_that_is_reset_in_the_queue_leaves_it() {
     frames.send(3, 0, 1, &[0, 0, 0, 8]);
     assert_eq!(gw.log(1)[0]["status"], 499);
 }
+
+#[test]
+fn at_the_upper_ends_of_the_limits_refusals_have_our_form() {
+    let origin = Origin::start("o");
+    let gw = gateway(&[origin.url()], "limits: { headers: 250, header_size: 980000, uri: 65000 }\n", "");
+    // What is within the limits is the backend's to refuse, and it says nothing of 400.
+    for fields in [248, 250, 252, 253, 256, 260] {
+        let said = gw.raw(&get("x: y\r\n".repeat(fields - 2).as_bytes()));
+        assert!(!said.starts_with("HTTP/1.1 400 "), "{fields}: {said}");
+        assert!(fields <= 250 || said.contains("application/problem+json"), "{fields}: {said}");
+    }
+    for length in [979_800, 981_000, 1_060_000] {
+        let head = format!("GET /{} HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "p".repeat(64_980), "x".repeat(length));
+        let said = gw.raw(head.as_bytes());
+        assert!(!said.starts_with("HTTP/1.1 400 "), "{length}: {said}");
+        assert!(length < 980_000 || said.contains("application/problem+json"), "{length}: {said}");
+    }
+}
