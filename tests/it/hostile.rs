@@ -237,3 +237,29 @@ fn at_the_upper_ends_of_the_limits_refusals_have_our_form() {
         assert!(length < 980_000 || said.contains("application/problem+json"), "{length}: {said}");
     }
 }
+
+#[test]
+fn over_http2_a_connection_serves_so_many_requests_and_no_more() {
+    let origin = Origin::start("o");
+    let h2c = "listeners: [ { address: \"127.0.0.1:{port}\", h2c: true } ]\nlimits: { requests_per_connection: 3 }\n";
+    let gw = gateway(&[origin.url()], h2c, "");
+    let mut frames = Frames::connect(&gw);
+    for number in [1, 3] {
+        frames.stream_id = number;
+        frames.request(b"GET", &[], true);
+        assert_eq!(frames.end(), "status 200");
+    }
+    frames.stream_id = 5;
+    frames.request(b"GET", &[], true);
+    let (mut answered, mut last) = (false, Vec::new());
+    while let Some(frame) = frames.next() {
+        match frame.kind {
+            1 => answered = frame.stream == 5,
+            6 if frame.flags == 0 => frames.send(6, 1, 0, &frame.payload),
+            7 => last = frame.payload,
+            _ => {}
+        }
+    }
+    assert!(answered, "the last one too");
+    assert_eq!(last, [0, 0, 0, 5, 0, 0, 0, 0], "no more after it, and no error");
+}
