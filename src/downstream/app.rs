@@ -190,7 +190,14 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
     fn terms(&self, trusted: bool) -> super::h2::Terms {
         let limits = self.host.limits();
         let options = self.app.h2_options().unwrap_or_else(default_h2_options);
-        super::h2::Terms { options, head: limits.head.0, stall: limits.stall.0, idle: limits.keepalive.0, trusted }
+        super::h2::Terms {
+            options,
+            head: limits.head.0,
+            stall: limits.stall.0,
+            idle: limits.keepalive.0,
+            requests: limits.requests_per_connection,
+            trusted,
+        }
     }
 
     /// Waits for a request, first for its beginning, then for the whole of its head.

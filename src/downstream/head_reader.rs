@@ -96,6 +96,10 @@ async fn read_head(
             if speech == Protocols::Either && PREFACE.starts_with(&bytes[..length]) {
                 return read_preface(stream, bytes).await;
             }
+            // Its end may have come with what made it too long.
+            if length > most {
+                return ReadOutcome::refused(replies::too_large(false));
+            }
             return parse_head(bytes, length, limits, secure);
         }
         if bytes.len() > most {

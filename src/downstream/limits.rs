@@ -1,5 +1,7 @@
 //! What one client may ask of a listener: `limits:` of the configuration.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -14,7 +16,7 @@ use crate::{
 pub struct ClientLimits {
     /// All header fields together; 431 beyond. Default 32KiB.
     pub header_size: Size,
-    /// Number of header fields; 431 beyond. Default 100, at most 256.
+    /// Number of header fields; 431 beyond. Default 100, at most 250.
     pub headers: usize,
     /// The request target; 414 beyond. Default 8KiB.
     pub uri: Size,
@@ -34,7 +36,7 @@ pub struct ClientLimits {
     /// A request's body must have come within this time, all of it. Default: no limit.
     pub body: Option<Span>,
     /// Bytes per second that a body must bring on average: a request's once it has been on its way for `stall`, an
-    /// answer's once the gateway has waited so long for its client to read. gRPC and upgraded connections are exempt: they
+    /// answer's once the gateway has waited so long for its client to read. gRPC over HTTP/2 and upgraded connections are exempt: they
     /// may be silent. Default 64; 0 is no limit.
     pub body_rate: u32,
     /// Requests under way on one HTTP/2 connection. Default 100.
@@ -50,10 +52,10 @@ impl Default for ClientLimits {
             header_size: Size(32 << 10),
             headers: 100,
             uri: Size(8 << 10),
-            head: Span(std::time::Duration::from_secs(10)),
-            keepalive: Span(std::time::Duration::from_secs(60)),
+            head: Span(Duration::from_secs(10)),
+            keepalive: Span(Duration::from_secs(60)),
             requests_per_connection: 10_000,
-            stall: Span(std::time::Duration::from_secs(30)),
+            stall: Span(Duration::from_secs(30)),
             connections: 0,
             connections_per_address: 0,
             body: None,
@@ -65,15 +67,21 @@ impl Default for ClientLimits {
 }
 
 impl ClientLimits {
+    /// How long the first read of a body may take.
+    pub(crate) fn first_read(&self) -> Duration {
+        self.body.map_or(self.stall.0, |body| body.0.min(self.stall.0))
+    }
+
     /// Checks what a type alone cannot show; `node` is the `limits`.
     pub(crate) fn validate(&self, node: &Node, problems: &mut Problems) {
         let mut wrong = |key: &str, message: String| problems.push(node.at(key).place().problem(message));
-        // Pingora's own limits (v1/common.rs) are the ceiling: beyond them it answers before we see the request.
-        if !(1..=256).contains(&self.headers) {
-            wrong("headers", format!("{} is not a number from 1 to 256", self.headers));
+        // Pingora's own limits (v1/common.rs) are the ceiling: beyond them it answers before we see the request. They hold
+        // for 256 fields, of which a few are ours, and for the target and the fields together.
+        if !(1..=250).contains(&self.headers) {
+            wrong("headers", format!("{} is not a number from 1 to 250", self.headers));
         }
-        if !(256..=1_000_000).contains(&self.header_size.0) {
-            wrong("header_size", format!("{} is not a size from 256 to 1000000 bytes", self.header_size.0));
+        if !(256..=980_000).contains(&self.header_size.0) {
+            wrong("header_size", format!("{} is not a size from 256 to 980000 bytes", self.header_size.0));
         }
         if !(16..=65_000).contains(&self.uri.0) {
             wrong("uri", format!("{} is not a size from 16 to 65000 bytes", self.uri.0));

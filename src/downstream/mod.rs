@@ -18,6 +18,7 @@ pub(crate) mod deadlines;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 pub(crate) mod h2;
+mod hangup;
 pub(crate) mod head_reader;
 pub(crate) mod host;
 pub(crate) mod limits;

@@ -7,6 +7,7 @@ use std::{
     io,
     mem::MaybeUninit,
     net::IpAddr,
+    os::fd::AsRawFd as _,
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
@@ -24,7 +25,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::{connection::ConnectionInfo, deadlines::Lateness, head_reader::BufferedRequest};
+use super::{connection::ConnectionInfo, deadlines::Lateness, hangup::HangupWatch, head_reader::BufferedRequest};
 use crate::message::chunked::RemainingRequest;
 
 /// The most that is taken of requests which a client sends without waiting for the answer to the one before.
@@ -72,6 +73,8 @@ pub(crate) struct DownstreamStream<T> {
     rest: RemainingRequest,
     /// What has come of the requests after it. The HTTP layer does not get to see that before it is done with this one.
     next: Vec<u8>,
+    /// Tells that the client has gone, once no more is read of `next`.
+    hangup: Option<Box<HangupWatch>>,
     link: Arc<ConnectionInfo>,
     /// The link as Pingora takes it, made for the first request and kept for the others.
     digest: OnceLock<Option<Arc<ProxyDigest>>>,
@@ -95,6 +98,7 @@ impl<T: Transport> DownstreamStream<T> {
             given: 0,
             rest: RemainingRequest::Everything,
             next: Vec::new(),
+            hangup: None,
             link,
             digest,
             moved: Instant::now(),
@@ -124,6 +128,7 @@ impl<T: Transport> DownstreamStream<T> {
     /// A request is done with: reading goes on with the one after it.
     pub(crate) fn turn(&mut self) {
         self.link.patience.reset();
+        self.hangup = None;
         (self.waited, self.written) = (Duration::ZERO, 0);
         (self.ahead, self.given, self.rest) = (std::mem::take(&mut self.next), 0, RemainingRequest::Everything);
     }
@@ -153,7 +158,10 @@ impl<T: Transport> DownstreamStream<T> {
             self.next.extend_from_slice(&buffer.filled()[before..]);
             buffer.set_filled(before);
         }
-        Poll::Pending
+        if self.hangup.is_none() {
+            self.hangup = Some(Box::new(HangupWatch::new(self.inner.tcp().as_raw_fd())?));
+        }
+        self.hangup.as_mut().map_or(Poll::Pending, |hangup| hangup.poll_hangup(context))
     }
 
     /// What hooks will know of it.

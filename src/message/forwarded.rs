@@ -4,7 +4,10 @@
 //! is not itself a trusted proxy is the client. From everybody else these fields are dropped, underscore spellings
 //! included (some backends read `X_Forwarded_For` as the same field). Ours are appended.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    borrow::Cow,
+    net::{IpAddr, SocketAddr},
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -55,7 +58,7 @@ impl TrustedProxies {
             return Origin { client: peer, trusted: false, secure: tls };
         }
         let proto = last(headers, "x-forwarded-proto");
-        let secure = proto.map_or(tls, |proto| proto.eq_ignore_ascii_case("https"));
+        let secure = proto.map_or(tls, |proto| proto.eq_ignore_ascii_case(b"https"));
         let mut client = peer;
         let mut chain = hops(headers, "x-forwarded-for", Some);
         if chain.is_empty() {
@@ -63,7 +66,7 @@ impl TrustedProxies {
         }
         for hop in chain.into_iter().rev() {
             // What cannot be read was not written by a proxy of ours: everything left of it is hearsay.
-            let Some(address) = address(hop) else { break };
+            let Some(address) = std::str::from_utf8(hop).ok().and_then(address) else { break };
             client = address.to_canonical();
             if !self.trusts(client) {
                 break;
@@ -73,21 +76,24 @@ impl TrustedProxies {
     }
 }
 
-fn last<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    headers.get_all(name).iter().next_back()?.to_str().ok()?.rsplit(',').next().map(str::trim)
+fn last<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    fields::items(headers.get_all(name).iter().next_back()?.as_bytes()).last()
 }
 
-/// The items of a list field over all its lines, from left to right.
-fn hops<'h>(headers: &'h HeaderMap, name: &str, item: fn(&'h str) -> Option<&'h str>) -> Vec<&'h str> {
-    let lines = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("?"));
-    lines.flat_map(|line| line.split(',')).map(|text| item(text.trim()).unwrap_or("?")).collect()
+/// The items of a list field over all its lines, from left to right, each by itself: what cannot be read makes none of
+/// its neighbours unreadable.
+fn hops<'h>(headers: &'h HeaderMap, name: &str, item: fn(&'h [u8]) -> Option<&'h [u8]>) -> Vec<&'h [u8]> {
+    let items = headers.get_all(name).iter().flat_map(|line| fields::items(line.as_bytes()));
+    items.map(|text| item(text).unwrap_or(b"?")).collect()
 }
 
 /// `for=` of one element of `Forwarded` (RFC 7239 §4).
-fn forwarded_for(element: &str) -> Option<&str> {
-    element.split(';').find_map(|pair| {
-        let (name, value) = pair.trim().split_once('=')?;
-        name.trim().eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"'))
+fn forwarded_for(element: &[u8]) -> Option<&[u8]> {
+    element.split(|byte| *byte == b';').find_map(|pair| {
+        let equals = pair.iter().position(|byte| *byte == b'=')?;
+        let (name, value) = (pair[..equals].trim_ascii(), pair[equals + 1..].trim_ascii());
+        let value = value.strip_prefix(b"\"").unwrap_or(value);
+        name.eq_ignore_ascii_case(b"for").then(|| value.strip_suffix(b"\"").unwrap_or(value))
     })
 }
 
@@ -120,7 +126,10 @@ pub(crate) fn tell_backend(
     let before = if has_for { joined(&head.headers, &TOLD[0]) } else { None };
     // Names as text that lives for ever: Pingora keeps each as it was written, too, and would copy that of a `HeaderName`.
     match before {
-        Some(before) => head.insert_header("x-forwarded-for", format!("{before}, {peer}"))?,
+        Some(before) => {
+            let list = [&readable(&before)[..], b", ", address.as_bytes()].concat();
+            head.insert_header("x-forwarded-for", list)?;
+        }
         None => head.insert_header("x-forwarded-for", address)?,
     }
     head.insert_header("x-real-ip", real)?;
@@ -176,11 +185,21 @@ pub(crate) fn strip_hop_by_hop(head: &mut ResponseHeader) {
     }
 }
 
-/// All lines of a list field as one.
-pub(crate) fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+/// All lines of a list field as one, byte by byte.
+pub(crate) fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
     headers.get(name)?;
-    let lines: Vec<&str> = headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).collect();
-    (!lines.is_empty()).then(|| lines.join(", "))
+    let lines: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    Some(lines.join(&b", "[..]))
+}
+
+/// A list with `unknown` (RFC 7239 §6) in the place of each item that has a byte beyond ASCII: a backend that gives such
+/// a line up would take another client for the one that sent the request than we do.
+fn readable(list: &[u8]) -> Cow<'_, [u8]> {
+    if list.is_ascii() {
+        return Cow::Borrowed(list);
+    }
+    let items: Vec<&[u8]> = fields::items(list).map(|item| if item.is_ascii() { item } else { b"unknown" }).collect();
+    Cow::Owned(items.join(&b", "[..]))
 }
 
 fn unwanted(name: &str, trusted: bool, reserved: &ReservedHeaders) -> bool {
@@ -204,7 +223,7 @@ mod tests {
         let trusted = TrustedProxies(vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()]);
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
-            headers.append(*name, HeaderValue::from_static(value));
+            headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         trusted.origin(peer.parse().unwrap(), false, &headers).client.to_string()
     }
@@ -221,6 +240,8 @@ mod tests {
         let lines = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "203.0.113.9")];
         assert_eq!(client("10.0.0.1", &lines), "203.0.113.9");
         assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "6.6.6.6, unknown, 10.0.0.2")]), "10.0.0.2");
+        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "\u{e9}, 203.0.113.9, 10.0.0.2")]), "203.0.113.9");
+        assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "6.6.6.6, \u{e9}, 10.0.0.2")]), "10.0.0.2");
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &[("x-forwarded-for", "203.0.113.9:4711")]), "203.0.113.9");
     }
@@ -229,6 +250,8 @@ mod tests {
     fn forwarded_is_read_when_the_other_is_absent() {
         let line = [("forwarded", r#"for=6.6.6.6, for="[2606:4700::1]:80";proto=https, for=10.0.0.2"#)];
         assert_eq!(client("10.0.0.1", &line), "2606:4700::1");
+        let line = [("forwarded", "for=\"\u{e9}\", for=203.0.113.9;by=\"\u{e9}\"")];
+        assert_eq!(client("10.0.0.1", &line), "203.0.113.9");
     }
 
     #[test]

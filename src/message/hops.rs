@@ -16,7 +16,7 @@ pub(crate) fn add_via(head: &mut RequestHeader, version: Version) -> pingora::Re
         _ => "1.1 tollgate",
     };
     match joined(&head.headers, &header::VIA) {
-        Some(before) => head.insert_header("via", format!("{before}, {own}")),
+        Some(before) => head.insert_header("via", [&before[..], b", ", own.as_bytes()].concat()),
         // The name as text that lives for ever: Pingora would copy that of a `HeaderName`.
         None => head.insert_header("via", HeaderValue::from_static(own)),
     }

@@ -30,6 +30,7 @@ pub(super) fn pass(
         // Bytes of another protocol.
         return Ok(());
     }
+    invite(session, context, limits);
     context.state.body_seen += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
     if end {
         retry::sent(context);
@@ -46,6 +47,18 @@ pub(super) fn pass(
     }
     mirror::take(shared, session.req_header(), body.as_ref(), end, context);
     Ok(())
+}
+
+/// The client is told to send its body, or sends it unasked: its time begins.
+pub(super) fn invite(session: &mut Session, context: &mut Context, limits: &ClientLimits) {
+    if !std::mem::take(&mut context.uninvited) {
+        return;
+    }
+    context.held = context.start.elapsed();
+    if let Some(patience) = context.patience() {
+        patience.allow_silence();
+    }
+    session.set_read_timeout(Some(limits.first_read()));
 }
 
 /// Sets the time for the next read of the body.

@@ -46,6 +46,8 @@ pub(crate) struct Context {
     pub held: Duration,
     /// Places behind the gates of its route and its service.
     pub passes: [Option<Permit>; 2],
+    /// The client sends its body when it is told to, and has not been.
+    pub uninvited: bool,
     /// A copy for another service, in the making.
     pub copy: MirrorBody,
     /// What kind of request it is.
@@ -86,6 +88,7 @@ impl Context {
             deadline: None,
             held: Duration::ZERO,
             passes: [None, None],
+            uninvited: false,
             copy: MirrorBody::Not,
             kind: RequestKind::Ordinary,
             version: Version::HTTP_11,
@@ -129,6 +132,12 @@ impl Context {
         let own = if self.kind == RequestKind::Grpc { grpc::timeout(&head.headers) } else { None };
         let limit = [total, own].into_iter().flatten().min();
         self.deadline = limit.and_then(|limit| self.start.checked_add(limit));
+        if self.kind == RequestKind::Grpc
+            && let Some(patience) = self.patience()
+        {
+            // Its client may be silent, so it need not grant room for answers either.
+            patience.limit_writes(Some(service.timeouts.idle.0), 0);
+        }
         self.attempts.may_repeat = route.retry.as_ref().unwrap_or(&service.retry).max_attempts > 1;
         (self.route, self.target, self.upstream_path) = (Some(route), Some(target), path);
     }

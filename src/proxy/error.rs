@@ -89,8 +89,8 @@ pub(super) async fn answer(session: &mut Session, error: &Error, context: &mut C
         Some(refusal) => (Some(*refusal.reply), ResponseSource::Filter(refusal.by)),
         None => match context.link.as_ref().and_then(|link| link.fault()) {
             Some(reason) => (Some(malformed(reason)), ResponseSource::Gateway),
-            // The time was over before the client had sent its request.
-            None if context.late().is_some() && context.attempts.is_sending() => {
+            // The time was over before the client had sent its request, though nobody had it wait.
+            None if context.late().is_some() && context.attempts.is_sending() && !context.uninvited => {
                 (Some(replies::too_slow()), ResponseSource::Gateway)
             }
             None if context.late().is_some() => (Some(replies::too_late()), ResponseSource::Gateway),

@@ -181,6 +181,9 @@ impl ProxyHttp for Gateway {
         context: &mut Box<Context>,
     ) -> Result<()> {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+            if head.status == StatusCode::CONTINUE {
+                body::invite(session, context, &self.runtime.load().limits);
+            }
             return Ok(());
         }
         verify(head, context.kind == RequestKind::Upgrade)?;

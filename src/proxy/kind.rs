@@ -1,5 +1,6 @@
 //! What kind of request it is.
 
+use http::Version;
 use pingora::proxy::Session;
 
 use crate::message::grpc;
@@ -10,7 +11,8 @@ pub(crate) enum RequestKind {
     /// A request and its answer.
     #[default]
     Ordinary,
-    /// A call of gRPC: both sides may be silent for as long as they like, and have ways to end it.
+    /// A call of gRPC: both sides may be silent for as long as they like, and have ways to end it. There is none over
+    /// HTTP/1: who says so there wants to be let off the limits for slow clients.
     Grpc,
     /// Perhaps another protocol, if the backend agrees.
     Upgrade,
@@ -18,9 +20,10 @@ pub(crate) enum RequestKind {
 
 impl RequestKind {
     pub(super) fn of(session: &Session, upgrade: bool, media: bool) -> Self {
+        let head = session.req_header();
         if upgrade && session.is_upgrade_req() {
             Self::Upgrade
-        } else if media && grpc::is(&session.req_header().headers) {
+        } else if media && head.version == Version::HTTP_2 && grpc::is(&head.headers) {
             Self::Grpc
         } else {
             Self::Ordinary

@@ -13,26 +13,28 @@ use crate::{
 };
 
 /// Fields that say what a request wants of this hop; most requests have few of them.
-static FIELDS: [HeaderName; 4] = [header::CONNECTION, header::UPGRADE, header::CONTENT_TYPE, header::COOKIE];
+static FIELDS: [HeaderName; 5] =
+    [header::CONNECTION, header::UPGRADE, header::CONTENT_TYPE, header::COOKIE, header::EXPECT];
 
 /// Time limits and keep-alive of the client's connection, and who is at its other end.
 pub(crate) fn receive(shared: &Shared, session: &mut Session, context: &mut Context, runtime: &Runtime) {
     let limits = &runtime.limits;
     // HTTP/1.0 closes unless asked not to (RFC 9112 §9.3): that is what Pingora has decided by now.
     // It looks at the first line of `Connection` only.
-    let [connection, upgrade, media, cookie] = fields::present(&session.req_header().headers, &FIELDS);
+    let [connection, upgrade, media, cookie, expect] = fields::present(&session.req_header().headers, &FIELDS);
     let closes = connection && closes(session.req_header());
     let stays = session.get_keepalive().is_some() && !closes && !shared.draining();
     session.set_keepalive(stays.then_some(limits.keepalive.0.as_secs().max(1)));
     let old = is_old(session.req_header());
     session.set_ignore_info_resp(old);
-    let first = limits.body.map_or(limits.stall.0, |body| body.0.min(limits.stall.0));
     if upgrade {
         ignore_upgrades(session.req_header_mut());
     }
     context.kind = RequestKind::of(session, upgrade, media);
-    session.set_read_timeout((context.kind == RequestKind::Ordinary).then_some(first));
-    session.set_write_timeout(Some(limits.stall.0));
+    let timed = context.kind == RequestKind::Ordinary;
+    context.uninvited = timed && expect && !old && !session.is_body_empty() && expects(session.req_header());
+    session.set_read_timeout((timed && !context.uninvited).then_some(limits.first_read()));
+    session.set_write_timeout((context.kind != RequestKind::Grpc).then_some(limits.stall.0));
     session.set_total_drain_timeout(Some(limits.stall.0));
     let link = ConnectionInfo::of(session).cloned();
     let secure = link.as_ref().is_some_and(|link| link.secure);
@@ -40,7 +42,7 @@ pub(crate) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
         context.peer = link.address();
         context.state.certificate.clone_from(&link.certificate);
         context.state.listener = link.listener;
-        let rate = if context.kind == RequestKind::Ordinary { limits.body_rate } else { 0 };
+        let rate = if timed { limits.body_rate } else { 0 };
         link.patience.limit_writes(Some(limits.stall.0), rate);
     }
     if cookie {
@@ -87,6 +89,11 @@ fn join_cookies(head: &mut RequestHeader) {
 /// True for a client that speaks HTTP/1.0: it knows neither chunks nor interim answers (RFC 9112 §7.1, RFC 9110 §15.2).
 pub(crate) fn is_old(head: &RequestHeader) -> bool {
     head.version == Version::HTTP_10
+}
+
+/// True when a client wants to be told that it may send the body (RFC 9110 §10.1.1).
+fn expects(head: &RequestHeader) -> bool {
+    fields::has(&head.headers, &header::EXPECT, |what| what.eq_ignore_ascii_case(b"100-continue"))
 }
 
 /// True when a client closes after this request.

@@ -180,6 +180,10 @@ pub(crate) fn bound(
         if context.kind == RequestKind::Grpc {
             patience.limit_silence(service.timeouts.idle.0);
         }
+        if context.uninvited {
+            // Until the backend asks for the body, it is the backend that is waited for.
+            patience.limit_silence(service.timeouts.read.0);
+        }
     }
     Ok(())
 }

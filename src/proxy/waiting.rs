@@ -6,7 +6,7 @@ use std::time::Instant;
 use http::header;
 use pingora::{Error, ErrorType, proxy::Session};
 
-use super::context::Context;
+use super::{context::Context, request::is_http2};
 use crate::{
     message::{replies, reply::Reply},
     proxy::kind::RequestKind,
@@ -68,27 +68,34 @@ pub(super) async fn unless_left<T>(
             None => std::future::pending().await,
         }
     };
+    // What is read meanwhile is read ahead of its time: nothing is asked of the client that it could be late with.
+    let limit = session.as_downstream().get_read_timeout();
+    session.set_read_timeout(None);
     let outcome = tokio::select! {
         biased;
         done = what => Ok(Some(done)),
         () = late => Ok(None),
         gone = left(session), if watched => Err(gone),
     };
+    session.set_read_timeout(limit);
     context.held += begun.elapsed();
     outcome
 }
 
-/// Resolves when the client goes away. That is seen at the end of its request, so a body is read; one that may be too
-/// long to be kept is left alone, and its client is missed when the request goes to a backend.
+/// Resolves when the client goes away. Over HTTP/1 that is seen at the end of its request, so a body is read; one that may
+/// be too long to be kept is left alone, and its client is missed when the request goes to a backend.
 pub(super) async fn left(session: &mut Session) -> Box<Error> {
     let length = session.req_header().headers.get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let http2 = is_http2(session);
     let downstream = session.as_downstream_mut();
-    if !downstream.is_body_done() && length.is_none_or(|length| length > MOST_KEPT) {
+    let long = !downstream.is_body_done() && length.is_none_or(|length| length > MOST_KEPT);
+    // Over HTTP/2 the end of a request can be told from the rest of its body.
+    if long && !http2 {
         return std::future::pending().await;
     }
     downstream.enable_retry_buffering();
-    while !downstream.is_body_done() {
+    while !long && !downstream.is_body_done() {
         match downstream.read_request_body().await {
             Ok(Some(_)) => {}
             Ok(None) => break,

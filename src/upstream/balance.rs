@@ -207,7 +207,7 @@ fn with_key<R>(by: &HashBy, choice: &Choice<'_>, with: impl FnOnce(&[u8]) -> R) 
             std::net::IpAddr::V6(address) => with(&address.octets()),
         },
         HashBy::Header(name) => with(choice.headers.get(name).map_or(b"", |value| value.as_bytes())),
-        HashBy::Cookie(name) => with(fields::cookie(choice.headers, name).unwrap_or_default().as_bytes()),
+        HashBy::Cookie(name) => with(fields::cookie(choice.headers, name).unwrap_or_default()),
         HashBy::Path => with(choice.path.as_bytes()),
     }
 }

@@ -84,13 +84,13 @@ impl Sticky {
     /// The backend that the client's cookie names.
     pub(crate) fn backend(&self, backends: &[Arc<Backend>], headers: &HeaderMap) -> Option<Arc<Backend>> {
         let token = fields::cookie(headers, &self.config.cookie)?;
-        backends.iter().find(|backend| backend.token.as_ref().is_some_and(|own| own.0 == token)).cloned()
+        backends.iter().find(|backend| backend.token.as_ref().is_some_and(|own| own.0.as_bytes() == token)).cloned()
     }
 
     /// The cookie for a client that `backend` has answered, when it does not have it already.
     pub(crate) fn set_cookie(&self, backend: &Backend, headers: &HeaderMap, secure: bool) -> Option<HeaderValue> {
         let Token(token) = backend.token.as_ref()?;
-        if fields::cookie(headers, &self.config.cookie) == Some(token) {
+        if fields::cookie(headers, &self.config.cookie) == Some(token.as_bytes()) {
             return None;
         }
         let age = self.config.ttl.map(|ttl| format!("; Max-Age={}", ttl.0.as_secs())).unwrap_or_default();

@@ -75,6 +75,8 @@ fn each_kind_of_mistake_has_its_place() {
     for (line, expected) in [
         ("@bogus: 1", "unknown key 'bogus'"),
         ("limits: { uri: @1 }", "limits.uri: 1 is not a size from 16"),
+        ("limits: { headers: @251 }", "limits.headers: 251 is not a number from 1 to 250"),
+        ("limits: { header_size: @980001 }", "limits.header_size: 980001 is not a size from 256 to 980000 bytes"),
         ("limits: @[1]", "limits: expected a mapping, found a list"),
         (
             "access_log: { output: @nowhere }",

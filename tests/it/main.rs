@@ -15,6 +15,7 @@ mod discovery;
 mod filters;
 mod grpc;
 mod handover;
+mod hostile;
 mod http2;
 mod identity;
 mod letter;

@@ -18,7 +18,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{
-    RecvStream,
+    Reason, RecvStream,
     server::{Builder, Connection, SendResponse},
 };
 use http::{HeaderMap, Request, header, uri::Scheme};
@@ -35,6 +35,9 @@ use super::{
     stream::{DownstreamStream, Transport},
 };
 
+/// Streams that a client may open beyond twice its number, before it has read that there should be no more.
+const MOST_UNAWARE: u64 = 1000;
+
 /// What an HTTP/2 connection is granted.
 #[derive(Debug)]
 pub(crate) struct Terms {
@@ -46,6 +49,8 @@ pub(crate) struct Terms {
     pub(crate) stall: Duration,
     /// A connection without a stream is closed after this.
     pub(crate) idle: Duration,
+    /// The client is asked to connect anew after so many streams; 0: never.
+    pub(crate) requests: u32,
     /// A balancer in front has ended TLS, and may say `https` without it.
     pub(crate) trusted: bool,
 }
@@ -101,6 +106,7 @@ where
         Err(e) => return log::debug!("HTTP/2 with {}: {e}", link.peer),
     };
     let (active, mut leaving, mut closing) = (Arc::new(Active::default()), shutdown.clone(), false);
+    let mut accepted_streams = 0;
     // Made once for all streams: to enter a waiter anew for each costs more.
     let mut left = std::pin::pin!(leaving.changed());
     loop {
@@ -115,11 +121,20 @@ where
             accepted = connection.accept() => accepted,
             () = active.rest(terms.idle), if !closing => return,
         };
-        let (request, respond) = match accepted {
+        let (request, mut respond) = match accepted {
             Some(Ok(stream)) => stream,
             Some(Err(e)) => return log::debug!("HTTP/2 with {}: {e}", link.peer),
             None => return,
         };
+        accepted_streams += 1;
+        if terms.requests > 0 && accepted_streams >= u64::from(terms.requests) {
+            // It is no mistake to go on for a moment: the client has not read of it yet. One that never does is refused.
+            if accepted_streams >= u64::from(terms.requests) * 2 + MOST_UNAWARE {
+                respond.send_reset(Reason::REFUSED_STREAM);
+                continue;
+            }
+            connection.graceful_shutdown();
+        }
         let stream = Stream::begin(&active);
         let (app, shutdown) = (app.clone(), shutdown.clone());
         let session = session(request, respond, link.of_stream(), &digest, &terms);

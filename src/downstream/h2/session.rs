@@ -126,7 +126,7 @@ impl Session for StreamSession {
     }
 
     fn is_body_done(&mut self) -> bool {
-        self.body.is_end_stream()
+        self.is_read()
     }
 
     async fn finish(&mut self) -> Result<()> {
@@ -134,11 +134,11 @@ impl Session for StreamSession {
     }
 
     fn is_body_empty(&mut self) -> bool {
-        self.read == 0 && self.body.is_end_stream()
+        self.read == 0 && self.is_read()
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        if no_body_expected || self.body.is_end_stream() {
+        if no_body_expected || self.is_read() {
             return Err(self.idle().await.into_down());
         }
         self.read_body_bytes().await

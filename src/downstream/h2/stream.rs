@@ -51,6 +51,10 @@ pub(crate) struct StreamSession {
     /// The end has been said.
     pub(crate) ended: bool,
     pub(crate) read: usize,
+    /// What the `Content-Length` field says.
+    length: Option<u64>,
+    /// What makes the body as long as that, until the client has said that nothing follows.
+    last: Option<Bytes>,
     pub(crate) sent: usize,
     /// How long writes have waited for the client to read.
     pub(crate) waited: Duration,
@@ -73,6 +77,8 @@ impl StreamSession {
         link: Arc<ConnectionInfo>,
         digest: Digest,
     ) -> Self {
+        let length = head.headers.get(header::CONTENT_LENGTH);
+        let length = length.and_then(|length| std::str::from_utf8(length.as_bytes()).ok()?.parse().ok());
         Self {
             head,
             body,
@@ -81,6 +87,8 @@ impl StreamSession {
             written: None,
             ended: false,
             read: 0,
+            length,
+            last: None,
             sent: 0,
             waited: Duration::ZERO,
             kept: Kept::Nothing,
@@ -116,9 +124,40 @@ impl StreamSession {
         }
     }
 
+    /// True when nothing is left to read.
+    pub(crate) fn is_read(&self) -> bool {
+        self.last.is_none() && self.body.is_end_stream()
+    }
+
+    async fn receive(&mut self) -> Result<Option<Bytes>> {
+        self.body.data().await.transpose().or_err(ErrorType::ReadError, "while reading a request's body")
+    }
+
+    /// The next part of the body. The one that makes it as long as its length says is held back until its end has come:
+    /// whoever speaks HTTP/1 takes it for the end, whatever follows, and the codec finds out only then that the request
+    /// is malformed (RFC 9113 §8.1.1). To be dropped at any time: what is held back is not lost.
     pub(crate) async fn next_chunk(&mut self) -> Result<Option<Bytes>> {
-        let data = self.body.data().await.transpose();
-        let Some(data) = data.or_err(ErrorType::ReadError, "while reading a request's body")? else { return Ok(None) };
+        if self.last.is_none() {
+            let Some(data) = self.receive().await? else { return Ok(None) };
+            let so_far = self.read.saturating_add(data.len()) as u64;
+            if data.is_empty() || self.length != Some(so_far) {
+                return Ok(Some(self.pass(data)));
+            }
+            self.last = Some(data);
+        }
+        while !self.body.is_end_stream() {
+            match self.receive().await? {
+                None => break,
+                Some(more) if more.is_empty() => {}
+                Some(_) => return Error::e_explain(ErrorType::ReadError, "a body goes on beyond its length"),
+            }
+        }
+        let last = self.last.take();
+        Ok(last.map(|data| self.pass(data)))
+    }
+
+    /// Notes a part of the body that is handed on.
+    fn pass(&mut self, data: Bytes) -> Bytes {
         self.read += data.len();
         self.moved = Instant::now();
         if let Kept::Bytes(bytes) = &mut self.kept {
@@ -130,7 +169,7 @@ impl StreamSession {
         }
         // An error here is one of the stream, which the next read will tell.
         let _ = self.body.flow_control().release_capacity(data.len());
-        Ok(Some(data))
+        data
     }
 
     /// Resolves when the client resets the stream, or its connection ends.
