@@ -27,10 +27,10 @@ pub struct PingoraConfig {
     pub listener_tasks_per_fd: usize,
     /// Run in the background. Default false; `-d` does the same.
     pub daemon: bool,
-    /// Standard error of a daemon goes here.
+    /// Standard error of a daemon goes here; one in the foreground keeps its own, and warns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_log: Option<String>,
-    /// The process id is written here. Default: beside the upgrade socket.
+    /// The process id is written here, in a directory of this user or root alone. Default: beside the upgrade socket.
     pub pid_file: String,
     /// The running process hands its listening sockets over here (`tollgate -u`); in a directory of this user or root
     /// alone. Default: one of our own making.
@@ -132,9 +132,13 @@ impl PingoraConfig {
         };
         self.socket(node, later, &mut wrong);
         // One that was left out lies beside the socket, which has just been checked.
-        let place = directory_of(&self.pid_file).and_then(|()| later(&self.pid_file));
-        if let (Err(message), Some(_)) = (place, node.get("pid_file")) {
-            wrong("pid_file", message);
+        if node.get("pid_file").is_some() {
+            // A daemon writes it through a link that somebody else has put there.
+            let alone = || private::check(Path::new(&self.pid_file), &private::owners(self.user.as_deref()));
+            let place = directory_of(&self.pid_file).and_then(|()| alone()).and_then(|()| later(&self.pid_file));
+            if let Err(message) = place {
+                wrong("pid_file", message);
+            }
         }
         // Pingora panics on what is wrong with it, when the process has become that user.
         if let Some(Err(message)) = self.ca_file.as_ref().map(|path| {

@@ -78,6 +78,11 @@ pub(super) fn serve(
 ) -> ExitCode {
     let Loaded { runtime, mut plan, .. } = loaded;
     plan.pingora.daemon |= daemon;
+    if !plan.pingora.daemon && plan.pingora.error_log.is_some() {
+        log::warn!(
+            "pingora.error_log: only a daemon (-d) writes there; this process says everything on standard error"
+        );
+    }
     if let Err(message) = account::may_assume(&plan.pingora) {
         return fail(exit::CONFIG, &message);
     }

@@ -346,6 +346,17 @@ fn a_pipe_that_nobody_reads_does_not_keep_a_process_from_leaving() {
 }
 
 #[test]
+fn an_error_log_that_nobody_writes_is_said() {
+    let yaml =
+        "pingora: { threads: 1, pid_file: '{dir}/pid', upgrade_sock: '{dir}/sock', error_log: '{dir}/errors' }\n";
+    let mut gw = Gateway::start(&format!("{yaml}{ROUTE}"));
+    eventually("it is said", || gw.errors().contains("pingora.error_log: only a daemon (-d) writes there"));
+    gw.get("/").expect(200);
+    gw.signal(Signal::SIGINT);
+    gw.wait();
+}
+
+#[test]
 fn the_first_request_has_its_line() {
     for _ in 0..10 {
         let (port, dir) = (free_port(), tempfile::tempdir().unwrap());
