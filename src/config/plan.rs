@@ -87,14 +87,9 @@ pub(super) fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Pla
             format!("'{}' is not a log level or filter: write it like info or warn,tollgate=debug", config.log.level);
         problems.push(root.at("log.level").place().problem(message));
     }
-    let later = pingora.later();
-    if let Some(account) = &later {
-        watched(config, root, account, problems);
-    }
-    let groups = later.as_ref().map(Account::groups).unwrap_or_default();
     Plan {
+        listeners: fronts(config, pingora.later().as_ref(), root, problems),
         pingora,
-        listeners: config.listeners.iter().filter_map(|listener| front(listener, root, &groups, problems)).collect(),
         admin: config.admin.enabled.then(|| Listener::plain(&config.admin.address)),
         log: config.log.clone(),
         shutdown: config.shutdown,
@@ -136,6 +131,15 @@ fn watched(config: &Config, root: &Node, account: &Account, problems: &mut Probl
         let node = root.at("services").get(name).unwrap_or(root);
         check(node, "discovery.file", service.discovery.file.as_deref());
     }
+}
+
+/// Listeners with their certificates read, for a process that becomes `later`.
+fn fronts(config: &Config, later: Option<&Account>, root: &Node, problems: &mut Problems) -> Vec<Listener> {
+    if let Some(account) = later {
+        watched(config, root, account, problems);
+    }
+    let groups = later.map(Account::groups).unwrap_or_default();
+    config.listeners.iter().filter_map(|listener| front(listener, root, &groups, problems)).collect()
 }
 
 /// A listener with its certificates read.
