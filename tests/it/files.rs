@@ -13,10 +13,9 @@ use crate::harness::{Certs, binary, free_port};
 
 /// The exit code of `-t`, and what it says. One that waits for ever is ended.
 fn check(dir: &Path, yaml: &str) -> (Option<i32>, String) {
-    let text = format!(
-        "{}admin: {{ enabled: false }}\nroutes: [ {{ match: {{ path: /* }}, respond: {{ body: served }} }} ]\n",
-        yaml.replace('@', &dir.display().to_string())
-    );
+    let route = "routes: [ { match: { path: /* }, respond: { body: served } } ]\n";
+    let route = if yaml.contains("routes:") { "" } else { route };
+    let text = format!("{}admin: {{ enabled: false }}\n{route}", yaml.replace('@', &dir.display().to_string()));
     fs::write(dir.join("t.yaml"), text).unwrap();
     let mut command = Command::new("timeout");
     let command = command.arg("10").arg(binary()).args(["-t", "-c", "t.yaml"]).current_dir(dir).stdin(Stdio::null());
@@ -58,11 +57,11 @@ fn the_authorities_for_backends_are_read_before_the_start() {
     fs::write(dir.join("second.pem"), both("wrong.pem")).unwrap();
     fs::write(dir.join("key.pem"), both("own.key")).unwrap();
     for (file, said) in [
-        ("nowhere.pem", "pingora.ca_file: cannot read '"),
         ("none.pem", "none.pem' holds no certificate"),
         ("wrong.pem", "wrong.pem' holds what is no certificate"),
         ("second.pem", "second.pem' holds what is no certificate"),
         ("key.pem", "key.pem' holds what is no certificate"),
+        ("nowhere.pem", "pingora.ca_file: cannot read '"),
     ] {
         refused(dir, &format!("pingora: {{ ca_file: @/{file} }}\n{}", listeners()), said);
     }
@@ -121,12 +120,19 @@ fn what_is_no_regular_file_is_refused_and_not_waited_for() {
     std::os::unix::fs::symlink(dir.join("pipe"), dir.join("link")).unwrap();
     let tls = |keys: &str| format!("listeners: [ {{ address: \"127.0.0.1:1\", tls: {{ {keys} }} }} ]\n");
     let other = |yaml: &str| format!("{}{yaml}\n", listeners());
+    let jwt = |algorithm: &str, key: &str| {
+        let filter = format!("jwt: {{ algorithms: [ {algorithm} ], keys: [ {{ {key} }} ] }}");
+        other(&format!("routes: [ {{ match: {{ path: /* }}, filters: [ {filter} ], respond: {{ body: a }} }} ]"))
+    };
     for yaml in [
         other("services: { s: { discovery: { file: @/pipe } } }"),
         other("services: { s: { discovery: { file: @/link } } }"),
         other("services: { s: { urls: [ 'https://127.0.0.1:1' ], tls: { ca: @/pipe } } }"),
         other("services: { s: { urls: [ 'https://127.0.0.1:1' ], tls: { cert: @/own.pem, key: @/pipe } } }"),
         other("pingora: { ca_file: @/pipe }"),
+        jwt("RS256", "pem: @/pipe"),
+        jwt("RS256", "jwks: @/pipe"),
+        jwt("HS256", "secret: { file: @/pipe }"),
         tls("certificates: [ { cert: @/pipe, key: @/own.key } ]"),
         tls("certificates: [ { cert: @/own.pem, key: @/pipe } ]"),
         tls("certificates: [ { cert: @/own.pem, key: @/own.key } ], mtls: { ca: @/pipe }"),
@@ -141,6 +147,8 @@ fn of_a_file_that_is_too_large_little_is_said_and_read() {
     let yaml = format!("{}services: {{ s: {{ discovery: {{ file: @/backends }} }} }}\n", listeners());
     fs::write(dir.path().join("backends"), "x".repeat(3 << 20) + "\n").unwrap();
     refused(dir.path(), &yaml, "xxx...' is not a backend");
+    fs::write(dir.path().join("backends"), "wrong\n".repeat(1000)).unwrap();
+    refused(dir.path(), &yaml, "and 990 lines more are wrong");
     fs::File::create(dir.path().join("backends")).unwrap().set_len(1 << 34).unwrap();
     refused(dir.path(), &yaml, "is larger than 16 MiB");
 }
