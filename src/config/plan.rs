@@ -1,8 +1,14 @@
 //! What is decided once, at start: the engine, the listeners and the process. Files are read, no socket is opened.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
-use super::{Config, PingoraConfig, ShutdownConfig};
+use super::{
+    Config, PingoraConfig, ShutdownConfig,
+    private::{self, Account},
+};
 use crate::{
     admin::AdminConfig,
     downstream::{Listener, ListenerConfig},
@@ -82,8 +88,8 @@ pub(super) fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Pla
         problems.push(root.at("log.level").place().problem(message));
     }
     Plan {
+        listeners: fronts(config, pingora.later().as_ref(), root, problems),
         pingora,
-        listeners: config.listeners.iter().filter_map(|listener| front(listener, root, problems)).collect(),
         admin: config.admin.enabled.then(|| Listener::plain(&config.admin.address)),
         log: config.log.clone(),
         shutdown: config.shutdown,
@@ -104,8 +110,40 @@ fn names(listeners: &[Spanned<ListenerConfig>], root: &Node, problems: &mut Prob
     }
 }
 
+/// Files that are read again when they have changed, by the user that the process has become then.
+fn watched(config: &Config, root: &Node, account: &Account, problems: &mut Problems) {
+    let mut check = |node: &Node, key: &str, file: Option<&str>| {
+        if let Some(Err(message)) = file.map(|file| private::can_read(Path::new(file), account)) {
+            problems.push(node.at(key).place().problem(message));
+        }
+    };
+    for listener in &config.listeners {
+        let Some(tls) = &listener.tls else { continue };
+        for certificate in &tls.certificates {
+            let node = root.at(&certificate.place.path);
+            check(node, "cert", Some(&certificate.cert));
+            check(node, "key", Some(&certificate.key));
+        }
+        let node = root.at(&listener.place.path);
+        check(node, "tls.mtls.ca", tls.mtls.as_ref().map(|mtls| mtls.ca.as_str()));
+    }
+    for (name, service) in &config.services {
+        let node = root.at("services").get(name).unwrap_or(root);
+        check(node, "discovery.file", service.discovery.file.as_deref());
+    }
+}
+
+/// Listeners with their certificates read, for a process that becomes `later`.
+fn fronts(config: &Config, later: Option<&Account>, root: &Node, problems: &mut Problems) -> Vec<Listener> {
+    if let Some(account) = later {
+        watched(config, root, account, problems);
+    }
+    let groups = later.map(Account::groups).unwrap_or_default();
+    config.listeners.iter().filter_map(|listener| front(listener, root, &groups, problems)).collect()
+}
+
 /// A listener with its certificates read.
-fn front(config: &Spanned<ListenerConfig>, root: &Node, problems: &mut Problems) -> Option<Listener> {
+fn front(config: &Spanned<ListenerConfig>, root: &Node, groups: &[u32], problems: &mut Problems) -> Option<Listener> {
     let node = root.at(&config.place.path);
     if config.h2c && config.tls.is_some() {
         let message = "h2c is HTTP/2 without TLS: with 'tls', HTTP/2 is agreed on by 'alpn'";
@@ -116,7 +154,7 @@ fn front(config: &Spanned<ListenerConfig>, root: &Node, problems: &mut Problems)
         problems.push(node.at("proxy_protocol").place().problem(message));
     }
     let tls = match &config.tls {
-        Some(tls) => Some(TlsFront::build(tls, node.at("tls"), problems)?),
+        Some(tls) => Some(TlsFront::build(tls, node.at("tls"), groups, problems)?),
         None => None,
     };
     let ListenerConfig { address, h2c, proxy_protocol, .. } = config.value.clone();

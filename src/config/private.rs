@@ -82,6 +82,25 @@ pub(super) fn can_create(file: &Path, account: Option<&Account>) -> Result<(), S
     may(dir, AccessFlags::W_OK | AccessFlags::X_OK, account)
 }
 
+/// This process, when it serves, can read `file`.
+///
+/// # Errors
+/// What is in the way, and the way out.
+pub(super) fn can_read(file: &Path, account: &Account) -> Result<(), String> {
+    let refused = |what: &Path, change: &str| {
+        let (name, file, what) = (&account.name, file.display(), what.display());
+        Err(format!(
+            "the user '{name}' cannot read '{file}', which is needed when the process has become that user: '{what}' wants chgrp to a group of '{name}', and {change}"
+        ))
+    };
+    // What cannot be found is said by whoever reads it.
+    let Ok(real) = fs::canonicalize(file) else { return Ok(()) };
+    if let Some(dir) = real.ancestors().skip(1).find(|dir| !account.may(dir, 0o1)) {
+        return refused(dir, "chmod g+x");
+    }
+    if account.may(&real, 0o4) { Ok(()) } else { refused(&real, "chmod 640") }
+}
+
 fn may(path: &Path, how: AccessFlags, account: Option<&Account>) -> Result<(), String> {
     let Some(account) = account else {
         return eaccess(path, how).map_err(|e| format!("'{}' cannot be written to: {}", path.display(), e.desc()));
@@ -107,6 +126,11 @@ impl Account {
         let mut groups = std::ffi::CString::new(name).ok().and_then(|name| getgrouplist(&name, user.gid).ok())?;
         groups.extend(group.and_then(|name| Group::from_name(name).ok().flatten()).map(|group| group.gid));
         Some(Self { name: name.to_owned(), uid: user.uid.as_raw(), groups })
+    }
+
+    /// Its groups, which may read keys.
+    pub(super) fn groups(&self) -> Vec<u32> {
+        self.groups.iter().map(|group| group.as_raw()).collect()
     }
 
     /// By the file's mode; what else there is (access control lists) may allow more.

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::private::{self, Account};
-use crate::{telemetry::access_log::writer::Output, units::Problems, yaml::Node};
+use crate::{telemetry::access_log::writer::Output, tls::pem::only_authorities, units::Problems, yaml::Node};
 
 /// Settings of the engine.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
@@ -27,10 +27,10 @@ pub struct PingoraConfig {
     pub listener_tasks_per_fd: usize,
     /// Run in the background. Default false; `-d` does the same.
     pub daemon: bool,
-    /// Standard error of a daemon goes here.
+    /// Standard error of a daemon goes here; one in the foreground keeps its own, and warns.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_log: Option<String>,
-    /// The process id is written here. Default: beside the upgrade socket.
+    /// The process id is written here, in a directory of this user or root alone. Default: beside the upgrade socket.
     pub pid_file: String,
     /// The running process hands its listening sockets over here (`tollgate -u`); in a directory of this user or root
     /// alone. Default: one of our own making.
@@ -132,12 +132,20 @@ impl PingoraConfig {
         };
         self.socket(node, later, &mut wrong);
         // One that was left out lies beside the socket, which has just been checked.
-        let place = directory_of(&self.pid_file).and_then(|()| later(&self.pid_file));
-        if let (Err(message), Some(_)) = (place, node.get("pid_file")) {
-            wrong("pid_file", message);
+        if node.get("pid_file").is_some() {
+            // A daemon writes it through a link that somebody else has put there.
+            let alone = || private::check(Path::new(&self.pid_file), &private::owners(self.user.as_deref()));
+            let place = directory_of(&self.pid_file).and_then(|()| alone()).and_then(|()| later(&self.pid_file));
+            if let Err(message) = place {
+                wrong("pid_file", message);
+            }
         }
-        if let Some(path) = self.ca_file.as_ref().filter(|path| !Path::new(path).is_file()) {
-            wrong("ca_file", format!("cannot find '{path}'"));
+        // Pingora panics on what is wrong with it, when the process has become that user.
+        if let Some(Err(message)) = self.ca_file.as_ref().map(|path| {
+            only_authorities(path)?;
+            account.as_ref().map_or(Ok(()), |account| private::can_read(Path::new(path), account))
+        }) {
+            wrong("ca_file", message);
         }
         for (key, list) in
             [("client_bind_to_ipv4", &self.client_bind_to_ipv4), ("client_bind_to_ipv6", &self.client_bind_to_ipv6)]
@@ -189,8 +197,12 @@ impl PingoraConfig {
     /// What is in the way.
     pub(super) fn can_log_to(&self, output: &Output) -> Result<(), String> {
         let Output::File(path) = output else { return Ok(()) };
-        let account = self.user.as_deref().and_then(|user| Account::of(user, self.group.as_deref()));
-        private::can_write(path, account.as_ref())
+        private::can_write(path, self.later().as_ref())
+    }
+
+    /// Who this process becomes, when there is such a user.
+    pub(super) fn later(&self) -> Option<Account> {
+        Account::of(self.user.as_deref()?, self.group.as_deref())
     }
 
     /// The same settings as Pingora takes them. Through YAML, so that a name that Pingora does not know shows in tests.

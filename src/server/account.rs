@@ -5,7 +5,7 @@ use std::{ffi::CString, fs};
 
 use nix::{
     errno::Errno,
-    unistd::{Gid, Group, User, getegid, geteuid, initgroups, setgid, setuid},
+    unistd::{Gid, Group, Uid, User, getegid, geteuid, initgroups, setgid, setuid},
 };
 
 use crate::config::PingoraConfig;
@@ -50,6 +50,11 @@ pub(super) fn assume(config: &PingoraConfig) -> Result<(), String> {
         setuid(account.uid).map_err(|e| failed("user", name, e))?;
     }
     Ok(())
+}
+
+/// The user whom this process becomes, when that is another one.
+pub(super) fn later_user(config: &PingoraConfig) -> Option<u32> {
+    account(config).map(|(_, account)| account.uid).filter(|uid| *uid != geteuid()).map(Uid::as_raw)
 }
 
 fn account(config: &PingoraConfig) -> Option<(&String, User)> {

@@ -20,7 +20,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with},
+    fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags, Uid, chownat, flock, open, renameat_with},
     io::Errno,
 };
 
@@ -61,6 +61,23 @@ impl UpgradeSocket {
         fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).map_err(failed)?;
         let identity = identity(&fresh).map_err(failed)?;
         Ok(Self { listener, path: path.into(), fresh, identity })
+    }
+
+    /// Makes it that of the user whom this process becomes: a successor that has become it can then still tell whether
+    /// somebody answers, and put it away. Before `install`.
+    ///
+    /// # Errors
+    /// It stays as it is.
+    pub(super) fn give_to(&self, owner: Uid) -> Result<(), String> {
+        let failed = |e: io::Error| format!("{} cannot be given to the later user: {e}", self.fresh.display());
+        // The directory may be that user's already: what is given away is what has been bound, not what stands there now.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let place = File::from(open(&self.fresh, flags, Mode::empty()).map_err(|e| failed(e.into()))?);
+        let meta = place.metadata().map_err(failed)?;
+        if !meta.file_type().is_socket() || meta.nlink() != 1 || (meta.dev(), meta.ino()) != self.identity {
+            return Err(failed(Errno::STALE.into()));
+        }
+        chownat(&place, "", Some(owner), None, AtFlags::EMPTY_PATH).map_err(|e| failed(e.into()))
     }
 
     /// From now on this process is the one that is asked.

@@ -13,6 +13,7 @@ use pingora::{
     server::{RunArgs as PingoraArgs, Server},
     services::background::background_service,
 };
+use rustix::fs::Uid;
 use tokio::task::JoinSet;
 
 use super::{
@@ -77,6 +78,11 @@ pub(super) fn serve(
 ) -> ExitCode {
     let Loaded { runtime, mut plan, .. } = loaded;
     plan.pingora.daemon |= daemon;
+    if !plan.pingora.daemon && plan.pingora.error_log.is_some() {
+        log::warn!(
+            "pingora.error_log: only a daemon (-d) writes there; this process says everything on standard error"
+        );
+    }
     if let Err(message) = account::may_assume(&plan.pingora) {
         return fail(exit::CONFIG, &message);
     }
@@ -140,6 +146,10 @@ fn claim(plan: &Plan, upgrade: bool) -> Result<(Option<Predecessor>, Vec<Bound>,
     };
     let bound = sockets::all(plan, handed)?;
     let socket = UpgradeSocket::bind(path)?;
+    // Without the right to do it (a container may lack it) everything else still works.
+    if let Some(Err(message)) = account::later_user(&plan.pingora).map(|user| socket.give_to(Uid::from_raw(user))) {
+        log::warn!("upgrade_sock: {message}; if this process dies while it hands over, its successor will not know");
+    }
     if predecessor.is_none() {
         socket.install()?;
     }

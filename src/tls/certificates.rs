@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
-    path::Path,
     sync::Arc,
 };
 
@@ -12,10 +11,6 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustls::{
     crypto::CryptoProvider,
-    pki_types::{
-        CertificateDer, PrivateKeyDer,
-        pem::{self, PemObject as _},
-    },
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
@@ -23,14 +18,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    pem::trouble,
+    pem,
     stamp::{Stamp, stamp},
 };
-use crate::{
-    auth,
-    units::{Problems, private},
-    yaml::Spanned,
-};
+use crate::{auth, units::Problems, yaml::Spanned};
 
 /// One entry of `certificates:`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -48,6 +39,8 @@ pub struct CertificateConfig {
 /// The certificates of one listener.
 pub struct Certificates {
     files: Vec<CertificateConfig>,
+    /// Groups that may read the keys.
+    groups: Box<[u32]>,
     provider: Arc<CryptoProvider>,
     table: ArcSwap<Table>,
     read: Mutex<Vec<Read>>,
@@ -87,20 +80,28 @@ impl fmt::Debug for Certificates {
 }
 
 impl Certificates {
-    /// Reads every file; what is wrong goes to `problems`.
+    /// Reads every file; what is wrong goes to `problems`. `groups` may read the keys.
     pub(crate) fn load(
         files: &[Spanned<CertificateConfig>],
+        groups: &[u32],
         provider: Arc<CryptoProvider>,
         problems: &mut Problems,
     ) -> Self {
         let mut read = Vec::new();
         for file in files {
             let stamps = stamps(file);
-            let entry = Entry::read(file, &provider).map_err(|message| problems.push(file.place.problem(message)));
+            let entry =
+                Entry::read(file, groups, &provider).map_err(|message| problems.push(file.place.problem(message)));
             read.push(Read { stamps, entry: entry.ok().map(Arc::new) });
         }
         let files = files.iter().map(|file| file.value.clone()).collect();
-        Self { files, provider, table: ArcSwap::from_pointee(Table::of(&read)), read: Mutex::new(read) }
+        Self {
+            files,
+            groups: groups.into(),
+            provider,
+            table: ArcSwap::from_pointee(Table::of(&read)),
+            read: Mutex::new(read),
+        }
     }
 
     /// Reads the files again that have changed. What cannot be read leaves what was read before, and is said once.
@@ -111,7 +112,7 @@ impl Certificates {
             if std::mem::replace(&mut read.stamps, found) == found {
                 continue;
             }
-            match Entry::read(file, &self.provider) {
+            match Entry::read(file, &self.groups, &self.provider) {
                 Ok(entry) => {
                     read.entry = Some(Arc::new(entry));
                     renewed.push(&*file.cert);
@@ -138,16 +139,12 @@ fn stamps(config: &CertificateConfig) -> [Stamp; 2] {
 }
 
 impl Entry {
-    fn read(config: &CertificateConfig, provider: &CryptoProvider) -> Result<Self, String> {
-        let unreadable = |path: &str, e: &pem::Error| format!("cannot read '{path}': {}", trouble(e));
-        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&config.cert)
-            .and_then(Iterator::collect)
-            .map_err(|e| unreadable(&config.cert, &e))?;
+    fn read(config: &CertificateConfig, groups: &[u32], provider: &CryptoProvider) -> Result<Self, String> {
+        let chain = pem::certificates(&config.cert)?;
         let Some(leaf) = chain.first().cloned() else {
             return Err(format!("'{}' holds no certificate", config.cert));
         };
-        private(Path::new(&config.key))?;
-        let key = PrivateKeyDer::from_pem_file(&config.key).map_err(|e| unreadable(&config.key, &e))?;
+        let key = pem::key(&config.key, groups)?;
         let certified = CertifiedKey::from_der(chain, key, provider)
             .map_err(|e| format!("'{}' and '{}' do not belong together: {e}", config.cert, config.key))?;
         let names = if config.names.is_empty() { auth::dns_names(&leaf) } else { config.names.clone() };

@@ -1,24 +1,17 @@
 //! The connection to a backend: a peer made once, with TLS, HTTP/2 and time limits, and cloned for every attempt.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use pingora::{
     protocols::tls::CaType,
     utils::tls::{CertKey, WrappedX509, parse_x509},
 };
-use rustls::{
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    sign::CertifiedKey,
-};
+use rustls::{crypto::aws_lc_rs, sign::CertifiedKey};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::pem::trouble;
-use crate::{
-    units::{Problems, private},
-    yaml::Node,
-};
+use super::pem;
+use crate::{units::Problems, yaml::Node};
 
 /// TLS towards backends.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
@@ -64,7 +57,7 @@ impl Credentials {
         let mut wrong = |key: &str, message: String| problems.push(node.at(key).place().problem(message));
         let mut credentials = Self::default();
         if let Some(path) = &config.ca {
-            match certificates(path) {
+            match authorities(path) {
                 Ok(list) => credentials.authorities = Some(list.into()),
                 Err(message) => wrong("ca", message),
             }
@@ -82,24 +75,13 @@ impl Credentials {
     }
 }
 
-fn read(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let list: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    let list = list.map_err(|e| format!("cannot read '{path}': {}", trouble(&e)))?;
-    // Pingora panics on what is not a certificate.
-    if list.is_empty() || list.iter().any(|der| x509_parser::parse_x509_certificate(der).is_err()) {
-        return Err(format!("'{path}' holds no certificate"));
-    }
-    Ok(list)
-}
-
-fn certificates(path: &str) -> Result<Box<[WrappedX509]>, String> {
-    Ok(read(path)?.iter().map(|der| WrappedX509::new(der.to_vec(), parse_x509)).collect())
+fn authorities(path: &str) -> Result<Box<[WrappedX509]>, String> {
+    Ok(pem::certificates(path)?.iter().map(|der| WrappedX509::new(der.to_vec(), parse_x509)).collect())
 }
 
 fn own(cert: &str, key: &str) -> Result<CertKey, String> {
-    let chain = read(cert)?;
-    private(Path::new(key))?;
-    let secret = PrivateKeyDer::from_pem_file(key).map_err(|e| format!("cannot read '{key}': {}", trouble(&e)))?;
+    let chain = pem::certificates(cert)?;
+    let secret = pem::key(key, &[])?;
     let bytes = secret.secret_der().to_vec();
     CertifiedKey::from_der(chain.clone(), secret, &aws_lc_rs::default_provider())
         .map_err(|e| format!("'{cert}' and '{key}' do not belong together: {e}"))?;

@@ -1,13 +1,89 @@
-//! What is wrong with a PEM file, in words. The crate that reads them prints names of sections as lists of bytes, and in
-//! a file whose line ends are lost the whole key is a part of the name.
+//! PEM files, and what is wrong with one, in words. The crate that reads them prints names of sections as lists of bytes,
+//! and in a file whose line ends are lost the whole key is a part of the name.
 
-use rustls::pki_types::pem::Error;
+use std::path::Path;
+
+use rustls::{
+    RootCertStore,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{Error, PemObject as _, SectionKind},
+    },
+};
+
+use crate::units::{private, read_file};
 
 /// A longer name is none.
 const NAME: usize = 40;
 
+/// The certificates in the file at `path`, at least one.
+///
+/// # Errors
+/// It cannot be read, or one of them is none: Pingora panics on what is not a certificate.
+pub(crate) fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    certificates_in(path, &read(path)?)
+}
+
+/// The same from a file that holds nothing else, as Pingora wants it, ready to be trusted.
+///
+/// # Errors
+/// The same, or there is something else in it, or one cannot be trusted.
+pub(crate) fn only_authorities(path: &str) -> Result<RootCertStore, String> {
+    let text = read(path)?;
+    let mut sections = <(SectionKind, Vec<u8>)>::pem_slice_iter(&text);
+    if sections.any(|section| section.is_ok_and(|(kind, _)| kind != SectionKind::Certificate)) {
+        return Err(format!("'{path}' holds what is no certificate"));
+    }
+    store(path, certificates_in(path, &text)?)
+}
+
+/// The certificates in the file at `path`, ready to be trusted.
+///
+/// # Errors
+/// The same, or one cannot be trusted.
+pub(crate) fn authorities(path: &str) -> Result<RootCertStore, String> {
+    store(path, certificates(path)?)
+}
+
+/// The private key in the file at `path`, which nobody else can read but one of `groups`.
+///
+/// # Errors
+/// Others can, or there is none in it.
+pub(crate) fn key(path: &str, groups: &[u32]) -> Result<PrivateKeyDer<'static>, String> {
+    private(Path::new(path), groups)?;
+    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|e| unreadable(path, &e))
+}
+
+fn read(path: &str) -> Result<Vec<u8>, String> {
+    read_file(Path::new(path)).map_err(|e| format!("cannot read '{path}': {e}"))
+}
+
+fn certificates_in(path: &str, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let list: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+    let list = list.map_err(|e| unreadable(path, &e))?;
+    if list.is_empty() {
+        return Err(format!("'{path}' holds no certificate"));
+    }
+    if list.iter().any(|der| x509_parser::parse_x509_certificate(der).is_err()) {
+        return Err(format!("'{path}' holds what is no certificate"));
+    }
+    Ok(list)
+}
+
+fn store(path: &str, certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        roots.add(certificate).map_err(|e| format!("'{path}' holds what is not an authority: {e}"))?;
+    }
+    Ok(roots)
+}
+
+fn unreadable(path: &str, e: &Error) -> String {
+    format!("cannot read '{path}': {}", trouble(e))
+}
+
 /// What is wrong.
-pub(crate) fn trouble(e: &Error) -> String {
+fn trouble(e: &Error) -> String {
     match e {
         Error::MissingSectionEnd { end_marker } => format!("the section '{}' has no end", name(end_marker)),
         Error::IllegalSectionStart { line } => {
@@ -30,8 +106,6 @@ fn name(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
-
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
     use super::*;
 

@@ -6,9 +6,8 @@ use std::{fmt, sync::Arc};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustls::{
-    RootCertStore, ServerConfig, SupportedProtocolVersion,
+    ServerConfig, SupportedProtocolVersion,
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, pem::PemObject as _},
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
 };
@@ -18,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     certificates::{CertificateConfig, Certificates},
-    pem::trouble,
+    pem,
     stamp::{Stamp, stamp},
 };
 use crate::{
@@ -151,8 +150,9 @@ impl fmt::Debug for TlsFront {
 }
 
 impl TlsFront {
-    /// Reads certificates and keys; what is wrong goes to `problems`. `node` is the listener's `tls`.
-    pub fn build(config: &TlsConfig, node: &Node, problems: &mut Problems) -> Option<Self> {
+    /// Reads certificates and keys; what is wrong goes to `problems`. `node` is the listener's `tls`; `groups` may read
+    /// the keys, too.
+    pub fn build(config: &TlsConfig, node: &Node, groups: &[u32], problems: &mut Problems) -> Option<Self> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let before = problems.len();
         if config.certificates.is_empty() {
@@ -161,7 +161,7 @@ impl TlsFront {
         if config.alpn.is_empty() {
             problems.push(node.at("alpn").place().problem("nothing to speak: name h2, http/1.1 or both"));
         }
-        let certificates = Arc::new(Certificates::load(&config.certificates, provider.clone(), problems));
+        let certificates = Arc::new(Certificates::load(&config.certificates, groups, provider.clone(), problems));
         let authorities = config.mtls.as_ref().and_then(|mtls| stamp(&mtls.ca));
         let verifier = config.mtls.as_ref().and_then(|mtls| match verifier(mtls, provider.clone()) {
             Ok(verifier) => Some(verifier),
@@ -245,16 +245,8 @@ fn acceptor(
 }
 
 fn verifier(config: &MtlsConfig, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, String> {
-    let mut roots = RootCertStore::empty();
     let path = &config.ca;
-    let found = CertificateDer::pem_file_iter(path).map_err(|e| format!("cannot read '{path}': {}", trouble(&e)))?;
-    for certificate in found {
-        let certificate = certificate.map_err(|e| format!("cannot read '{path}': {}", trouble(&e)))?;
-        roots.add(certificate).map_err(|e| format!("'{path}' holds what is not an authority: {e}"))?;
-    }
-    if roots.is_empty() {
-        return Err(format!("'{path}' holds no certificate"));
-    }
+    let roots = pem::authorities(path)?;
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     let builder = match config.mode {
         MtlsMode::Required => builder,

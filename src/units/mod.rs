@@ -3,6 +3,7 @@
 //! Nothing here knows HTTP, Pingora or a clock.
 
 mod cidr;
+mod file;
 mod measure;
 mod problem;
 mod secret;
@@ -10,6 +11,7 @@ mod share;
 pub(crate) mod suggest;
 
 pub use cidr::Cidr;
+pub use file::{read_file, read_text};
 pub use measure::{Rate, Size, Span};
 pub use problem::{Problem, Problems};
 pub use secret::{Secret, SecretRef, private};

@@ -15,6 +15,8 @@ use serde::{
     de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
+use super::read_file;
+
 /// Where a secret is kept.
 #[derive(Debug, Clone, JsonSchema, PartialEq, Eq)]
 #[schemars(rename_all = "snake_case", deny_unknown_fields)]
@@ -122,9 +124,7 @@ impl SecretRef {
                 if name.contains('/') || name.starts_with('.') {
                     return Err("this is not a credential's name".to_owned());
                 }
-                std::fs::read(Path::new(&dir).join(name))
-                    .map(trimmed)
-                    .map_err(|e| format!("no such credential: {e}"))?
+                read_file(&Path::new(&dir).join(name)).map(trimmed).map_err(|e| format!("no such credential: {e}"))?
             }
         };
         if bytes.is_empty() { Err("the secret is empty".into()) } else { Ok(Secret(bytes)) }
@@ -132,8 +132,8 @@ impl SecretRef {
 }
 
 fn read_private(path: &Path) -> Result<Vec<u8>, String> {
-    private(path)?;
-    std::fs::read(path).map(trimmed).map_err(|e| format!("cannot read {}: {e}", shown(path)))
+    private(path, &[])?;
+    read_file(path).map(trimmed).map_err(|e| format!("cannot read {}: {e}", shown(path)))
 }
 
 /// A path for a message: without a slash it may be the secret itself.
@@ -142,16 +142,18 @@ fn shown(path: &Path) -> String {
     if text.contains('/') { format!("'{text}'") } else { "the file".to_owned() }
 }
 
-/// Nobody but its owner can read or write the file.
+/// Nobody but its owner can read or write the file; one of root's may be read by one of `groups`, too.
 ///
 /// # Errors
 /// Others can, or there is none.
-pub fn private(path: &Path) -> Result<(), String> {
+pub fn private(path: &Path, groups: &[u32]) -> Result<(), String> {
     let meta = std::fs::metadata(path).map_err(|e| format!("cannot read {}: {e}", shown(path)))?;
-    if meta.mode() & 0o077 == 0 {
+    let by_group = meta.mode() & 0o037 == 0 && meta.uid() == 0 && groups.contains(&meta.gid());
+    if meta.mode() & 0o077 == 0 || by_group {
         return Ok(());
     }
-    Err(format!("{} can be read by others (mode {:04o}): chmod 600 it", shown(path), meta.mode() & 0o7777))
+    let way = if groups.is_empty() { "chmod 600 it" } else { "chmod 640 it, with root and a group of 'pingora.user'" };
+    Err(format!("{} can be read by others (mode {:04o}): {way}", shown(path), meta.mode() & 0o7777))
 }
 
 fn trimmed(mut bytes: Vec<u8>) -> Vec<u8> {

@@ -49,6 +49,9 @@ pub enum Dns {
     Srv,
 }
 
+/// So many wrong lines of a file are told one by one.
+const WRONG: usize = 10;
+
 /// Backends that a name stands for, and until when that holds.
 pub(crate) struct Lookup {
     pub(crate) found: Vec<(BackendUrl, SocketAddr)>,
@@ -97,6 +100,12 @@ impl Discovery {
                 Ok(url) => urls.extend(url),
                 Err(message) => wrong.push(format!("{path}:{}: {message}", number + 1)),
             }
+        }
+        // A file of another kind is wrong in each line.
+        if wrong.len() > WRONG {
+            let more = wrong.len() - WRONG;
+            wrong.truncate(WRONG);
+            wrong.push(format!("{path}: and {more} lines more are wrong"));
         }
         if wrong.is_empty() { Ok(urls) } else { Err(wrong) }
     }

@@ -48,12 +48,18 @@ impl BackendUrl {
     }
 }
 
+/// So many characters of what is wrong are repeated.
+const SHOWN: usize = 80;
+
 impl FromStr for BackendUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         // A password is not repeated.
         let shown = text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, rest)| format!("***@{rest}"));
+        // Nor a whole file that has been taken for one line.
+        let cut = shown.char_indices().nth(SHOWN).map(|(end, _)| format!("{}...", &shown[..end]));
+        let shown = cut.unwrap_or(shown);
         let wrong = |why: &str| format!("'{shown}' is not a backend: {why}; write it like http://127.0.0.1:8081");
         let uri: http::Uri = text.parse().map_err(|_| wrong("it is not a URL"))?;
         let scheme = match uri.scheme_str() {

@@ -10,6 +10,8 @@ use std::{
 
 use tokio::time::Instant;
 
+use crate::units::read_text;
+
 /// Time between two looks.
 pub(crate) const LOOK: Duration = Duration::from_millis(250);
 
@@ -24,7 +26,7 @@ pub(crate) fn read_settled(path: &Path) -> io::Result<String> {
     let deadline = Instant::now() + 2 * UNFINISHED;
     let mut seen = None;
     loop {
-        let text = fs::read_to_string(path)?;
+        let text = read_text(path)?;
         let modified = fs::metadata(path)?.modified()?;
         let since = match seen {
             Some((same, since)) if same == modified => since,
@@ -85,7 +87,7 @@ impl Watched {
         if stamp == self.taken || quiet < SETTLED {
             return None;
         }
-        let text = fs::read_to_string(&self.path);
+        let text = read_text(&self.path);
         let finished = text.as_ref().map_or(true, |text| text.is_empty() || text.ends_with('\n'));
         // Written while it was read: the next look sees it change.
         if self.stamp() != stamp || !finished && quiet < UNFINISHED {

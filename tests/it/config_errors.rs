@@ -187,6 +187,25 @@ fn an_upgrade_socket_where_others_can_put_theirs_is_refused() {
 }
 
 #[test]
+fn a_pid_file_where_others_can_put_a_link_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let verdict = || {
+        let folder = dir.path().display();
+        check(&format!(
+            "pingora: {{ pid_file: {folder}/pid }}\nlisteners: [{{ address: \"127.0.0.1:1\" }}]\nadmin: {{ enabled: false }}\nroutes: [{{ match: {{ path: / }}, respond: {{}} }}]\n"
+        ))
+    };
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+    let (code, text) = verdict();
+    assert_eq!(code, 78, "{text}");
+    assert!(text.starts_with("tollgate.yaml:1:22: pingora.pid_file: '/"), "{text}");
+    assert!(text.contains("can be written to by others (mode 1777)"), "{text}");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(verdict().0, 0);
+}
+
+#[test]
 fn loading_takes_as_much_longer_as_there_are_more_routes_services_and_keys() {
     let dir = tempfile::tempdir().unwrap();
     let time = |count: usize| {

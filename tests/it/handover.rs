@@ -8,7 +8,7 @@ use std::{
     os::{
         fd::AsFd as _,
         unix::{
-            fs::PermissionsExt as _,
+            fs::{MetadataExt as _, PermissionsExt as _},
             net::{UnixListener, UnixStream},
         },
     },
@@ -344,6 +344,64 @@ fn a_predecessor_that_dies_while_it_hands_over_is_replaced() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
+}
+
+/// Starts a gateway that becomes nobody; the owner of the socket at which it is asked.
+fn owner_of_socket(file: &str, socket: &Path) -> u32 {
+    let mut command = Command::new(binary());
+    let mut first = command.args(["-c", file]).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let own = first.id().to_string();
+    let pid = socket.with_file_name("pid");
+    eventually("it serves", || fs::read_to_string(&pid).is_ok_and(|text| text.trim() == own));
+    let owner = fs::metadata(socket).unwrap().uid();
+    first.kill().unwrap();
+    first.wait().unwrap();
+    owner
+}
+
+#[test]
+fn a_predecessor_that_dies_is_replaced_by_a_successor_that_has_become_another_user() {
+    // Only root becomes somebody else.
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let (dir, file, socket, fake) = fake();
+    let (address, place) = (socket.local_addr().unwrap(), dir.path().join("sock"));
+    drop((socket, fake));
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    nix::unistd::chown(dir.path(), Some(nobody.uid), None).unwrap();
+    let text = fs::read_to_string(&file).unwrap().replace("threads: 1,", "threads: 1, user: nobody,");
+    fs::write(&file, text).unwrap();
+    let owner = owner_of_socket(&file, &place);
+    // What such a process leaves when it is killed, and what a successor of it has left.
+    fs::remove_file(&place).unwrap();
+    let (fake, left) = (UnixListener::bind(&place).unwrap(), dir.path().join("sock.4711"));
+    drop(UnixListener::bind(&left).unwrap());
+    for path in [&place, &left] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+        nix::unistd::chown(path, Some(owner.into()), None).unwrap();
+    }
+    let socket = TcpListener::bind(address).unwrap();
+    let mut child = spawn(&file);
+    let (stream, answer) = hand_over(&fake, &socket, &address.to_string());
+    assert_eq!(answer, "serving\n");
+    drop((fake, stream, socket));
+    let errors = || fs::read_to_string(format!("{file}.errors")).unwrap();
+    eventually("it serves alone", || {
+        assert!(child.try_wait().unwrap().is_none(), "{}", errors());
+        errors().contains("the process before has ended by itself")
+    });
+    Request::new("GET", format!("http://{address}/")).expect(200).says("served");
+    let (stream, answer) = asking_at(&place);
+    assert!(answer.starts_with("sockets "), "{answer}");
+    // Another successor that is killed: what it leaves is swept by a process that is not root any more.
+    drop(UnixListener::bind(&left).unwrap());
+    nix::unistd::chown(&left, Some(owner.into()), None).unwrap();
+    drop(stream);
+    eventually("it is taken away", || !left.exists());
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod config_errors;
 mod corpus;
 mod deadlines;
 mod discovery;
+mod files;
 mod filters;
 mod grpc;
 mod handover;

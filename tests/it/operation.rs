@@ -302,6 +302,38 @@ fn lines_wait_for_the_reader_of_a_named_pipe() {
 }
 
 #[test]
+fn lines_wait_for_the_next_reader_of_a_named_pipe() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("log");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut gw = Gateway::start(&format!("access_log: {{ output: {{ file: {} }} }}\n{ROUTE}", pipe.display()));
+    for round in 0..3 {
+        // The first of them finds that nobody reads any more.
+        for line in 0..3 {
+            gw.get(&format!("/{round}/{line}")).expect(200);
+            eventually("it is said", || gw.errors().matches("access log: nobody reads").count() == round + 1);
+        }
+        let (read, pipe) = (Arc::new(Mutex::new(String::new())), pipe.clone());
+        let lines = read.clone();
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(fs::File::open(pipe).unwrap()).lines().take(3) {
+                *lines.lock() += &(line.unwrap() + "\n");
+            }
+        });
+        eventually("it has three lines", || read.lock().lines().count() == 3);
+        for line in 0..3 {
+            assert!(read.lock().contains(&format!("\"path\":\"/{round}/{line}\"")), "{round} {line}: {}", read.lock());
+        }
+        reader.join().unwrap();
+    }
+    assert_eq!(gw.metric("gateway_access_log_dropped_total"), Some(0.0));
+    assert_eq!(gw.errors().matches("has a reader").count(), 3, "{}", gw.errors());
+    assert!(!gw.errors().contains("lines are lost"), "{}", gw.errors());
+    gw.signal(Signal::SIGINT);
+    gw.wait();
+}
+
+#[test]
 fn a_pipe_that_nobody_reads_does_not_keep_a_process_from_leaving() {
     let dir = tempfile::tempdir().unwrap();
     let pipe = dir.path().join("log");
@@ -311,6 +343,17 @@ fn a_pipe_that_nobody_reads_does_not_keep_a_process_from_leaving() {
     gw.signal(Signal::SIGUSR1);
     gw.signal(Signal::SIGINT);
     assert_eq!(gw.wait().code(), Some(0));
+}
+
+#[test]
+fn an_error_log_that_nobody_writes_is_said() {
+    let yaml =
+        "pingora: { threads: 1, pid_file: '{dir}/pid', upgrade_sock: '{dir}/sock', error_log: '{dir}/errors' }\n";
+    let mut gw = Gateway::start(&format!("{yaml}{ROUTE}"));
+    eventually("it is said", || gw.errors().contains("pingora.error_log: only a daemon (-d) writes there"));
+    gw.get("/").expect(200);
+    gw.signal(Signal::SIGINT);
+    gw.wait();
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::{
     auth::{Algorithm, Keyset, Method, Policy, Verifier, jwt_error::JwtError},
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany, State, env::schema_of},
     message::{fields::single, reply::Reply},
-    units::{SecretRef, Span},
+    units::{SecretRef, Span, read_file},
 };
 
 /// Settings of `jwt`.
@@ -121,16 +121,16 @@ fn header_name(path: String, text: &str, invalid: &mut Invalid) -> HeaderName {
     })
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|e| format!("cannot read '{}': {e}", path.display()))
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    read_file(path).map_err(|e| format!("cannot read '{}': {e}", path.display()))
 }
 
 /// The keys that `source` holds.
 fn load(source: &KeySource) -> Result<Keyset, String> {
     match source {
         KeySource::Secret(reference) => Keyset::secret(reference.read()?.expose()),
-        KeySource::Pem(path) => Keyset::pem(&read_file(path)?),
-        KeySource::Jwks(path) => Keyset::jwks(&read_file(path)?),
+        KeySource::Pem(path) => Keyset::pem(&read(path)?),
+        KeySource::Jwks(path) => Keyset::jwks(&read(path)?),
     }
     .map_err(|e| e.to_string())
 }

@@ -147,17 +147,32 @@ impl Shared {
                 sink.reopen(output);
             }
             if !sink.awaits_reader(output) {
-                for shard in &self.shards {
-                    std::mem::swap(&mut *shard.lock(), &mut spare);
-                    let lost = sink.write(&spare);
-                    self.dropped.fetch_add(lost, Ordering::Relaxed);
-                    spare.clear();
-                }
+                self.write_all(&mut sink, output, &mut spare);
             }
             if stop {
                 return;
             }
             self.sleep(sink.unread);
+        }
+    }
+
+    /// Writes what is in the buffers, as long as there is somebody who takes it. `spare` is empty before and after.
+    fn write_all(&self, sink: &mut Sink, output: &Output, spare: &mut Vec<u8>) {
+        for _ in 0..SHARDS {
+            let shard = &self.shards[sink.next];
+            std::mem::swap(&mut *shard.lock(), spare);
+            let Written { bytes, lost } = sink.write(spare, output);
+            self.dropped.fetch_add(lost, Ordering::Relaxed);
+            if sink.unread {
+                // Before what has come meanwhile; it goes on here, maybe in the middle of a line.
+                spare.drain(..bytes);
+                let mut later = shard.lock();
+                spare.append(&mut later);
+                std::mem::swap(&mut *later, spare);
+                return;
+            }
+            spare.clear();
+            sink.next = (sink.next + 1) % SHARDS;
         }
     }
 
@@ -177,10 +192,20 @@ impl Shared {
     }
 }
 
+/// What has become of lines.
+#[derive(Default)]
+struct Written {
+    bytes: usize,
+    /// Lines that nobody will see.
+    lost: u64,
+}
+
 /// Where lines go, and what has become of those before.
 #[derive(Default)]
 struct Sink {
-    /// Nothing when it could not be opened.
+    /// The buffer that is written next.
+    next: usize,
+    /// Nothing when it could not be opened. A named pipe stays open without a reader: so the next one gets what is in it.
     file: Option<File>,
     /// It is a named pipe that nobody reads, and lines wait.
     unread: bool,
@@ -223,7 +248,7 @@ impl Sink {
                 (self.file, self.midway, self.unread) = (Some(file), false, false);
                 log::info!("access log opened anew");
             }
-            Err(e) if self.file.is_none() && is_unread(output, &e) => self.unread = true,
+            Err(e) if (self.unread || self.file.is_none()) && is_unread(output, &e) => self.unread = true,
             Err(e) if self.file.is_none() => {
                 self.unread = false;
                 log::error!("access log: cannot open {output:?}: {e}; requests are not logged");
@@ -232,13 +257,13 @@ impl Sink {
         }
     }
 
-    /// Writes lines; answers how many are lost. A failure is said once, and once when it is over.
-    fn write(&mut self, bytes: &[u8]) -> u64 {
+    /// Writes lines, or finds that a named pipe has no reader any more. A failure is said once, and once when it is over.
+    fn write(&mut self, bytes: &[u8], output: &Output) -> Written {
         if bytes.is_empty() {
-            return 0;
+            return Written::default();
         }
         let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-        let Some(file) = &self.file else { return lines(bytes) };
+        let Some(file) = &self.file else { return Written { bytes: 0, lost: lines(bytes) } };
         let mut written = 0;
         // A line that has no end would take the next one with it.
         let ended = if self.midway { write(file, b"\n", &mut 0) } else { Ok(()) };
@@ -250,9 +275,14 @@ impl Sink {
             Ok(()) if self.broken => {
                 log::info!("access log: written again, {} lines were lost", self.lost);
                 (self.broken, self.lost) = (false, 0);
-                0
+                Written { bytes: written, lost: 0 }
             }
-            Ok(()) => 0,
+            Ok(()) => Written { bytes: written, lost: 0 },
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe && is_pipe(output) => {
+                self.unread = true;
+                log::warn!("access log: nobody reads {output:?} any more: lines wait in the queue until somebody does");
+                Written { bytes: written, lost: 0 }
+            }
             Err(e) => {
                 self.midway |= written > 0 && bytes[written - 1] != b'\n';
                 let lost = lines(&bytes[written..]);
@@ -260,7 +290,7 @@ impl Sink {
                 if !std::mem::replace(&mut self.broken, true) {
                     log::error!("access log: lines are lost: {e}; how many is said when it can be written again");
                 }
-                lost
+                Written { bytes: written, lost }
             }
         }
     }
@@ -284,9 +314,12 @@ fn open(output: &Output) -> io::Result<File> {
 
 /// Whether that is why it could not be opened (fifo(7)).
 fn is_unread(output: &Output, e: &io::Error) -> bool {
+    e.raw_os_error() == Some(Errno::ENXIO as i32) && is_pipe(output)
+}
+
+fn is_pipe(output: &Output) -> bool {
     let Output::File(path) = output else { return false };
-    let pipe = || fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo());
-    e.raw_os_error() == Some(Errno::ENXIO as i32) && pipe()
+    fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo())
 }
 
 /// Writes all of it, and counts in `written` how much of it has been.
@@ -361,11 +394,12 @@ mod tests {
     fn a_failure_is_remembered_until_it_is_over() {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let mut sink = Sink { file: Some(full), ..Sink::default() };
-        assert_eq!(sink.write(b"a\nb\n"), 2);
-        assert_eq!(sink.write(b"c\n"), 1);
+        let lost = |sink: &mut Sink, bytes: &[u8]| sink.write(bytes, &Output::Stdout).lost;
+        assert_eq!(lost(&mut sink, b"a\nb\n"), 2);
+        assert_eq!(lost(&mut sink, b"c\n"), 1);
         assert!(sink.broken && sink.lost == 3);
         sink.file = Some(tempfile::tempfile().unwrap());
-        assert_eq!(sink.write(b"d\n"), 0);
+        assert_eq!(lost(&mut sink, b"d\n"), 0);
         assert!(!sink.broken && sink.lost == 0);
     }
 

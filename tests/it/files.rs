@@ -1,0 +1,154 @@
+//! Files that the configuration names: what cannot be used is said by `-t`, and not by the process that has started.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use nix::{sys::stat::Mode, unistd::User};
+
+use crate::harness::{Certs, binary, free_port};
+
+/// The exit code of `-t`, and what it says. One that waits for ever is ended.
+fn check(dir: &Path, yaml: &str) -> (Option<i32>, String) {
+    let route = "routes: [ { match: { path: /* }, respond: { body: served } } ]\n";
+    let route = if yaml.contains("routes:") { "" } else { route };
+    let text = format!("{}admin: {{ enabled: false }}\n{route}", yaml.replace('@', &dir.display().to_string()));
+    fs::write(dir.join("t.yaml"), text).unwrap();
+    let mut command = Command::new("timeout");
+    let command = command.arg("10").arg(binary()).args(["-t", "-c", "t.yaml"]).current_dir(dir).stdin(Stdio::null());
+    let output = command.output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn refused(dir: &Path, yaml: &str, said: &str) {
+    let (code, errors) = check(dir, yaml);
+    assert_eq!(code, Some(78), "{yaml}: {errors}");
+    assert!(errors.contains(said), "{yaml}: {errors}");
+    assert!(errors.len() < 2000, "{yaml}: {} bytes", errors.len());
+}
+
+fn accepted(dir: &Path, yaml: &str) {
+    let (code, errors) = check(dir, yaml);
+    assert_eq!(code, Some(0), "{yaml}: {errors}");
+}
+
+fn listeners() -> String {
+    format!("listeners: [ {{ address: \"127.0.0.1:{}\" }} ]\n", free_port())
+}
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn the_authorities_for_backends_are_read_before_the_start() {
+    let certs = Certs::new();
+    certs.issue("own", "own", &["own.example"]);
+    let dir = certs.dir();
+    fs::write(dir.join("none.pem"), "no certificate\n").unwrap();
+    fs::write(dir.join("wrong.pem"), "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n").unwrap();
+    let both = |other: &str| {
+        let [first, second] = ["ca.pem", other].map(|name| fs::read_to_string(dir.join(name)).unwrap());
+        format!("{first}{second}")
+    };
+    fs::write(dir.join("second.pem"), both("wrong.pem")).unwrap();
+    fs::write(dir.join("key.pem"), both("own.key")).unwrap();
+    for (file, said) in [
+        ("none.pem", "none.pem' holds no certificate"),
+        ("wrong.pem", "wrong.pem' holds what is no certificate"),
+        ("second.pem", "second.pem' holds what is no certificate"),
+        ("key.pem", "key.pem' holds what is no certificate"),
+        ("nowhere.pem", "pingora.ca_file: cannot read '"),
+    ] {
+        refused(dir, &format!("pingora: {{ ca_file: @/{file} }}\n{}", listeners()), said);
+    }
+    accepted(dir, &format!("pingora: {{ ca_file: @/ca.pem }}\n{}", listeners()));
+}
+
+#[test]
+fn files_that_are_read_again_must_be_readable_for_the_later_user() {
+    // Only root becomes somebody else.
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let certs = Certs::new();
+    certs.issue("own", "own", &["own.example"]);
+    let nobody = User::from_name("nobody").unwrap().unwrap();
+    let (dir, own) = (certs.dir(), tempfile::tempdir().unwrap());
+    mode(dir, 0o755);
+    nix::unistd::chown(own.path(), Some(nobody.uid), None).unwrap();
+    fs::write(dir.join("backends"), "http://127.0.0.1:1\n").unwrap();
+    let yaml = format!(
+        "pingora: {{ user: nobody, upgrade_sock: {}/sock, ca_file: @/ca.pem }}\nlisteners: [ {{ address: \"127.0.0.1:{}\", tls: {{ certificates: [ {{ cert: @/own.pem, key: @/own.key }} ], mtls: {{ ca: @/clients.pem }} }} }} ]\nservices: {{ s: {{ discovery: {{ file: @/backends }} }} }}\n",
+        own.path().display(),
+        free_port()
+    );
+    fs::copy(dir.join("ca.pem"), dir.join("clients.pem")).unwrap();
+    let key = dir.join("own.key");
+    refused(dir, &yaml, "tls.certificates[0].key: the user 'nobody' cannot read '");
+    mode(&key, 0o640);
+    refused(dir, &yaml, "can be read by others (mode 0640)");
+    // The way out that is said.
+    nix::unistd::chown(&key, None, Some(nobody.gid)).unwrap();
+    accepted(dir, &yaml);
+    mode(&key, 0o644);
+    refused(dir, &yaml, "can be read by others (mode 0644): chmod 640 it");
+    mode(&key, 0o640);
+    for (file, place) in [
+        ("ca.pem", "pingora.ca_file"),
+        ("own.pem", "tls.certificates[0].cert"),
+        ("clients.pem", "tls.mtls.ca"),
+        ("backends", "services.s.discovery.file"),
+    ] {
+        mode(&dir.join(file), 0o600);
+        refused(dir, &yaml, &format!("{place}: the user 'nobody' cannot read '"));
+        refused(dir, &yaml, "chmod 640");
+        mode(&dir.join(file), 0o644);
+    }
+    accepted(dir, &yaml);
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+    let certs = Certs::new();
+    certs.issue("own", "own", &["own.example"]);
+    let dir = certs.dir();
+    nix::unistd::mkfifo(&dir.join("pipe"), Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    std::os::unix::fs::symlink(dir.join("pipe"), dir.join("link")).unwrap();
+    let tls = |keys: &str| format!("listeners: [ {{ address: \"127.0.0.1:1\", tls: {{ {keys} }} }} ]\n");
+    let other = |yaml: &str| format!("{}{yaml}\n", listeners());
+    let jwt = |algorithm: &str, key: &str| {
+        let filter = format!("jwt: {{ algorithms: [ {algorithm} ], keys: [ {{ {key} }} ] }}");
+        other(&format!("routes: [ {{ match: {{ path: /* }}, filters: [ {filter} ], respond: {{ body: a }} }} ]"))
+    };
+    for yaml in [
+        other("services: { s: { discovery: { file: @/pipe } } }"),
+        other("services: { s: { discovery: { file: @/link } } }"),
+        other("services: { s: { urls: [ 'https://127.0.0.1:1' ], tls: { ca: @/pipe } } }"),
+        other("services: { s: { urls: [ 'https://127.0.0.1:1' ], tls: { cert: @/own.pem, key: @/pipe } } }"),
+        other("pingora: { ca_file: @/pipe }"),
+        jwt("RS256", "pem: @/pipe"),
+        jwt("RS256", "jwks: @/pipe"),
+        jwt("HS256", "secret: { file: @/pipe }"),
+        tls("certificates: [ { cert: @/pipe, key: @/own.key } ]"),
+        tls("certificates: [ { cert: @/own.pem, key: @/pipe } ]"),
+        tls("certificates: [ { cert: @/own.pem, key: @/own.key } ], mtls: { ca: @/pipe }"),
+    ] {
+        refused(dir, &yaml, "is not a regular file");
+    }
+}
+
+#[test]
+fn of_a_file_that_is_too_large_little_is_said_and_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = format!("{}services: {{ s: {{ discovery: {{ file: @/backends }} }} }}\n", listeners());
+    fs::write(dir.path().join("backends"), "x".repeat(3 << 20) + "\n").unwrap();
+    refused(dir.path(), &yaml, "xxx...' is not a backend");
+    fs::write(dir.path().join("backends"), "wrong\n".repeat(1000)).unwrap();
+    refused(dir.path(), &yaml, "and 990 lines more are wrong");
+    fs::File::create(dir.path().join("backends")).unwrap().set_len(1 << 34).unwrap();
+    refused(dir.path(), &yaml, "is larger than 16 MiB");
+}
