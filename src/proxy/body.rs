@@ -20,7 +20,6 @@ use crate::{
 /// It is refused: too slow, or a step of the chain objects.
 pub(super) fn pass(
     shared: &Shared,
-    limits: &ClientLimits,
     session: &mut Session,
     body: &mut Option<Bytes>,
     end: bool,
@@ -30,12 +29,12 @@ pub(super) fn pass(
         // Bytes of another protocol.
         return Ok(());
     }
-    invite(session, context, limits);
+    invite(session, context);
     context.state.body_seen += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
     if end {
         retry::sent(context);
     }
-    if !end && let Err(reply) = keep(session, context, limits) {
+    if !end && let Err(reply) = keep(session, context) {
         return error::refuse(context, reply, "gateway");
     }
     let refused = match &context.route {
@@ -50,7 +49,7 @@ pub(super) fn pass(
 }
 
 /// The client is told to send its body, or sends it unasked: its time begins.
-pub(super) fn invite(session: &mut Session, context: &mut Context, limits: &ClientLimits) {
+pub(super) fn invite(session: &mut Session, context: &mut Context) {
     if !std::mem::take(&mut context.uninvited) {
         return;
     }
@@ -58,19 +57,23 @@ pub(super) fn invite(session: &mut Session, context: &mut Context, limits: &Clie
     if let Some(patience) = context.patience() {
         patience.allow_silence();
     }
-    session.set_read_timeout(Some(limits.first_read()));
+    session.set_read_timeout(Some(context.runtime.limits.first_read()));
 }
 
 /// Sets the time for the next read of the body.
 ///
 /// # Errors
 /// 408, when the body has been too slow already.
-pub(crate) fn keep(session: &mut Session, context: &Context, limits: &ClientLimits) -> Result<(), Reply> {
+fn keep(session: &mut Session, context: &Context) -> Result<(), Reply> {
     if context.kind != RequestKind::Ordinary {
         session.set_read_timeout(None);
         return Ok(());
     }
-    match patience(limits, context.start.elapsed().saturating_sub(context.held), context.state.body_seen) {
+    match patience(
+        &context.runtime.limits,
+        context.start.elapsed().saturating_sub(context.held),
+        context.state.body_seen,
+    ) {
         Some(time) => {
             session.set_read_timeout(Some(time));
             Ok(())

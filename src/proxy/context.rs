@@ -17,6 +17,7 @@ use crate::{
     message::{forwarded::Origin, grpc, source::ResponseSource},
     proxy::{attempts::Attempts, kind::RequestKind, subrequest::mirror_body::MirrorBody},
     routing::{destination::Destination, route::Route},
+    runtime::Runtime,
     telemetry::MethodClass,
     upstream::{Permit, Service},
 };
@@ -24,6 +25,8 @@ use crate::{
 /// One request's data.
 #[derive(Debug)]
 pub(crate) struct Context {
+    /// The configuration that the request began with; it keeps to it to its end.
+    pub(super) runtime: Arc<Runtime>,
     /// When its head had been read.
     pub start: Instant,
     /// The same for filters.
@@ -73,10 +76,11 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(in_flight: IntGauge) -> Self {
+    pub(super) fn new(runtime: Arc<Runtime>, in_flight: IntGauge) -> Self {
         in_flight.inc();
         let (nowhere, start) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), Instant::now());
         Self {
+            runtime,
             start,
             now: Now::read_at(start),
             state: State::default(),

@@ -58,7 +58,7 @@ impl ProxyHttp for Gateway {
     type CTX = Box<Context>;
 
     fn new_ctx(&self) -> Box<Context> {
-        Box::new(Context::new(self.shared.metrics.in_flight.clone()))
+        Box::new(Context::new(self.runtime.load_full(), self.shared.metrics.in_flight.clone()))
     }
 
     fn init_downstream_modules(&self, modules: &mut HttpModules) {
@@ -68,7 +68,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
-        let runtime = self.runtime.load_full();
+        let runtime = context.runtime.clone();
         request::receive(&self.shared, session, context, &runtime);
         if let Some(reason) = context.link.as_ref().and_then(|link| link.fault()) {
             return respond(session, context, malformed(reason).closing(), ResponseSource::Gateway)
@@ -182,7 +182,7 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             if head.status == StatusCode::CONTINUE {
-                body::invite(session, context, &self.runtime.load().limits);
+                body::invite(session, context);
             }
             return Ok(());
         }
@@ -208,7 +208,7 @@ impl ProxyHttp for Gateway {
         end: bool,
         context: &mut Box<Context>,
     ) -> Result<()> {
-        body::pass(&self.shared, &self.runtime.load().limits, session, body, end, context)
+        body::pass(&self.shared, session, body, end, context)
     }
 
     async fn response_filter(
@@ -243,6 +243,6 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Box<Context>) {
-        logging::record(&self.shared, &self.runtime.load(), session, error, context);
+        logging::record(&self.shared, session, error, context);
     }
 }

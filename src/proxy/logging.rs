@@ -3,21 +3,10 @@
 use pingora::{Error, proxy::Session};
 
 use super::{context::Context, error};
-use crate::{
-    filter::RequestOutcome,
-    proxy::access_line,
-    runtime::{Runtime, Shared},
-    upstream::AttemptOutcome,
-};
+use crate::{filter::RequestOutcome, proxy::access_line, runtime::Shared, upstream::AttemptOutcome};
 
 /// Counts and logs a request that has ended, however it did.
-pub(crate) fn record(
-    shared: &Shared,
-    runtime: &Runtime,
-    session: &Session,
-    error: Option<&Error>,
-    context: &mut Context,
-) {
+pub(crate) fn record(shared: &Shared, session: &Session, error: Option<&Error>, context: &mut Context) {
     let late = context.late().is_some();
     context.at_service(|service, context| {
         context.attempts.record_outcome(service, AttemptOutcome::Unknown);
@@ -46,6 +35,6 @@ pub(crate) fn record(
         metrics.unrouted(context.method, status, duration);
     }
     if let Some(log) = &*shared.access_log.load() {
-        log.line(|out| access_line::write(out, &runtime.access, session, context, status, duration));
+        log.line(|out| access_line::write(out, &context.runtime.access, session, context, status, duration));
     }
 }
