@@ -1,5 +1,4 @@
 //! What `fuzz/` checks of paths, targets, fields and configurations; compiled for fuzzing alone.
-#![expect(missing_docs, reason = "entries of fuzz targets")]
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 

@@ -1,6 +1,5 @@
 //! What `fuzz/` checks of a client's first bytes; compiled for fuzzing alone.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a finding is a panic")]
-#![expect(missing_docs, reason = "entries of fuzz targets")]
 
 use std::io::Cursor;
 
@@ -8,7 +7,7 @@ use pingora::protocols::http::v1::server::HttpSession;
 use tokio::runtime::Runtime;
 
 use super::{
-    head_reader::{BufferedRequest, ReadOutcome, judge},
+    head_reader::{BufferedRequest, ReadOutcome, parse_head},
     limits::ClientLimits,
     proxy_protocol,
 };
@@ -25,7 +24,7 @@ fn executor() -> Runtime {
 pub fn head(bytes: &[u8]) {
     let Some(length) = request_head::head_length(bytes, 0) else { return };
     let limits = ClientLimits { headers: 250, ..ClientLimits::default() };
-    let ReadOutcome::Head(arrived) = judge(bytes.to_vec(), length, &limits, true) else { return };
+    let ReadOutcome::Head(arrived) = parse_head(bytes.to_vec(), length, &limits, true) else { return };
     let BufferedRequest { bytes, rest, .. } = arrived;
     executor().block_on(async {
         let mut session = HttpSession::new(Box::new(Cursor::new(bytes.clone())));
