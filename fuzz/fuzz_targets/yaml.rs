@@ -1,7 +1,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tollgate::{Registry, config, proxy::Shared};
+use tollgate::{Registry, config, runtime::Shared};
 
 // Whatever the file holds, loading it ends, with a configuration or with problems that have a place.
 fuzz_target!(|text: &str| {
