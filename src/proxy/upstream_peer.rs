@@ -1,6 +1,6 @@
 //! The backend of the next attempt: chosen, waited for, and bounded in time.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use pingora::{Error, prelude::HttpPeer, proxy::Session};
 
@@ -65,53 +65,40 @@ pub(crate) async fn next(
 }
 
 /// Begins an attempt at a backend that will have it.
-pub(crate) async fn begin(
+async fn begin(
     shared: &Shared,
     session: &mut Session,
     context: &mut Context,
     service: &Service,
 ) -> Result<Box<HttpPeer>, Stop> {
-    let mut avoid = Vec::new();
     loop {
+        if context.remaining().is_some_and(|left| left.is_zero()) {
+            return Err(Stop::reply(replies::too_late()));
+        }
         let chosen = match context.attempts.reserved.take() {
             Some(chosen) => chosen,
-            None => select(session, context, service, &avoid).await?,
+            None => select(session, context, service).await?,
         };
         let (backend, of_service) = (chosen.backend.address, chosen.leave.service.is_some());
         match connect(shared, session, context, service, chosen) {
             Ok(peer) => return Ok(peer),
             // Its own breaker is half-open and has no room for another body: others may be well.
-            Err(_) if !of_service && !avoid.contains(&backend) => avoid.push(backend),
+            Err(_) if !of_service && !context.attempts.tried.contains(&backend) => context.attempts.tried.push(backend),
             Err(none) => return Err(Stop::reply(none.reply(&service.name))),
         }
     }
 }
 
-/// A backend for the next attempt, none of which `avoid` lists if there is another one.
-pub(crate) async fn select(
-    session: &mut Session,
-    context: &mut Context,
-    service: &Service,
-    avoid: &[SocketAddr],
-) -> Result<Chosen, Stop> {
-    let late = || Stop::reply(replies::too_late());
-    if context.remaining().is_some_and(|left| left.is_zero()) {
-        return Err(late());
-    }
+/// A backend for the next attempt.
+async fn select(session: &mut Session, context: &mut Context, service: &Service) -> Result<Chosen, Stop> {
     // Read once for requests that have come this far without waiting.
     let fresh = context.attempts.count == 0 && context.held.is_zero();
     let now = if fresh { context.now.since_start } else { Now::monotonic() };
-    let client = context.state.client;
-    let first = if avoid.is_empty() {
-        service.choose(&Choice::new(session.req_header(), client, &context.attempts.tried, now))
-    } else {
-        let tried = [&context.attempts.tried, avoid].concat();
-        service.choose(&Choice::new(session.req_header(), client, &tried, now))
-    };
-    let chosen = match first {
+    let choice = Choice::new(session.req_header(), context.state.client, &context.attempts.tried, now);
+    let chosen = match service.choose(&choice) {
         Err(SelectError::Overloaded) => {
             let waited = Box::pin(wait_for_room(session, context, service, now)).await;
-            waited.map_err(Stop::Left)?.ok_or_else(late)?
+            waited.map_err(Stop::Left)?.ok_or_else(|| Stop::reply(replies::too_late()))?
         }
         chosen => chosen,
     };
@@ -122,7 +109,7 @@ pub(crate) async fn select(
 ///
 /// # Errors
 /// The attempt would be a probe, and there are enough whose requests are still being sent.
-pub(crate) fn connect(
+fn connect(
     shared: &Shared,
     session: &mut Session,
     context: &mut Context,
@@ -150,12 +137,7 @@ pub(crate) fn connect(
 ///
 /// # Errors
 /// The attempt would be a probe, and there are enough whose requests are still being sent.
-pub(crate) fn bound(
-    empty: bool,
-    context: &mut Context,
-    service: &Service,
-    peer: &mut HttpPeer,
-) -> Result<(), SelectError> {
+fn bound(empty: bool, context: &mut Context, service: &Service, peer: &mut HttpPeer) -> Result<(), SelectError> {
     // The body comes from its beginning, for each attempt.
     context.state.body_seen = 0;
     context.copy.begin_again();
@@ -189,7 +171,7 @@ pub(crate) fn bound(
 }
 
 /// A backend for the request, when all are full for the moment.
-pub(crate) async fn wait_for_room(
+async fn wait_for_room(
     session: &mut Session,
     context: &mut Context,
     service: &Service,
