@@ -127,7 +127,7 @@ fn describe(service: &Service) -> Value {
         "available": service.available(),
         "in_flight": service.in_flight(),
         "breaker": service.resilience.breaker().map(BreakerState::label),
-        "limit": service.gate().map(|gate| gate.limit()),
+        "limit": service.resilience.gate().map(|gate| gate.limit()),
         "backends": backends,
     })
 }

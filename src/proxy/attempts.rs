@@ -142,6 +142,6 @@ impl Attempts {
         // it nothing can be told.
         let from = if self.is_sending() { None } else { Some(self.sent.unwrap_or(began)) };
         let elapsed = from.map(|from| now.saturating_duration_since(from));
-        service.record_outcome(backend, leave, Now::monotonic_at(now), elapsed, outcome);
+        service.resilience.record_outcome(backend, leave, Now::monotonic_at(now), elapsed, outcome);
     }
 }

@@ -23,7 +23,7 @@ const MOST_KEPT: u64 = 64 << 10;
 /// The client has left.
 pub(super) async fn pass_gates(session: &mut Session, context: &mut Context) -> pingora::Result<Option<Reply>> {
     let (Some(route), Some(service)) = (context.route.clone(), context.service()) else { return Ok(None) };
-    for (place, gate) in [route.gate.as_ref(), service.gate()].into_iter().enumerate() {
+    for (place, gate) in [route.gate.as_ref(), service.resilience.gate()].into_iter().enumerate() {
         let Some(gate) = gate else { continue };
         context.passes[place] = gate.try_enter();
         if context.passes[place].is_some() {

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 
-use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -15,6 +14,7 @@ use super::{
 };
 use crate::message::{
     path::{self, Spelling},
+    replies::malformed,
     reply::Reply,
 };
 
@@ -90,22 +90,18 @@ pub(crate) fn agree<T>(
     }
     let encoded = SLASHES.iter().chain(&BACKSLASHES).any(|code| subject.path.contains(code));
     if policy == EncodedSlashes::Refuse && encoded {
-        return Err(refusal("an encoded slash or backslash is not taken here"));
+        return Err(malformed("an encoded slash or backslash is not taken here"));
     }
-    let others = others(subject.path).ok_or_else(|| refusal(ELSEWHERE))?;
+    let others = others(subject.path).ok_or_else(|| malformed(ELSEWHERE))?;
     let leads_here = |other: &Other| {
         let found = router.pick(&RouteInput { path: &other.path, ..*subject });
         matches!(found, Pick::Route(there, by) if std::ptr::eq(there, route) && std::ptr::eq(by, pattern))
             && stays(pattern, subject.path, other)
     };
-    if others.iter().all(leads_here) { Ok(()) } else { Err(refusal(ELSEWHERE)) }
+    if others.iter().all(leads_here) { Ok(()) } else { Err(malformed(ELSEWHERE)) }
 }
 
 const ELSEWHERE: &str = "an encoded character or ';' lets this path be read as another one";
-
-fn refusal(detail: &'static str) -> Reply {
-    Reply::problem(StatusCode::BAD_REQUEST, detail)
-}
 
 /// True when a reading stays below what the pattern names: a part that `strip_prefix` or `rewrite` takes away or replaces
 /// must not be climbed out of afterwards.

@@ -21,8 +21,10 @@ pub(crate) mod tunnel;
 pub(crate) mod url;
 pub(crate) mod watch;
 
-pub(crate) use {
-    self::backend::Backend, self::backend::BackendPermit, self::concurrency::ConcurrencyLimit,
-    self::concurrency::Permit, self::failure_kind::FailureKind, self::resilience::AttemptOutcome,
-    self::service::Service,
+pub(crate) use self::{
+    backend::{Backend, BackendPermit},
+    concurrency::{ConcurrencyLimit, Permit},
+    failure_kind::FailureKind,
+    resilience::AttemptOutcome,
+    service::Service,
 };

@@ -30,7 +30,7 @@ use crate::{
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AttemptOutcome {
+pub(crate) enum AttemptOutcome {
     /// The backend answered with this status.
     Answered(u16),
     /// It did not.

@@ -18,7 +18,7 @@ pub(crate) fn verify(head: &mut ResponseHeader, upgrade: bool) -> pingora::Resul
     let [coding, length] = fields::present(&head.headers, &FRAMING);
     check(head, upgrade, coding)
         .map_err(|reason| Error::explain(ErrorType::InvalidHTTPHeader, reason).into_up())
-        .and_then(|()| record_outcome(head, length))
+        .and_then(|()| normalise(head, length))
 }
 
 /// `coding`: it has a transfer coding.
@@ -40,7 +40,7 @@ fn check(head: &ResponseHeader, upgrade: bool, coding: bool) -> Result<(), Viola
 }
 
 /// `length`: it says how long its body is.
-fn record_outcome(head: &mut ResponseHeader, length: bool) -> pingora::Result<()> {
+fn normalise(head: &mut ResponseHeader, length: bool) -> pingora::Result<()> {
     // The version is this hop's, not the backend's (RFC 9110 §6.2).
     if head.version < Version::HTTP_11 {
         head.set_version(Version::HTTP_11);

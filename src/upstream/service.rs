@@ -8,10 +8,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::{
     backend::Backend,
     balance::Balancer,
-    concurrency::ConcurrencyLimit,
     health::Probe,
     pool::Pool,
-    resilience::{AttemptOutcome, Resilience},
+    resilience::Resilience,
     selector::Selector,
     settings::{
         resilience::RetryConfig,
@@ -25,7 +24,7 @@ use crate::{
     units::Problems,
     upstream::{
         backend::Endpoints,
-        choice::{Choice, Chosen, ProbeTickets, SelectError},
+        choice::{Choice, Chosen, SelectError},
     },
     yaml::Node,
 };
@@ -112,11 +111,6 @@ impl Service {
         self.pool.endpoints.load().iter().any(|backend| backend.healthy())
     }
 
-    /// The limit on what is under way, when there is one.
-    pub fn gate(&self) -> Option<&Arc<ConcurrencyLimit>> {
-        self.resilience.gate()
-    }
-
     /// The next backend for a request, with a place at it.
     ///
     /// # Errors
@@ -131,18 +125,6 @@ impl Service {
     /// Why there is none.
     pub async fn wait_for_room(&self, choice: Choice<'_>, waited: &mut Duration) -> Result<Chosen, SelectError> {
         self.selector.wait_for_room(choice, waited).await
-    }
-
-    /// Learns how an attempt ended; `elapsed` is the time from its beginning to the answer's head, or to the failure.
-    pub fn record_outcome(
-        &self,
-        backend: &Backend,
-        leave: ProbeTickets,
-        now: Duration,
-        elapsed: Option<Duration>,
-        outcome: AttemptOutcome,
-    ) {
-        self.resilience.record_outcome(backend, leave, now, elapsed, outcome);
     }
 
     /// The cookie for a client that `backend` has answered, when there is to be one.
@@ -175,12 +157,12 @@ impl Service {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
-    use proptest::prelude::*;
-
     use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed};
 
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::clock::Now;
+    use crate::{clock::Now, upstream::choice::ProbeTickets};
 
     const BALANCES: [&str; 5] =
         ["round_robin", "random", "least_connections", "p2c_ewma", "{ consistent_hash: client_ip }"];
@@ -207,7 +189,7 @@ mod tests {
     fn eject(service: &Service, backend: &Backend, now: Duration) {
         for _ in 0..5 {
             let trouble = AttemptOutcome::Failed(FailureKind::Reset);
-            service.record_outcome(backend, ProbeTickets::default(), now, Some(Duration::ZERO), trouble);
+            service.resilience.record_outcome(backend, ProbeTickets::default(), now, Some(Duration::ZERO), trouble);
         }
     }
 
@@ -231,7 +213,13 @@ mod tests {
                 let place = all.iter().position(|backend| backend.address == chosen.backend.address).unwrap();
                 counts[place] += 1;
                 let latency = Duration::from_millis(if place == 2 { 50 } else { 5 });
-                service.record_outcome(&chosen.backend, chosen.leave, at, Some(latency), AttemptOutcome::Answered(200));
+                service.resilience.record_outcome(
+                    &chosen.backend,
+                    chosen.leave,
+                    at,
+                    Some(latency),
+                    AttemptOutcome::Answered(200),
+                );
             }
             assert!(counts.iter().all(|count| *count > 0), "{balance}: {counts:?}");
             if balance == "p2c_ewma" {

@@ -43,7 +43,13 @@ struct HedgeAttempt {
 impl HedgeAttempt {
     fn record_outcome(&mut self, outcome: AttemptOutcome) {
         if let Some(Chosen { backend, leave, .. }) = self.chosen.take() {
-            self.service.record_outcome(&backend, leave, Now::monotonic(), Some(self.began.elapsed()), outcome);
+            self.service.resilience.record_outcome(
+                &backend,
+                leave,
+                Now::monotonic(),
+                Some(self.began.elapsed()),
+                outcome,
+            );
         }
     }
 }
@@ -116,14 +122,7 @@ struct HedgeContext<'a> {
 impl HedgeContext<'_> {
     /// A place at a backend that has not been tried.
     fn begin(&self, tried: &[SocketAddr]) -> Option<HedgeAttempt> {
-        let choice = Choice {
-            client: self.client,
-            headers: &self.head.headers,
-            path: self.head.uri.path(),
-            tried,
-            leaves: None,
-            now: Now::monotonic(),
-        };
+        let choice = Choice::new(self.head, self.client, tried, Now::monotonic());
         let chosen = self.service.choose(&choice).ok()?;
         let runner =
             HedgeAttempt { service: self.service.clone(), chosen: Some(chosen), began: Instant::now(), sent: false };

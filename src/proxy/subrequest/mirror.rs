@@ -95,14 +95,14 @@ async fn deliver(
     body: Bytes,
 ) {
     let now = Now::monotonic();
-    let choice = Choice { client, headers: &head.headers, path: head.uri.path(), tried: &[], leaves: None, now };
+    let choice = Choice::new(&head, client, &[], now);
     let Ok(chosen) = service.choose(&choice) else {
         service.metrics.mirror_dropped.inc();
         return;
     };
     let record_outcome = |leave: ProbeTickets, outcome| {
         let elapsed = Now::monotonic().saturating_sub(now);
-        service.record_outcome(&chosen.backend, leave, Now::monotonic(), Some(elapsed), outcome);
+        service.resilience.record_outcome(&chosen.backend, leave, Now::monotonic(), Some(elapsed), outcome);
     };
     let peer = chosen.backend.peer(None, false);
     let total = service.timeouts.total.map_or(Duration::MAX, |total| total.0);
