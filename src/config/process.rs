@@ -147,6 +147,11 @@ impl PingoraConfig {
         }) {
             wrong("ca_file", message);
         }
+        self.addresses(&mut wrong);
+    }
+
+    /// What connections to backends come from.
+    fn addresses(&self, wrong: &mut impl FnMut(&str, String)) {
         for (key, list) in
             [("client_bind_to_ipv4", &self.client_bind_to_ipv4), ("client_bind_to_ipv6", &self.client_bind_to_ipv6)]
         {

@@ -82,7 +82,8 @@ fn keep(session: &mut Session, context: &Context) -> Result<(), Reply> {
     }
 }
 
-/// How long the next read may take, `elapsed` after the head (less what the gateway took), when `seen` bytes have come; `None`: it is too late.
+/// How long the next read may take, `elapsed` after the head (less what the gateway took), when `seen` bytes have come;
+/// `None`: it is too late.
 fn patience(limits: &ClientLimits, elapsed: Duration, seen: u64) -> Option<Duration> {
     let mut patience = limits.stall.0;
     if let Some(total) = limits.body {

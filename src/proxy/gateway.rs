@@ -68,22 +68,20 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
-        let runtime = context.runtime.clone();
-        request::receive(&self.shared, session, context, &runtime);
+        request::receive(&self.shared, session, context);
         if let Some(reason) = context.link.as_ref().and_then(|link| link.fault()) {
             return respond(session, context, malformed(reason).closing(), ResponseSource::Gateway)
                 .await
                 .map(|()| true);
         }
-        if runtime.publish
+        if context.runtime.publish
             && let Some(page) = self.shared.page.get()
             && let Some(reply) = page(session.req_header().uri.path())
         {
             return respond(session, context, reply, ResponseSource::Gateway).await.map(|()| true);
         }
-        let decision =
-            decide(&runtime.router, &runtime.limits, session.req_header_mut(), &mut context.state, context.now);
-        match decision.await {
+        let Context { runtime, state, now, .. } = &mut **context;
+        match decide(&runtime.router, &runtime.limits, session.req_header_mut(), state, *now).await {
             Decision::Forward(route, target, path) => {
                 context.forward_to(route, target, path, session.req_header());
                 if let Some(busy) = waiting::pass_gates(session, context).await? {

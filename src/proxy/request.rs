@@ -17,8 +17,8 @@ static FIELDS: [HeaderName; 5] =
     [header::CONNECTION, header::UPGRADE, header::CONTENT_TYPE, header::COOKIE, header::EXPECT];
 
 /// Time limits and keep-alive of the client's connection, and who is at its other end.
-pub(crate) fn receive(shared: &Shared, session: &mut Session, context: &mut Context, runtime: &Runtime) {
-    let limits = &runtime.limits;
+pub(crate) fn receive(shared: &Shared, session: &mut Session, context: &mut Context) {
+    let Runtime { limits, trusted, .. } = &*context.runtime;
     // HTTP/1.0 closes unless asked not to (RFC 9112 §9.3): that is what Pingora has decided by now.
     // It looks at the first line of `Connection` only.
     let [connection, upgrade, media, cookie, expect] = fields::present(&session.req_header().headers, &FIELDS);
@@ -50,7 +50,7 @@ pub(crate) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
     }
     context.version = session.req_header().version;
     context.method = MethodClass::of(session.req_header().method.as_str());
-    context.origin = runtime.trusted.origin(context.peer, secure, &session.req_header().headers);
+    context.origin = trusted.origin(context.peer, secure, &session.req_header().headers);
     context.state.client = context.origin.client;
     context.state.secure = context.origin.secure;
     context.link = link;

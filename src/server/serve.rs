@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     admin::{AdminApp, Pages},
-    config::{self, Loaded, Plan, Rejected},
+    config::{self, Loaded, PingoraConfig, Plan, Rejected},
     downstream::{App, Listener, host::Host, limits::ClientLimits},
     filter::Registry,
     proxy::Gateway,
@@ -78,11 +78,7 @@ pub(super) fn serve(
 ) -> ExitCode {
     let Loaded { runtime, mut plan, .. } = loaded;
     plan.pingora.daemon |= daemon;
-    if !plan.pingora.daemon && plan.pingora.error_log.is_some() {
-        log::warn!(
-            "pingora.error_log: only a daemon (-d) writes there; this process says everything on standard error"
-        );
-    }
+    warn_of_error_log(&plan.pingora);
     if let Err(message) = account::may_assume(&plan.pingora) {
         return fail(exit::CONFIG, &message);
     }
@@ -132,6 +128,15 @@ pub(super) fn serve(
     let signals = Signals { shared: shared.clone(), delay: plan.shutdown.delay.0, handover: handover.clone() };
     server.run(PingoraArgs { shutdown_signal: Box::new(signals) });
     signals::leave(&shared, &plan, &handover)
+}
+
+/// A setting that says nothing without a daemon, which the command line may make of it: so it is no mistake at `-t`.
+fn warn_of_error_log(config: &PingoraConfig) {
+    if !config.daemon && config.error_log.is_some() {
+        log::warn!(
+            "pingora.error_log: only a daemon (-d) writes there; this process says everything on standard error"
+        );
+    }
 }
 
 /// Everything that can be in the way of serving, had before anything is changed: the sockets, with `upgrade` those of

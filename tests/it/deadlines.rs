@@ -149,10 +149,8 @@ fn dawdlers(gw: &Gateway, path: &str, count: usize) -> Vec<TcpStream> {
     (0..count).map(|_| connect()).collect()
 }
 
-#[test]
-fn a_slow_client_does_not_keep_a_breaker_half_open() {
-    let origin = Origin::start("o");
-    let proxy = FaultProxy::start(origin.address, Fault::Status503);
+/// A gateway whose breaker has opened for a second.
+fn opened(proxy: &FaultProxy) -> Gateway {
     let gw = Gateway::start(&format!(
         "services:\n  main:\n    urls: [\"{}\"]\n    circuit_breaker: {{ failure_threshold: 2, reset_timeout: 1s }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
         proxy.url()
@@ -161,6 +159,14 @@ fn a_slow_client_does_not_keep_a_breaker_half_open() {
         gw.get("/").expect(503);
     }
     assert!(is_open(&gw));
+    gw
+}
+
+#[test]
+fn a_slow_client_does_not_keep_a_breaker_half_open() {
+    let origin = Origin::start("o");
+    let proxy = FaultProxy::start(origin.address, Fault::Status503);
+    let gw = opened(&proxy);
     proxy.set(Fault::None);
     // Its time is over: the first to come is a client that never sends its body.
     let state = || gw.metric("gateway_circuit_breaker_state{backend=\"\",service=\"main\"}");
@@ -186,13 +192,7 @@ fn a_slow_client_does_not_keep_a_breaker_half_open() {
 fn few_requests_pass_a_half_open_breaker_whose_bodies_are_still_to_come() {
     let origin = Origin::start("o");
     let proxy = FaultProxy::start(origin.address, Fault::Status503);
-    let gw = Gateway::start(&format!(
-        "services:\n  main:\n    urls: [\"{}\"]\n    circuit_breaker: {{ failure_threshold: 2, reset_timeout: 1s }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
-        proxy.url()
-    ));
-    for _ in 0..2 {
-        gw.get("/").expect(503);
-    }
+    let gw = opened(&proxy);
     proxy.set(Fault::None);
     let state = || gw.metric("gateway_circuit_breaker_state{backend=\"\",service=\"main\"}");
     let mut slow = Vec::new();
