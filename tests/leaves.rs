@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, path::Path};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tollgate::{
     Registry,
     config::{load, schema},
@@ -27,8 +27,23 @@ fn read(name: &str, secret: &Path) -> Value {
     let key = format!("tests/fixtures/tls/{name}.key");
     fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
     let text = fs::read_to_string(format!("tests/fixtures/leaves/{name}.yaml")).unwrap();
-    let text = text.replace("SECRET_A", &secret.to_string_lossy()).replace("SECRET_B", "/nowhere");
-    serde_yaml::from_str(&text).unwrap()
+    let here = |text: &str| text.replace("SECRET_A", &secret.to_string_lossy()).replace("SECRET_B", "/nowhere");
+    let mut config: Value = serde_yaml::from_str(&here(&text)).unwrap();
+    // Each filter brings its own settings. The first shows `on_fault`.
+    let (sample, mut on_fault) = (usize::from(name == "b"), Some(if name == "b" { "refuse" } else { "pass" }));
+    let registry = Registry::builtin();
+    let filters = registry.samples().map(|(filter, samples)| {
+        let settings: Value = serde_yaml::from_str(&here(samples[sample])).unwrap();
+        let mut entry = json!({ filter: settings });
+        if let Some(policy) = on_fault.take() {
+            entry["on_fault"] = policy.into();
+        }
+        entry
+    });
+    let filters: Vec<Value> = filters.collect();
+    let routes = config["routes"].as_array_mut().unwrap();
+    routes.iter_mut().find(|route| route.get("filters").is_some()).unwrap()["filters"] = filters.into();
+    config
 }
 
 /// What is built of a configuration, in words; or why nothing is.

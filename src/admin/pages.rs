@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
@@ -12,28 +11,28 @@ use crate::{
     downstream::limits::ClientLimits,
     message::reply::{Reply, ReplyBody},
     resilience::BreakerState,
-    runtime::{Runtime, Shared},
+    runtime::{Live, Shared},
     upstream::Service,
 };
 
 /// The pages, over the runtime that serves.
 #[derive(Debug, Clone)]
 pub struct Pages {
-    runtime: Arc<ArcSwap<Runtime>>,
+    live: Arc<Live>,
     shared: Arc<Shared>,
 }
 
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 impl Pages {
-    /// Pages over `runtime`.
-    pub fn new(runtime: Arc<ArcSwap<Runtime>>, shared: Arc<Shared>) -> Self {
-        Self { runtime, shared }
+    /// Pages over what `live` holds.
+    pub fn new(live: Arc<Live>) -> Self {
+        Self { shared: live.shared.clone(), live }
     }
 
     /// What a client may send.
     pub(super) fn limits(&self) -> ClientLimits {
-        self.runtime.load().limits
+        self.live.load().limits
     }
 
     /// The page for `/gateway/*` on an ordinary listener; `None` for every other path.
@@ -56,11 +55,11 @@ impl Pages {
         if self.shared.stopping() {
             return json_reply(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "draining" }));
         }
-        let runtime = self.runtime.load();
+        let runtime = self.live.load();
         let down: Vec<&str> = runtime
             .services
             .values()
-            .filter(|service| service.required && !service.available())
+            .filter(|service| service.required() && !service.available())
             .map(|service| service.name.as_ref())
             .collect();
         if down.is_empty() {
@@ -73,10 +72,10 @@ impl Pages {
     /// Numbers for people and scripts.
     pub fn stats(&self) -> Reply {
         let metrics = &self.shared.metrics;
-        let (requests, success, errors) = metrics.totals();
+        let totals = metrics.requests.totals();
         #[expect(clippy::cast_precision_loss, reason = "a ratio")]
-        let rate = if requests == 0 { 1.0 } else { success as f64 / requests as f64 };
-        let runtime = self.runtime.load();
+        let rate = if totals.all == 0 { 1.0 } else { totals.success as f64 / totals.all as f64 };
+        let runtime = self.live.load();
         let services: Map<String, Value> =
             runtime.services.values().map(|service| (service.name.to_string(), describe(service))).collect();
         json_reply(
@@ -84,11 +83,11 @@ impl Pages {
             &json!({
                 "version": env!("CARGO_PKG_VERSION"),
                 "pid": std::process::id(),
-                "uptime_seconds": metrics.uptime(),
-                "requests": requests,
-                "errors": errors,
+                "uptime_seconds": metrics.process.uptime(),
+                "requests": totals.all,
+                "errors": totals.errors,
                 "success_rate": rate,
-                "in_flight": metrics.in_flight.get(),
+                "in_flight": metrics.requests.in_flight.get(),
                 "draining": self.shared.draining(),
                 "services": services,
             }),
@@ -99,10 +98,8 @@ impl Pages {
     pub fn metrics(&self) -> Reply {
         let metrics = &self.shared.metrics;
         // Counted where it happens, shown here: the request path then pays nothing for the copies.
-        metrics.evictions.inc_by(self.shared.tables.evictions().saturating_sub(metrics.evictions.get()));
-        if let Some(log) = &*self.shared.access_log.load() {
-            metrics.log_dropped.inc_by(log.dropped().saturating_sub(metrics.log_dropped.get()));
-        }
+        let evictions = &metrics.filters.evictions;
+        evictions.inc_by(self.shared.tables.evictions().saturating_sub(evictions.get()));
         let body = ReplyBody::Bytes(HeaderValue::from_static(METRICS), metrics.render().into());
         Reply { body, ..Reply::empty(StatusCode::OK) }
     }

@@ -12,6 +12,7 @@ use crate::{
     config::listener_names::numbered,
     downstream::ListenerConfig,
     filter::{Env, Invalid, Registry},
+    limit::TablesDraft,
     message::{forwarded::TrustedProxies, reserved::ReservedHeaders},
     routing::{
         action::{Action, Rewrite},
@@ -23,7 +24,7 @@ use crate::{
     },
     runtime::{Runtime, Shared},
     units::{Problem, Problems, nearest},
-    upstream::{ConcurrencyLimit, Service},
+    upstream::{ConcurrencyLimit, Service, Surroundings},
     yaml::{Location, Node, Spanned},
 };
 
@@ -43,17 +44,19 @@ pub(super) fn build(
         .iter()
         .map(|(name, service)| {
             let node = root.at("services").get(name).unwrap_or(root);
-            (Arc::from(name.as_str()), Service::build(name, service, node, ca_file, &shared.metrics, problems))
+            let before = shared.service(name);
+            let around = Surroundings { ca_file, metrics: &shared.metrics.upstream, before: before.as_ref() };
+            (Arc::from(name.as_str()), Service::build(name, service, node, around, problems))
         })
         .collect();
     plan.pingora.size_pool(services.values().map(|service| service.pool.expected()).sum());
     let (listeners, paths, via) = (&config.listeners, config.paths, config.via.0);
-    let router = Builder { root, registry, shared, keys, services: &services, listeners, paths, via }
-        .router(&config.routes, problems);
+    let tables = Arc::new(shared.tables.draft());
+    let builder = Builder { root, registry, shared, keys, tables: &tables, services: &services, listeners, paths, via };
+    let router = builder.router(&config.routes, problems);
     if config.routes.is_empty() && root.get("routes").is_none() {
         problems.push(root.place().problem("key 'routes' is missing: without a route every request is answered 404"));
     }
-    let compresses = config.routes.iter().any(|route| filters::names(&route.filters, "compression"));
     let sends = config.routes.iter().any(|route| route.mirror.is_some())
         || config.services.values().any(|service| service.hedge.is_some());
     let runtime = Runtime {
@@ -63,8 +66,8 @@ pub(super) fn build(
         limits: config.limits,
         access: config.access_log,
         publish: config.admin.publish,
-        compresses,
         sends,
+        tables,
     };
     (runtime, plan)
 }
@@ -143,6 +146,7 @@ struct Builder<'a> {
     registry: &'a Registry,
     shared: &'a Shared,
     keys: Arc<Keys>,
+    tables: &'a Arc<TablesDraft>,
     services: &'a BTreeMap<Arc<str>, Arc<Service>>,
     listeners: &'a [Spanned<ListenerConfig>],
     paths: PathsConfig,
@@ -218,7 +222,7 @@ impl Builder<'_> {
 
     fn route(&self, config: &Spanned<RouteConfig>, id: &Arc<str>, problems: &mut Problems) -> (Matcher, Option<Route>) {
         let mut wrong = Invalid::default();
-        let mut matcher = config.matches.build(filters::names(&config.filters, "cors"), &mut wrong);
+        let mut matcher = config.matches.build(filters::need_preflight(&config.filters, self.registry), &mut wrong);
         matcher.listeners = self.listeners(config, &mut wrong);
         let action = self.action(config, id, &mut wrong);
         let rewrite =
@@ -238,8 +242,8 @@ impl Builder<'_> {
             route: id.clone(),
             scope: format!("{id}/{scope}"),
             keys: self.keys.clone(),
-            tables: self.shared.tables.clone(),
-            metrics: self.shared.metrics.clone(),
+            tables: self.tables.clone(),
+            metrics: self.shared.metrics.filters.clone(),
         };
         let chain = filters::chain(&config.filters, self.registry, &env, problems);
         let place = |key: &str| self.root.at(&format!("{}.{key}", config.place.path));
@@ -252,7 +256,7 @@ impl Builder<'_> {
             }
             ConcurrencyLimit::new(limits.max, limits.queue, limits.wait.0)
         });
-        let metrics = self.shared.metrics.route(id, "");
+        let metrics = self.shared.metrics.requests.route(id, "");
         let retry = config.retry.clone();
         let encoded_slashes = config.paths.encoded_slashes.or(self.paths.encoded_slashes).unwrap_or_default();
         let route = action.map(|action| Route {
@@ -308,7 +312,7 @@ impl Builder<'_> {
             return Action::respond(respond, wrong);
         }
         let known = |name: &str| self.service(name);
-        Forward::build(config.forward_keys(), id, &known, &self.shared.metrics, wrong).map(Action::Forward)
+        Forward::build(config.forward_keys(), id, &known, &self.shared.metrics.requests, wrong).map(Action::Forward)
     }
 
     fn service(&self, name: &str) -> Result<Arc<Service>, Option<String>> {

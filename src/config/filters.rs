@@ -91,10 +91,11 @@ pub(super) fn chain(
     Chain::new(steps)
 }
 
-/// True when a route has a step of this name, whether or not it could be built.
-pub(super) fn names(filters: &[Spanned<Node>], name: &str) -> bool {
+/// True when some step of a route, whether or not it could be built, needs preflights.
+pub(super) fn need_preflight(filters: &[Spanned<Node>], registry: &Registry) -> bool {
     filters.iter().any(|node| match node.value.value() {
-        Value::Scalar { text, .. } => text == name,
-        _ => node.value.get(name).is_some(),
+        Value::Scalar { text, .. } => registry.needs(text).preflight,
+        Value::Map(entries) => entries.iter().any(|(name, ..)| registry.needs(name).preflight),
+        Value::Seq(_) => false,
     })
 }

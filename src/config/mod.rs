@@ -15,6 +15,8 @@ mod process;
 pub(crate) mod root;
 mod schema;
 pub(crate) mod scratch;
+#[cfg(test)]
+mod seams;
 pub(crate) mod test_config;
 
 pub use self::root::{ApiKeyConfig, Config, ShutdownConfig, Via};

@@ -5,11 +5,7 @@ use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use pingora::{
     apps::{HttpPersistentSettings, HttpServerApp, ServerApp},
-    protocols::{
-        GetSocketDigest as _, Peek as _, Stream,
-        http::{ServerSession, v2::server::default_h2_options},
-        l4::stream::Stream as L4Stream,
-    },
+    protocols::{GetSocketDigest as _, Peek as _, Stream, http::ServerSession, l4::stream::Stream as L4Stream},
     server::ShutdownWatch,
 };
 use prometheus::IntGauge;
@@ -189,9 +185,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
     /// What an HTTP/2 connection is granted; `trusted`: it comes from a proxy whose word is taken.
     fn terms(&self, trusted: bool) -> super::h2::Terms {
         let limits = self.host.limits();
-        let options = self.app.h2_options().unwrap_or_else(default_h2_options);
         super::h2::Terms {
-            options,
+            options: super::h2::options(&limits),
             head: limits.head.0,
             stall: limits.stall.0,
             idle: limits.keepalive.0,

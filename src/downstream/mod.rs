@@ -23,6 +23,7 @@ pub(crate) mod head_reader;
 pub(crate) mod host;
 pub(crate) mod limits;
 pub(crate) mod listener;
+pub(crate) mod metrics;
 pub(crate) mod proxy_protocol;
 pub(crate) mod stream;
 pub(crate) mod validate;
@@ -32,4 +33,5 @@ pub(crate) use self::deadlines::{Lateness, StreamDeadlines};
 pub(crate) use self::{
     connection::ConnectionInfo,
     listener::{Listener, ListenerConfig},
+    metrics::ConnectionMetrics,
 };

@@ -80,6 +80,11 @@ impl Chain {
         self.steps.iter().map(|step| step.name)
     }
 
+    /// The filters of its steps.
+    pub fn filters(&self) -> impl Iterator<Item = &Arc<dyn Filter>> {
+        self.steps.iter().map(|step| &step.filter)
+    }
+
     /// The fields by which its steps tell backends who the client is.
     pub fn tells_backends(&self) -> impl Iterator<Item = HeaderName> + '_ {
         self.steps.iter().flat_map(|step| step.filter.tells_backends())
@@ -205,7 +210,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::{clock::Now, telemetry::Metrics};
+    use crate::{clock::Now, filter::FilterMetrics};
 
     /// Writes down what is called; fails or refuses when told to.
     #[derive(Debug)]
@@ -235,7 +240,7 @@ mod tests {
     type Script = (&'static str, OnFault, fn() -> Result<Flow, Fault>);
 
     async fn run(script: Vec<Script>) -> (Option<u16>, Vec<String>) {
-        let (log, metrics) = (Arc::new(Mutex::new(Vec::new())), Metrics::new());
+        let (log, metrics) = (Arc::new(Mutex::new(Vec::new())), FilterMetrics::new(&prometheus::Registry::new()));
         let steps = script.into_iter().map(|(name, on_fault, request)| Step {
             name,
             filter: Arc::new(Probe { name, log: log.clone(), request }),

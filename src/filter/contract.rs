@@ -1,6 +1,6 @@
 //! What a filter is, and what Tollgate asks of it.
 
-use std::fmt;
+use std::{fmt, pin::Pin};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -46,6 +46,12 @@ pub trait Filter: fmt::Debug + Send + Sync + 'static {
         let _ = (state, outcome);
     }
 
+    /// What keeps the step's data up to date while its route serves: begun once, ended when the route is gone or has been
+    /// built anew. It runs beside requests and must not block.
+    fn background(&self) -> Option<Background> {
+        None
+    }
+
     /// Which bodies this step wants to see. Asked once, when the chain is built.
     fn body(&self) -> Body {
         Body::Skip
@@ -71,6 +77,15 @@ pub trait Configure: Filter + Sized {
     /// The settings. Use `#[serde(deny_unknown_fields)]`, and neither `flatten` nor `untagged`: both swallow typos.
     type Config: DeserializeOwned;
 
+    /// Two settings, in YAML, that name every key with different values. `tests/leaves.rs` exchanges them key by key: each
+    /// must change what is built.
+    const SAMPLES: [&'static str; 2] = ["{}", "{}"];
+
+    /// What it needs of the parts around it.
+    fn needs() -> Needs {
+        Needs::default()
+    }
+
     /// Builds the filter, or says everything that is wrong with its settings.
     fn configure(config: Self::Config, env: &Env) -> Result<Self, Invalid>;
 
@@ -79,6 +94,16 @@ pub trait Configure: Filter + Sized {
         let _ = generator;
         Schema::from(true)
     }
+}
+
+/// Work that goes on in the background.
+pub type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What a filter needs of the parts around it, beyond being a step of a chain.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Its routes take CORS preflights, too: `OPTIONS` with `Access-Control-Request-Method`, whatever their methods are.
+    pub preflight: bool,
 }
 
 /// What a step decided.

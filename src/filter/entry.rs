@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use schemars::{Schema, SchemaGenerator};
 
-use super::{Configure, Env, Filter};
+use super::{Configure, Env, Filter, Needs};
 use crate::{
     units::{Problem, Problems},
     yaml::{Node, read},
@@ -19,12 +19,14 @@ pub(super) struct Entry {
     pub(super) name: &'static str,
     pub(super) build: Build,
     pub(super) schema: fn(&mut SchemaGenerator) -> Schema,
+    pub(super) needs: Needs,
+    pub(super) samples: [&'static str; 2],
 }
 
 impl Entry {
     /// The entry of `F`.
     pub(super) fn of<F: Configure>() -> Self {
-        Self { name: F::NAME, build: build::<F>, schema: F::schema }
+        Self { name: F::NAME, build: build::<F>, schema: F::schema, needs: F::needs(), samples: F::SAMPLES }
     }
 }
 

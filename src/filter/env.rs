@@ -1,15 +1,10 @@
 //! What a filter may ask for while it is being built.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use parking_lot::Mutex;
 use schemars::{JsonSchema, SchemaGenerator};
 
-use crate::{
-    auth::Keys,
-    limit::{KeyHasher, Quota, Table},
-    telemetry::Metrics,
-};
+use crate::{auth::Keys, filter::FilterMetrics, limit::TablesDraft};
 
 /// The surroundings of a filter under construction.
 #[derive(Debug)]
@@ -20,10 +15,10 @@ pub struct Env {
     pub scope: String,
     /// The API keys of the configuration.
     pub keys: Arc<Keys>,
-    /// Limit cells, which outlive a reload.
-    pub tables: Arc<Tables>,
+    /// Limit tables, which outlive a reload.
+    pub tables: Arc<TablesDraft>,
     /// Metrics.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<FilterMetrics>,
 }
 
 /// What is wrong with a filter's settings: each with the key path below the filter.
@@ -44,39 +39,6 @@ impl Invalid {
     /// `Ok` when nothing was noted.
     pub fn into_result(self) -> Result<(), Self> {
         if self.0.is_empty() { Ok(()) } else { Err(self) }
-    }
-}
-
-/// Limit tables by name: a reload that leaves a limit as it was keeps its cells.
-#[derive(Debug, Default)]
-pub struct Tables {
-    by_scope: Mutex<HashMap<String, (usize, Arc<Table>)>>,
-    hasher: KeyHasher,
-}
-
-impl Tables {
-    /// The table of `scope`, made anew when its quota or its size changed.
-    pub fn get(&self, scope: &str, quota: Quota, capacity: usize) -> Arc<Table> {
-        let mut tables = self.by_scope.lock();
-        if let Some((size, table)) = tables.get(scope)
-            && *table.quota() == quota
-            && *size == capacity
-        {
-            return table.clone();
-        }
-        let table = Arc::new(Table::new(quota, capacity));
-        tables.insert(scope.to_owned(), (capacity, table.clone()));
-        table
-    }
-
-    /// The hasher of every key: seeded once per process, so that keys stay the same over a reload.
-    pub fn hasher(&self) -> &KeyHasher {
-        &self.hasher
-    }
-
-    /// Buckets in use that were thrown out, over all tables.
-    pub fn evictions(&self) -> u64 {
-        self.by_scope.lock().values().map(|(_, table)| table.evictions()).sum()
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use schemars::{Schema, SchemaGenerator};
 
-use super::{Configure, Env, Filter, builtin, entry::Entry};
+use super::{Configure, Env, Filter, Needs, builtin, entry::Entry};
 use crate::{
     units::{Problems, nearest},
     yaml::Node,
@@ -48,6 +48,16 @@ impl Registry {
             Some(right) => format!("unknown filter '{name}' (did you mean '{right}'?)"),
             None => format!("unknown filter '{name}' (known: {})", self.names().collect::<Vec<_>>().join(", ")),
         })
+    }
+
+    /// What the filter `name` needs of the parts around it.
+    pub fn needs(&self, name: &str) -> Needs {
+        self.0.iter().find(|entry| entry.name == name).map(|entry| entry.needs).unwrap_or_default()
+    }
+
+    /// Each filter's name and its [`SAMPLES`](Configure::SAMPLES).
+    pub fn samples(&self) -> impl Iterator<Item = (&'static str, [&'static str; 2])> + '_ {
+        self.0.iter().map(|entry| (entry.name, entry.samples))
     }
 
     /// Builds the filter `name` from its settings.

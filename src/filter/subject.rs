@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, de};
 use super::Exchange;
 use crate::{
     auth::Method,
-    limit::{Key, KeyHasher},
+    limit::{KeyParts, KeySink},
 };
 
 /// One part of a limit's key.
@@ -77,36 +77,44 @@ impl JsonSchema for KeyPart {
     }
 }
 
-/// The holder of the first of these kinds of credentials.
-fn holder(key: Key, exchange: &Exchange<'_>, methods: &[Method]) -> Key {
-    let identity = methods.iter().find_map(|method| exchange.state.identities.by(*method));
-    match identity.and_then(|identity| identity.name()) {
-        Some(name) => key.text(name),
-        None => key.absent(),
+/// What `parts` say of a request: the key of its bucket.
+pub(crate) struct Subject<'a, 'e> {
+    pub(crate) parts: &'a [KeyPart],
+    pub(crate) exchange: &'a Exchange<'e>,
+}
+
+impl Subject<'_, '_> {
+    /// The holder of the first of these kinds of credentials.
+    fn holder(&self, methods: &[Method], sink: &mut dyn KeySink) {
+        let identity = methods.iter().find_map(|method| self.exchange.state.identities.by(*method));
+        match identity.and_then(|identity| identity.name()) {
+            Some(name) => sink.text(name),
+            None => sink.absent(),
+        }
     }
 }
 
-/// The hash of what `parts` say of this request.
-pub(crate) fn key(parts: &[KeyPart], hasher: &KeyHasher, exchange: &Exchange<'_>) -> u64 {
-    let mut key = hasher.key("");
-    for part in parts {
-        key = match part {
-            KeyPart::ClientIp => key.ip(exchange.state.client),
-            KeyPart::ApiKey => holder(key, exchange, &[Method::ApiKey, Method::Certificate]),
-            KeyPart::Jwt => holder(key, exchange, &[Method::Jwt]),
-            KeyPart::Header(name) => match exchange.request.headers.get(name) {
-                Some(value) => key.bytes(value.as_bytes()),
-                None => key.absent(),
-            },
-            KeyPart::Claim(path) => {
-                match exchange.state.identities.by(Method::Jwt).and_then(|identity| identity.claim(path)) {
-                    Some(value) => key.text(&value),
-                    None => key.absent(),
+impl KeyParts for Subject<'_, '_> {
+    fn write(&self, sink: &mut dyn KeySink) {
+        let exchange = self.exchange;
+        for part in self.parts {
+            match part {
+                KeyPart::ClientIp => sink.ip(exchange.state.client),
+                KeyPart::ApiKey => self.holder(&[Method::ApiKey, Method::Certificate], sink),
+                KeyPart::Jwt => self.holder(&[Method::Jwt], sink),
+                KeyPart::Header(name) => match exchange.request.headers.get(name) {
+                    Some(value) => sink.bytes(value.as_bytes()),
+                    None => sink.absent(),
+                },
+                KeyPart::Claim(path) => {
+                    match exchange.state.identities.by(Method::Jwt).and_then(|identity| identity.claim(path)) {
+                        Some(value) => sink.text(&value),
+                        None => sink.absent(),
+                    }
                 }
+                KeyPart::Path => sink.text(exchange.request.uri.path()),
+                KeyPart::All => {}
             }
-            KeyPart::Path => key.text(exchange.request.uri.path()),
-            KeyPart::All => key,
-        };
+        }
     }
-    key.finish()
 }

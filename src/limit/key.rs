@@ -4,7 +4,7 @@
 //! the number 1. The hash is seeded per process: who does not know the seed cannot choose a key that shares another client's
 //! bucket. An IPv6 client owns at least a /64, so that addresses are cut to that prefix; otherwise one client could have 2^64 buckets.
 //!
-//! It does not make keys that two processes agree on; a shared store needs the parts themselves.
+//! A hash is this process's own. Processes that share a store agree on [`KeyBytes`], which hold the parts themselves.
 
 use std::{
     hash::{BuildHasher, Hasher},
@@ -44,14 +44,48 @@ impl KeyHasher {
         self
     }
 
+    /// How many bits of an IPv6 address are looked at.
+    pub fn ipv6_bits(&self) -> u32 {
+        self.ipv6_mask.leading_ones()
+    }
+
     /// Starts a key within `domain`, for instance the name of the limit: equal parts in two domains are two keys.
     pub fn key(&self, domain: &str) -> Key {
-        Key { hasher: self.state.build_hasher(), ipv6_mask: self.ipv6_mask }.text(domain)
+        Key { hasher: self.state.build_hasher(), ipv6_mask: self.ipv6_mask }.with(domain)
     }
 }
 
 fn mask(bits: u8) -> u128 {
     u128::MAX.checked_shl(128u32.saturating_sub(u32::from(bits))).unwrap_or(0)
+}
+
+/// Where the parts of a key go: into a hash ([`Key`]), or, for a store that others share, into bytes ([`KeyBytes`]).
+pub trait KeySink {
+    /// Adds a text, for instance a subject, a route or a claim.
+    fn text(&mut self, part: &str);
+    /// Adds raw bytes, for instance a header's value.
+    fn bytes(&mut self, part: &[u8]);
+    /// Adds a client address: IPv4 whole (also when written as IPv6, `::ffff:192.0.2.1`), IPv6 cut to its prefix.
+    fn ip(&mut self, part: IpAddr);
+    /// Adds nothing, but differently from any other part: "there is no user" is not the user with the empty name.
+    fn absent(&mut self);
+}
+
+/// What a limit counts by: it writes its parts, always the same ones in the same order for the same request.
+pub trait KeyParts: Sync {
+    /// Writes the parts.
+    fn write(&self, sink: &mut dyn KeySink);
+}
+
+/// What marks a part, so that no part can be taken for one of another kind.
+#[derive(Clone, Copy)]
+enum Kind {
+    Absent,
+    Text,
+    Bytes,
+    Number,
+    V4,
+    V6,
 }
 
 /// A key in the making: add its parts, then [`finish`](Self::finish).
@@ -62,41 +96,16 @@ pub struct Key {
 }
 
 impl Key {
-    /// Adds a text, for instance a subject, a route or a claim.
-    pub fn text(self, part: &str) -> Self {
-        self.bytes_as(1, part.as_bytes())
+    /// This key with a text added.
+    pub fn with(mut self, part: &str) -> Self {
+        self.text(part);
+        self
     }
 
-    /// Adds raw bytes, for instance a key digest.
-    pub fn bytes(self, part: &[u8]) -> Self {
-        self.bytes_as(2, part)
-    }
-
-    /// Adds a number, for instance a row id.
+    /// This key with a number added, for instance a row id.
     pub fn number(mut self, part: u64) -> Self {
-        self.hasher.write_u8(3);
+        self.hasher.write_u8(Kind::Number as u8);
         self.hasher.write_u64(part);
-        self
-    }
-
-    /// Adds a client address: IPv4 whole (also when written as IPv6, `::ffff:192.0.2.1`), IPv6 cut to its prefix.
-    pub fn ip(mut self, part: IpAddr) -> Self {
-        match part.to_canonical() {
-            IpAddr::V4(address) => {
-                self.hasher.write_u8(4);
-                self.hasher.write_u32(address.to_bits());
-            }
-            IpAddr::V6(address) => {
-                self.hasher.write_u8(6);
-                self.hasher.write_u128(Ipv6Addr::to_bits(address) & self.ipv6_mask);
-            }
-        }
-        self
-    }
-
-    /// Adds nothing, but differently from any other part: "there is no user" is not the user with the empty name.
-    pub fn absent(mut self) -> Self {
-        self.hasher.write_u8(0);
         self
     }
 
@@ -105,12 +114,84 @@ impl Key {
         self.hasher.finish()
     }
 
-    fn bytes_as(mut self, kind: u8, part: &[u8]) -> Self {
-        self.hasher.write_u8(kind);
+    fn sized(&mut self, kind: Kind, part: &[u8]) {
+        self.hasher.write_u8(kind as u8);
         // The length goes in by itself: a hasher may treat two writes as one.
         self.hasher.write_u64(part.len() as u64);
         self.hasher.write(part);
-        self
+    }
+}
+
+impl KeySink for Key {
+    fn text(&mut self, part: &str) {
+        self.sized(Kind::Text, part.as_bytes());
+    }
+
+    fn bytes(&mut self, part: &[u8]) {
+        self.sized(Kind::Bytes, part);
+    }
+
+    fn ip(&mut self, part: IpAddr) {
+        match part.to_canonical() {
+            IpAddr::V4(address) => {
+                self.hasher.write_u8(Kind::V4 as u8);
+                self.hasher.write_u32(address.to_bits());
+            }
+            IpAddr::V6(address) => {
+                self.hasher.write_u8(Kind::V6 as u8);
+                self.hasher.write_u128(Ipv6Addr::to_bits(address) & self.ipv6_mask);
+            }
+        }
+    }
+
+    fn absent(&mut self) {
+        self.hasher.write_u8(Kind::Absent as u8);
+    }
+}
+
+/// A key as bytes that every process makes alike, for a store that several share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyBytes {
+    bytes: Vec<u8>,
+    ipv6_mask: u128,
+}
+
+impl KeyBytes {
+    /// An empty key, whose IPv6 addresses are cut to `ipv6_prefix` bits.
+    pub fn new(ipv6_prefix: u8) -> Self {
+        Self { bytes: Vec::with_capacity(64), ipv6_mask: mask(ipv6_prefix) }
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn sized(&mut self, kind: Kind, part: &[u8]) {
+        self.bytes.push(kind as u8);
+        self.bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        self.bytes.extend_from_slice(part);
+    }
+}
+
+impl KeySink for KeyBytes {
+    fn text(&mut self, part: &str) {
+        self.sized(Kind::Text, part.as_bytes());
+    }
+
+    fn bytes(&mut self, part: &[u8]) {
+        self.sized(Kind::Bytes, part);
+    }
+
+    fn ip(&mut self, part: IpAddr) {
+        match part.to_canonical() {
+            IpAddr::V4(address) => self.sized(Kind::V4, &address.octets()),
+            IpAddr::V6(address) => self.sized(Kind::V6, &(address.to_bits() & self.ipv6_mask).to_be_bytes()),
+        }
+    }
+
+    fn absent(&mut self) {
+        self.sized(Kind::Absent, b"");
     }
 }
 
@@ -122,25 +203,53 @@ mod tests {
 
     use super::*;
 
+    fn address(mut key: Key, text: &str) -> u64 {
+        key.ip(text.parse().unwrap());
+        key.finish()
+    }
+
     fn ip(text: &str) -> u64 {
-        KeyHasher::with_seed(1).key("ip").ip(text.parse().unwrap()).finish()
+        address(KeyHasher::with_seed(1).key("ip"), text)
     }
 
     #[test]
     fn parts_do_not_run_together() {
         let hasher = KeyHasher::with_seed(1);
         let keys = [
-            hasher.key("ab").text("c").finish(),
-            hasher.key("a").text("bc").finish(),
+            hasher.key("ab").with("c").finish(),
+            hasher.key("a").with("bc").finish(),
             hasher.key("abc").finish(),
-            hasher.key("abc").text("").finish(),
-            hasher.key("abc").absent().finish(),
-            hasher.key("ab").bytes(b"c").finish(),
+            hasher.key("abc").with("").finish(),
+            made(hasher.key("abc"), &KeySink::absent).finish(),
+            made(hasher.key("ab"), &|key| key.bytes(b"c")).finish(),
             hasher.key("ab").number(u64::from(b'c')).finish(),
         ];
         let distinct: std::collections::HashSet<_> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len());
-        assert_eq!(keys[0], hasher.key("ab").text("c").finish());
+        assert_eq!(keys[0], hasher.key("ab").with("c").finish());
+    }
+
+    fn made<K: KeySink>(mut key: K, add: &dyn Fn(&mut K)) -> K {
+        add(&mut key);
+        key
+    }
+
+    #[test]
+    fn bytes_for_a_shared_store_keep_parts_apart_too() {
+        let of = |add: &dyn Fn(&mut KeyBytes)| made(KeyBytes::new(64), add);
+        let two = |one: &'static str, other: &'static str| {
+            of(&move |key| {
+                key.text(one);
+                key.text(other);
+            })
+        };
+        let keys = [two("ab", "c"), two("a", "bc"), two("abc", ""), of(&|key| key.bytes(b"abc")), of(&KeySink::absent)];
+        let distinct: std::collections::HashSet<_> = keys.iter().map(KeyBytes::as_bytes).collect();
+        assert_eq!(distinct.len(), keys.len());
+        assert_eq!(two("ab", "c"), two("ab", "c"), "every process makes the same");
+        let ip = |text: &'static str| of(&move |key| key.ip(text.parse().unwrap()));
+        assert_eq!(ip("2001:db8:1:2::1"), ip("2001:db8:1:2:ffff::9"));
+        assert_ne!(ip("2001:db8:1:2::1"), ip("2001:db8:1:3::1"));
     }
 
     #[test]
@@ -154,8 +263,7 @@ mod tests {
 
     #[test]
     fn the_prefix_is_a_choice() {
-        let at =
-            |bits, text: &str| KeyHasher::with_seed(1).ipv6_prefix(bits).key("").ip(text.parse().unwrap()).finish();
+        let at = |bits, text: &str| address(KeyHasher::with_seed(1).ipv6_prefix(bits).key(""), text);
         assert_eq!(at(48, "2001:db8:1:2::1"), at(48, "2001:db8:1:3::1"));
         assert_ne!(at(128, "2001:db8:1:2::1"), at(128, "2001:db8:1:2::2"));
         assert_ne!(at(200, "2001:db8:1:2::1"), at(200, "2001:db8:1:2::2"));
@@ -170,7 +278,7 @@ mod tests {
     proptest! {
         #[test]
         fn different_parts_are_different_keys(a: (String, String), b: (String, String)) {
-            let key = |(x, y): &(String, String)| KeyHasher::with_seed(7).key(x).text(y).finish();
+            let key = |(x, y): &(String, String)| KeyHasher::with_seed(7).key(x).with(y).finish();
             prop_assert_eq!(a == b, key(&a) == key(&b));
         }
     }

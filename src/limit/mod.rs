@@ -13,7 +13,7 @@
 //! // 100 requests a second on average, at most 3 of them at once, for some ten thousand clients.
 //! let quota = Quota::new(100, Duration::from_secs(1), 3)?;
 //! let table = Table::new(quota, 10_000);
-//! let alice = KeyHasher::new().key("route:/users").text("alice").finish();
+//! let alice = KeyHasher::new().key("route:/users").with("alice").finish();
 //!
 //! let start = Duration::ZERO;
 //! assert_eq!(table.take(alice, 1, start).remaining, 2);
@@ -27,8 +27,12 @@
 
 mod gcra;
 mod key;
+mod limiter;
 mod table;
+mod tables;
 
 pub use gcra::{InvalidQuota, Quota, Tat, Verdict, decide};
-pub use key::{Key, KeyHasher};
+pub use key::{Key, KeyBytes, KeyHasher, KeyParts, KeySink};
+pub use limiter::{Limiter, LocalLimiter, StoreDown, Take};
 pub use table::Table;
+pub use tables::{Tables, TablesDraft};

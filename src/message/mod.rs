@@ -8,6 +8,7 @@ pub(crate) mod forwarded;
 pub(crate) mod grpc;
 pub(crate) mod hops;
 pub(crate) mod host;
+pub(crate) mod method_class;
 pub mod path;
 pub(crate) mod replies;
 pub(crate) mod reply;

@@ -9,7 +9,7 @@ use pingora::proxy::Session;
 use super::context::Context;
 use crate::{
     downstream::limits::ClientLimits,
-    message::{replies, reply::Reply},
+    message::{replies, reply::Reply, source::ResponseSource},
     proxy::{error, kind::RequestKind, retry, subrequest::mirror},
     runtime::Shared,
 };
@@ -35,14 +35,14 @@ pub(super) fn pass(
         retry::sent(context);
     }
     if !end && let Err(reply) = keep(session, context) {
-        return error::refuse(context, reply, "gateway");
+        return error::refuse(context, reply, ResponseSource::Gateway);
     }
     let refused = match &context.route {
         Some(route) if route.chain.wants_request_body() => route.chain.request_chunk(body, end, &mut context.state),
         _ => None,
     };
     if let Some(refusal) = refused {
-        return error::refuse(context, *refusal.reply, refusal.by);
+        return error::refuse(context, *refusal.reply, ResponseSource::Filter(refusal.by));
     }
     mirror::take(shared, session.req_header(), body.as_ref(), end, context);
     Ok(())

@@ -13,12 +13,11 @@ use prometheus::IntGauge;
 use crate::{
     clock::Now,
     downstream::{ConnectionInfo, Lateness, StreamDeadlines},
-    filter::{Refusal, State},
-    message::{forwarded::Origin, grpc, source::ResponseSource},
+    filter::State,
+    message::{forwarded::Origin, grpc, method_class::MethodClass, reply::Reply, source::ResponseSource},
     proxy::{attempts::Attempts, kind::RequestKind, subrequest::mirror_body::MirrorBody},
     routing::{destination::Destination, route::Route},
     runtime::Runtime,
-    telemetry::MethodClass,
     upstream::{Permit, Service},
 };
 
@@ -64,7 +63,7 @@ pub(crate) struct Context {
     /// Attempts at backends.
     pub attempts: Attempts,
     /// An answer that a hook decided on and could not send itself.
-    pub refusal: Option<Refusal>,
+    pub refusal: Option<(Box<Reply>, ResponseSource)>,
     /// Who made the status.
     pub author: ResponseSource,
     /// The status that an answer of gRPC stands for: on the wire it is 200.
@@ -131,7 +130,7 @@ impl Context {
         head: &RequestHeader,
     ) {
         let service = &target.service;
-        let total = service.timeouts.total.map(|total| total.0);
+        let total = service.timeouts().total.map(|total| total.0);
         // Of a request that is not gRPC it means nothing, and anybody can send it.
         let own = if self.kind == RequestKind::Grpc { grpc::timeout(&head.headers) } else { None };
         let limit = [total, own].into_iter().flatten().min();
@@ -140,9 +139,9 @@ impl Context {
             && let Some(patience) = self.patience()
         {
             // Its client may be silent, so it need not grant room for answers either.
-            patience.limit_writes(Some(service.timeouts.idle.0), 0);
+            patience.limit_writes(Some(service.timeouts().idle.0), 0);
         }
-        self.attempts.may_repeat = route.retry.as_ref().unwrap_or(&service.retry).max_attempts > 1;
+        self.attempts.may_repeat = route.retry.as_ref().unwrap_or(service.retry()).max_attempts > 1;
         (self.route, self.target, self.upstream_path) = (Some(route), Some(target), path);
     }
 

@@ -7,7 +7,6 @@ use pingora::{
 };
 
 use crate::{
-    filter::Refusal,
     message::{
         replies::{self, malformed, too_late, too_slow},
         reply::Reply,
@@ -64,16 +63,16 @@ fn is_timeout(kind: &ErrorType) -> bool {
 }
 
 /// Ends a hook that can only fail, with an answer for `fail_to_proxy` to send.
-pub(super) fn refuse<T>(context: &mut Context, reply: Reply, by: &'static str) -> pingora::Result<T> {
+pub(super) fn refuse<T>(context: &mut Context, reply: Reply, by: ResponseSource) -> pingora::Result<T> {
     let status = reply.status.as_u16();
-    context.refusal = Some(Refusal { reply: Box::new(reply), by });
+    context.refusal = Some((Box::new(reply), by));
     Error::e_explain(ErrorType::HTTPStatus(status), "refused")
 }
 
 /// Ends a hook whose request cannot go to a backend.
 pub(super) fn unsendable<T>(context: &mut Context, why: Unsendable) -> pingora::Result<T> {
     match why {
-        Unsendable::Refused(refusal) => refuse(context, *refusal.reply, refusal.by),
+        Unsendable::Refused(refusal) => refuse(context, *refusal.reply, ResponseSource::Filter(refusal.by)),
         Unsendable::Broken(error) => Err(error),
     }
 }
@@ -85,8 +84,7 @@ pub(super) async fn answer(session: &mut Session, error: &Error, context: &mut C
     }
     let refusal = context.refusal.take();
     let (reply, by) = match refusal {
-        Some(refusal) if refusal.by == "gateway" => (Some(*refusal.reply), ResponseSource::Gateway),
-        Some(refusal) => (Some(*refusal.reply), ResponseSource::Filter(refusal.by)),
+        Some((reply, by)) => (Some(*reply), by),
         None => match context.link.as_ref().and_then(|link| link.fault()) {
             Some(reason) => (Some(malformed(reason)), ResponseSource::Gateway),
             // The time was over before the client had sent its request, though nobody had it wait.

@@ -2,24 +2,21 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::StatusCode;
 use pingora::{
     Error, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
-    modules::http::{
-        HttpModules,
-        compression::{ResponseCompression, ResponseCompressionBuilder},
-    },
+    modules::http::HttpModules,
     prelude::HttpPeer,
     protocols::Digest,
     proxy::{FailToProxy, ProxyHttp, Session},
 };
 
 use super::{
-    body, context::Context, error, logging, reply::respond, request, retry, subrequest::mirror, upstream_request,
+    body, compression, context::Context, error, logging, reply::respond, request, retry, subrequest::mirror,
+    upstream_request,
 };
 use crate::{
     message::{replies::malformed, source::ResponseSource},
@@ -31,24 +28,21 @@ use crate::{
         waiting,
     },
     routing::decide::{Decision, decide},
-    runtime::{Runtime, Shared},
+    runtime::{Live, Shared},
     upstream::{AttemptOutcome, response::verify},
 };
 
 /// The gateway, as Pingora sees it.
 #[derive(Debug, Clone)]
 pub(crate) struct Gateway {
-    pub(super) runtime: Arc<ArcSwap<Runtime>>,
+    pub(super) live: Arc<Live>,
     pub(super) shared: Arc<Shared>,
-    /// Compression costs every request a box, so it is there only when some route wants it.
-    compresses: bool,
 }
 
 impl Gateway {
-    /// A gateway that serves whatever `runtime` holds.
-    pub(crate) fn new(runtime: Arc<ArcSwap<Runtime>>, shared: Arc<Shared>) -> Self {
-        let compresses = runtime.load().compresses;
-        Self { runtime, shared, compresses }
+    /// A gateway that serves whatever `live` holds.
+    pub(crate) fn new(live: Arc<Live>) -> Self {
+        Self { shared: live.shared.clone(), live }
     }
 }
 
@@ -58,13 +52,11 @@ impl ProxyHttp for Gateway {
     type CTX = Box<Context>;
 
     fn new_ctx(&self) -> Box<Context> {
-        Box::new(Context::new(self.runtime.load_full(), self.shared.metrics.in_flight.clone()))
+        Box::new(Context::new(self.live.load_full(), self.shared.metrics.requests.in_flight.clone()))
     }
 
-    fn init_downstream_modules(&self, modules: &mut HttpModules) {
-        if self.compresses {
-            modules.add_module(ResponseCompressionBuilder::enable(0));
-        }
+    fn init_downstream_modules(&self, _: &mut HttpModules) {
+        // Each costs every request a box: `compression.rs` gives one to those that need it.
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
@@ -94,12 +86,7 @@ impl ProxyHttp for Gateway {
             }
         }
         if let Some(level) = context.state.compress.filter(|_| !request::is_old(session.req_header())) {
-            let (session, modules) = (&session.downstream_session, &mut session.downstream_modules_ctx);
-            if let Some(module) = modules.get_mut::<ResponseCompression>() {
-                module.adjust_level(level);
-                // The module reads Accept-Encoding before our chain has spoken, and only if it is switched on by then.
-                module.request_filter(session.req_header());
-            }
+            compression::begin(session, level);
         }
         mirror::begin(context);
         if context.target.as_ref().is_some_and(|target| target.service.resilience.hedges()) {
@@ -115,7 +102,7 @@ impl ProxyHttp for Gateway {
         };
         match upstream_peer::next(&self.shared, session, context, &service).await {
             Ok(peer) => Ok(peer),
-            Err(Stop::Reply(reply)) => error::refuse(context, *reply, "gateway"),
+            Err(Stop::Reply(reply)) => error::refuse(context, *reply, ResponseSource::Gateway),
             Err(Stop::Left(error)) => Err(error),
         }
     }

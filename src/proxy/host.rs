@@ -8,22 +8,22 @@ use crate::{
         host::{Host, Rejection},
         limits::ClientLimits,
     },
-    telemetry::MethodClass,
+    message::method_class::MethodClass,
 };
 
 impl Host for Gateway {
     fn limits(&self) -> ClientLimits {
-        self.runtime.load().limits
+        self.live.load().limits
     }
 
     fn trusts(&self, peer: IpAddr) -> bool {
-        self.runtime.load().trusted.trusts(peer)
+        self.live.load().trusted.trusts(peer)
     }
 
     fn rejected(&self, rejection: &Rejection<'_>) {
-        self.shared.metrics.unrouted(MethodClass::of(""), rejection.status, Duration::ZERO);
+        self.shared.metrics.requests.unrouted(MethodClass::of(""), rejection.status, Duration::ZERO);
         if let Some(log) = &*self.shared.access_log.load() {
-            log.line(|out| access_line::write_refused(out, &self.runtime.load().access, rejection));
+            log.line(|out| access_line::write_refused(out, &self.live.load().access, rejection));
         }
     }
 

@@ -13,7 +13,7 @@ pub(crate) fn record(shared: &Shared, session: &Session, error: Option<&Error>, 
         context.attempts.give_up(service);
     });
     context.error = if late { Some("ReadTimedout".to_owned()) } else { error.and_then(error::word) };
-    let metrics = &shared.metrics;
+    let metrics = &shared.metrics.requests;
     let written = context.http_status_before_grpc.or_else(|| session.response_written().map(|head| head.status));
     let written = written.map(|status| status.as_u16());
     let left = !late && error.is_some_and(error::client_left);

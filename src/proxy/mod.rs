@@ -4,7 +4,8 @@
 pub(crate) mod access_line;
 pub(crate) mod attempts;
 pub(crate) mod body;
-pub(crate) mod context;
+pub(crate) mod compression;
+mod context;
 pub(crate) mod error;
 pub(crate) mod gateway;
 pub(crate) mod host;

@@ -7,9 +7,9 @@ use super::context::Context;
 use crate::{
     downstream::ConnectionInfo,
     message::fields,
+    message::method_class::MethodClass,
     proxy::kind::RequestKind,
     runtime::{Runtime, Shared},
-    telemetry::MethodClass,
 };
 
 /// Fields that say what a request wants of this hop; most requests have few of them.
@@ -63,7 +63,7 @@ pub(crate) fn open_tunnel(session: &mut Session, context: &Context) {
     if let (Some(link), Some(service)) = (&context.link, context.service()) {
         link.patience.limit_writes(None, 0);
         link.patience.end_by(None);
-        link.patience.limit_silence(service.timeouts.idle.0);
+        link.patience.limit_silence(service.timeouts().idle.0);
     }
 }
 

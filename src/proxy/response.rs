@@ -4,11 +4,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::{StatusCode, header};
-use pingora::{
-    Error, ErrorType, http::ResponseHeader, modules::http::compression::ResponseCompression, proxy::Session,
-};
+use pingora::{Error, ErrorType, http::ResponseHeader, proxy::Session};
 
-use super::{context::Context, request};
+use super::{compression, context::Context, request};
 use crate::{
     message::{forwarded, source::ResponseSource},
     proxy::kind::RequestKind,
@@ -39,7 +37,7 @@ pub(super) fn head(
         if context.kind == RequestKind::Upgrade
             && let Some(target) = &context.target
         {
-            patience.limit_silence(target.service.timeouts.read.0);
+            patience.limit_silence(target.service.timeouts().read.0);
         }
     }
     forwarded::strip_hop_by_hop(head);
@@ -56,10 +54,8 @@ pub(super) fn head(
     if let Some(route) = &context.route {
         route.chain.response(head, &mut context.state);
     }
-    if compress != context.state.compress
-        && let Some(module) = session.downstream_modules_ctx.get_mut::<ResponseCompression>()
-    {
-        module.adjust_level(context.state.compress.unwrap_or(0));
+    if compress != context.state.compress {
+        compression::adjust(session, context.state.compress);
     }
     Ok(())
 }

@@ -22,7 +22,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// How a request is repeated: as its route says, else as its service does.
 pub(super) fn policy<'c>(context: &'c Context, service: &'c Service) -> &'c RetryConfig {
-    context.route.as_ref().and_then(|route| route.retry.as_ref()).unwrap_or(&service.retry)
+    context.route.as_ref().and_then(|route| route.retry.as_ref()).unwrap_or(service.retry())
 }
 
 /// The whole of the request has been sent: now the backend's time runs.
@@ -38,7 +38,7 @@ pub(crate) fn sent(context: &mut Context) {
         target.service.resilience.resume(backend, leave, Now::monotonic());
     }
     if bounded_here && let (Some(patience), Some(target)) = (context.patience(), &context.target) {
-        patience.limit_silence(target.service.timeouts.read.0);
+        patience.limit_silence(target.service.timeouts().read.0);
     }
 }
 
@@ -47,8 +47,8 @@ pub(crate) fn sent(context: &mut Context) {
 fn blame(context: &Context, service: &Service, trouble: FailureKind) -> AttemptOutcome {
     let unsent = trouble != FailureKind::Connect && context.attempts.phase != Phase::Sent;
     let own = match trouble {
-        FailureKind::Connect => service.timeouts.connect.0,
-        FailureKind::Timeout => service.timeouts.read.0,
+        FailureKind::Connect => service.timeouts().connect.0,
+        FailureKind::Timeout => service.timeouts().read.0,
         FailureKind::Reset | FailureKind::Status(_) => {
             return if unsent { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(trouble) };
         }

@@ -156,15 +156,15 @@ fn bound(empty: bool, context: &mut Context, service: &Service, peer: &mut HttpP
     peer.options.read_timeout = None;
     if upgrade {
         // Until the backend agrees, its ordinary patience counts.
-        patience.limit_silence(service.timeouts.read.0);
+        patience.limit_silence(service.timeouts().read.0);
     } else {
         patience.end_by(context.deadline);
         if context.kind == RequestKind::Grpc {
-            patience.limit_silence(service.timeouts.idle.0);
+            patience.limit_silence(service.timeouts().idle.0);
         }
         if context.uninvited {
             // Until the backend asks for the body, it is the backend that is waited for.
-            patience.limit_silence(service.timeouts.read.0);
+            patience.limit_silence(service.timeouts().read.0);
         }
     }
     Ok(())

@@ -8,7 +8,6 @@ use serde::Deserialize;
 
 use crate::{
     filter::Invalid,
-    telemetry::{Metrics, RouteMetrics},
     units::{Share, Size},
     upstream::Service,
 };
@@ -72,7 +71,7 @@ pub struct Destination {
     /// The service.
     pub service: Arc<Service>,
     /// Counters.
-    pub metrics: RouteMetrics,
+    pub metrics: super::metrics::RouteMetrics,
 }
 
 /// Where a route leads.
@@ -128,7 +127,7 @@ impl Forward {
         keys: ForwardKeys<'_>,
         id: &str,
         known: &Known<'_>,
-        metrics: &Metrics,
+        metrics: &super::metrics::RequestMetrics,
         wrong: &mut Invalid,
     ) -> Option<Self> {
         let mut find = |key: String, name: &str| match known(name) {

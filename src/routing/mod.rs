@@ -6,6 +6,7 @@ pub(crate) mod decide;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod decoders;
 pub(crate) mod destination;
+pub(crate) mod metrics;
 pub(crate) mod pattern;
 pub(crate) mod readings;
 pub(crate) mod route;

@@ -16,7 +16,6 @@ use super::{
 use crate::{
     filter::{Chain, Invalid, OneOrMany},
     message::reserved::ReservedHeaders,
-    telemetry::RouteMetrics,
     upstream::{
         ConcurrencyLimit,
         settings::resilience::{GateConfig, RetryConfig},
@@ -126,7 +125,7 @@ pub struct Route {
     /// Fields that no client may send.
     pub reserved: Arc<ReservedHeaders>,
     /// Its counters, for requests that go to no service.
-    pub metrics: RouteMetrics,
+    pub metrics: super::metrics::RouteMetrics,
 }
 
 impl Route {

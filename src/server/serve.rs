@@ -2,14 +2,12 @@
 
 use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
 
-use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pingora::{
     apps::{HttpServerOptions, http_app::HttpServer},
-    connectors::{ConnectorOptions, http::Connector},
+    connectors::ConnectorOptions,
     listeners::L4BufferSettings,
-    protocols::http::v2::server::default_h2_options,
-    proxy::{HttpProxy, http_proxy},
+    proxy::http_proxy,
     server::{RunArgs as PingoraArgs, Server},
     services::background::background_service,
 };
@@ -32,10 +30,10 @@ use super::{
 use crate::{
     admin::{AdminApp, Pages},
     config::{self, Loaded, PingoraConfig, Plan, Rejected},
-    downstream::{App, Listener, host::Host, limits::ClientLimits},
+    downstream::{App, Listener, host::Host},
     filter::Registry,
     proxy::Gateway,
-    runtime::{Runtime, Shared},
+    runtime::{Live, Runtime, Shared},
     server::{failure::fail, run_args::RunArgs},
     upstream::tunnel::Tunnels,
 };
@@ -109,11 +107,12 @@ pub(super) fn serve(
     }
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
-    let runtime = Arc::new(ArcSwap::from_pointee(runtime));
+    let _ = shared.connections.set(ConnectorOptions::from_server_conf(&server.configuration));
+    let live = Live::begin(runtime, shared.clone());
     let started = Started::new(0);
-    let services = assemble(&mut server, &runtime, &shared, &plan, bound, &started);
+    let services = assemble(&mut server, &live, &plan, bound, &started);
     let tender = BackgroundTasks {
-        runtime,
+        live,
         shared: shared.clone(),
         plan: plan.clone(),
         started,
@@ -178,27 +177,17 @@ fn resolve(runtime: &Runtime) {
 }
 
 /// Adds the gateway, the admin listener and the access log to `server`; answers how many of them must begin.
-fn assemble(
-    server: &mut Server,
-    runtime: &Arc<ArcSwap<Runtime>>,
-    shared: &Arc<Shared>,
-    plan: &Plan,
-    bound: Vec<Bound>,
-    started: &Started,
-) -> u32 {
-    let pages = Pages::new(runtime.clone(), shared.clone());
+fn assemble(server: &mut Server, live: &Arc<Live>, plan: &Plan, bound: Vec<Bound>, started: &Started) -> u32 {
+    let shared = &live.shared;
+    let pages = Pages::new(live.clone());
     let published = pages.clone();
     let _ = shared.page.set(Box::new(move |path| published.published(path)));
 
-    let gateway = Gateway::new(runtime.clone(), shared.clone());
+    let gateway = Gateway::new(live.clone());
     let host: Arc<dyn Host> = Arc::new(gateway.clone());
     let mut proxy = http_proxy(&server.configuration, gateway);
-    http2(&mut proxy, &runtime.load().limits);
+    proxy.server_options = Some(server_options());
     let _ = shared.tunnels.set(Tunnels::new(&server.configuration));
-    if runtime.load().sends {
-        let options = ConnectorOptions::from_server_conf(&server.configuration);
-        let _ = shared.connector.set(Arc::new(Connector::new(Some(options))));
-    }
     let mut sockets = bound.into_iter().map(|(_, socket)| socket);
     let gauge = Some(shared.metrics.connections.open.clone());
     let doors = App::all(proxy, &plan.listeners, gauge, &host);
@@ -220,11 +209,8 @@ fn assemble(
         server.add_service(admin);
         begin += 1;
     }
-    let access = runtime.load().access.clone();
-    let mut keeper = background_service(
-        "access log",
-        LogKeeper { config: access, shared: shared.clone(), started: started.clone() },
-    );
+    let keeper = LogKeeper { live: live.clone(), started: started.clone() };
+    let mut keeper = background_service("access log", keeper);
     keeper.threads = Some(1);
     server.add_service(keeper);
     begin
@@ -236,30 +222,19 @@ fn buffers(listener: &Listener) -> L4BufferSettings {
     L4BufferSettings::new(if listener.proxy_protocol { 256 } else { 0 }, 1460)
 }
 
-/// Bounds HTTP/2 connections of clients.
-fn http2(proxy: &mut HttpProxy<Gateway>, limits: &ClientLimits) {
-    let size = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
-    let resets = usize::try_from(limits.h2_resets).unwrap_or(usize::MAX);
-    let mut options = default_h2_options();
-    options
-        .max_concurrent_streams(limits.h2_streams)
-        // One field is its name, its value and 32 bytes by RFC 9113 §6.5.2.
-        .max_header_list_size(size(limits.header_size.0 + limits.uri.0 + 32 * limits.headers as u64))
-        .max_concurrent_reset_streams(resets)
-        .max_pending_accept_reset_streams(resets)
-        .max_local_error_reset_streams(Some(resets));
-    proxy.h2_options = Some(options);
+/// What Pingora's HTTP layer lets through.
+fn server_options() -> HttpServerOptions {
     let mut options = HttpServerOptions::default();
     // It is refused (`downstream/validate.rs`): by us, so that it is answered, logged and counted like everything else.
     options.allow_connect_method_proxying = true;
-    proxy.server_options = Some(options);
+    options
 }
 
 /// One request's panic must not end the process; it must be seen, though.
 fn count_panics(shared: &Arc<Shared>) {
     let metrics = shared.metrics.clone();
     std::panic::set_hook(Box::new(move |info| {
-        metrics.panics.inc();
+        metrics.process.panics.inc();
         log::error!("{info}");
     }));
 }

@@ -99,13 +99,13 @@ pub(super) fn follow(
         // Another SIGINT during the grace period ends it: whoever presses Ctrl-C twice means it.
         let impatient = impatience();
         let begun = Instant::now();
-        while begun.elapsed() < SETTLE || shared.metrics.in_flight.get() > 0 {
+        while begun.elapsed() < SETTLE || shared.metrics.requests.in_flight.get() > 0 {
             if impatient.is_finished() {
                 break;
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        log::info!("left with {} requests under way", shared.metrics.in_flight.get());
+        log::info!("left with {} requests under way", shared.metrics.requests.in_flight.get());
         leave(&shared, &plan, &handover);
     });
 }

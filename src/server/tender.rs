@@ -7,7 +7,6 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::{
@@ -20,7 +19,7 @@ use super::{daemon::Launcher, front::Started, handover::Handover, notify, pid, s
 use crate::{
     config::Plan,
     downstream::Listener,
-    runtime::{Runtime, Shared},
+    runtime::{Live, Shared, Tasks},
 };
 
 /// Time between two looks at certificate files.
@@ -34,7 +33,7 @@ pub(super) type Once = (broadcast::Receiver<ExecutionPhase>, Option<Predecessor>
 
 /// Looks after a process.
 pub(super) struct BackgroundTasks {
-    pub(super) runtime: Arc<ArcSwap<Runtime>>,
+    pub(super) live: Arc<Live>,
     pub(super) shared: Arc<Shared>,
     pub(super) plan: Plan,
     pub(super) started: Started,
@@ -57,14 +56,17 @@ impl BackgroundService for BackgroundTasks {
                 launcher.tell();
             }
         }
-        let mut tasks = JoinSet::new();
-        tasks.spawn(watch_certificates(self.plan.listeners.clone(), self.shared.clone()));
-        for service in self.runtime.load().services.values() {
-            let service = service.clone();
-            tasks.spawn(async move { service.run_background().await });
+        // Dropping either ends what runs in it.
+        let (mut certificates, mut tasks) = (JoinSet::new(), Tasks::default());
+        certificates.spawn(watch_certificates(self.plan.listeners.clone(), self.shared.clone()));
+        let mut changes = self.live.changes();
+        loop {
+            tasks.follow(&self.live.load_full());
+            tokio::select! {
+                _ = shutdown.changed() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
         }
-        // Dropping the set ends the tasks.
-        let _ = shutdown.changed().await;
     }
 }
 

@@ -1,16 +1,12 @@
-//! What happened, for people and machines. Metrics, the access log and diagnostics; handles only, no policy.
+//! What happened, for people and machines: how metrics are made, the access log, diagnostics. Handles only, no policy; what
+//! a room counts stands in that room.
 
 pub(crate) mod access_log;
-pub(crate) mod connections;
 pub(crate) mod diagnostics;
-pub(crate) mod metrics;
 pub(crate) mod process;
 pub(crate) mod registry;
-pub(crate) mod service;
 
 pub use self::access_log::writer::{AccessLog, Output};
-pub use connections::ConnectionMetrics;
 pub use diagnostics::{LogConfig, LogFormat};
-pub use metrics::{Lazy, MethodClass, Metrics, RouteMetrics};
-pub use process::resident_bytes;
-pub use service::ServiceMetrics;
+pub use process::ProcessMetrics;
+pub use registry::Lazy;

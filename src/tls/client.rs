@@ -42,6 +42,8 @@ impl Default for UpstreamTls {
 pub(crate) struct Credentials {
     pub(crate) authorities: Option<Arc<CaType>>,
     pub(crate) own: Option<Arc<CertKey>>,
+    /// Tells the contents of the files from others.
+    pub(crate) stamp: u64,
 }
 
 impl fmt::Debug for Credentials {
@@ -58,13 +60,21 @@ impl Credentials {
         let mut credentials = Self::default();
         if let Some(path) = &config.ca {
             match authorities(path) {
-                Ok(list) => credentials.authorities = Some(list.into()),
+                Ok(list) => {
+                    credentials.stamp = list.iter().fold(0, |stamp, der| stamped(stamp, der));
+                    let parsed = list.into_iter().map(|der| WrappedX509::new(der, parse_x509));
+                    credentials.authorities = Some(parsed.collect());
+                }
                 Err(message) => wrong("ca", message),
             }
         }
         match (&config.cert, &config.key) {
             (Some(cert), Some(key)) => match own(cert, key) {
-                Ok(own) => credentials.own = Some(Arc::new(own)),
+                Ok((chain, key)) => {
+                    let parts = chain.iter().chain([&key]);
+                    credentials.stamp = parts.fold(credentials.stamp, |stamp, part| stamped(stamp, part));
+                    credentials.own = Some(Arc::new(CertKey::new(chain, key)));
+                }
                 Err(message) => wrong("cert", message),
             },
             (Some(_), None) => wrong("cert", "a certificate needs its 'key'".to_owned()),
@@ -75,15 +85,22 @@ impl Credentials {
     }
 }
 
-fn authorities(path: &str) -> Result<Box<[WrappedX509]>, String> {
-    Ok(pem::certificates(path)?.iter().map(|der| WrappedX509::new(der.to_vec(), parse_x509)).collect())
+/// `stamp` with one more part in it. Fixed seeds: two configurations of one process are compared.
+fn stamped(stamp: u64, part: &[u8]) -> u64 {
+    ahash::RandomState::with_seeds(stamp, 2, 3, 4).hash_one(part)
 }
 
-fn own(cert: &str, key: &str) -> Result<CertKey, String> {
+/// Certificates of authorities, in DER.
+fn authorities(path: &str) -> Result<Vec<Vec<u8>>, String> {
+    Ok(pem::certificates(path)?.iter().map(|der| der.to_vec()).collect())
+}
+
+/// A chain of certificates and the key to the first of them, in DER.
+fn own(cert: &str, key: &str) -> Result<(Vec<Vec<u8>>, Vec<u8>), String> {
     let chain = pem::certificates(cert)?;
     let secret = pem::key(key, &[])?;
     let bytes = secret.secret_der().to_vec();
     CertifiedKey::from_der(chain.clone(), secret, &aws_lc_rs::default_provider())
         .map_err(|e| format!("'{cert}' and '{key}' do not belong together: {e}"))?;
-    Ok(CertKey::new(chain.iter().map(|der| der.to_vec()).collect(), bytes))
+    Ok((chain.iter().map(|der| der.to_vec()).collect(), bytes))
 }

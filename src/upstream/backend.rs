@@ -48,11 +48,14 @@ pub struct Backend {
     pub(crate) peer: HttpPeer,
     /// What active health checks say.
     pub(crate) healthy: AtomicBool,
+    /// While it has been taken over as unhealthy from a configuration before: successful checks that are still missing.
+    /// Pingora counts for itself, and begins with "healthy".
+    pub(crate) missing_checks: AtomicUsize,
     pub(crate) in_flight: Arc<AtomicUsize>,
     /// What its answers say.
-    pub(crate) conduct: Health,
-    pub(crate) breaker: Option<Breaker>,
-    pub(crate) latency: Ewma,
+    pub(crate) conduct: Arc<Health>,
+    pub(crate) breaker: Option<Arc<Breaker>>,
+    pub(crate) latency: Arc<Ewma>,
     /// When it last came back, in nanoseconds since the process began; 0: it was there from the beginning.
     pub(crate) returned: AtomicU64,
 }
@@ -75,7 +78,7 @@ impl Backend {
 
     /// Its own breaker, when each backend has one.
     pub fn breaker(&self) -> Option<&Breaker> {
-        self.breaker.as_ref()
+        self.breaker.as_deref()
     }
 
     /// Requests under way at this backend.

@@ -2,7 +2,7 @@
 //! one background service, where Pingora would take a thread per service); thresholds and their bookkeeping are
 //! Pingora's. So are not the checks: Pingora's ask every backend by one name, and a service may have several.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, atomic::Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -16,7 +16,7 @@ use pingora::{
 use pingora_load_balancing::{Backend as LbBackend, health_check::HealthCheck};
 
 use super::{backend::Backend, exchange, settings::service::HealthCheckConfig};
-use crate::{clock::Now, telemetry::ServiceMetrics};
+use crate::{clock::Now, upstream::ServiceMetrics};
 
 /// One service's check.
 pub(crate) struct Probe {
@@ -82,6 +82,15 @@ impl Probe {
         Error::e_explain(ErrorType::CustomCode("unexpected status", status), "in health check")
     }
 
+    /// One check of a backend that was unhealthy in the configuration before, of which Pingora knows nothing.
+    async fn count_missing(&self, target: &LbBackend, backend: &Backend, good: bool) {
+        let missing = if good { backend.missing_checks.load(Relaxed) - 1 } else { self.config.healthy_after };
+        backend.missing_checks.store(missing, Relaxed);
+        if missing == 0 {
+            self.health_status_change(target, true).await;
+        }
+    }
+
     async fn over_tcp(&self, backend: &Backend) -> pingora::Result<()> {
         let connector = self.tcp.get_or_init(|| TransportConnector::new(Some(self.options())));
         connector.new_stream(&*self.peer(backend)).await.map(drop)
@@ -98,14 +107,23 @@ impl HealthCheck for Probe {
                 None => self.over_tcp(&backend).await,
             }
         };
-        match tokio::time::timeout(self.config.timeout.0, check).await {
+        let result = match tokio::time::timeout(self.config.timeout.0, check).await {
             Ok(result) => result,
             Err(_) => Error::e_explain(ErrorType::ReadTimedout, "health check took too long"),
+        };
+        if backend.missing_checks.load(Relaxed) > 0 {
+            self.count_missing(target, &backend, result.is_ok()).await;
         }
+        result
     }
 
     async fn health_status_change(&self, target: &LbBackend, healthy: bool) {
         let Some(backend) = self.backend(target) else { return };
+        // From here on Pingora's count says it.
+        backend.missing_checks.store(0, Relaxed);
+        if backend.healthy() == healthy {
+            return;
+        }
         backend.set_healthy(healthy, Now::monotonic());
         self.metrics.backend_up(&backend.name, healthy);
         let state = if healthy { "healthy" } else { "unhealthy" };

@@ -8,6 +8,7 @@ pub(crate) mod discovery;
 pub(crate) mod exchange;
 pub(crate) mod failure_kind;
 pub(crate) mod health;
+pub(crate) mod metrics;
 pub(crate) mod peers;
 pub(crate) mod pool;
 pub(crate) mod resilience;
@@ -25,6 +26,7 @@ pub(crate) use self::{
     backend::{Backend, BackendPermit},
     concurrency::{ConcurrencyLimit, Permit},
     failure_kind::FailureKind,
+    metrics::{ServiceMetrics, UpstreamMetrics},
     resilience::AttemptOutcome,
-    service::Service,
+    service::{Service, Surroundings},
 };

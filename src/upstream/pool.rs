@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
     time::Duration,
@@ -27,11 +27,11 @@ use super::{
 };
 use crate::{
     clock::Now,
-    resilience::{Breaker, BreakerPolicy, Ewma, Health},
-    telemetry::ServiceMetrics,
+    resilience::{Breaker, BreakerPolicy, Ewma},
     tls::client::Credentials,
     units::Problems,
     upstream::{
+        ServiceMetrics,
         backend::Endpoints,
         settings::{resilience::BreakerConfig, service::ServiceConfig},
     },
@@ -57,21 +57,38 @@ pub(crate) struct Pool {
     tokens: Option<Arc<Key>>,
     /// Each backend has a breaker of its own.
     breaker: Option<BreakerPolicy>,
+    /// The backends of the configuration before: those that are still there keep what is known of them.
+    known: Arc<Vec<Arc<Backend>>>,
+    /// There are health checks; without them nothing would find a backend well again.
+    checked: bool,
+    /// Checks that must succeed before an unhealthy backend is healthy.
+    checks_missing: usize,
+    /// Its configuration serves: what it finds is shown.
+    shown: AtomicBool,
     pub(super) endpoints: Endpoints,
 }
 
+/// What a pool under construction is given.
+pub(crate) struct PoolParts<'a> {
+    /// Where the service's other parts look for its backends.
+    pub(crate) endpoints: Endpoints,
+    /// What cookies call backends is made with it.
+    pub(crate) tokens: Option<Arc<Key>>,
+    pub(crate) metrics: ServiceMetrics,
+    /// The service's own in the configuration before.
+    pub(crate) before: Option<&'a Pool>,
+}
+
 impl Pool {
-    /// The backends by the settings; what is wrong with them goes to `problems`. `tokens`: what cookies call backends is
-    /// made with it.
+    /// The backends by the settings; what is wrong with them goes to `problems`.
     pub(crate) fn build(
         service: &str,
         config: &ServiceConfig,
         node: &Node,
-        endpoints: Endpoints,
-        tokens: Option<Arc<Key>>,
-        metrics: &ServiceMetrics,
+        parts: PoolParts<'_>,
         problems: &mut Problems,
     ) -> Self {
+        let PoolParts { endpoints, tokens, metrics, before } = parts;
         let fixed: Vec<BackendUrl> = config.urls.iter().map(|url| url.value.clone()).collect();
         let discovery = Discovery::new(config.discovery.clone());
         let listed = discovery.read_file().map_err(|messages| {
@@ -90,15 +107,24 @@ impl Pool {
         let credentials = Credentials::load(&config.tls, node.at("tls"), problems);
         Self {
             service: service.into(),
-            metrics: metrics.clone(),
+            metrics,
             targets: ArcSwap::from_pointee(fixed.iter().cloned().chain(listed).collect()),
             fixed,
             discovery,
             peers: Peers { tls: config.tls.clone(), credentials, timeouts: config.timeouts },
             tokens,
             breaker: config.circuit_breaker.as_ref().filter(|breaker| breaker.per_backend).map(BreakerConfig::policy),
+            known: before.map_or_else(Arc::default, |before| before.endpoints.load_full()),
+            checked: config.health_check.is_some(),
+            checks_missing: config.health_check.as_ref().map_or(0, |check| check.healthy_after),
+            shown: AtomicBool::new(false),
             endpoints,
         }
+    }
+
+    /// True when it was built of the same files: certificates and keys may change where no setting does.
+    pub(crate) fn same_files(&self, other: &Self) -> bool {
+        self.peers.credentials.stamp == other.peers.credentials.stamp
     }
 
     /// How many backends its URLs stand for: nobody knows that of a name before it is resolved.
@@ -133,6 +159,9 @@ impl Pool {
             }
         }
         self.adopt(found, &targets);
+        if self.shown.load(Relaxed) {
+            self.show();
+        }
         if let Err(e) = balancer.update().await {
             log::error!("service {}: {e}", self.service);
         }
@@ -146,11 +175,10 @@ impl Pool {
         let before = self.endpoints.load_full();
         let fresh = |url: BackendUrl, address| {
             let backend = self.backend(url, address, targets);
-            if !before.is_empty() {
+            let known = self.known.iter().any(|known| known.address == address);
+            let first = before.is_empty() && self.known.is_empty();
+            if !known && !first {
                 backend.has_returned(Now::monotonic());
-            }
-            if backend.breaker.is_some() {
-                self.metrics.breaker_state(&backend.name, 0);
             }
             backend
         };
@@ -159,18 +187,31 @@ impl Pool {
             before.iter().find(same).cloned().unwrap_or_else(|| fresh(url, address))
         };
         let after: Vec<Arc<Backend>> = found.into_iter().map(keep).collect();
-        for gone in before.iter().filter(|old| !after.iter().any(|new| new.name == old.name)) {
-            self.metrics.backend_gone(&gone.name);
-        }
-        for backend in &after {
-            self.metrics.backend_up(&backend.name, backend.healthy());
-        }
         self.endpoints.store(Arc::new(after));
+    }
+
+    /// Shows its backends, and no others.
+    pub(crate) fn show(&self) {
+        self.shown.store(true, Relaxed);
+        let backends = self.endpoints.load();
+        self.metrics.keep_backends(&|name| name.is_empty() || backends.iter().any(|backend| backend.name == name));
+        for backend in &**backends {
+            self.metrics.backend_up(&backend.name, backend.healthy());
+            if let Some(breaker) = &backend.breaker {
+                self.metrics.breaker_state(&backend.name, breaker.state().gauge());
+            }
+        }
     }
 
     /// Takes over the addresses that need no resolver, without waiting for anything.
     pub(crate) fn adopt_literals(&self, balancer: &Balancer) {
-        self.adopt(self.literal_addresses(), &self.targets.load());
+        let targets = self.targets.load();
+        let mut found = self.literal_addresses();
+        // What names stood for a moment ago is better than nothing until they have been looked up.
+        let named =
+            self.known.iter().filter(|known| known.source.address().is_none() && targets.contains(&known.source));
+        found.extend(named.map(|known| (known.url.clone(), known.address)));
+        self.adopt(found, &targets);
         let update = std::pin::pin!(balancer.update());
         // Our discovery is ready at once, so the update is: one poll completes it (Pingora's own `try_from_iter` relies
         // on the same).
@@ -185,6 +226,12 @@ impl Pool {
         // The URL that led here: itself, or the name of the service whose records did.
         let source = targets.iter().find(|target| **target == url);
         let source = source.or_else(|| targets.iter().find(|target| target.address().is_none()));
+        let known = self.known.iter().find(|known| known.address == address && known.url == url);
+        let unhealthy = self.checked && known.is_some_and(|known| !known.healthy());
+        let breaker = self.breaker.map(|policy| {
+            let known = known.and_then(|known| known.breaker.clone()).filter(|known| *known.policy() == policy);
+            known.unwrap_or_else(|| Breaker::new(policy).into())
+        });
         Arc::new(Backend {
             token: self.tokens.as_ref().map(|key| key.token(&name)),
             name,
@@ -193,12 +240,13 @@ impl Pool {
             weight: url.weight,
             peer: self.peers.peer(address, &url),
             url,
-            healthy: AtomicBool::new(true),
-            in_flight: Arc::new(AtomicUsize::new(0)),
-            conduct: Health::new(),
-            breaker: self.breaker.map(Breaker::new),
-            latency: Ewma::new(LATENCY_MEMORY),
-            returned: AtomicU64::new(0),
+            healthy: AtomicBool::new(!unhealthy),
+            missing_checks: AtomicUsize::new(if unhealthy { self.checks_missing } else { 0 }),
+            in_flight: known.map_or_else(Arc::default, |known| known.in_flight.clone()),
+            conduct: known.map_or_else(Arc::default, |known| known.conduct.clone()),
+            breaker,
+            latency: known.map_or_else(|| Ewma::new(LATENCY_MEMORY).into(), |known| known.latency.clone()),
+            returned: AtomicU64::new(known.map_or(0, |known| known.returned.load(Relaxed))),
         })
     }
 

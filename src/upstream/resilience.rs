@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     resilience::{Breaker, BreakerState, Budget, EjectionPolicy, Gradient, Quantile, Transition},
-    telemetry::ServiceMetrics,
     upstream::{
+        ServiceMetrics,
         backend::Endpoints,
         choice::{ProbeTickets, SelectError},
         settings::service::{HedgeAfter, HedgeConfig},
@@ -48,20 +48,46 @@ pub(crate) struct Resilience {
     /// The balancer decides by latency.
     wants_latency: bool,
     hedge: Option<HedgeConfig>,
-    pub(crate) budget: Budget,
-    pub(crate) breaker: Option<Breaker>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) breaker: Option<Arc<Breaker>>,
     pub(crate) breaker_config: Option<BreakerConfig>,
     pub(crate) ejection: EjectionConfig,
     ejection_policy: EjectionPolicy,
     pub(crate) gate: Option<Arc<ConcurrencyLimit>>,
-    gradient: Option<Gradient>,
+    gradient: Option<Arc<Gradient>>,
     pub(crate) in_flight: Option<InFlightConfig>,
     /// Told whenever a backend has room again.
     pub(crate) freed: Arc<Notify>,
     /// How many requests wait for that, or at the gate.
     pub(crate) waiting: Arc<AtomicU32>,
     /// Recent latencies, when a hedge waits for a percentile of them.
-    pub(crate) latencies: Option<Quantile>,
+    pub(crate) latencies: Option<Arc<Quantile>>,
+}
+
+/// What counts requests under way.
+struct Limits {
+    gate: Option<Arc<ConcurrencyLimit>>,
+    gradient: Option<Arc<Gradient>>,
+    freed: Arc<Notify>,
+    waiting: Arc<AtomicU32>,
+}
+
+impl Limits {
+    /// By the settings, or those of `same`, which has the same ones.
+    fn new(in_flight: Option<&InFlightConfig>, same: Option<&Resilience>) -> Self {
+        if let Some(same) = same {
+            let (gate, gradient) = (same.gate.clone(), same.gradient.clone());
+            return Self { gate, gradient, freed: same.freed.clone(), waiting: same.waiting.clone() };
+        }
+        let adaptive = in_flight.and_then(|limits| Some((limits.adaptive?, limits.max)));
+        let gradient = adaptive.map(|(adaptive, most)| Arc::new(Gradient::new(adaptive.policy(most))));
+        let gate = in_flight.filter(|limits| limits.max > 0).map(|limits| {
+            let first = gradient.as_ref().map_or(limits.max, |gradient| gradient.limit());
+            ConcurrencyLimit::new(first, limits.queue, limits.wait.0)
+        });
+        let waiting = gate.as_ref().map_or_else(Arc::default, |gate| gate.queued());
+        Self { gate, gradient, freed: Arc::default(), waiting }
+    }
 }
 
 // What has happened so far is no setting: a Runtime must look the same before and after traffic.
@@ -78,42 +104,56 @@ impl fmt::Debug for Resilience {
 }
 
 impl Resilience {
+    /// What it learns begins with nothing, save what `before`, the service's own in the configuration before, has learned
+    /// under the same settings.
     pub(crate) fn new(
         service: &str,
         config: &ServiceConfig,
         endpoints: Endpoints,
         wants_latency: bool,
         metrics: &ServiceMetrics,
+        before: Option<&Self>,
     ) -> Self {
         let breaker = config.circuit_breaker.as_ref().filter(|breaker| !breaker.per_backend);
         let breaker = breaker.map(|config| {
-            metrics.breaker_state("", 0);
-            Breaker::new(config.policy())
+            let known = before.and_then(|before| before.breaker.clone());
+            known
+                .filter(|known| *known.policy() == config.policy())
+                .unwrap_or_else(|| Breaker::new(config.policy()).into())
         });
+        let policy = config.retry_budget.policy();
+        let budget = before.map(|before| before.budget.clone()).filter(|known| *known.policy() == policy);
         let in_flight = config.in_flight.clone();
-        let adaptive = in_flight.as_ref().and_then(|limits| Some((limits.adaptive?, limits.max)));
-        let gradient = adaptive.map(|(adaptive, most)| Gradient::new(adaptive.policy(most)));
-        let gate = in_flight.as_ref().filter(|limits| limits.max > 0).map(|limits| {
-            let first = gradient.as_ref().map_or(limits.max, Gradient::limit);
-            ConcurrencyLimit::new(first, limits.queue, limits.wait.0)
-        });
+        let limits = Limits::new(in_flight.as_ref(), before.filter(|before| before.in_flight == in_flight));
+        let same_hedge = before.filter(|before| before.hedge == config.hedge);
+        let latencies = || config.hedge.as_ref().map(|_| Quantile::new(LATENCY_MEMORY).into());
         Self {
             service: service.into(),
             metrics: metrics.clone(),
             endpoints,
             wants_latency,
             hedge: config.hedge,
-            budget: Budget::new(config.retry_budget.policy()),
+            budget: budget.unwrap_or_else(|| Budget::new(policy).into()),
             breaker,
             breaker_config: config.circuit_breaker.clone(),
             ejection_policy: config.outlier_ejection.policy(),
             ejection: config.outlier_ejection.clone(),
-            waiting: gate.as_ref().map_or_else(Arc::default, |gate| gate.queued()),
-            gate,
-            gradient,
+            waiting: limits.waiting,
+            gate: limits.gate,
+            gradient: limits.gradient,
             in_flight,
-            freed: Arc::default(),
-            latencies: config.hedge.as_ref().map(|_| Quantile::new(LATENCY_MEMORY)),
+            freed: limits.freed,
+            latencies: same_hedge.map_or_else(latencies, |before| before.latencies.clone()),
+        }
+    }
+
+    /// Shows its breaker and its limit, once the configuration that it belongs to serves.
+    pub(crate) fn show(&self) {
+        if let Some(breaker) = &self.breaker {
+            self.metrics.breaker_state("", breaker.state().gauge());
+        }
+        if let (Some(_), Some(gate)) = (&self.gradient, &self.gate) {
+            self.metrics.limit(gate.limit());
         }
     }
 
@@ -182,7 +222,7 @@ impl Resilience {
 
     /// Asks again: the answer to come decides, if no other request's does.
     pub(crate) fn resume(&self, backend: &Backend, leave: &mut ProbeTickets, now: Duration) {
-        let resumed = |breaker: &Option<Breaker>, ticket: Option<u64>| {
+        let resumed = |breaker: &Option<Arc<Breaker>>, ticket: Option<u64>| {
             ticket.filter(|ticket| breaker.as_ref().is_some_and(|breaker| breaker.resume(now, *ticket)))
         };
         leave.service = resumed(&self.breaker, leave.service);
@@ -190,7 +230,7 @@ impl Resilience {
     }
 
     fn tickets<'a>(&'a self, backend: &'a Backend, leave: ProbeTickets) -> impl Iterator<Item = (u64, &'a Breaker)> {
-        let all = [(leave.service, self.breaker.as_ref()), (leave.backend, backend.breaker.as_ref())];
+        let all = [(leave.service, self.breaker.as_deref()), (leave.backend, backend.breaker.as_deref())];
         all.into_iter().filter_map(|(ticket, breaker)| Some((ticket?, breaker?)))
     }
 
@@ -247,7 +287,7 @@ impl Resilience {
 
     /// The state of its circuit breaker, when it has one.
     pub(crate) fn breaker(&self) -> Option<BreakerState> {
-        self.breaker.as_ref().map(crate::resilience::Breaker::state)
+        self.breaker.as_ref().map(|breaker| breaker.state())
     }
 
     /// The limit on what is under way, when there is one.

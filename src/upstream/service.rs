@@ -1,6 +1,6 @@
 //! A service: its backends, which of them are well, and which one is next.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -9,7 +9,7 @@ use super::{
     backend::Backend,
     balance::Balancer,
     health::Probe,
-    pool::Pool,
+    pool::{Pool, PoolParts},
     resilience::Resilience,
     selector::Selector,
     settings::{
@@ -20,9 +20,9 @@ use super::{
     sticky::Sticky,
 };
 use crate::{
-    telemetry::{Metrics, ServiceMetrics},
     units::Problems,
     upstream::{
+        ServiceMetrics, UpstreamMetrics,
         backend::Endpoints,
         choice::{Choice, Chosen, SelectError},
     },
@@ -30,16 +30,9 @@ use crate::{
 };
 
 /// A service that is ready for traffic.
-#[derive(Debug)]
 pub struct Service {
     /// Its name in the YAML.
     pub name: Arc<str>,
-    /// How long to wait for what.
-    pub timeouts: Timeouts,
-    /// What is tried again.
-    pub retry: RetryConfig,
-    /// Readiness needs a healthy backend of this service.
-    pub required: bool,
     /// Counters.
     pub metrics: ServiceMetrics,
     /// Its backends, and where they come from.
@@ -47,33 +40,77 @@ pub struct Service {
     /// What it learns from attempts, and does about it.
     pub(crate) resilience: Arc<Resilience>,
     selector: Selector,
-    check: Option<HealthCheckConfig>,
+    /// What it was built of.
+    config: ServiceConfig,
+    ca_file: Option<String>,
+}
+
+// What is made of the settings is shown, not the settings: a key without effect would look as if it had one.
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service")
+            .field("name", &self.name)
+            .field("timeouts", self.timeouts())
+            .field("retry", self.retry())
+            .field("required", &self.required())
+            .field("check", &self.config.health_check)
+            .field("pool", &self.pool)
+            .field("resilience", &self.resilience)
+            .field("selector", &self.selector)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a service under construction finds around it.
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Whom to trust when the service does not say.
+    pub ca_file: Option<&'a str>,
+    /// Where it counts.
+    pub metrics: &'a UpstreamMetrics,
+    /// The service of the same name in the configuration that serves.
+    pub before: Option<&'a Arc<Service>>,
 }
 
 impl Service {
-    /// Builds a service; what is wrong with it goes to `problems`. Opens no socket and resolves no name. `ca_file` says whom
-    /// to trust when the service does not.
+    /// Builds a service; what is wrong with it goes to `problems`. Opens no socket, resolves no name, shows nothing.
+    /// One that would be no different from the one before is that one.
     pub fn build(
         name: &str,
         config: &ServiceConfig,
         node: &Node,
-        ca_file: Option<&str>,
-        metrics: &Metrics,
+        around: Surroundings<'_>,
         problems: &mut Problems,
     ) -> Arc<Self> {
         validate::validate(config, node, problems);
-        let endpoints = Endpoints::default();
-        let metrics = metrics.service(name);
+        let before = around.before;
+        let (endpoints, ca_file) = (Endpoints::default(), around.ca_file.map(str::to_owned));
+        let metrics = around.metrics.service(name);
         let probe = |check: &HealthCheckConfig| {
-            Probe::new(check.clone(), name, endpoints.clone(), metrics.clone(), ca_file.map(str::to_owned))
+            Probe::new(check.clone(), name, endpoints.clone(), metrics.clone(), ca_file.clone())
         };
-        let probe = config.health_check.as_ref().map(probe);
-        let balancer = Balancer::new(&config.balance, endpoints.clone(), probe);
+        let balancer = Balancer::new(&config.balance, endpoints.clone(), config.health_check.as_ref().map(probe));
+        let known = before.and_then(|before| before.selector.sticky.as_ref());
         let sticky = config.sticky.as_ref().and_then(|sticky| Sticky::build(sticky, node.at("sticky"), problems));
-        let wants_latency = balancer.wants_latency();
-        let resilience = Arc::new(Resilience::new(name, config, endpoints.clone(), wants_latency, &metrics));
-        let tokens = sticky.as_ref().map(Sticky::key);
-        let pool = Pool::build(name, config, node, endpoints.clone(), tokens, &metrics, problems);
+        let sticky = sticky.map(|sticky| known.filter(|known| known.same(&sticky)).cloned().unwrap_or(sticky));
+        let learned = before.map(|before| &*before.resilience);
+        let resilience = Resilience::new(name, config, endpoints.clone(), balancer.wants_latency(), &metrics, learned);
+        let parts = PoolParts {
+            endpoints: endpoints.clone(),
+            tokens: sticky.as_ref().map(Sticky::key),
+            metrics: metrics.clone(),
+            before: before.map(|before| &before.pool),
+        };
+        let pool = Pool::build(name, config, node, parts, problems);
+        if let Some(before) = before
+            && before.config == *config
+            && before.ca_file == ca_file
+            && before.pool.same_files(&pool)
+            && known.map(Sticky::key_bytes) == sticky.as_ref().map(Sticky::key_bytes)
+        {
+            return before.clone();
+        }
+        let resilience = Arc::new(resilience);
         let selector = Selector {
             sticky,
             slow_start: config.slow_start.map_or(Duration::ZERO, |span| span.0),
@@ -83,17 +120,30 @@ impl Service {
             resilience: resilience.clone(),
         };
         pool.adopt_literals(&selector.balancer);
-        Arc::new(Self {
-            name: name.into(),
-            timeouts: config.timeouts,
-            retry: config.retry.clone(),
-            required: config.required,
-            metrics,
-            pool,
-            resilience,
-            selector,
-            check: config.health_check.clone(),
-        })
+        let config = config.clone();
+        Arc::new(Self { name: name.into(), metrics, pool, resilience, selector, config, ca_file })
+    }
+
+    /// Shows its state in the metrics, once the configuration that it belongs to serves.
+    pub fn show(&self) {
+        self.metrics.show();
+        self.resilience.show();
+        self.pool.show();
+    }
+
+    /// How long to wait for what.
+    pub fn timeouts(&self) -> &Timeouts {
+        &self.config.timeouts
+    }
+
+    /// What is tried again.
+    pub fn retry(&self) -> &RetryConfig {
+        &self.config.retry
+    }
+
+    /// Readiness needs a healthy backend of this service.
+    pub fn required(&self) -> bool {
+        self.config.required
     }
 
     /// Its backends as they are known now.
@@ -143,7 +193,7 @@ impl Service {
     }
 
     async fn check_health(&self) {
-        let Some(check) = &self.check else { return };
+        let Some(check) = &self.config.health_check else { return };
         let mut tick = tokio::time::interval(check.every.0);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -177,7 +227,9 @@ mod tests {
         let (node, problems) = parse(yaml, &|_| None).unwrap();
         let (config, wrong) = read::<ServiceConfig>(&node);
         let mut found = Problems::default();
-        let service = Service::build("s", &config.unwrap(), &node, None, &Metrics::new(), &mut found);
+        let around =
+            Surroundings { ca_file: None, metrics: &UpstreamMetrics::new(&prometheus::Registry::new()), before: None };
+        let service = Service::build("s", &config.unwrap(), &node, around, &mut found);
         assert!(problems.is_empty() && wrong.is_empty() && found.is_empty(), "{wrong:?} {found:?}");
         service
     }
@@ -194,7 +246,6 @@ mod tests {
     }
 
     use crate::{
-        telemetry::Metrics,
         units::Problems,
         upstream::{failure_kind::FailureKind, resilience::AttemptOutcome, settings::service::ServiceConfig},
         yaml::{parse, read},

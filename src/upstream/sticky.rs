@@ -64,7 +64,7 @@ impl From<&Secret> for Key {
 }
 
 /// What sends clients where they have been.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Sticky {
     config: StickyConfig,
     key: Arc<Key>,
@@ -74,6 +74,16 @@ impl Sticky {
     /// By the settings; what is wrong with them goes to `problems`.
     pub(crate) fn build(config: &StickyConfig, node: &Node, problems: &mut Problems) -> Option<Self> {
         Some(Self { config: config.clone(), key: Arc::new(Key::of(config, node, problems)?) })
+    }
+
+    /// True when a client's cookie means the same to both: the key that a process draws for itself stays with it.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        self.config == other.config && (self.config.secret.is_none() || self.key.0 == other.key.0)
+    }
+
+    /// Tells its key from others.
+    pub(crate) fn key_bytes(&self) -> &[u8; 32] {
+        &self.key.0
     }
 
     /// What tokens are made with.

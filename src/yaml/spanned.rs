@@ -23,6 +23,13 @@ pub struct Spanned<T> {
     pub place: Location,
 }
 
+/// Where it stood is not part of what it is: a file that has only moved its lines says the same.
+impl<T: PartialEq> PartialEq for Spanned<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
 impl<T> Deref for Spanned<T> {
     type Target = T;
 

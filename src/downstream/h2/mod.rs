@@ -24,7 +24,10 @@ use h2::{
 use http::{HeaderMap, Request, header, uri::Scheme};
 use pingora::{
     apps::HttpServerApp,
-    protocols::{Digest, GetSocketDigest as _, Ssl as _, http::ServerSession},
+    protocols::{
+        Digest, GetSocketDigest as _, Ssl as _,
+        http::{ServerSession, v2::server::default_h2_options},
+    },
     server::ShutdownWatch,
 };
 use tokio::sync::Notify;
@@ -32,6 +35,7 @@ use tokio::sync::Notify;
 use self::{frames::Timed, stream::StreamSession};
 use super::{
     connection::ConnectionInfo,
+    limits::ClientLimits,
     stream::{DownstreamStream, Transport},
 };
 
@@ -53,6 +57,21 @@ pub(crate) struct Terms {
     pub(crate) requests: u32,
     /// A balancer in front has ended TLS, and may say `https` without it.
     pub(crate) trusted: bool,
+}
+
+/// Settings and bounds of the protocol under `limits`, for a connection that begins now.
+pub(crate) fn options(limits: &ClientLimits) -> Builder {
+    let size = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+    let resets = usize::try_from(limits.h2_resets).unwrap_or(usize::MAX);
+    let mut options = default_h2_options();
+    options
+        .max_concurrent_streams(limits.h2_streams)
+        // One field is its name, its value and 32 bytes by RFC 9113 §6.5.2.
+        .max_header_list_size(size(limits.header_size.0 + limits.uri.0 + 32 * limits.headers as u64))
+        .max_concurrent_reset_streams(resets)
+        .max_pending_accept_reset_streams(resets)
+        .max_local_error_reset_streams(Some(resets));
+    options
 }
 
 /// Streams under way; the connection idles when there is none.

@@ -64,6 +64,11 @@ pub(crate) struct ApiKey {
 
 impl Configure for ApiKey {
     const NAME: &'static str = "api_key";
+    const SAMPLES: [&'static str; 2] = [
+        "{ header: X-Key, bearer: true, forward: true, identity_header: X-Who, allow: [a], scopes: [read] }",
+        "{ header: X-Key2, bearer: false, forward: false, identity_header: X-Who2, allow: [b], scopes: [write] \
+         }",
+    ];
     type Config = Config;
 
     fn configure(config: Config, env: &Env) -> Result<Self, Invalid> {

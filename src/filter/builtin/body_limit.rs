@@ -30,6 +30,7 @@ pub(crate) struct BodyLimit {
 
 impl Configure for BodyLimit {
     const NAME: &'static str = "body_limit";
+    const SAMPLES: [&'static str; 2] = ["{ max: '1KiB' }", "{ max: '2KiB' }"];
     type Config = Config;
 
     fn configure(config: Config, _: &Env) -> Result<Self, Invalid> {

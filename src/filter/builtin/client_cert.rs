@@ -42,6 +42,8 @@ pub(crate) struct ClientCert {
 
 impl Configure for ClientCert {
     const NAME: &'static str = "client_cert";
+    const SAMPLES: [&'static str; 2] =
+        ["{ allow: [a], identity_header: X-Cert-a }", "{ allow: [b], identity_header: X-Cert-b }"];
     type Config = Config;
 
     fn configure(config: Config, _: &Env) -> Result<Self, Invalid> {

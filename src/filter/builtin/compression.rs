@@ -32,6 +32,7 @@ pub(crate) struct Compression {
 
 impl Configure for Compression {
     const NAME: &'static str = "compression";
+    const SAMPLES: [&'static str; 2] = ["{ level: 3 }", "{ level: 4 }"];
     type Config = Config;
 
     fn configure(config: Config, _: &Env) -> Result<Self, Invalid> {

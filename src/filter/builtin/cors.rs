@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::compression::vary;
 use crate::{
-    filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
+    filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, Needs, State, env::schema_of},
     message::{fields::single, reply::Reply},
     units::Span,
 };
@@ -122,7 +122,17 @@ fn list<T: std::str::FromStr>(items: &[String], path: &str, what: &str, invalid:
 
 impl Configure for Cors {
     const NAME: &'static str = "cors";
+    const SAMPLES: [&'static str; 2] = [
+        "{ origins: ['https://a.example'], methods: [GET], headers: [X-A], expose_headers: [X-B], credentials: \
+         true, max_age: '60s' }",
+        "{ origins: ['https://b.example'], methods: [PUT], headers: [X-B], expose_headers: [X-C], credentials: \
+         false, max_age: '61s' }",
+    ];
     type Config = Config;
+
+    fn needs() -> Needs {
+        Needs { preflight: true }
+    }
 
     fn configure(config: Config, _: &Env) -> Result<Self, Invalid> {
         let mut invalid = Invalid::default();

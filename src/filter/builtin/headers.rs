@@ -131,6 +131,12 @@ pub(crate) struct Headers {
 
 impl Configure for Headers {
     const NAME: &'static str = "headers";
+    const SAMPLES: [&'static str; 2] = [
+        "{ request: { set: { X-S: '1' }, add: { X-T: '1' }, remove: [X-U] }, response: { set: { X-S: '1' }, \
+         add: { X-T: '1' }, remove: [X-U] } }",
+        "{ request: { set: { X-S: '2' }, add: { X-T: '2' }, remove: [X-V] }, response: { set: { X-S: '2' }, \
+         add: { X-T: '2' }, remove: [X-V] } }",
+    ];
     type Config = Config;
 
     fn configure(config: Config, _: &Env) -> Result<Self, Invalid> {

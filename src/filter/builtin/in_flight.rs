@@ -16,9 +16,9 @@ use crate::{
     filter::{
         Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany,
         env::schema_of,
-        subject::{self, KeyPart},
+        subject::{KeyPart, Subject},
     },
-    limit::KeyHasher,
+    limit::{KeyHasher, KeyParts as _},
     message::reply::Reply,
 };
 
@@ -48,6 +48,7 @@ pub(crate) struct InFlight {
 
 impl Configure for InFlight {
     const NAME: &'static str = "in_flight";
+    const SAMPLES: [&'static str; 2] = ["{ max: 7, by: api_key }", "{ max: 8, by: path }"];
     type Config = Config;
 
     fn configure(config: Config, env: &Env) -> Result<Self, Invalid> {
@@ -67,8 +68,9 @@ impl Configure for InFlight {
 #[async_trait]
 impl Filter for InFlight {
     async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
-        let key = subject::key(&self.by, &self.hasher, exchange);
-        let (guard, count) = self.counts.incr(key, 1);
+        let mut key = self.hasher.key("");
+        Subject { parts: &self.by, exchange }.write(&mut key);
+        let (guard, count) = self.counts.incr(key.finish(), 1);
         if count > self.max {
             let detail = "too many requests at the same time";
             let reply = Reply::problem(StatusCode::TOO_MANY_REQUESTS, detail);

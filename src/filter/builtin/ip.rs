@@ -43,6 +43,8 @@ impl Ip {
 
 impl Configure for Ip {
     const NAME: &'static str = "ip";
+    const SAMPLES: [&'static str; 2] =
+        ["{ allow: ['192.0.2.0/24'], deny: ['192.0.2.7'] }", "{ allow: ['192.0.3.0/24'], deny: ['192.0.2.8'] }"];
     type Config = Config;
 
     fn configure(config: Config, _: &Env) -> Result<Self, Invalid> {

@@ -170,6 +170,18 @@ impl Config {
 
 impl Configure for Jwt {
     const NAME: &'static str = "jwt";
+    const SAMPLES: [&'static str; 2] = [
+        "{ algorithms: [HS256, RS256], keys: [{ secret: { file: SECRET_A } }, { pem: \
+         tests/fixtures/keys/test-rsa.public.pem }, { jwks: tests/fixtures/leaves/jwks-a.json }], issuer: a, \
+         audience: a, leeway: '5s', required_claims: { role: admin }, scopes: [read], subject_claim: uid, \
+         require_subject: true, header: X-Token, forward: true, identity_header: X-Sub, claim_headers: { \
+         X-Role: role }, cache: 5 }",
+        "{ algorithms: [HS384, RS384], keys: [{ secret: { file: SECRET_B } }, { pem: \
+         tests/fixtures/keys/test-rsa-other.public.pem }, { jwks: tests/fixtures/leaves/jwks-b.json }], \
+         issuer: b, audience: b, leeway: '6s', required_claims: { role: user }, scopes: [write], \
+         subject_claim: id, require_subject: false, header: X-Token2, forward: false, identity_header: X-Sub2, \
+         claim_headers: { X-Role: roles }, cache: 6 }",
+    ];
     type Config = Config;
 
     fn configure(config: Config, env: &Env) -> Result<Self, Invalid> {

@@ -20,9 +20,9 @@ use crate::{
     filter::{
         Applied, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany, State,
         env::schema_of,
-        subject::{self, KeyPart},
+        subject::{KeyPart, Subject},
     },
-    limit::{KeyHasher, Quota, Table},
+    limit::{Limiter, LocalLimiter, Quota, Take},
     message::reply::{Reply, whole_seconds},
     telemetry::Lazy,
     units::Rate,
@@ -89,20 +89,23 @@ const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 #[derive(Debug)]
 pub(crate) struct RateLimit {
-    table: Arc<Table>,
+    limiter: Arc<dyn Limiter>,
     by: Vec<KeyPart>,
-    hasher: KeyHasher,
     announce: Announce,
     name: Arc<str>,
     policy: HeaderValue,
     limit: HeaderValue,
     violated: String,
     limited: Lazy<IntCounter>,
-    checks: (IntCounter, IntCounter),
+    checks: (Lazy<IntCounter>, Lazy<IntCounter>),
 }
 
 impl Configure for RateLimit {
     const NAME: &'static str = "rate_limit";
+    const SAMPLES: [&'static str; 2] = [
+        "{ rate: '5/s', burst: 9, by: api_key, name: a, headers: ietf, max_buckets: 2000, ipv6_prefix: 56 }",
+        "{ rate: '6/s', burst: 10, by: path, name: b, headers: legacy, max_buckets: 200000, ipv6_prefix: 48 }",
+    ];
     type Config = Config;
 
     fn configure(config: Config, env: &Env) -> Result<Self, Invalid> {
@@ -129,15 +132,17 @@ impl Configure for RateLimit {
         let policy = format!("\"{}\";q={burst};w={}", config.name, whole_seconds(quota.refill()));
         let by = if config.by.0.is_empty() { vec![KeyPart::ClientIp] } else { config.by.0 };
         Ok(Self {
-            table: env.tables.get(&env.scope, quota, config.max_buckets),
+            limiter: Arc::new(LocalLimiter::new(
+                env.tables.get(&env.scope, quota, config.max_buckets),
+                env.tables.hasher().clone().ipv6_prefix(config.ipv6_prefix),
+            )),
             by,
-            hasher: env.tables.hasher().clone().ipv6_prefix(config.ipv6_prefix),
             announce: config.headers,
             policy: HeaderValue::try_from(policy).map_err(|e| Invalid::at("name", e.to_string()))?,
             limit: HeaderValue::from(burst),
             violated: format!("\"violated-policies\":[\"{}\"]", config.name),
             name: config.name.into(),
-            limited: env.metrics.route(&env.route, "").limited,
+            limited: env.metrics.limited(&env.route),
             checks: env.metrics.limit_checks(),
         })
     }
@@ -150,8 +155,10 @@ impl Configure for RateLimit {
 #[async_trait]
 impl Filter for RateLimit {
     async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
-        let key = subject::key(&self.by, &self.hasher, exchange);
-        let verdict = self.table.take(key, 1, exchange.now.since_start);
+        let verdict = match self.limiter.take(&Subject { parts: &self.by, exchange }, 1, exchange.now.since_start) {
+            Take::Now(verdict) => verdict,
+            Take::Later(verdict) => verdict.await.map_err(|e| Fault(e.to_string()))?,
+        };
         exchange.state.limits.push(Applied { policy: self.name.clone(), verdict });
         let Some(wait) = verdict.retry else {
             self.checks.0.inc();

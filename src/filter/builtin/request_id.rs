@@ -44,6 +44,8 @@ pub(crate) struct RequestIdFilter {
 
 impl Configure for RequestIdFilter {
     const NAME: &'static str = "request_id";
+    const SAMPLES: [&'static str; 2] =
+        ["{ header: X-Id, trust: false, echo: false }", "{ header: X-Id2, trust: true, echo: true }"];
     type Config = Config;
 
     fn configure(config: Config, _: &Env) -> Result<Self, Invalid> {

@@ -206,7 +206,7 @@ fn may_hedge(session: &mut Session, context: &Context) -> bool {
 pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Box<Context>) -> pingora::Result<bool> {
     let (Some(service), Some(route)) = (context.service(), context.route.clone()) else { return Ok(false) };
     let Some(after) = service.resilience.hedge_after(context.now.since_start) else { return Ok(false) };
-    let Some(connector) = shared.connector.get().cloned() else { return Ok(false) };
+    let Some(connector) = shared.connector() else { return Ok(false) };
     if !may_hedge(session, context) {
         return Ok(false);
     }

@@ -73,8 +73,7 @@ pub(crate) fn take(shared: &Shared, head: &RequestHeader, body: Option<&Bytes>, 
     }
     let body = std::mem::take(collected).freeze();
     context.copy = MirrorBody::Done;
-    let (Some(connector), Some(place)) = (shared.connector.get().cloned(), MirrorPermit::take(&mirror.under_way))
-    else {
+    let (Some(connector), Some(place)) = (shared.connector(), MirrorPermit::take(&mirror.under_way)) else {
         mirror.service.metrics.mirror_dropped.inc();
         return;
     };
@@ -105,7 +104,7 @@ async fn deliver(
         service.resilience.record_outcome(&chosen.backend, leave, Now::monotonic(), Some(elapsed), outcome);
     };
     let peer = chosen.backend.peer(None, false);
-    let total = service.timeouts.total.map_or(Duration::MAX, |total| total.0);
+    let total = service.timeouts().total.map_or(Duration::MAX, |total| total.0);
     let Ok(answer) = tokio::time::timeout(total, exchange::try_send(connector, peer, head, body)).await else {
         // A time limit of ours says nothing about the backend.
         return record_outcome(chosen.leave, AttemptOutcome::Unknown);

@@ -2,4 +2,5 @@
 //! (`proxy/access_line.rs`).
 
 pub(crate) mod config;
+pub(crate) mod metrics;
 pub(crate) mod writer;

@@ -16,7 +16,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -27,6 +27,7 @@ use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
 };
 use parking_lot::{Condvar, Mutex};
+use prometheus::IntCounter;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -63,7 +64,7 @@ struct Shared {
     shards: [Mutex<Vec<u8>>; SHARDS],
     /// Bytes one shard may hold.
     limit: usize,
-    dropped: AtomicU64,
+    dropped: IntCounter,
     waiting: Mutex<bool>,
     wake: Condvar,
     stop: AtomicBool,
@@ -71,16 +72,17 @@ struct Shared {
 }
 
 impl AccessLog {
-    /// Starts the writer, which opens the output. `queue` bounds the bytes that wait to be written. A file that cannot be
+    /// Starts the writer, which opens the output. `queue` bounds the bytes that wait to be written; `dropped` counts the lines
+    /// that find no room, or that the output refuses. A file that cannot be
     /// opened is tried again when `reopen` is called; until then lines are dropped and counted.
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub fn start(output: Output, queue: usize) -> io::Result<Self> {
+    pub fn start(output: Output, queue: usize, dropped: IntCounter) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             shards: std::array::from_fn(|_| Mutex::new(Vec::new())),
             limit: queue.div_ceil(SHARDS),
-            dropped: AtomicU64::new(0),
+            dropped,
             waiting: Mutex::new(false),
             wake: Condvar::new(),
             stop: AtomicBool::new(false),
@@ -97,7 +99,7 @@ impl AccessLog {
     pub fn line(&self, format: impl FnOnce(&mut Vec<u8>)) {
         let mut buffer = self.shared.shards[shard()].lock();
         if buffer.len() >= self.shared.limit {
-            self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+            self.shared.dropped.inc();
             return;
         }
         let first = buffer.is_empty();
@@ -109,11 +111,6 @@ impl AccessLog {
             *self.shared.waiting.lock() = true;
             self.shared.wake.notify_one();
         }
-    }
-
-    /// Lines dropped because the queue was full or the output refused them.
-    pub fn dropped(&self) -> u64 {
-        self.shared.dropped.load(Ordering::Relaxed)
     }
 
     /// Opens the file anew at the next write (SIGUSR1, after logrotate moved it).
@@ -162,7 +159,7 @@ impl Shared {
             let shard = &self.shards[sink.next];
             std::mem::swap(&mut *shard.lock(), spare);
             let Written { bytes, lost } = sink.write(spare, output);
-            self.dropped.fetch_add(lost, Ordering::Relaxed);
+            self.dropped.inc_by(lost);
             if sink.unread {
                 // Before what has come meanwhile; it goes on here, maybe in the middle of a line.
                 spare.drain(..bytes);
@@ -348,17 +345,22 @@ mod tests {
 
     use super::*;
 
+    fn counter() -> IntCounter {
+        IntCounter::new("dropped", "dropped").unwrap()
+    }
+
     #[test]
     fn writes_every_line_by_the_time_it_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
-        let log = AccessLog::start(Output::File(path.clone()), 1 << 20).unwrap();
+        let dropped = counter();
+        let log = AccessLog::start(Output::File(path.clone()), 1 << 20, dropped.clone()).unwrap();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| (0..100).for_each(|i| log.line(|out| write!(out, "line {i}").unwrap())));
             }
         });
-        assert_eq!(log.dropped(), 0);
+        assert_eq!(dropped.get(), 0);
         drop(log);
         assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 400);
     }
@@ -366,18 +368,20 @@ mod tests {
     #[test]
     fn a_full_queue_drops_and_counts() {
         let dir = tempfile::tempdir().unwrap();
-        let log = AccessLog::start(Output::File(dir.path().join("access.log")), 0).unwrap();
+        let dropped = counter();
+        let log = AccessLog::start(Output::File(dir.path().join("access.log")), 0, dropped.clone()).unwrap();
         log.line(|out| out.extend_from_slice(b"no room"));
-        assert_eq!(log.dropped(), 1);
+        assert_eq!(dropped.get(), 1);
     }
 
     #[test]
     fn a_file_that_cannot_be_opened_is_opened_later() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("later/access.log");
-        let log = AccessLog::start(Output::File(path.clone()), 1 << 20).unwrap();
+        let dropped = counter();
+        let log = AccessLog::start(Output::File(path.clone()), 1 << 20, dropped.clone()).unwrap();
         log.line(|out| out.extend_from_slice(b"lost"));
-        while log.dropped() == 0 {
+        while dropped.get() == 0 {
             std::thread::yield_now();
         }
         std::fs::create_dir(dir.path().join("later")).unwrap();
@@ -407,7 +411,8 @@ mod tests {
     fn reopens_after_the_file_was_moved() {
         let dir = tempfile::tempdir().unwrap();
         let (path, moved) = (dir.path().join("access.log"), dir.path().join("access.log.1"));
-        let log = AccessLog::start(Output::File(path.clone()), 1 << 20).unwrap();
+        let dropped = counter();
+        let log = AccessLog::start(Output::File(path.clone()), 1 << 20, dropped.clone()).unwrap();
         while std::fs::rename(&path, &moved).is_err() {
             std::thread::yield_now();
         }

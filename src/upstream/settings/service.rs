@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// One service: the backends that can answer for it, and how they are used.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceConfig {
     /// Backends: `http://host:port`, `https://host:port`, `h2c://host:port` (HTTP/2 without TLS), or `{ url: ..., weight: 3 }`.

@@ -1,0 +1,34 @@
+//! A configuration that has been built.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::{
+    downstream::limits::ClientLimits,
+    limit::TablesDraft,
+    message::forwarded::TrustedProxies,
+    routing::{route::Route, router::Router},
+    telemetry::access_log::config::AccessConfig,
+    upstream::Service,
+};
+
+/// One configuration, ready for traffic. It has touched nothing that is alive, and may be dropped instead of being
+/// committed ([`Live::commit`](super::Live::commit)).
+#[derive(Debug)]
+pub struct Runtime {
+    /// Routes.
+    pub router: Router<Arc<Route>>,
+    /// Services by name.
+    pub services: BTreeMap<Arc<str>, Arc<Service>>,
+    /// Proxies whose word is taken about the client.
+    pub trusted: TrustedProxies,
+    /// What a client may ask for.
+    pub limits: ClientLimits,
+    /// What the access log says.
+    pub access: AccessConfig,
+    /// Serve `/gateway/*` on ordinary listeners too.
+    pub publish: bool,
+    /// Some route mirrors, or some service hedges: the gateway sends requests by itself.
+    pub sends: bool,
+    /// The tables of its rate limits.
+    pub tables: Arc<TablesDraft>,
+}

@@ -1,0 +1,11 @@
+//! What serves: a [`Runtime`] is built whole, never edited, only replaced; [`Shared`] is what outlives it; [`Live`] holds
+//! the one that serves now.
+
+mod built;
+mod live;
+mod metrics;
+mod shared;
+mod tasks;
+
+pub(crate) use self::tasks::Tasks;
+pub use self::{built::Runtime, live::Live, metrics::Metrics, shared::Shared};

@@ -1,0 +1,106 @@
+//! State of the process.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use pingora::connectors::{ConnectorOptions, http::Connector};
+
+use super::Metrics;
+use crate::{
+    limit::Tables,
+    message::reply::Reply,
+    telemetry::AccessLog,
+    upstream::{Service, tunnel::Tunnels},
+};
+
+/// A page that the admin room publishes on ordinary listeners.
+pub(crate) type Page = dyn Fn(&str) -> Option<Reply> + Send + Sync;
+
+/// State of the process: it outlives every [`Runtime`](super::Runtime). What belongs to a part of the configuration is kept
+/// by that part's name, so that a part that stays as it was keeps it.
+pub struct Shared {
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Limit cells, by route and filter.
+    pub tables: Arc<Tables>,
+    /// The services of the configuration that serves: their breakers, their health, their backends.
+    pub(super) services: ArcSwap<BTreeMap<Arc<str>, Arc<Service>>>,
+    /// The access log, once it has been started.
+    pub access_log: ArcSwapOption<AccessLog>,
+    /// Pages of the admin room, for `publish`.
+    pub page: OnceLock<Box<Page>>,
+    /// How connections are made for requests that the gateway sends by itself.
+    pub connections: OnceLock<ConnectorOptions>,
+    connector: OnceLock<Arc<Connector>>,
+    /// Connections for requests that may become tunnels.
+    pub tunnels: OnceLock<Tunnels>,
+    draining: AtomicBool,
+    stopping: AtomicBool,
+}
+
+impl Shared {
+    /// State of a fresh process.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            metrics: Metrics::new(),
+            tables: Arc::default(),
+            services: ArcSwap::default(),
+            access_log: ArcSwapOption::empty(),
+            page: OnceLock::new(),
+            connections: OnceLock::new(),
+            connector: OnceLock::new(),
+            tunnels: OnceLock::new(),
+            draining: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// The service of this name in the configuration that serves.
+    pub fn service(&self, name: &str) -> Option<Arc<Service>> {
+        self.services.load().get(name).cloned()
+    }
+
+    /// Connections for requests that the gateway sends by itself; `None` until some configuration has wanted them.
+    pub(crate) fn connector(&self) -> Option<Arc<Connector>> {
+        self.connector.get().cloned()
+    }
+
+    /// Makes these connections possible. It reads the system's certificates, so it is not for the request path.
+    pub(super) fn connect(&self) {
+        if let Some(options) = self.connections.get() {
+            self.connector.get_or_init(|| Arc::new(Connector::new(Some(options.clone()))));
+        }
+    }
+
+    /// True while answers close their connections, because this process will leave.
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// From now on every answer closes its connection.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// True when readiness must say no: this process leaves and has no successor.
+    pub fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Turns readiness off.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("draining", &self.draining()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,74 @@
+//! Background work of the configuration that serves: health checks and names of services, and whatever filters keep up
+//! to date. A task belongs to the part that asked for it: it begins when that part first serves, goes on over a reload
+//! that leaves the part as it was, and ends when the part is gone.
+
+use std::{collections::HashMap, sync::Arc};
+
+use tokio::task::JoinHandle;
+
+use super::Runtime;
+use crate::{
+    filter::{Background, Filter},
+    upstream::Service,
+};
+
+/// The tasks that run.
+#[derive(Default)]
+pub(crate) struct Tasks(HashMap<Id, Running>);
+
+/// A part, by its place in memory: nobody else has it as long as the part is held.
+type Id = usize;
+
+struct Running {
+    task: JoinHandle<()>,
+    _owner: Owner,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A part that may have background work.
+enum Owner {
+    Service(Arc<Service>),
+    Filter(Arc<dyn Filter>),
+}
+
+impl Owner {
+    fn id(&self) -> Id {
+        match self {
+            Self::Service(service) => Arc::as_ptr(service).addr(),
+            Self::Filter(filter) => Arc::as_ptr(filter).cast::<()>().addr(),
+        }
+    }
+
+    fn work(&self) -> Option<Background> {
+        match self {
+            Self::Service(service) => {
+                let service = service.clone();
+                Some(Box::pin(async move { service.run_background().await }))
+            }
+            Self::Filter(filter) => filter.background(),
+        }
+    }
+}
+
+impl Tasks {
+    /// Begins what `runtime` needs and does not run yet, and ends what it does not have.
+    pub(crate) fn follow(&mut self, runtime: &Runtime) {
+        let services = runtime.services.values().map(|service| Owner::Service(service.clone()));
+        let filters = runtime.router.routes().flat_map(|(_, route)| route.chain.filters());
+        let owners = services.chain(filters.map(|filter| Owner::Filter(filter.clone())));
+        let mut before = std::mem::take(&mut self.0);
+        for owner in owners {
+            let id = owner.id();
+            if let Some(running) = before.remove(&id) {
+                self.0.insert(id, running);
+            } else if let Some(work) = owner.work() {
+                self.0.insert(id, Running { task: tokio::spawn(work), _owner: owner });
+            }
+        }
+    }
+}
