@@ -18,7 +18,7 @@ deps:
 
 lint: deps-build
 	cargo fmt --check
-	rustfmt --check --edition 2024 src/filter/builtin/*.rs
+	rustfmt --check --edition 2024 src/filter/builtin/*.rs src/upstream/balance/*.rs
 	cargo clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 

@@ -140,7 +140,7 @@ impl Pool {
     }
 
     /// Resolves the names among the URLs, and takes over what was found. Answers when that ends to be true.
-    pub(crate) async fn resolve(&self, balancer: &Balancer) -> Instant {
+    pub(crate) async fn resolve(&self, balancer: &dyn Balancer) -> Instant {
         let mut until = Instant::now() + self.discovery.config.every.0;
         let mut found = self.literal_addresses();
         let targets = self.targets.load_full();
@@ -204,7 +204,7 @@ impl Pool {
     }
 
     /// Takes over the addresses that need no resolver, without waiting for anything.
-    pub(crate) fn adopt_literals(&self, balancer: &Balancer) {
+    pub(crate) fn adopt_literals(&self, balancer: &dyn Balancer) {
         let targets = self.targets.load();
         let mut found = self.literal_addresses();
         // What names stood for a moment ago is better than nothing until they have been looked up.
@@ -251,7 +251,7 @@ impl Pool {
     }
 
     /// Looks at names and files again and again; returns at once when there are none.
-    pub(crate) async fn watch(&self, balancer: &Balancer) {
+    pub(crate) async fn watch(&self, balancer: &dyn Balancer) {
         let mut file = self.discovery.config.file.as_ref().map(Watched::new);
         let mut due = Instant::now() + self.discovery.config.every.0;
         while file.is_some() || self.targets.load().iter().any(|url| url.address().is_none()) {

@@ -52,7 +52,7 @@ pub(crate) struct Selector {
     pub(super) sticky: Option<Sticky>,
     pub(super) slow_start: Duration,
     pub(super) all_unhealthy: AllUnhealthy,
-    pub(super) balancer: Balancer,
+    pub(super) balancer: Box<dyn Balancer>,
     pub(super) endpoints: Endpoints,
     pub(super) resilience: Arc<Resilience>,
 }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::{
     backend::Backend,
-    balance::Balancer,
+    balance,
     health::Probe,
     pool::{Pool, PoolParts},
     resilience::Resilience,
@@ -53,6 +53,7 @@ impl fmt::Debug for Service {
             .field("timeouts", self.timeouts())
             .field("retry", self.retry())
             .field("required", &self.required())
+            .field("balance", &self.config.balance)
             .field("check", &self.config.health_check)
             .field("pool", &self.pool)
             .field("resilience", &self.resilience)
@@ -89,7 +90,11 @@ impl Service {
         let probe = |check: &HealthCheckConfig| {
             Probe::new(check.clone(), name, endpoints.clone(), metrics.clone(), ca_file.clone())
         };
-        let balancer = Balancer::new(&config.balance, endpoints.clone(), config.health_check.as_ref().map(probe));
+        let mut backends = balance::pingora::backends(endpoints.clone());
+        if let Some(probe) = config.health_check.as_ref().map(probe) {
+            backends.set_health_check(Box::new(probe));
+        }
+        let balancer = config.balance.build(backends);
         let known = before.and_then(|before| before.selector.sticky.as_ref());
         let sticky = config.sticky.as_ref().and_then(|sticky| Sticky::build(sticky, node.at("sticky"), problems));
         let sticky = sticky.map(|sticky| known.filter(|known| known.same(&sticky)).cloned().unwrap_or(sticky));
@@ -119,7 +124,7 @@ impl Service {
             endpoints,
             resilience: resilience.clone(),
         };
-        pool.adopt_literals(&selector.balancer);
+        pool.adopt_literals(&*selector.balancer);
         let config = config.clone();
         Arc::new(Self { name: name.into(), metrics, pool, resilience, selector, config, ca_file })
     }
@@ -184,12 +189,12 @@ impl Service {
 
     /// Resolves names, and takes over what was found. Answers when that ends to be true.
     pub async fn resolve(&self) -> Instant {
-        self.pool.resolve(&self.selector.balancer).await
+        self.pool.resolve(&*self.selector.balancer).await
     }
 
     /// Runs checks and name look-ups until it is dropped.
     pub async fn run_background(&self) {
-        tokio::join!(self.pool.watch(&self.selector.balancer), self.check_health());
+        tokio::join!(self.pool.watch(&*self.selector.balancer), self.check_health());
     }
 
     async fn check_health(&self) {

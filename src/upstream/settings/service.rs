@@ -2,7 +2,6 @@
 
 use std::str::FromStr;
 
-use http::HeaderName;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
@@ -10,7 +9,7 @@ use super::resilience::{BreakerConfig, BudgetConfig, EjectionConfig, InFlightCon
 use crate::{
     tls::client::UpstreamTls,
     units::{SecretRef, Span},
-    upstream::{discovery::DiscoveryConfig, url::BackendUrl},
+    upstream::{balance::Balance, discovery::DiscoveryConfig, url::BackendUrl},
     yaml::Spanned,
 };
 
@@ -170,68 +169,6 @@ pub enum AllUnhealthy {
     Fail,
     /// Use one as if it were healthy.
     Any,
-}
-
-/// How a backend is chosen among the healthy ones.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Balance {
-    /// Each in turn, by weight.
-    #[default]
-    RoundRobin,
-    /// By chance, by weight.
-    Random,
-    /// The one with the fewest requests under way, relative to its weight.
-    LeastConnections,
-    /// Of two drawn by chance, the one with the lower latency times requests under way.
-    P2cEwma,
-    /// The same one for the same key (ketama): `consistent_hash: client_ip | header:NAME | cookie:NAME | path`.
-    ConsistentHash(HashBy),
-}
-
-/// What `consistent_hash` looks at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HashBy {
-    /// The client's address.
-    ClientIp,
-    /// A header's value.
-    Header(HeaderName),
-    /// A cookie's value.
-    Cookie(String),
-    /// The path.
-    Path,
-}
-
-impl FromStr for HashBy {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            None if text == "client_ip" => Ok(Self::ClientIp),
-            None if text == "path" => Ok(Self::Path),
-            Some(("header", name)) => {
-                name.parse().map(Self::Header).map_err(|_| format!("'{name}' is not a header name"))
-            }
-            Some(("cookie", name)) if !name.is_empty() => Ok(Self::Cookie(name.to_owned())),
-            _ => Err(format!("unknown value '{text}' (known: client_ip, path, header:NAME, cookie:NAME)")),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for HashBy {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
-}
-
-impl JsonSchema for HashBy {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "HashBy".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^(client_ip|path|header:.+|cookie:.+)$" })
-    }
 }
 
 /// Active health checks of a service.

@@ -1,0 +1,62 @@
+//! `p2c_ewma`: of two drawn by chance, the one with the lower latency times requests under way.
+
+use std::{sync::Arc, time::Duration};
+
+use pingora_load_balancing::{Backends, LoadBalancer, selection::RoundRobin};
+
+use super::{Accept, Balancer};
+use crate::{
+    resilience::cost,
+    upstream::{backend::Backend, choice::Choice},
+};
+
+/// Pingora's balancer is there for health checks; the choice is ours.
+pub(crate) struct P2cEwma(LoadBalancer<RoundRobin>);
+
+impl P2cEwma {
+    pub(super) fn new(backends: Backends) -> Self {
+        Self(LoadBalancer::from_backends(backends))
+    }
+}
+
+#[async_trait::async_trait]
+impl Balancer for P2cEwma {
+    fn view(&self) -> &Backends {
+        self.0.backends()
+    }
+
+    async fn update(&self) -> pingora::Result<()> {
+        self.0.update().await
+    }
+
+    fn wants_latency(&self) -> bool {
+        true
+    }
+
+    fn choose(&self, all: &[Arc<Backend>], _: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>> {
+        two_choices(all, accept)
+    }
+}
+
+/// Of two backends drawn by chance, the one where a request costs less. Two are enough to avoid the slow and the
+/// crowded, and too few for every gateway to run to the same best one.
+fn two_choices(all: &[Arc<Backend>], accept: &Accept<'_>) -> Option<Arc<Backend>> {
+    let usable: Vec<&Arc<Backend>> = all.iter().filter(|backend| accept(backend)).collect();
+    let (first, second) = match usable.as_slice() {
+        [] => return None,
+        [only] => return Some(Arc::clone(only)),
+        several => {
+            let first = fastrand::usize(..several.len());
+            let second = (first + fastrand::usize(1..several.len())) % several.len();
+            (several[first], several[second])
+        }
+    };
+    // One that has not answered yet is taken to be as slow as the others are on average: neither shunned nor rushed.
+    let known: Vec<Duration> = usable.iter().filter_map(|backend| backend.latency.value()).collect();
+    let average = known.iter().sum::<Duration>() / u32::try_from(known.len().max(1)).unwrap_or(u32::MAX);
+    let of = |backend: &Backend| {
+        let latency = backend.latency.value().unwrap_or(average).max(Duration::from_micros(1));
+        cost(latency, backend.in_flight(), backend.weight)
+    };
+    Some(Arc::clone(if of(second) < of(first) { second } else { first }))
+}
