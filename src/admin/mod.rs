@@ -1,15 +1,18 @@
 //! The admin listener. Health, statistics and metrics, on loopback unless told otherwise.
 //!
-//! Routing is axum's; the listener is Pingora's, so that an upgrade hands its socket over like any other.
+//! Routing is axum's; the listener is Pingora's, so that an upgrade hands its socket over like any other. A group of
+//! pages is one file with a function `router()`; `router.rs` puts them together.
 
-mod pages;
-mod serve;
+mod answer;
+mod app;
+mod metrics;
+mod router;
+mod status;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use pages::Pages;
-pub use serve::AdminApp;
+pub use self::{app::AdminApp, router::published};
 
 /// `admin:` in the YAML.
 #[derive(Debug, Clone, Deserialize, JsonSchema, PartialEq, Eq)]

@@ -28,7 +28,7 @@ use super::{
     upgrade::{self, Predecessor},
 };
 use crate::{
-    admin::{AdminApp, Pages},
+    admin::{self, AdminApp},
     config::{self, Loaded, PingoraConfig, Plan, Rejected},
     downstream::{App, Listener, host::Host},
     filter::Registry,
@@ -179,9 +179,8 @@ fn resolve(runtime: &Runtime) {
 /// Adds the gateway, the admin listener and the access log to `server`; answers how many of them must begin.
 fn assemble(server: &mut Server, live: &Arc<Live>, plan: &Plan, bound: Vec<Bound>, started: &Started) -> u32 {
     let shared = &live.shared;
-    let pages = Pages::new(live.clone());
-    let published = pages.clone();
-    let _ = shared.page.set(Box::new(move |path| published.published(path)));
+    let published = Arc::downgrade(live);
+    let _ = shared.page.set(Box::new(move |path| admin::published(&*published.upgrade()?, path)));
 
     let gateway = Gateway::new(live.clone());
     let host: Arc<dyn Host> = Arc::new(gateway.clone());
@@ -201,7 +200,7 @@ fn assemble(server: &mut Server, live: &Arc<Live>, plan: &Plan, bound: Vec<Bound
     if let (Some(listener), Some(socket)) = (&plan.admin, sockets.next()) {
         // After the gateway: whoever asks whether it is ready is answered when it is.
         let mut admin = Front::new("admin", Some(1), begin, started);
-        let app = HttpServer::new_app(AdminApp::new(pages, &listener.address));
+        let app = HttpServer::new_app(AdminApp::new(live, &listener.address));
         // Connections of its own: clients that use up theirs do not shut its users out.
         for (door, socket) in App::all(app, std::slice::from_ref(listener), None, &host).into_iter().zip([socket]) {
             admin.add(&listener.address, socket, buffers(listener), door);

@@ -222,3 +222,19 @@ fn routes_that_nobody_asked_for_are_not_in_the_metrics() {
     let text = gw.admin("/metrics").expect(200).body;
     assert!(!text.contains("/p8"), "{text}");
 }
+
+#[test]
+fn the_admin_listener_reads_bodies_within_bounds() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin, "limits: { stall: 1s }");
+    let both = b"POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhelloGET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let said = client_raw(gw.admin, both);
+    assert!(said.starts_with("HTTP/1.1 405 ") && said.contains("HTTP/1.1 200 "), "{said}");
+    let large = [
+        b"POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048577\r\n\r\n".as_slice(),
+        &vec![b'x'; 1_048_577],
+    ];
+    assert!(client_raw(gw.admin, &large.concat()).starts_with("HTTP/1.1 413 "));
+    let unsent = b"POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhe";
+    assert!(client_raw(gw.admin, unsent).starts_with("HTTP/1.1 408 "));
+}

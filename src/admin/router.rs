@@ -1,0 +1,31 @@
+//! All admin pages: each file brings its own, here they are one router.
+
+use std::sync::Arc;
+
+use axum::Router;
+use http::StatusCode;
+
+use super::{answer::Answer, metrics, status};
+use crate::{message::reply::Reply, runtime::Live};
+
+/// The pages of the admin listener. Handlers get what serves now as their state.
+pub(super) fn router(live: &Arc<Live>) -> Router {
+    Router::new()
+        .merge(status::router())
+        .merge(metrics::router())
+        .fallback(|| async { Answer(Reply::problem(StatusCode::NOT_FOUND, "there is no such admin page")) })
+        .method_not_allowed_fallback(|| async {
+            Answer(Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read"))
+        })
+        .with_state(live.clone())
+}
+
+/// The page for `/gateway/*` on an ordinary listener; `None` for every other path.
+pub fn published(live: &Live, path: &str) -> Option<Reply> {
+    match path {
+        "/gateway/health" => Some(status::ready_reply(live)),
+        "/gateway/stats" => Some(status::stats_reply(live)),
+        "/gateway/metrics" => Some(metrics::reply(live)),
+        _ => None,
+    }
+}
