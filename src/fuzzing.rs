@@ -59,7 +59,7 @@ pub fn fields(bytes: &[u8]) {
             headers.append(name, value.clone());
         }
     }
-    for name in fields::nominated(&headers) {
+    for name in hop_by_hop::nominated(&headers) {
         assert!(fields::has(&headers, &header::CONNECTION, |item| item.eq_ignore_ascii_case(name.as_str().as_bytes())));
     }
     let trusted = TrustedProxies("10.0.0.0/8".parse().into_iter().collect());

@@ -3,12 +3,13 @@
 //! Pingora takes heads of up to 1 MiB and HTTP/1.1 without `Host` (`pingora-core` 0.9.1, v1/common.rs and v1/server.rs).
 //! An operator expects less patience. What can be judged by bytes alone has been, in `message/request_head.rs`.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::http::RequestHeader;
 
 use super::limits::ClientLimits;
 use crate::message::{
     fields,
+    framing::Framing,
     path::{self, PathError, Reading},
     replies,
     reply::Reply,
@@ -46,7 +47,7 @@ pub(crate) fn validate_request(head: &mut RequestHeader, limits: &ClientLimits) 
     authority(head).map_err(bad)?;
     let [length, coding, expect] = fields::present(&head.headers, &FRAMING);
     if length || coding {
-        framing(&head.headers).map_err(bad)?;
+        Framing::of(&head.headers).and_then(|framing| framing.body(head.version)).map_err(bad)?;
     }
     let expected = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
     if expect && !head.headers.get_all(header::EXPECT).iter().all(expected) {
@@ -107,24 +108,6 @@ fn authority(head: &RequestHeader) -> Result<(), &'static str> {
         }
         (Some(authority), Some(host)) if !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) => {
             Err("the :authority and Host fields disagree")
-        }
-        _ => Ok(()),
-    }
-}
-
-/// RFC 9112 §6.3: a message has one framing.
-fn framing(headers: &HeaderMap) -> Result<(), &'static str> {
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let length = lengths.next();
-    if lengths.next().is_some() {
-        return Err("there is more than one Content-Length field");
-    }
-    if length.is_some() && headers.contains_key(header::TRANSFER_ENCODING) {
-        return Err("Content-Length and Transfer-Encoding exclude each other");
-    }
-    match headers.get_all(header::TRANSFER_ENCODING).iter().next_back() {
-        Some(coding) if !coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
-            Err("the transfer coding is not supported")
         }
         _ => Ok(()),
     }

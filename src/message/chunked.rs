@@ -2,7 +2,7 @@
 //! chunk size for the last chunk, any bytes as an extension, and whatever stands before the final empty line as
 //! trailers; two parsers that disagree about where a body ends are how requests are smuggled.
 
-use super::request_head::{self, Body, Violation};
+use super::{framing::Body, request_head, violation::Violation};
 
 /// The most hexadecimal digits of a chunk's size.
 const DIGITS: u8 = 16;

@@ -23,17 +23,6 @@ pub(crate) fn present<const N: usize>(headers: &HeaderMap, fields: &[HeaderName;
     present
 }
 
-/// The fields that `Connection` names.
-pub(crate) fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    let lines = headers.get_all(header::CONNECTION).iter();
-    lines.flat_map(|line| items(line.as_bytes())).filter_map(|name| HeaderName::from_bytes(name).ok()).collect()
-}
-
-/// True for an item of `Upgrade` that means HTTP/2.
-pub(crate) fn is_http2(item: &[u8]) -> bool {
-    item.get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"h2"))
-}
-
 /// The value of `name` when it stands exactly once: two credentials are as good as none.
 pub(crate) fn single(headers: &HeaderMap, name: impl http::header::AsHeaderName) -> Option<&HeaderValue> {
     let mut values = headers.get_all(name).iter();

@@ -9,8 +9,8 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use pingora::http::{RequestHeader, ResponseHeader};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use pingora::http::RequestHeader;
 
 use super::{fields, reserved::ReservedHeaders};
 use crate::units::Cidr;
@@ -149,40 +149,6 @@ pub(crate) fn text(address: IpAddr) -> HeaderValue {
 fn host_value(head: &RequestHeader) -> Option<HeaderValue> {
     let host = head.headers.get(header::HOST).cloned();
     host.or_else(|| HeaderValue::try_from(head.uri.authority()?.as_str()).ok())
-}
-
-/// Takes off an answer what the backend meant for this hop alone (RFC 9110 §7.6.1). Pingora does it for requests; the
-/// `Connection` field itself it replaces.
-pub(crate) fn strip_hop_by_hop(head: &mut ResponseHeader) {
-    static FIELDS: [HeaderName; 5] = [
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-        header::TE,
-        header::UPGRADE,
-        header::CONNECTION,
-    ];
-    let [rest @ .., upgrade, connection] = fields::present(&head.headers, &FIELDS);
-    for (name, _) in FIELDS.iter().zip(rest).filter(|(_, there)| *there) {
-        head.remove_header(name);
-    }
-    // 426 must say what to upgrade to (RFC 9110 §15.5.22).
-    if upgrade && !matches!(head.status, StatusCode::SWITCHING_PROTOCOLS | StatusCode::UPGRADE_REQUIRED) {
-        head.remove_header(&header::UPGRADE);
-    }
-    // What nearly every backend says names a field that has just been taken away.
-    let plain = |line: &HeaderValue| line.as_bytes().eq_ignore_ascii_case(b"keep-alive");
-    if head.status == StatusCode::SWITCHING_PROTOCOLS
-        || !connection
-        || head.headers.get_all(header::CONNECTION).iter().all(plain)
-    {
-        return;
-    }
-    let names = fields::nominated(&head.headers);
-    // Framing is not a backend's to take away.
-    let framing = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION];
-    for name in names.iter().filter(|name| !framing.contains(name)) {
-        head.remove_header(name);
-    }
 }
 
 /// All lines of a list field as one, byte by byte.

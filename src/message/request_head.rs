@@ -7,14 +7,16 @@
 
 use std::{io::BufRead as _, ops::Range};
 
+use http::Version;
+
 use super::{
     byte_class::{CONTROL, TOKEN},
-    fields,
+    framing::{Body, Framing},
+    hop_by_hop,
     target::{self, RequestTarget},
+    upgrade::UpgradeFields,
+    violation::Violation,
 };
-
-/// Why a head is refused.
-pub(crate) type Violation = &'static str;
 
 /// The length of the head in `bytes`, with its final empty line; `None` while it is incomplete. Bare LF ends lines here
 /// too, so that a head written with them is found, and refused.
@@ -43,17 +45,6 @@ fn leading_lines(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len())
 }
 
-/// What follows a head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Body {
-    /// So many bytes; none without a `Content-Length`.
-    Length(u64),
-    /// Chunks.
-    Chunked,
-    /// Perhaps another protocol: no end can be told.
-    Upgrade,
-}
-
 /// What a head that is accepted says of the message.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct HeadInfo {
@@ -76,16 +67,9 @@ pub(crate) struct HeadInfo {
 struct Seen {
     /// Items of `Connection`.
     options: usize,
-    lengths: u32,
-    length: u64,
-    codings: u32,
+    framing: Framing,
     hosts: u32,
-    /// `Connection` names it.
-    upgrade: bool,
-    /// There is an `Upgrade` field.
-    protocol: bool,
-    /// It names HTTP/2.
-    http2: bool,
+    upgrade: UpgradeFields,
 }
 
 /// Checks a complete head; `secure`: it came over TLS.
@@ -110,26 +94,15 @@ pub(crate) fn verify(head: &[u8], secure: bool) -> Result<HeadInfo, Violation> {
         let (name, value) = field(line)?;
         seen.note(name, value, form)?;
     }
-    if seen.options > MOST_OPTIONS {
-        return Err("the Connection field names too much");
-    }
     match seen.hosts {
         1 => {}
-        0 if version == b'0' => {}
+        0 if version == Version::HTTP_10 => {}
         0 => return Err("the Host field is missing"),
         _ => return Err("there is more than one Host field"),
     }
-    match (seen.lengths, seen.codings) {
-        (2.., _) => return Err("there is more than one Content-Length field"),
-        (_, 2..) => return Err("there is more than one Transfer-Encoding field"),
-        (1, 1) => return Err("Content-Length and Transfer-Encoding exclude each other"),
-        (_, 1) if version == b'0' => return Err("HTTP/1.0 has no Transfer-Encoding"),
-        _ => {}
-    }
-    // What follows the head must not be a body for one and the new protocol for the other. `Connection: upgrade` alone is
-    // what many an nginx before us sends with every request.
-    let upgrade = seen.upgrade && seen.protocol && !seen.http2;
-    if upgrade && (seen.codings > 0 || seen.length > 0) {
+    let framed = seen.framing.body(version)?;
+    // What follows the head must not be a body for one and the new protocol for the other.
+    if seen.upgrade.ask() && seen.framing.announces_body() {
         return Err("a request for an upgrade has no body");
     }
     let (rewrite, host) = match form {
@@ -140,11 +113,7 @@ pub(crate) fn verify(head: &[u8], secure: bool) -> Result<HeadInfo, Violation> {
         }
         _ => (None, None),
     };
-    let body = match seen {
-        Seen { codings: 1.., .. } => Body::Chunked,
-        _ if upgrade => Body::Upgrade,
-        Seen { length, .. } => Body::Length(length),
-    };
+    let body = if seen.upgrade.ask() { Body::Upgrade } else { framed };
     Ok(HeadInfo { body, rewrite, host, start, method: method.len(), fields })
 }
 
@@ -157,34 +126,12 @@ fn origin_form(method: &[u8], rest: &[u8]) -> Vec<u8> {
     }
 }
 
-/// The most items of `Connection`; Pingora refuses a request with more when its backend waits for it already
-/// (`proxy_common.rs`).
-const MOST_OPTIONS: usize = 9;
-
-/// Fields that `Connection` must not name: they are not this hop's alone, and whoever takes them away changes what the
-/// message says (RFC 9110 §7.6.1).
-const NOT_HOP_BY_HOP: [&[u8]; 9] = [
-    b"host",
-    b"content-length",
-    b"content-type",
-    b"transfer-encoding",
-    b"authorization",
-    b"cookie",
-    b"forwarded",
-    b"cache-control",
-    b"x-real-ip",
-];
-
 impl Seen {
     fn note(&mut self, name: &[u8], value: &[u8], form: RequestTarget<'_>) -> Result<(), Violation> {
         if name.eq_ignore_ascii_case(b"content-length") {
-            self.lengths += 1;
-            self.length = length(value).ok_or("the Content-Length field is malformed")?;
+            self.framing.length(value)?;
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            self.codings += 1;
-            if !value.eq_ignore_ascii_case(b"chunked") {
-                return Err("the transfer coding is not supported");
-            }
+            self.framing.coding(value)?;
         } else if name.eq_ignore_ascii_case(b"host") {
             self.hosts += 1;
             if !target::is_host(value) {
@@ -196,32 +143,12 @@ impl Seen {
                 return Err("the request target and the Host field disagree");
             }
         } else if name.eq_ignore_ascii_case(b"upgrade") {
-            // One to HTTP/2 is ignored (`proxy/request.rs`); curl sends it along with bodies.
-            self.http2 |= fields::items(value).any(fields::is_http2);
-            self.protocol = true;
+            self.upgrade.protocols(value);
         } else if name.eq_ignore_ascii_case(b"connection") {
-            for option in fields::items(value).filter(|option| !option.is_empty()) {
-                self.options += 1;
-                if !option.iter().all(|byte| TOKEN.has(*byte)) {
-                    return Err("the Connection field is malformed");
-                }
-                let forbidden = |name: &&[u8]| option.eq_ignore_ascii_case(name);
-                let forwarded = option.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"x-forwarded-"));
-                if forwarded || NOT_HOP_BY_HOP.iter().any(forbidden) {
-                    return Err("the Connection field names a field that is not of this connection");
-                }
-                self.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
-            }
+            hop_by_hop::options(value, &mut self.options, |option| self.upgrade.option(option))?;
         }
         Ok(())
     }
-}
-
-/// The value of `Content-Length`: no sign, no list, no space within, digits and nothing else (RFC 9112 §6.3). 19 of them
-/// fit.
-fn length(value: &[u8]) -> Option<u64> {
-    let digit = |sum: u64, byte: &u8| byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0'));
-    if value.is_empty() || value.len() > 19 { None } else { value.iter().try_fold(0, digit) }
 }
 
 /// Fields that a trailer section must not have: they frame, route, authenticate or describe the message, and came too
@@ -273,8 +200,8 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
-/// `method SP target SP HTTP/1.x`: answers method, target and the minor version's digit.
-fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], u8), Violation> {
+/// `method SP target SP HTTP/1.x`: answers method, target and version.
+fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], Version), Violation> {
     let mut words = line.split(|byte| *byte == b' ');
     let (method, target, version) = (words.next().unwrap_or_default(), words.next(), words.next());
     let (Some(target), Some(version), None) = (target, version, words.next()) else {
@@ -284,8 +211,8 @@ fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], u8), Violation> {
         return Err("the method is malformed");
     }
     match version {
-        b"HTTP/1.1" => Ok((method, target, b'1')),
-        b"HTTP/1.0" => Ok((method, target, b'0')),
+        b"HTTP/1.1" => Ok((method, target, Version::HTTP_11)),
+        b"HTTP/1.0" => Ok((method, target, Version::HTTP_10)),
         _ => Err("the version is neither HTTP/1.1 nor HTTP/1.0"),
     }
 }

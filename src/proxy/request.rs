@@ -6,8 +6,7 @@ use pingora::{http::RequestHeader, proxy::Session};
 use super::context::Context;
 use crate::{
     downstream::ConnectionInfo,
-    message::fields,
-    message::method_class::MethodClass,
+    message::{fields, method_class::MethodClass, upgrade},
     proxy::kind::RequestKind,
     runtime::{Runtime, Shared},
 };
@@ -21,16 +20,16 @@ pub(crate) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
     let Runtime { limits, trusted, .. } = &*context.runtime;
     // HTTP/1.0 closes unless asked not to (RFC 9112 §9.3): that is what Pingora has decided by now.
     // It looks at the first line of `Connection` only.
-    let [connection, upgrade, media, cookie, expect] = fields::present(&session.req_header().headers, &FIELDS);
+    let [connection, upgrades, media, cookie, expect] = fields::present(&session.req_header().headers, &FIELDS);
     let closes = connection && closes(session.req_header());
     let stays = session.get_keepalive().is_some() && !closes && !shared.draining();
     session.set_keepalive(stays.then_some(limits.keepalive.0.as_secs().max(1)));
     let old = is_old(session.req_header());
     session.set_ignore_info_resp(old);
-    if upgrade {
-        ignore_upgrades(session.req_header_mut());
+    if upgrades {
+        upgrade::ignore_what_is_none(session.req_header_mut());
     }
-    context.kind = RequestKind::of(session, upgrade, media);
+    context.kind = RequestKind::of(session, upgrades, media);
     let timed = context.kind == RequestKind::Ordinary;
     context.uninvited = timed && expect && !old && !session.is_body_empty() && expects(session.req_header());
     session.set_read_timeout((timed && !context.uninvited).then_some(limits.first_read()));
@@ -99,47 +98,4 @@ fn expects(head: &RequestHeader) -> bool {
 /// True when a client closes after this request.
 fn closes(head: &RequestHeader) -> bool {
     fields::has(&head.headers, &header::CONNECTION, |name| name.eq_ignore_ascii_case(b"close"))
-}
-
-/// Takes away an `Upgrade` that `Connection` does not name: it is not this hop's (RFC 9110 §7.8), and Pingora would take
-/// the request for one that ends in a tunnel, with other time limits. And one to HTTP/2: it is obsolete (RFC 9113 §3.1),
-/// and requests in a tunnel would pass every filter.
-fn ignore_upgrades(head: &mut RequestHeader) {
-    if !head.headers.contains_key(header::UPGRADE) {
-        return;
-    }
-    let named = fields::has(&head.headers, &header::CONNECTION, |name| name.eq_ignore_ascii_case(b"upgrade"));
-    let to_http2 = fields::has(&head.headers, &header::UPGRADE, fields::is_http2);
-    if !named || to_http2 {
-        head.remove_header(&header::UPGRADE);
-        head.remove_header("http2-settings");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
-    use http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn an_upgrade_is_what_the_strict_reader_takes_for_one() {
-        for (upgrade, stays) in [
-            (&b"websocket"[..], true),
-            (b"x, websocket", true),
-            (b"h2c", false),
-            (b"websocket, H2C", false),
-            // Bytes beyond ASCII hide nothing.
-            (b"h2c, \xff", false),
-        ] {
-            let mut head = RequestHeader::build("GET", b"/", None).unwrap();
-            head.append_header("Connection", "close").unwrap();
-            head.append_header("Connection", HeaderValue::from_bytes(b"\xff, Upgrade").unwrap()).unwrap();
-            head.insert_header("Upgrade", HeaderValue::from_bytes(upgrade).unwrap()).unwrap();
-            ignore_upgrades(&mut head);
-            assert_eq!(head.headers.contains_key("upgrade"), stays, "{upgrade:?}");
-        }
-    }
 }

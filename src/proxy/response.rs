@@ -8,7 +8,7 @@ use pingora::{Error, ErrorType, http::ResponseHeader, proxy::Session};
 
 use super::{compression, context::Context, request};
 use crate::{
-    message::{forwarded, source::ResponseSource},
+    message::{hop_by_hop, source::ResponseSource},
     proxy::kind::RequestKind,
     runtime::Shared,
 };
@@ -40,7 +40,7 @@ pub(super) fn head(
             patience.limit_silence(target.service.timeouts().read.0);
         }
     }
-    forwarded::strip_hop_by_hop(head);
+    hop_by_hop::strip_response(head);
     if request::is_old(session.req_header()) && head.remove_header(&header::TRANSFER_ENCODING).is_some() {
         // It would take chunks for the body: there, the end of the connection is the end of the body.
         session.set_keepalive(None);

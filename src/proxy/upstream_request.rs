@@ -1,12 +1,12 @@
 //! The head that a backend gets.
 
-use http::{HeaderName, HeaderValue, Method, Version, header};
+use http::{HeaderValue, Method, Version, header};
 use pingora::{Error, ErrorType, http::RequestHeader};
 
 use super::context::Context;
 use crate::{
     filter::Refusal,
-    message::{fields, forwarded, hops},
+    message::{fields, forwarded, hop_by_hop, hops},
     routing::route::Route,
 };
 
@@ -82,9 +82,7 @@ pub(crate) fn alone(
     route: &Route,
 ) -> Result<RequestHeader, Unsendable> {
     let mut head = original.clone();
-    for name in fields::nominated(&head.headers).iter().chain(&HOP_BY_HOP) {
-        head.remove_header(name);
-    }
+    hop_by_hop::strip_request(&mut head);
     if let (None, Some(authority)) = (head.headers.get(header::HOST), head.uri.authority()) {
         let host = HeaderValue::try_from(authority.as_str());
         let host = host.map_err(|e| Error::because(ErrorType::InternalError, "authority", e))?;
@@ -104,16 +102,3 @@ pub(crate) fn alone(
 
 /// Tells a backend which attempt this is.
 pub(crate) const X_ATTEMPTS: &str = "x-attempts";
-
-/// Fields that end at the gateway (RFC 9110 §7.6.1); `Expect` because nobody waits for its answer.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    header::EXPECT,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];

@@ -5,38 +5,34 @@
 use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::{Error, ErrorType, http::ResponseHeader};
 
-use crate::message::{fields, request_head::Violation};
+use crate::message::{fields, framing::Framing, upgrade, violation::Violation};
 
 /// Fields that frame an answer.
 static FRAMING: [HeaderName; 2] = [header::TRANSFER_ENCODING, header::CONTENT_LENGTH];
 
-/// Checks the framing of an answer, and puts it into its one proper form. `upgrade`: the request asked for one.
+/// Checks the framing of an answer, and puts it into its one proper form. `asked`: the request asked for an upgrade.
 ///
 /// # Errors
 /// It cannot be read in one way only; the backend is at fault.
-pub(crate) fn verify(head: &mut ResponseHeader, upgrade: bool) -> pingora::Result<()> {
+pub(crate) fn verify(head: &mut ResponseHeader, asked: bool) -> pingora::Result<()> {
     let [coding, length] = fields::present(&head.headers, &FRAMING);
-    check(head, upgrade, coding)
+    check(head, asked, coding)
         .map_err(|reason| Error::explain(ErrorType::InvalidHTTPHeader, reason).into_up())
         .and_then(|()| normalise(head, length))
 }
 
 /// `coding`: it has a transfer coding.
-fn check(head: &ResponseHeader, upgrade: bool, coding: bool) -> Result<(), Violation> {
-    if head.status == StatusCode::SWITCHING_PROTOCOLS && !upgrade {
-        return Err("the backend switches protocols and was not asked to");
-    }
+fn check(head: &ResponseHeader, asked: bool, coding: bool) -> Result<(), Violation> {
+    upgrade::check_switch(head.status, asked)?;
     if !coding {
         return Ok(());
     }
-    let mut codings = head.headers.get_all(header::TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(()),
-        // Such a message has faulty framing (RFC 9112 §6.1).
-        (Some(_), _) if head.version == Version::HTTP_10 => Err("an answer in HTTP/1.0 has a transfer coding"),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        _ => Err("the transfer coding of the answer is not supported"),
+    // Lengths beside it Pingora has taken away; those that stand alone are put right below.
+    let mut framing = Framing::default();
+    for coding in head.headers.get_all(header::TRANSFER_ENCODING) {
+        framing.coding(coding.as_bytes())?;
     }
+    framing.body(head.version).map(drop)
 }
 
 /// `length`: it says how long its body is.
@@ -60,7 +56,7 @@ fn normalise(head: &mut ResponseHeader, length: bool) -> pingora::Result<()> {
     if let Some(first) = first
         && (more || first.as_bytes().contains(&b','))
     {
-        let one = first.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+        let one = fields::items(first.as_bytes()).next().unwrap_or_default();
         let one = HeaderValue::from_bytes(one).unwrap_or(HeaderValue::from_static("0"));
         head.insert_header(header::CONTENT_LENGTH, one)?;
     }

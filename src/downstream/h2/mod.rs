@@ -21,7 +21,7 @@ use h2::{
     Reason, RecvStream,
     server::{Builder, Connection, SendResponse},
 };
-use http::{HeaderMap, Request, header, uri::Scheme};
+use http::{HeaderMap, Request, Version, header, uri::Scheme};
 use pingora::{
     apps::HttpServerApp,
     protocols::{
@@ -38,6 +38,7 @@ use super::{
     limits::ClientLimits,
     stream::{DownstreamStream, Transport},
 };
+use crate::message::framing::Framing;
 
 /// Streams that a client may open beyond twice its number, before it has read that there should be no more.
 const MOST_UNAWARE: u64 = 1000;
@@ -204,14 +205,8 @@ fn violation(headers: &HeaderMap) -> Option<&'static str> {
     if headers.values().any(|value| padded(value.as_bytes())) {
         return Some("a header field's value begins or ends with white space");
     }
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let digits = |value: &[u8]| (1..=19).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
-    match (lengths.next(), lengths.next()) {
-        (Some(length), None) if !digits(length.as_bytes()) => Some("the Content-Length field is malformed"),
-        (_, Some(_)) => Some("there is more than one Content-Length field"),
-        _ if headers.contains_key(header::TRANSFER_ENCODING) || headers.contains_key(header::CONNECTION) => {
-            Some("HTTP/2 has no Transfer-Encoding and no Connection field")
-        }
-        _ => None,
+    if headers.contains_key(header::CONNECTION) {
+        return Some("HTTP/2 has no Transfer-Encoding and no Connection field");
     }
+    Framing::of(headers).and_then(|framing| framing.body(Version::HTTP_2)).err()
 }

@@ -8,27 +8,20 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use h2::{RecvStream, SendStream, server::SendResponse};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderValue, Response, header};
 use pingora::{
     Error, ErrorType, OrErr as _, Result,
     http::{RequestHeader, ResponseHeader},
     protocols::{Digest, http::date::get_cached_date},
 };
 
-use crate::{downstream::connection::ConnectionInfo, message::fields};
+use crate::{
+    downstream::connection::ConnectionInfo,
+    message::{fields, hop_by_hop::NOT_IN_HTTP2},
+};
 
 /// The most of a body that is kept for another attempt, as Pingora keeps of HTTP/1's (v1/common.rs).
 const MOST_KEPT: usize = 64 << 10;
-
-/// Fields that HTTP/2 does not have (RFC 9113 §8.2.2).
-static NOT_IN_HTTP2: [HeaderName; 6] = [
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::CONNECTION,
-    header::UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
 
 /// What is kept of a body.
 #[derive(Debug)]

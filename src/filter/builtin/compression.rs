@@ -9,7 +9,10 @@ use pingora::http::ResponseHeader;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use crate::filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of};
+use crate::{
+    filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
+    message::fields,
+};
 
 /// Settings of `compression`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -71,19 +74,15 @@ fn must_stay(head: &ResponseHeader) -> bool {
         let value = head.headers.get(name).and_then(|value| value.to_str().ok());
         value.is_some_and(|value| value.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with)))
     };
-    let control = head.headers.get_all(header::CACHE_CONTROL).iter().filter_map(|line| line.to_str().ok());
     begins(header::CONTENT_TYPE, "text/event-stream")
         || begins(header::CONTENT_TYPE, "application/grpc")
-        || control.flat_map(|line| line.split(',')).any(|item| item.trim().eq_ignore_ascii_case("no-transform"))
+        || fields::has(&head.headers, &header::CACHE_CONTROL, |item| item.eq_ignore_ascii_case(b"no-transform"))
 }
 
 /// Adds a field name to `Vary` unless it stands there already.
 pub(crate) fn vary(head: &mut ResponseHeader, name: &str, value: &HeaderValue) -> Result<(), Fault> {
-    let listed = |line: &HeaderValue| {
-        line.to_str()
-            .is_ok_and(|line| line.split(',').any(|item| item.trim() == "*" || item.trim().eq_ignore_ascii_case(name)))
-    };
-    if head.headers.get_all(header::VARY).iter().any(listed) {
+    let listed = |item: &[u8]| item == b"*" || item.eq_ignore_ascii_case(name.as_bytes());
+    if fields::has(&head.headers, &header::VARY, listed) {
         return Ok(());
     }
     head.append_header(header::VARY, value.clone()).map(|_| ()).map_err(|e| Fault(e.to_string()))

@@ -12,7 +12,10 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use crate::filter::{Configure, Env, Fault, Filter, Invalid, State, env::schema_of};
+use crate::{
+    filter::{Configure, Env, Fault, Filter, Invalid, State, env::schema_of},
+    message::hop_by_hop,
+};
 
 /// Settings of `headers`.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -46,15 +49,11 @@ pub struct HeaderEdits {
     remove: Vec<HeaderName>,
 }
 
-/// Fields that decide where a message ends or which connection it belongs to.
-const NOT_EDITABLE: [&str; 8] =
-    ["connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"];
-
 impl HeaderEdits {
     /// Checks names and values; mistakes go to `invalid` under `path`.
     pub fn build(config: &HeaderEditsConfig, path: &str, invalid: &mut Invalid) -> Self {
         let mut name_of = |name: &str, path: String| match name.parse::<HeaderName>() {
-            Ok(parsed) if NOT_EDITABLE.contains(&parsed.as_str()) => {
+            Ok(parsed) if hop_by_hop::NOT_EDITABLE.contains(&parsed) => {
                 invalid.push(path, format!("'{name}' belongs to the connection and cannot be edited"));
                 None
             }
