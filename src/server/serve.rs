@@ -1,6 +1,6 @@
 //! From a configuration to a process that serves.
 
-use std::{path::Path, process::ExitCode, sync::Arc, time::Duration};
+use std::{path::Path, process::ExitCode, sync::Arc};
 
 use parking_lot::Mutex;
 use pingora::{
@@ -12,7 +12,6 @@ use pingora::{
     services::background::background_service,
 };
 use rustix::fs::Uid;
-use tokio::task::JoinSet;
 
 use super::{
     account,
@@ -33,10 +32,13 @@ use crate::{
     downstream::{App, Listener, host::Host},
     filter::Registry,
     proxy::Gateway,
-    runtime::{Live, Runtime, Shared},
+    runtime::{Live, Shared},
     server::{failure::fail, run_args::RunArgs},
     upstream::tunnel::Tunnels,
 };
+
+/// What begins before connections are accepted: the access log, and the first look at backends (`tender.rs`).
+const FIRST: u32 = 2;
 
 /// What serves when no file is given.
 const DEFAULT: &str = include_str!("../../conf/default.yaml");
@@ -91,7 +93,6 @@ pub(super) fn serve(
         Ok(conf) => conf,
         Err(e) => return fail(exit::CONFIG, &format!("pingora: {e}")),
     };
-    resolve(&runtime);
     let (predecessor, bound, upgrade_socket) = match claim(&plan, upgrade) {
         Ok(claimed) => claimed,
         Err(message) => return fail(exit::FAILURE, &message),
@@ -160,22 +161,6 @@ fn claim(plan: &Plan, upgrade: bool) -> Result<(Option<Predecessor>, Vec<Bound>,
     Ok((predecessor, bound, socket))
 }
 
-/// Names are resolved once before the first request, for at most two seconds; a runtime of its own, gone before any
-/// fork.
-fn resolve(runtime: &Runtime) {
-    let Ok(executor) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-    executor.block_on(async {
-        let mut names = JoinSet::new();
-        for service in runtime.services.values() {
-            let service = service.clone();
-            names.spawn(async move { service.resolve().await });
-        }
-        let all = async { while names.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(Duration::from_secs(2), all).await;
-    });
-    executor.shutdown_background();
-}
-
 /// Adds the gateway, the admin listener and the access log to `server`; answers how many of them must begin.
 fn assemble(server: &mut Server, live: &Arc<Live>, plan: &Plan, bound: Vec<Bound>, started: &Started) -> u32 {
     let shared = &live.shared;
@@ -190,9 +175,9 @@ fn assemble(server: &mut Server, live: &Arc<Live>, plan: &Plan, bound: Vec<Bound
     let mut sockets = bound.into_iter().map(|(_, socket)| socket);
     let gauge = Some(shared.metrics.connections.open.clone());
     let doors = App::all(proxy, &plan.listeners, gauge, &host);
-    // After the access log, so that the first request has its line.
-    let mut gateway = Front::new("gateway", None, 1, started);
-    let mut begin = 2;
+    // After the access log, so that the first request has its line, and after the first look at backends.
+    let mut gateway = Front::new("gateway", None, FIRST, started);
+    let mut begin = FIRST + 1;
     for ((listener, door), socket) in plan.listeners.iter().zip(doors).zip(&mut sockets) {
         gateway.add(&listener.address, socket, buffers(listener), door);
     }

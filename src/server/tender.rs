@@ -28,6 +28,15 @@ const CERTIFICATES: Duration = Duration::from_secs(5);
 /// Accepting begins within milliseconds, if at all.
 const BEGIN: Duration = Duration::from_secs(10);
 
+/// Clients wait for so long, in the queue of a listening socket, for backends to become known.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// The process before serves meanwhile.
+const SETTLE_BESIDE: Duration = Duration::from_secs(10);
+
+/// Time between two looks whether they are.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// What is used once, when the process begins to serve.
 pub(super) type Once = (broadcast::Receiver<ExecutionPhase>, Option<Predecessor>, Option<Launcher>);
 
@@ -46,9 +55,20 @@ pub(super) struct BackgroundTasks {
 #[async_trait]
 impl BackgroundService for BackgroundTasks {
     async fn start(&self, mut shutdown: ShutdownWatch) {
+        // Dropping either ends what runs in it.
+        let (mut certificates, mut tasks) = (JoinSet::new(), Tasks::default());
+        certificates.spawn(watch_certificates(self.plan.listeners.clone(), self.shared.clone()));
+        let mut changes = self.live.changes();
+        tasks.follow(&self.live.load_full());
         let once = self.once.lock().take();
         if let Some((phases, predecessor, launcher)) = once {
             signals::follow(phases, self.shared.clone(), self.plan.clone(), self.handover.clone());
+            tokio::select! {
+                () = self.settle(predecessor.is_some()) => {}
+                // It is told to leave before it has begun.
+                _ = shutdown.changed() => return,
+            }
+            self.started.send_modify(|count| *count += 1);
             if let Err(reason) = self.begin(predecessor).await {
                 return self.give_up(&reason);
             }
@@ -56,21 +76,41 @@ impl BackgroundService for BackgroundTasks {
                 launcher.tell();
             }
         }
-        // Dropping either ends what runs in it.
-        let (mut certificates, mut tasks) = (JoinSet::new(), Tasks::default());
-        certificates.spawn(watch_certificates(self.plan.listeners.clone(), self.shared.clone()));
-        let mut changes = self.live.changes();
         loop {
-            tasks.follow(&self.live.load_full());
             tokio::select! {
                 _ = shutdown.changed() => return,
-                changed = changes.changed() => if changed.is_err() { return },
+                changed = changes.changed() => match changed {
+                    Ok(()) => tasks.follow(&self.live.load_full()),
+                    Err(_) => return,
+                },
             }
         }
     }
 }
 
 impl BackgroundTasks {
+    /// Waits until names have been looked up and backends been checked for the first time: a request that came before would
+    /// be answered 503, or go to a backend that is ill. While a `predecessor` serves there is time to look again.
+    async fn settle(&self, predecessor: bool) {
+        let limit = if predecessor { SETTLE_BESIDE } else { SETTLE };
+        let unsettled = || -> Vec<String> {
+            let runtime = self.live.load();
+            let left = runtime.services.values().filter(|service| !service.is_settled(predecessor));
+            left.map(|service| service.name.to_string()).collect()
+        };
+        let settled = async {
+            while !unsettled().is_empty() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        if tokio::time::timeout(limit, settled).await.is_err() {
+            let names = unsettled().join(", ");
+            log::warn!(
+                "not all backends are known, or have been checked, after {limit:?}, of: {names}; serving all the same"
+            );
+        }
+    }
+
     /// Waits until connections are accepted, lets the process before go, and only then says that this one serves.
     async fn begin(&self, predecessor: Option<Predecessor>) -> Result<(), String> {
         let mut started = self.started.subscribe();

@@ -5,7 +5,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicBool, AtomicU64, AtomicUsize,
+            AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
             fence,
         },
@@ -18,7 +18,7 @@ use http::HeaderValue;
 use pingora::{prelude::HttpPeer, protocols::ALPN};
 use tokio::sync::Notify;
 
-use super::url::BackendUrl;
+use super::{checks::Checks, url::BackendUrl};
 use crate::{
     resilience::{Breaker, Ewma, Health},
     upstream::token::Token,
@@ -47,10 +47,7 @@ pub struct Backend {
     /// A prepared peer: cloned per attempt, so that nothing is parsed or resolved then.
     pub(crate) peer: HttpPeer,
     /// What active health checks say.
-    pub(crate) healthy: AtomicBool,
-    /// While it has been taken over as unhealthy from a configuration before: successful checks that are still missing.
-    /// Pingora counts for itself, and begins with "healthy".
-    pub(crate) missing_checks: AtomicUsize,
+    pub(crate) checks: Checks,
     pub(crate) in_flight: Arc<AtomicUsize>,
     /// What its answers say.
     pub(crate) conduct: Arc<Health>,
@@ -63,7 +60,7 @@ pub struct Backend {
 impl Backend {
     /// True when health checks say so, or when there are none.
     pub fn healthy(&self) -> bool {
-        self.healthy.load(Relaxed)
+        self.checks.healthy()
     }
 
     /// What to call it in `Host`.
@@ -100,7 +97,7 @@ impl Backend {
 
     /// Health checks have found it well, or not.
     pub(crate) fn set_healthy(&self, healthy: bool, now: Duration) {
-        self.healthy.store(healthy, Relaxed);
+        self.checks.set_healthy(healthy);
         if healthy {
             self.conduct.restore();
             self.has_returned(now);

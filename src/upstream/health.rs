@@ -1,8 +1,8 @@
 //! Active health checks: all backends of a service at once, every `every`. Scheduling is ours (one task a service in
-//! one background service, where Pingora would take a thread per service); thresholds and their bookkeeping are
-//! Pingora's. So are not the checks: Pingora's ask every backend by one name, and a service may have several.
+//! one background service, where Pingora would take a thread per service), and so are the checks: Pingora's ask every
+//! backend by one name, and a service may have several. What they come to is counted in `checks.rs`.
 
-use std::sync::{Arc, OnceLock, atomic::Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -82,13 +82,14 @@ impl Probe {
         Error::e_explain(ErrorType::CustomCode("unexpected status", status), "in health check")
     }
 
-    /// One check of a backend that was unhealthy in the configuration before, of which Pingora knows nothing.
-    async fn count_missing(&self, target: &LbBackend, backend: &Backend, good: bool) {
-        let missing = if good { backend.missing_checks.load(Relaxed) - 1 } else { self.config.healthy_after };
-        backend.missing_checks.store(missing, Relaxed);
-        if missing == 0 {
-            self.health_status_change(target, true).await;
-        }
+    /// Takes in a check, and says when it has changed what is known of the backend.
+    fn record(&self, backend: &Backend, good: bool) {
+        let (healthy_after, unhealthy_after) = (self.config.healthy_after, self.config.unhealthy_after);
+        let Some(healthy) = backend.checks.record(good, healthy_after, unhealthy_after) else { return };
+        backend.set_healthy(healthy, Now::monotonic());
+        self.metrics.backend_up(&backend.name, healthy);
+        let state = if healthy { "healthy" } else { "unhealthy" };
+        log::warn!("service {}: backend {} is {state}", self.service, backend.name);
     }
 
     async fn over_tcp(&self, backend: &Backend) -> pingora::Result<()> {
@@ -111,27 +112,13 @@ impl HealthCheck for Probe {
             Ok(result) => result,
             Err(_) => Error::e_explain(ErrorType::ReadTimedout, "health check took too long"),
         };
-        if backend.missing_checks.load(Relaxed) > 0 {
-            self.count_missing(target, &backend, result.is_ok()).await;
-        }
+        self.record(&backend, result.is_ok());
         result
     }
 
-    async fn health_status_change(&self, target: &LbBackend, healthy: bool) {
-        let Some(backend) = self.backend(target) else { return };
-        // From here on Pingora's count says it.
-        backend.missing_checks.store(0, Relaxed);
-        if backend.healthy() == healthy {
-            return;
-        }
-        backend.set_healthy(healthy, Now::monotonic());
-        self.metrics.backend_up(&backend.name, healthy);
-        let state = if healthy { "healthy" } else { "unhealthy" };
-        log::warn!("service {}: backend {} is {state}", self.service, backend.name);
-    }
-
-    fn health_threshold(&self, success: bool) -> usize {
-        if success { self.config.healthy_after } else { self.config.unhealthy_after }
+    fn health_threshold(&self, _: bool) -> usize {
+        // `checks.rs` counts.
+        usize::MAX
     }
 
     fn backend_summary(&self, target: &LbBackend) -> String {

@@ -2,6 +2,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod balance;
+pub(crate) mod checks;
 pub(crate) mod choice;
 pub(crate) mod concurrency;
 pub(crate) mod discovery;
@@ -9,6 +10,7 @@ pub(crate) mod exchange;
 pub(crate) mod failure_kind;
 pub(crate) mod health;
 pub(crate) mod metrics;
+pub(crate) mod names;
 pub(crate) mod peers;
 pub(crate) mod pool;
 pub(crate) mod resilience;

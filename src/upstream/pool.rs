@@ -1,5 +1,5 @@
-//! From a service's URLs to backends: literal addresses at once, names and files again and again. A name that cannot
-//! be resolved keeps the addresses it had, and a file that cannot be read its backends.
+//! From a service's URLs to backends: literal addresses at once, names and files again and again. A file that cannot be
+//! read keeps its backends.
 
 use std::{
     collections::HashSet,
@@ -7,19 +7,20 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::Instant;
 
 use super::{
     backend::{Backend, LATENCY_MEMORY},
     balance::Balancer,
     discovery::Discovery,
+    names::{Found, Names},
     peers::Peers,
     sticky::Key,
     url::BackendUrl,
@@ -38,9 +39,6 @@ use crate::{
     yaml::Node,
 };
 
-/// The shortest time between two looks at a name, whatever its time to live.
-const SOON: Duration = Duration::from_secs(1);
-
 /// The backends of a service, and where they come from.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -52,6 +50,7 @@ pub(crate) struct Pool {
     /// Those, and the ones in the file.
     targets: ArcSwap<Vec<BackendUrl>>,
     discovery: Discovery,
+    names: Names,
     peers: Peers,
     /// What cookies call backends is made with it.
     tokens: Option<Arc<Key>>,
@@ -61,8 +60,6 @@ pub(crate) struct Pool {
     known: Arc<Vec<Arc<Backend>>>,
     /// There are health checks; without them nothing would find a backend well again.
     checked: bool,
-    /// Checks that must succeed before an unhealthy backend is healthy.
-    checks_missing: usize,
     /// Its configuration serves: what it finds is shown.
     shown: AtomicBool,
     pub(super) endpoints: Endpoints,
@@ -105,18 +102,21 @@ impl Pool {
         }
         let listed = listed.unwrap_or_default();
         let credentials = Credentials::load(&config.tls, node.at("tls"), problems);
+        let targets: Vec<BackendUrl> = fixed.iter().cloned().chain(listed).collect();
+        let names = Names::new(config.discovery.every.0);
+        names.follow(&targets, before.map(|before| &before.names));
         Self {
             service: service.into(),
             metrics,
-            targets: ArcSwap::from_pointee(fixed.iter().cloned().chain(listed).collect()),
+            targets: ArcSwap::from_pointee(targets),
             fixed,
             discovery,
+            names,
             peers: Peers { tls: config.tls.clone(), credentials, timeouts: config.timeouts },
             tokens,
             breaker: config.circuit_breaker.as_ref().filter(|breaker| breaker.per_backend).map(BreakerConfig::policy),
             known: before.map_or_else(Arc::default, |before| before.endpoints.load_full()),
             checked: config.health_check.is_some(),
-            checks_missing: config.health_check.as_ref().map_or(0, |check| check.healthy_after),
             shown: AtomicBool::new(false),
             endpoints,
         }
@@ -133,58 +133,45 @@ impl Pool {
         self.targets.load().iter().map(|url| if url.address().is_some() { 1 } else { OF_A_NAME }).sum()
     }
 
-    /// Addresses of the URLs whose host is one.
-    fn literal_addresses(&self) -> Vec<(BackendUrl, SocketAddr)> {
-        let known = self.targets.load();
-        known.iter().filter_map(|url| Some((url.clone(), SocketAddr::new(url.address()?, url.port)))).collect()
+    /// What its URLs stand for, as far as that is known.
+    fn found(&self) -> Vec<Found> {
+        let of = |url: &BackendUrl| match url.address() {
+            Some(ip) => {
+                vec![Found { source: url.clone(), url: url.clone(), address: SocketAddr::new(ip, url.port) }]
+            }
+            None => self.names.of(url),
+        };
+        self.targets.load().iter().flat_map(of).collect()
     }
 
-    /// Resolves the names among the URLs, and takes over what was found. Answers when that ends to be true.
-    pub(crate) async fn resolve(&self, balancer: &dyn Balancer) -> Instant {
-        let mut until = Instant::now() + self.discovery.config.every.0;
-        let mut found = self.literal_addresses();
-        let targets = self.targets.load_full();
-        for url in targets.iter().filter(|url| url.address().is_none()) {
-            match self.discovery.lookup(url).await {
-                Ok(lookup) => {
-                    until = until.min(lookup.until.unwrap_or(until));
-                    found.extend(lookup.found);
-                }
-                Err(e) => {
-                    log::warn!("service {}: cannot resolve '{}': {e}", self.service, url.host);
-                    let kept = self.endpoints.load();
-                    let of = kept.iter().filter(|backend| backend.source == *url);
-                    found.extend(of.map(|backend| (backend.url.clone(), backend.address)));
-                }
-            }
-        }
-        self.adopt(found, &targets);
+    /// True when all names have been looked up, and all backends been checked, that there is to be looked up and checked;
+    /// with `success`, when all names have been found, too.
+    pub(crate) fn is_settled(&self, success: bool) -> bool {
+        let checked = || self.endpoints.load().iter().all(|backend| backend.checks.any());
+        self.names.all_looked_up(success) && (!self.checked || checked())
+    }
+
+    /// Takes over what its URLs stand for now.
+    async fn take_over(&self, balancer: &dyn Balancer) {
+        self.adopt(self.found());
         if self.shown.load(Relaxed) {
             self.show();
         }
         if let Err(e) = balancer.update().await {
             log::error!("service {}: {e}", self.service);
         }
-        until
     }
 
-    /// Makes these addresses the backends. Those that stay keep their health, their breaker and their counts.
-    fn adopt(&self, mut found: Vec<(BackendUrl, SocketAddr)>, targets: &[BackendUrl]) {
+    /// Makes these the backends. Those that stay keep their health, their breaker and their counts.
+    fn adopt(&self, mut found: Vec<Found>) {
         let mut seen = HashSet::new();
-        found.retain(|(_, address)| seen.insert(*address));
+        found.retain(|found| seen.insert(found.address));
         let before = self.endpoints.load_full();
-        let fresh = |url: BackendUrl, address| {
-            let backend = self.backend(url, address, targets);
-            let known = self.known.iter().any(|known| known.address == address);
-            let first = before.is_empty() && self.known.is_empty();
-            if !known && !first {
-                backend.has_returned(Now::monotonic());
-            }
-            backend
-        };
-        let keep = |(url, address): (BackendUrl, SocketAddr)| {
-            let same = |old: &&Arc<Backend>| old.address == address && old.url == url;
-            before.iter().find(same).cloned().unwrap_or_else(|| fresh(url, address))
+        let keep = |found: Found| {
+            let same = |old: &&Arc<Backend>| {
+                old.address == found.address && old.url == found.url && old.source == found.source
+            };
+            before.iter().find(same).cloned().unwrap_or_else(|| self.backend(found, &before))
         };
         let after: Vec<Arc<Backend>> = found.into_iter().map(keep).collect();
         self.endpoints.store(Arc::new(after));
@@ -203,15 +190,9 @@ impl Pool {
         }
     }
 
-    /// Takes over the addresses that need no resolver, without waiting for anything.
-    pub(crate) fn adopt_literals(&self, balancer: &dyn Balancer) {
-        let targets = self.targets.load();
-        let mut found = self.literal_addresses();
-        // What names stood for a moment ago is better than nothing until they have been looked up.
-        let named =
-            self.known.iter().filter(|known| known.source.address().is_none() && targets.contains(&known.source));
-        found.extend(named.map(|known| (known.url.clone(), known.address)));
-        self.adopt(found, &targets);
+    /// Takes over what is known without asking anybody.
+    pub(crate) fn adopt_known(&self, balancer: &dyn Balancer) {
+        self.adopt(self.found());
         let update = std::pin::pin!(balancer.update());
         // Our discovery is ready at once, so the update is: one poll completes it (Pingora's own `try_from_iter` relies
         // on the same).
@@ -221,46 +202,68 @@ impl Pool {
         }
     }
 
-    fn backend(&self, url: BackendUrl, address: SocketAddr, targets: &[BackendUrl]) -> Arc<Backend> {
+    /// A backend that was not among those of `before`. One that is the same but for its weight, or that the configuration
+    /// before had, is known.
+    fn backend(&self, found: Found, before: &[Arc<Backend>]) -> Arc<Backend> {
+        let Found { source, url, address } = found;
         let name = if url.address().is_some() { url.authority() } else { format!("{} ({address})", url.authority()) };
-        // The URL that led here: itself, or the name of the service whose records did.
-        let source = targets.iter().find(|target| **target == url);
-        let source = source.or_else(|| targets.iter().find(|target| target.address().is_none()));
-        let known = self.known.iter().find(|known| known.address == address && known.url == url);
-        let unhealthy = self.checked && known.is_some_and(|known| !known.healthy());
+        let same = |known: &&Arc<Backend>| known.address == address && known.url.is_same_place(&url);
+        let known = before.iter().chain(&**self.known).find(same);
         let breaker = self.breaker.map(|policy| {
             let known = known.and_then(|known| known.breaker.clone()).filter(|known| *known.policy() == policy);
             known.unwrap_or_else(|| Breaker::new(policy).into())
         });
-        Arc::new(Backend {
+        // Without checks nothing would find it well again.
+        let checks = known.filter(|_| self.checked).map(|known| known.checks.clone()).unwrap_or_default();
+        let backend = Backend {
             token: self.tokens.as_ref().map(|key| key.token(&name)),
             name,
             address,
-            source: source.unwrap_or(&url).clone(),
+            source,
             weight: url.weight,
             peer: self.peers.peer(address, &url),
             url,
-            healthy: AtomicBool::new(!unhealthy),
-            missing_checks: AtomicUsize::new(if unhealthy { self.checks_missing } else { 0 }),
+            checks,
             in_flight: known.map_or_else(Arc::default, |known| known.in_flight.clone()),
             conduct: known.map_or_else(Arc::default, |known| known.conduct.clone()),
             breaker,
             latency: known.map_or_else(|| Ewma::new(LATENCY_MEMORY).into(), |known| known.latency.clone()),
             returned: AtomicU64::new(known.map_or(0, |known| known.returned.load(Relaxed))),
-        })
+        };
+        let first = before.is_empty() && self.known.is_empty();
+        if known.is_none() && !first {
+            backend.has_returned(Now::monotonic());
+        }
+        Arc::new(backend)
     }
 
     /// Looks at names and files again and again; returns at once when there are none.
     pub(crate) async fn watch(&self, balancer: &dyn Balancer) {
         let mut file = self.discovery.config.file.as_ref().map(Watched::new);
-        let mut due = Instant::now() + self.discovery.config.every.0;
-        while file.is_some() || self.targets.load().iter().any(|url| url.address().is_none()) {
-            let next = if file.is_some() { due.min(Instant::now() + LOOK) } else { due };
-            tokio::time::sleep_until(next).await;
-            let text = file.as_mut().and_then(|file| file.changed(Instant::now()));
-            let changed = text.is_some_and(|text| self.reread(text));
-            if changed || Instant::now() >= due {
-                due = self.resolve(balancer).await.max(Instant::now() + SOON);
+        let mut looks = FuturesUnordered::new();
+        self.names.give_back();
+        loop {
+            let due = self.names.take_due(Instant::now()).into_iter();
+            looks.extend(due.map(|url| async {
+                let result = self.discovery.lookup(&url).await;
+                (url, result)
+            }));
+            let next = self.names.next().into_iter().chain(file.as_ref().map(|_| Instant::now() + LOOK)).min();
+            tokio::select! {
+                Some((url, result)) = looks.next() => {
+                    if let Some(message) = self.names.learn(&url, result, Instant::now()) {
+                        log::warn!("service {}: {message}", self.service);
+                    }
+                    self.take_over(balancer).await;
+                }
+                () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
+                    let text = file.as_mut().and_then(|file| file.changed(Instant::now()));
+                    if text.is_some_and(|text| self.reread(text)) {
+                        self.names.follow(&self.targets.load(), None);
+                        self.take_over(balancer).await;
+                    }
+                }
+                else => return,
             }
         }
     }

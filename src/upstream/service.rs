@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue};
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::MissedTickBehavior;
 
 use super::{
     backend::Backend,
@@ -124,7 +124,7 @@ impl Service {
             endpoints,
             resilience: resilience.clone(),
         };
-        pool.adopt_literals(&*selector.balancer);
+        pool.adopt_known(&*selector.balancer);
         let config = config.clone();
         Arc::new(Self { name: name.into(), metrics, pool, resilience, selector, config, ca_file })
     }
@@ -187,9 +187,10 @@ impl Service {
         self.selector.sticky.as_ref()?.set_cookie(backend, headers, secure)
     }
 
-    /// Resolves names, and takes over what was found. Answers when that ends to be true.
-    pub async fn resolve(&self) -> Instant {
-        self.pool.resolve(&*self.selector.balancer).await
+    /// True when its names have been looked up and its backends been checked for the first time; with `success`, when all
+    /// names have been found, too.
+    pub fn is_settled(&self, success: bool) -> bool {
+        self.pool.is_settled(success)
     }
 
     /// Runs checks and name look-ups until it is dropped.
@@ -212,7 +213,7 @@ impl Service {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
-    use std::{net::SocketAddr, sync::atomic::Ordering::Relaxed};
+    use std::net::SocketAddr;
 
     use proptest::prelude::*;
 
@@ -396,7 +397,7 @@ mod tests {
                 if *seen {
                     tried.push(backend.address);
                 }
-                backend.healthy.store(*healthy, Relaxed);
+                backend.checks.set_healthy(*healthy);
             }
             let usable = |backend: &Backend| backend.usable(now, 0);
             let fresh = |backend: &Backend| !tried.contains(&backend.address);

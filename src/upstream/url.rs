@@ -42,6 +42,11 @@ impl BackendUrl {
         }
     }
 
+    /// True when both lead to the same place in the same way; how much goes there is another question.
+    pub fn is_same_place(&self, other: &Self) -> bool {
+        self.scheme == other.scheme && self.host == other.host && self.port == other.port
+    }
+
     /// The address, when the host is one.
     pub fn address(&self) -> Option<IpAddr> {
         self.host.parse().ok()

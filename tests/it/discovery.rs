@@ -53,7 +53,7 @@ fn a_file_of_backends_is_watched() {
 /// What the test's DNS server answers: by name, and by type (1: A, 33: SRV).
 pub(crate) type Zone = Arc<Mutex<HashMap<(String, u16), Vec<Vec<u8>>>>>;
 
-/// A DNS server of a few lines (RFC 1035): every answer lives for one second.
+/// A DNS server of a few lines (RFC 1035): every answer lives for one second. Of names below `silent` it says nothing.
 pub(crate) fn dns(zone: Zone) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
@@ -67,6 +67,9 @@ pub(crate) fn dns(zone: Zone) -> SocketAddr {
                 at = next;
             }
             let kind = u16::from_be_bytes([query[at + 1], query[at + 2]]);
+            if labels.last().is_some_and(|label| label == "silent") {
+                continue;
+            }
             let records = zone.lock().get(&(labels.join("."), kind)).cloned().unwrap_or_default();
             let count = u16::try_from(records.len()).unwrap().to_be_bytes();
             let mut answer = [&query[..2], &[0x84, 0, 0, 1], &count, &[0, 0, 0, 0], &query[12..at + 5]].concat();
@@ -204,4 +207,87 @@ fn a_file_that_is_being_written_at_the_start_is_waited_for() {
     assert_eq!(names(&gw, 8), [("a".into(), 4), ("c".into(), 4)].into());
     written.join().unwrap();
     assert_eq!(gw.errors().matches("ERROR").count(), 0, "{}", gw.errors());
+}
+
+/// A gateway whose one service has these backends, and asks this server for names; no further look for half a minute.
+fn named(urls: &str, zone: &Zone, more: &str) -> Gateway {
+    Gateway::start(&format!(
+        "services:\n  main:\n    urls: {urls}\n    discovery: {{ resolver: \"{}\" }}\n{more}routes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        dns(zone.clone())
+    ))
+}
+
+#[test]
+fn a_name_that_nobody_answers_for_keeps_no_other_waiting() {
+    let (a, zone) = (Origin::start("a"), Zone::default());
+    zone.lock().insert(("users.test".into(), 1), vec![vec![127, 0, 0, 1]]);
+    let port = a.address.port();
+    let gw = named(&format!("[\"http://users.test:{port}\", \"http://users.silent:{port}\"]"), &zone, "");
+    gw.get("/").expect(200).says("a");
+}
+
+#[test]
+fn a_name_that_failed_at_the_start_is_tried_again_soon() {
+    let (a, zone) = (Origin::start("a"), Zone::default());
+    let gw = named(&format!("[\"http://users.test:{}\"]", a.address.port()), &zone, "");
+    gw.get("/").expect(503);
+    zone.lock().insert(("users.test".into(), 1), vec![vec![127, 0, 0, 1]]);
+    eventually("it is found", || gw.get("/").send().status == 200);
+    let errors = gw.errors();
+    assert_eq!(errors.matches("cannot resolve 'users.test'").count(), 1, "{errors}");
+    assert!(errors.contains("can be resolved again"), "{errors}");
+}
+
+#[test]
+fn the_first_answer_of_a_name_has_a_time_to_live_too() {
+    let (a, zone) = (Origin::start("a"), Zone::default());
+    zone.lock().insert(("users.test".into(), 1), vec![vec![127, 0, 0, 9]]);
+    let retry = "    retry: { max_attempts: 1 }\n";
+    let gw = named(&format!("[\"http://users.test:{}\"]", a.address.port()), &zone, retry);
+    gw.get("/").expect(502);
+    zone.lock().insert(("users.test".into(), 1), vec![vec![127, 0, 0, 1]]);
+    eventually("the new address is used", || gw.get("/").send().status == 200);
+}
+
+#[test]
+fn a_name_without_an_answer_keeps_its_backends_wherever_it_stands() {
+    let (a, b, zone) = (Origin::start("a"), Origin::start("b"), Zone::default());
+    for (name, origin) in [("one.test", &a), ("two.test", &b)] {
+        zone.lock().insert((name.into(), 33), vec![srv(1, 1, origin.address.port(), "host.test")]);
+    }
+    zone.lock().insert(("host.test".into(), 1), vec![vec![127, 0, 0, 1]]);
+    let gw = Gateway::start(&format!(
+        "services:\n  main:\n    urls: [\"http://one.test\", \"http://two.test\"]\n    discovery: {{ dns: srv, resolver: \"{}\" }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        dns(zone.clone())
+    ));
+    assert_eq!(names(&gw, 4).len(), 2);
+    zone.lock().remove(&("two.test".to_owned(), 33));
+    eventually("the failure is noticed", || gw.errors().contains("cannot resolve 'two.test'"));
+    assert_eq!(names(&gw, 4).len(), 2, "it keeps what it had");
+}
+
+#[test]
+fn another_backend_at_an_address_that_is_down_is_not_believed_to_be_up() {
+    let (a, dead) = (Origin::start("a"), crate::harness::free_port());
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("backends");
+    fs::write(&list, format!("{}\nhttp://127.0.0.1:{dead}\n", a.url())).unwrap();
+    let gw = Gateway::start(&format!(
+        "services:\n  main:\n    discovery: {{ file: {} }}\n    health_check: {{ every: 100ms, unhealthy_after: 2 }}\n    retry: {{ max_attempts: 1 }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        list.display()
+    ));
+    let up = |name: &str| gw.metric(&format!("gateway_backend_up{{backend=\"{name}\",service=\"main\"}}"));
+    let at = format!("127.0.0.1:{dead}");
+    assert_eq!(up(&at), Some(0.0), "the first check decides, before the first request");
+    // The same place under another name, and with another protocol.
+    for (line, name) in [
+        (format!("h2c://127.0.0.1:{dead}"), at.clone()),
+        (format!("http://127.0.0.1:{dead} 7"), at.clone()),
+        (format!("http://localhost:{dead}"), format!("localhost:{dead} (127.0.0.1:{dead})")),
+    ] {
+        fs::write(&list, format!("{}\n{line}\n", a.url())).unwrap();
+        eventually("the file is taken up", || up(&name).is_some() && gw.errors().contains("backends in the file"));
+        eventually("it is down", || up(&name) == Some(0.0));
+        (0..6).for_each(|_| drop(gw.get("/").expect(200)));
+    }
 }

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use crate::harness::{Gateway, Origin, eventually, program};
+use crate::{
+    discovery::{Zone, dns},
+    harness::{Fault, FaultProxy, Gateway, Origin, eventually, program},
+};
 
 #[test]
 fn three_upgrades_under_load_cost_no_request() {
@@ -39,4 +42,49 @@ fn three_upgrades_under_load_cost_no_request() {
     assert!(report.contains("requests in"), "{report}");
     assert!(!report.contains("Non-2xx") && !report.contains("Socket errors"), "{report}");
     gw.get("/").expect(200);
+}
+
+/// Takes over and asks all the while; every answer must be 200.
+fn taken_over_without_a_failure(gw: &mut Gateway) {
+    let mut predecessor = gw.upgrade();
+    let mut asked = 0;
+    while predecessor.try_wait().unwrap().is_none() || asked < 40 {
+        gw.get("/").expect(200);
+        asked += 1;
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(gw.read("pid").trim(), gw.child.id().to_string());
+}
+
+#[test]
+fn a_successor_sends_nothing_to_backends_that_are_ill() {
+    let (well, origin) = (Origin::start("well"), Origin::start("ill"));
+    let ill = FaultProxy::start(origin.address, Fault::Status503);
+    let mut gw = Gateway::start(&format!(
+        "services:\n  main:\n    urls: [\"{}\", \"{}\"]\n    health_check: {{ path: / }}\n    retry: {{ max_attempts: 1 }}\n    outlier_ejection: {{ consecutive: 0 }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        well.url(),
+        ill.url()
+    ));
+    (0..10).for_each(|_| drop(gw.get("/").expect(200)));
+    taken_over_without_a_failure(&mut gw);
+}
+
+#[test]
+fn a_successor_lets_the_process_before_serve_until_it_knows_its_backends() {
+    let (origin, zone) = (Origin::start("o"), Zone::default());
+    let address = || (("users.test".to_owned(), 1), vec![vec![127, 0, 0, 1]]);
+    zone.lock().extend([address()]);
+    let mut gw = Gateway::start(&format!(
+        "services:\n  main:\n    urls: [\"http://users.test:{}\"]\n    discovery: {{ resolver: \"{}\" }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        origin.address.port(),
+        dns(zone.clone())
+    ));
+    gw.get("/").expect(200);
+    zone.lock().clear();
+    let later = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(2500));
+        zone.lock().extend([address()]);
+    });
+    taken_over_without_a_failure(&mut gw);
+    later.join().unwrap();
 }
