@@ -122,11 +122,33 @@ impl Variables {
                 message.replace(value.as_str(), &name)
             };
         }
+        let message = self.without_parts(&message);
         hide(&hide(&message, "://", |rest| rest.rfind('@').map(|end| (0, end))), "-----BEGIN", |rest| {
             Some((0, rest.len()))
         })
     }
+
+    /// `message` with the name of a variable for each quotation that is a part of its value, in whatever spelling.
+    fn without_parts(&self, message: &str) -> String {
+        let values = self.0.borrow();
+        let hidden = |part: &str| {
+            let part = part.trim_end_matches('…').trim_end_matches("...").to_lowercase();
+            let holds = |(_, value): &&(String, String)| value.to_lowercase().contains(&part);
+            if part.len() < PART { None } else { values.iter().find(holds).map(|(name, _)| format!("${{{name}}}")) }
+        };
+        let parts = message.split('\'').enumerate();
+        // Every other part stands between quotation marks.
+        let parts =
+            parts.map(|(i, part)| if i % 2 == 1 { hidden(part).unwrap_or(part.to_owned()) } else { part.to_owned() });
+        parts.collect::<Vec<_>>().join("'")
+    }
 }
+
+/// Shorter parts of values may stand in a message by chance.
+const PART: usize = 8;
+
+/// How the problem of a key that nobody knows begins.
+const UNKNOWN: &str = "unknown key";
 
 /// Shorter values are no secrets, and stand in many words.
 const SECRET: usize = 4;
@@ -152,14 +174,22 @@ fn hide(message: &str, mark: &str, find: impl Fn(&str) -> Option<(usize, usize)>
 /// seems to lack something.
 fn without_consequences(problems: Vec<Problem>) -> Vec<Problem> {
     let is_unset = |problem: &Problem| problem.message.starts_with(UNSET);
+    // The mapping around it, and the key that stands there.
     let around = |path: &str| {
         let path = path.trim_end_matches(|c: char| c.is_ascii_digit() || "[]".contains(c));
-        path.rsplit_once('.').map_or_else(String::new, |(parent, _)| parent.to_owned())
+        let (parent, key) = path.rsplit_once('.').unwrap_or(("", path));
+        (parent.to_owned(), format!("'{key}'"))
     };
-    let places: Vec<(String, String)> =
+    let places: Vec<(String, (String, String))> =
         problems.iter().filter(|problem| is_unset(problem)).map(|p| (p.path.clone(), around(&p.path))).collect();
+    // What is said of the mapping is a consequence only if it is about that key: other mistakes stand there, too.
+    let lacks = |problem: &Problem, parent: &str, key: &str| {
+        problem.path == parent && problem.message.contains(key) && !problem.message.starts_with(UNKNOWN)
+    };
     let follows = |problem: &Problem| {
-        !is_unset(problem) && places.iter().any(|(path, around)| problem.path == *path || problem.path == *around)
+        let of =
+            |(path, (parent, key)): &(String, (String, String))| problem.path == *path || lacks(problem, parent, key);
+        !is_unset(problem) && places.iter().any(of)
     };
     problems.into_iter().filter(|problem| !follows(problem)).collect()
 }

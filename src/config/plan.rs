@@ -75,9 +75,11 @@ pub(super) fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Pla
     }
     admin_is_private(&config.admin, admin_place, problems);
     config.limits.validate(root.at("limits"), problems);
-    let port = taken.first().map_or(0, |(address, _)| address.port());
+    let ports =
+        config.listeners.iter().filter_map(|listener| Some(listener.address.parse::<SocketAddr>().ok()?.port()));
+    let ports: Vec<u16> = ports.collect();
     let mut pingora = config.pingora.clone();
-    pingora.complete(port, root.at("pingora"), problems);
+    pingora.complete(&ports, root.at("pingora"), problems);
     let access = &config.access_log;
     if let (true, Err(message)) = (access.enabled, pingora.can_log_to(&access.output)) {
         problems.push(access.output.place.problem(message));

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -65,6 +65,7 @@ pub(super) fn can_write(file: &Path, account: Option<&Account>) -> Result<(), St
     let file = std::path::absolute(file).map_err(|e| format!("'{}' is not a file's path: {e}", file.display()))?;
     match fs::metadata(&file) {
         Ok(meta) if meta.is_dir() => Err(format!("'{}' is a directory", file.display())),
+        Ok(meta) if meta.file_type().is_socket() => Err(format!("'{}' is a socket", file.display())),
         Ok(_) => may(&file, AccessFlags::W_OK, account),
         Err(_) => can_create(&file, account),
     }

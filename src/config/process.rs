@@ -2,7 +2,7 @@
 //! `threads: 0` until it panics, and puts its upgrade socket, world-writable, into /tmp: so this block is checked here.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
@@ -35,6 +35,9 @@ pub struct PingoraConfig {
     /// The running process hands its listening sockets over here (`tollgate -u`); in a directory of this user or root
     /// alone. Default: one of our own making.
     pub upgrade_sock: String,
+    /// Where a predecessor may be whose first listener was another one of ours.
+    #[serde(skip)]
+    pub(crate) earlier_socks: Vec<String>,
     /// Become this user when the listeners are bound, in its groups; only root can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -68,6 +71,7 @@ impl Default for PingoraConfig {
             error_log: None,
             pid_file: String::new(),
             upgrade_sock: String::new(),
+            earlier_socks: Vec::new(),
             user: None,
             group: None,
             ca_file: None,
@@ -87,6 +91,9 @@ const SOCKET_PATH: usize = 99;
 const KEPT: usize = 16;
 const KEPT_AT_LEAST: usize = 128;
 
+/// Pingora makes room for all of them at once, some hundred bytes each; a process has no more descriptors either.
+const MOST_KEPT: usize = 1 << 20;
+
 impl PingoraConfig {
     /// Sizes the pool of unused connections by the number of backends, unless that has been decided. Pingora has one pool
     /// for all of them: where it is too small, each request throws out a connection that the next one would have used.
@@ -95,11 +102,15 @@ impl PingoraConfig {
         self.upstream_keepalive_pool_size.get_or_insert(enough);
     }
 
-    /// Fills in the paths that were left out, for an instance whose first listener has this `port`, and checks the rest.
-    pub(super) fn complete(&mut self, port: u16, node: &Node, problems: &mut Problems) {
+    /// Fills in the paths that were left out, for an instance whose listeners have these `ports`, and checks the rest.
+    pub(super) fn complete(&mut self, ports: &[u16], node: &Node, problems: &mut Problems) {
         let mut wrong = |key: &str, message: String| problems.push(node.at(key).place().problem(message));
         if self.upgrade_sock.is_empty() {
-            self.upgrade_sock = runtime_dir().join(format!("tollgate-{port}.sock")).to_string_lossy().into_owned();
+            let dir = runtime_dir();
+            let ports = if ports.is_empty() { &[0] } else { ports };
+            let named = |port| dir.join(format!("tollgate-{port}.sock")).to_string_lossy().into_owned();
+            self.earlier_socks = ports.iter().map(named).collect();
+            self.upgrade_sock = self.earlier_socks.remove(0);
         }
         if self.pid_file.is_empty() {
             let beside = Path::new(&self.upgrade_sock).with_extension("pid");
@@ -110,6 +121,9 @@ impl PingoraConfig {
         }
         if !(1..=64).contains(&self.listener_tasks_per_fd) {
             wrong("listener_tasks_per_fd", format!("{} is not a number from 1 to 64", self.listener_tasks_per_fd));
+        }
+        if self.upstream_keepalive_pool_size.is_some_and(|size| !(1..=MOST_KEPT).contains(&size)) {
+            wrong("upstream_keepalive_pool_size", format!("not a number of connections from 1 to {MOST_KEPT}"));
         }
         if self.upgrade_sock.len() > SOCKET_PATH {
             wrong("upgrade_sock", format!("the path is longer than the {SOCKET_PATH} bytes that a socket may have"));
@@ -138,6 +152,10 @@ impl PingoraConfig {
             let place = directory_of(&self.pid_file).and_then(|()| alone()).and_then(|()| later(&self.pid_file));
             if let Err(message) = place {
                 wrong("pid_file", message);
+            } else if self.pid_file == self.upgrade_sock {
+                wrong("pid_file", "this is the upgrade socket's path: give it one of its own".to_owned());
+            } else if fs::symlink_metadata(&self.pid_file).is_ok_and(|meta| !meta.is_file()) {
+                wrong("pid_file", format!("'{}' is there, and is not a file", self.pid_file));
             }
         }
         // Pingora panics on what is wrong with it, when the process has become that user.
@@ -148,6 +166,30 @@ impl PingoraConfig {
             wrong("ca_file", message);
         }
         self.addresses(&mut wrong);
+    }
+
+    /// For a successor whose first listener is another one than its predecessor's: the paths that are named after the
+    /// listeners, when none is given, follow the process that is there.
+    pub(crate) fn follow_predecessor(&mut self) {
+        if Path::new(&self.upgrade_sock).exists() {
+            return;
+        }
+        let Some(found) = self.earlier_socks.iter().find(|path| Path::new(path).exists()).cloned() else { return };
+        let beside = |sock: &str| Path::new(sock).with_extension("pid").to_string_lossy().into_owned();
+        if self.pid_file == beside(&self.upgrade_sock) {
+            self.pid_file = beside(&found);
+        }
+        self.upgrade_sock = found;
+    }
+
+    /// Makes the directory of our own for paths that were left out.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub(crate) fn make_directory(&self) -> Result<(), String> {
+        let Some(dir) = Path::new(&self.upgrade_sock).parent().filter(|dir| !dir.exists()) else { return Ok(()) };
+        let made = fs::DirBuilder::new().mode(0o700).create(dir);
+        made.map_err(|e| format!("upgrade_sock: the directory '{}' cannot be made: {e}", dir.display()))
     }
 
     /// What connections to backends come from.
@@ -180,8 +222,10 @@ impl PingoraConfig {
     /// The place of the upgrade socket is this user's alone, and the user that this process becomes can put one there.
     fn socket(&self, node: &Node, later: impl Fn(&str) -> Result<(), String>, wrong: &mut impl FnMut(&str, String)) {
         let given = node.get("upgrade_sock").is_some();
-        let place = directory_of(&self.upgrade_sock).and_then(|()| {
-            // One that was left out is in a directory of our own making, below whatever there is for temporary files.
+        // One that was left out is in a directory of our own making, below whatever there is for temporary files.
+        let to_be_made = !given && !Path::new(&self.upgrade_sock).parent().is_some_and(Path::exists);
+        let place = if to_be_made { own_directory(&self.upgrade_sock) } else { directory_of(&self.upgrade_sock) };
+        let place = place.and_then(|()| {
             if !given {
                 return Ok(());
             }
@@ -228,6 +272,11 @@ impl PingoraConfig {
     }
 }
 
+/// The directory of `path` may be made: what it is to be in is there.
+fn own_directory(path: &str) -> Result<(), String> {
+    directory_of(&Path::new(path).parent().unwrap_or(Path::new("/")).to_string_lossy())
+}
+
 fn directory_of(path: &str) -> Result<(), String> {
     match Path::new(path).parent() {
         Some(dir) if dir.is_dir() => Ok(()),
@@ -247,9 +296,11 @@ fn runtime_dir() -> PathBuf {
         }
     }
     let dir = std::env::temp_dir().join(format!("tollgate-{uid}"));
-    let _ = fs::DirBuilder::new().mode(0o700).create(&dir);
-    let ours =
-        fs::symlink_metadata(&dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid && meta.mode() & 0o077 == 0);
+    let ours = match fs::symlink_metadata(&dir) {
+        Ok(meta) => meta.is_dir() && meta.uid() == uid && meta.mode() & 0o077 == 0,
+        // It is made by whoever serves.
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
+    };
     // A directory that somebody else made is left alone; the check of paths then says what is missing.
     if ours { dir } else { dir.join("refused: not owned by this user alone") }
 }

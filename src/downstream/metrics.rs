@@ -1,8 +1,10 @@
 //! Metrics of client connections and of the certificates shown to them.
 
+use std::collections::BTreeMap;
+
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
-use crate::telemetry::registry::{counters, gauge, gauges};
+use crate::telemetry::registry::{counters, gauge, gauges, retain};
 
 /// What happens before a request.
 #[derive(Debug)]
@@ -38,8 +40,11 @@ impl ConnectionMetrics {
         self.refused.with_label_values(&[reason]).inc();
     }
 
-    /// Says when the certificate for a name ends.
-    pub fn certificate_ends(&self, name: &str, unix: i64) {
-        self.certificates.with_label_values(&[name]).set(unix);
+    /// Says when the certificates for these names end, and that there are no others.
+    pub fn certificate_ends(&self, ends: &BTreeMap<String, i64>) {
+        retain(&self.certificates, &|labels| ends.contains_key(labels["name"]));
+        for (name, end) in ends {
+            self.certificates.with_label_values(&[name]).set(*end);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Replies that several places make.
 
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 
 use super::{hops, reply::Reply};
 
@@ -42,4 +42,13 @@ pub(crate) fn too_slow() -> Reply {
 /// The answer when the backend's has not come in time.
 pub(crate) fn too_late() -> Reply {
     Reply::problem(StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time")
+}
+
+/// A page that can only be read, and was asked for otherwise.
+pub(crate) fn read_only(method: &Method) -> Option<Reply> {
+    if matches!(*method, Method::GET | Method::HEAD) {
+        return None;
+    }
+    let reply = Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read");
+    Some(reply.header(header::ALLOW, HeaderValue::from_static("GET, HEAD")).closing())
 }

@@ -19,7 +19,10 @@ use super::{
     upstream_request,
 };
 use crate::{
-    message::{replies::malformed, source::ResponseSource},
+    message::{
+        replies::{self, malformed},
+        source::ResponseSource,
+    },
     proxy::{
         kind::RequestKind,
         response,
@@ -70,6 +73,7 @@ impl ProxyHttp for Gateway {
             && let Some(page) = self.shared.page.get()
             && let Some(reply) = page(session.req_header().uri.path())
         {
+            let reply = replies::read_only(&session.req_header().method).unwrap_or(reply);
             return respond(session, context, reply, ResponseSource::Gateway).await.map(|()| true);
         }
         let Context { runtime, state, now, .. } = &mut **context;

@@ -86,6 +86,9 @@ fn run(args: &RunArgs, registry: &Registry) -> ExitCode {
 fn check(conf: Option<&Path>, registry: &Registry) -> ExitCode {
     match serve::load(conf, registry, &Shared::new()) {
         Ok((name, loaded)) => {
+            if let Err(message) = serve::may_start(&loaded.plan.pingora) {
+                return fail(exit::CONFIG, &message);
+            }
             let (routes, services) = (loaded.runtime.router.routes().count(), loaded.runtime.services.len());
             let tests = loaded.tests;
             let _ = writeln!(

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use nix::sys::signal::Signal;
 use pingora::{server::ShutdownWatch, services::background::BackgroundService};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::front::Started;
+use super::{front::Started, signals};
 use crate::{
     runtime::Live,
     telemetry::{AccessLog, Output},
@@ -30,6 +31,7 @@ impl BackgroundService for LogKeeper {
         self.follow(&mut current);
         self.started.send_modify(|count| *count += 1);
         let Ok(mut again) = again else { return };
+        signals::receive(&[Signal::SIGUSR1]);
         // Not until shutdown: requests that finish during the grace period are logged too.
         loop {
             tokio::select! {

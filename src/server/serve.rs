@@ -57,6 +57,8 @@ pub(super) fn load(
 
 /// `tollgate`, `tollgate run`.
 pub(super) fn run(args: &RunArgs, registry: &Registry) -> ExitCode {
+    // Before the first thread is there: all of them begin with what this one holds back.
+    signals::hold_back();
     let shared = Shared::new();
     match load(args.conf.as_deref(), registry, &shared) {
         Ok((name, loaded)) => {
@@ -79,7 +81,7 @@ pub(super) fn serve(
     let Loaded { runtime, mut plan, .. } = loaded;
     plan.pingora.daemon |= daemon;
     warn_of_error_log(&plan.pingora);
-    if let Err(message) = account::may_assume(&plan.pingora) {
+    if let Err(message) = may_start(&plan.pingora) {
         return fail(exit::CONFIG, &message);
     }
     let launcher = match Launcher::of_this_process().filter(|_| plan.pingora.daemon) {
@@ -93,6 +95,9 @@ pub(super) fn serve(
         Ok(conf) => conf,
         Err(e) => return fail(exit::CONFIG, &format!("pingora: {e}")),
     };
+    if upgrade {
+        plan.pingora.follow_predecessor();
+    }
     let (predecessor, bound, upgrade_socket) = match claim(&plan, upgrade) {
         Ok(claimed) => claimed,
         Err(message) => return fail(exit::FAILURE, &message),
@@ -130,6 +135,15 @@ pub(super) fn serve(
     signals::leave(&shared, &plan, &handover)
 }
 
+/// Whether the process may become who it should be, and Pingora takes its settings.
+///
+/// # Errors
+/// What is in the way.
+pub(super) fn may_start(config: &PingoraConfig) -> Result<(), String> {
+    account::may_assume(config)?;
+    config.server_conf().map(drop).map_err(|e| format!("pingora: {e}"))
+}
+
 /// A setting that says nothing without a daemon, which the command line may make of it: so it is no mistake at `-t`.
 fn warn_of_error_log(config: &PingoraConfig) {
     if !config.daemon && config.error_log.is_some() {
@@ -150,6 +164,7 @@ fn claim(plan: &Plan, upgrade: bool) -> Result<(Option<Predecessor>, Vec<Bound>,
         (None, Vec::new())
     };
     let bound = sockets::all(plan, handed)?;
+    plan.pingora.make_directory()?;
     let socket = UpgradeSocket::bind(path)?;
     // Without the right to do it (a container may lack it) everything else still works.
     if let Some(Err(message)) = account::later_user(&plan.pingora).map(|user| socket.give_to(Uid::from_raw(user))) {

@@ -12,6 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use nix::sys::signal::{SigSet, Signal};
 use pingora::server::{ExecutionPhase, ShutdownSignal, ShutdownSignalWatch};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -20,6 +21,23 @@ use tokio::{
 
 use super::{exit, handover::Handover, notify, pid};
 use crate::{config::Plan, runtime::Shared};
+
+/// Signals that change nothing, or open a log anew, must not end a process that cannot receive them yet: from now on they
+/// wait until somebody does.
+pub(super) fn hold_back() {
+    let signals: SigSet = [Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1].into_iter().collect();
+    if let Err(e) = signals.thread_block() {
+        log::warn!("signals during the start cannot be held back: {e}");
+    }
+}
+
+/// There is somebody to receive these: this thread takes them.
+pub(super) fn receive(signals: &[Signal]) {
+    let signals: SigSet = signals.iter().copied().collect();
+    if let Err(e) = signals.thread_unblock() {
+        log::error!("signals cannot be received: {e}");
+    }
+}
 
 /// Decides what a signal means.
 pub(super) struct Signals {
@@ -41,6 +59,7 @@ impl ShutdownSignalWatch for Signals {
             log::error!("signals cannot be received");
             return std::future::pending().await;
         };
+        receive(&[Signal::SIGHUP, Signal::SIGQUIT]);
         loop {
             tokio::select! {
                 _ = int.recv() => {

@@ -2,6 +2,7 @@
 //! must happen after a daemon has forked.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write as _},
     sync::Arc,
     time::Duration,
@@ -152,12 +153,14 @@ impl BackgroundTasks {
 async fn watch_certificates(listeners: Vec<Listener>, shared: Arc<Shared>) {
     let fronts: Vec<_> = listeners.iter().filter_map(|listener| listener.tls.as_ref()).collect();
     while !fronts.is_empty() {
+        let mut ends = BTreeMap::<String, i64>::new();
         for front in &fronts {
             front.refresh();
             for (name, end) in front.certificates().ends() {
-                shared.metrics.connections.certificate_ends(&name, end);
+                ends.entry(name).and_modify(|known| *known = end.min(*known)).or_insert(end);
             }
         }
+        shared.metrics.connections.certificate_ends(&ends);
         tokio::time::sleep(CERTIFICATES).await;
     }
 }

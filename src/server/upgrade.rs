@@ -31,7 +31,9 @@ pub(super) struct Predecessor {
 /// Why there are none.
 pub(super) fn ask(path: &str, user: Option<&str>) -> Result<(Predecessor, Vec<Bound>), String> {
     let stream = UnixStream::connect(path).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => format!("no running gateway: there is no upgrade socket '{path}'"),
+        io::ErrorKind::NotFound => format!(
+            "no running gateway: there is no upgrade socket '{path}' (without 'pingora.upgrade_sock' its name comes from the first listener's port)"
+        ),
         io::ErrorKind::ConnectionRefused => format!("no running gateway answers at '{path}'"),
         _ => format!("the running gateway cannot be asked at '{path}': {e}"),
     })?;

@@ -13,7 +13,8 @@ use serde::Deserialize;
 pub struct LogConfig {
     /// `error`, `warn`, `info`, `debug`, `trace` or `off`; or a filter such as `warn,tollgate=debug`. Default `info`
     /// for the gateway and `warn` for its libraries. What clients can make libraries say without end is left out up to
-    /// `info`, unless the filter names it (`info,rustls=warn`).
+    /// `info`, unless the filter names it (`info,rustls=warn`). `debug` and `trace` alone are the gateway's own; libraries
+    /// have to be named (`debug,pingora_proxy=debug`), for what they say there holds credentials.
     pub level: String,
     /// `text` (default) or `json`.
     pub format: LogFormat,
@@ -44,27 +45,48 @@ impl Default for LogConfig {
     }
 }
 
-/// The filter `asked` for, without noise unless that is what was asked for: by `debug`, `trace` or its name.
+/// The filter `asked` for, without noise unless that is what was asked for by its name. `debug` and `trace` are the
+/// gateway's own: what its libraries say there are requests and answers as they pass, with credentials in them.
 fn hushed(asked: &str) -> String {
-    if ["debug", "trace", "off"].contains(&asked) { asked.to_owned() } else { format!("{QUIET},{asked}") }
+    match asked {
+        "off" => asked.to_owned(),
+        "debug" | "trace" => format!("info,tollgate={asked}"),
+        _ => format!("{QUIET},{asked}"),
+    }
+}
+
+fn is_level(text: &str) -> bool {
+    text.trim().parse::<log::LevelFilter>().is_ok()
+}
+
+/// True for a level, or a list of levels and `target=level`. (A bare word that is no level would be taken for a target,
+/// and a slip of the finger would switch the log off.)
+fn is_filter(text: &str) -> bool {
+    text.split(',').all(|item| match item.split_once('=') {
+        Some((target, level)) => !target.trim().is_empty() && is_level(level),
+        None => is_level(item),
+    })
 }
 
 impl LogConfig {
     /// The filter that is in force, after the environment had its say.
     pub fn filter(&self) -> String {
-        let from = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let from = |name| {
+            let value = std::env::var(name).ok().filter(|value| !value.is_empty())?;
+            if is_filter(&value) {
+                return Some(value);
+            }
+            let mut errors = std::io::stderr().lock();
+            let _ = writeln!(errors, "{name}: not a log level or filter such as info or warn,tollgate=debug; ignored");
+            None
+        };
         let asked = from("RUST_LOG").or_else(|| from("LOG_LEVEL")).unwrap_or_else(|| self.level.clone());
         hushed(&asked)
     }
 
-    /// True when `level` is a level, or a list of levels and `target=level`. (A bare word that is no level would be
-    /// taken for a target, and a slip of the finger would switch the log off.)
+    /// True when `level` is a level or a filter.
     pub fn is_valid(&self) -> bool {
-        let is_level = |text: &str| text.trim().parse::<log::LevelFilter>().is_ok();
-        self.level.split(',').all(|item| match item.split_once('=') {
-            Some((target, level)) => !target.trim().is_empty() && is_level(level),
-            None => is_level(item),
-        })
+        is_filter(&self.level)
     }
 
     /// Installs the logger. A second call has no effect: the first logger stays.
@@ -108,7 +130,12 @@ mod tests {
             assert!(enabled(asked, "pingora_core::server", Error), "{asked}");
         }
         assert!(enabled("info,rustls=warn", "rustls::msgs", Warn));
-        assert!(enabled("debug", "rustls::msgs", Debug) && enabled("debug", "pingora_proxy", Error));
+        assert!(enabled("debug", "tollgate::proxy", Debug) && enabled("debug", "pingora_proxy", Error));
+        assert!(enabled("info,pingora_proxy=debug", "pingora_proxy", Debug));
+        // They show heads as they pass.
+        for library in ["rustls::msgs", "pingora_proxy", "pingora_core", "h2", "hyper"] {
+            assert!(!enabled("trace", library, Debug) && !enabled("debug", library, Debug), "{library}");
+        }
         assert!(!enabled("off", "tollgate", Error) && !enabled("off", "rustls", Error));
         assert!(!enabled("warn", "tollgate", Info));
     }

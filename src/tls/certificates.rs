@@ -48,8 +48,12 @@ pub struct Certificates {
 
 /// What was found in the files of one certificate.
 struct Read {
-    /// Those that were looked at last, whether they could be read or not.
+    /// The certificate's file.
+    file: String,
+    /// The files as they were when they were read.
     stamps: [Stamp; 2],
+    /// As they were when they could not be read, which has been said.
+    failed: Option<[Stamp; 2]>,
     /// What they, or those before them, held.
     entry: Option<Arc<Entry>>,
 }
@@ -92,7 +96,7 @@ impl Certificates {
             let stamps = stamps(file);
             let entry =
                 Entry::read(file, groups, &provider).map_err(|message| problems.push(file.place.problem(message)));
-            read.push(Read { stamps, entry: entry.ok().map(Arc::new) });
+            read.push(Read { file: file.cert.clone(), stamps, failed: None, entry: entry.ok().map(Arc::new) });
         }
         let files = files.iter().map(|file| file.value.clone()).collect();
         Self {
@@ -109,16 +113,22 @@ impl Certificates {
         let (mut all, mut renewed) = (self.read.lock(), Vec::new());
         for (file, read) in self.files.iter().zip(all.iter_mut()) {
             let found = stamps(file);
-            if std::mem::replace(&mut read.stamps, found) == found {
+            if read.stamps == found {
                 continue;
             }
             match Entry::read(file, &self.groups, &self.provider) {
                 Ok(entry) => {
                     read.entry = Some(Arc::new(entry));
                     renewed.push(&*file.cert);
+                    (read.stamps, read.failed) = (found, None);
+                }
+                // It is tried again, for it may have been want of descriptors.
+                Err(message) if read.failed == Some(found) => {
+                    log::debug!("certificate {}: {message}", file.cert);
                 }
                 Err(message) => {
                     log::error!("certificate {}: {message}; the one that was read before stays", file.cert);
+                    read.failed = Some(found);
                 }
             }
         }
@@ -156,14 +166,17 @@ impl Entry {
 impl Table {
     fn of(read: &[Read]) -> Self {
         let mut table = Self::default();
-        for entry in read.iter().filter_map(|read| read.entry.as_ref()) {
+        for (file, entry) in read.iter().filter_map(|read| Some((&read.file, read.entry.as_ref()?))) {
             if table.first.is_empty() {
                 table.first.push(entry.certified.clone());
             }
+            // One without names is shown under its file.
+            let shown: &[String] = if entry.names.is_empty() { std::slice::from_ref(file) } else { &entry.names };
+            for (name, end) in shown.iter().zip(std::iter::repeat(entry.end)).filter_map(|(n, e)| Some((n, e?))) {
+                // Of several, the one that ends first wants to be seen to.
+                table.ends.entry(name.clone()).and_modify(|known| *known = end.min(*known)).or_insert(end);
+            }
             for name in &entry.names {
-                if let Some(end) = entry.end {
-                    table.ends.insert(name.clone(), end);
-                }
                 let name = name.strip_prefix('*').unwrap_or(name);
                 table.by_name.entry(name.to_owned()).or_default().push(entry.certified.clone());
             }

@@ -51,8 +51,17 @@ pub(crate) fn authorities(path: &str) -> Result<RootCertStore, String> {
 /// Others can, or there is none in it.
 pub(crate) fn key(path: &str, groups: &[u32]) -> Result<PrivateKeyDer<'static>, String> {
     private(Path::new(path), groups)?;
-    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|e| unreadable(path, &e))
+    let text = read(path)?;
+    if ENCRYPTED.iter().any(|mark| text.windows(mark.len()).any(|part| part == *mark)) {
+        return Err(format!(
+            "the key in '{path}' is encrypted, and nobody could type its password: openssl pkey -in FILE"
+        ));
+    }
+    PrivateKeyDer::from_pem_slice(&text).map_err(|e| unreadable(path, &e))
 }
+
+/// What encrypted keys say of themselves (RFC 5958, and OpenSSL's older form).
+const ENCRYPTED: [&[u8]; 2] = [b"BEGIN ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED"];
 
 fn read(path: &str) -> Result<Vec<u8>, String> {
     read_file(Path::new(path)).map_err(|e| format!("cannot read '{path}': {e}"))

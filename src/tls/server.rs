@@ -136,8 +136,14 @@ pub struct TlsFront {
     config: TlsConfig,
     certificates: Arc<Certificates>,
     acceptor: Arc<ArcSwap<TlsAcceptor>>,
-    /// The file of authorities that was looked at last.
-    authorities: Arc<Mutex<Stamp>>,
+    /// The file of authorities.
+    authorities: Arc<Mutex<Authorities>>,
+}
+
+/// A file of authorities, as it was when it was read, and when it could not be read, which has been said.
+struct Authorities {
+    read: Stamp,
+    failed: Option<Stamp>,
 }
 
 impl fmt::Debug for TlsFront {
@@ -178,7 +184,7 @@ impl TlsFront {
                 config: config.clone(),
                 certificates,
                 acceptor: Arc::new(ArcSwap::from_pointee(acceptor)),
-                authorities: Arc::new(Mutex::new(authorities)),
+                authorities: Arc::new(Mutex::new(Authorities { read: authorities, failed: None })),
             }),
             Err(message) => {
                 problems.push(node.place().problem(message));
@@ -192,7 +198,8 @@ impl TlsFront {
         self.certificates.refresh();
         let Some(mtls) = &self.config.mtls else { return };
         let found = stamp(&mtls.ca);
-        if std::mem::replace(&mut *self.authorities.lock(), found) == found {
+        let mut authorities = self.authorities.lock();
+        if authorities.read == found {
             return;
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -201,10 +208,14 @@ impl TlsFront {
         match renewed {
             Ok(acceptor) => {
                 self.acceptor.store(Arc::new(acceptor));
+                *authorities = Authorities { read: found, failed: None };
                 log::info!("authorities of clients were read again: {}", mtls.ca);
             }
+            // It is tried again, for it may have been want of descriptors.
+            Err(message) if authorities.failed == Some(found) => log::debug!("authorities of clients: {message}"),
             Err(message) => {
                 log::error!("authorities of clients: {message}; those that were read before stay");
+                authorities.failed = Some(found);
             }
         }
     }

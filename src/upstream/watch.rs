@@ -60,12 +60,14 @@ pub(crate) struct Watched {
     seen: Option<(Option<Stamp>, Instant)>,
     /// As it was when it was read.
     taken: Option<Stamp>,
+    /// That what is there now cannot be read has been said.
+    said: bool,
 }
 
 impl Watched {
     /// A file that has not been looked at.
     pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), seen: None, taken: None }
+        Self { path: path.into(), seen: None, taken: None, said: false }
     }
 
     fn stamp(&self) -> Option<Stamp> {
@@ -80,6 +82,7 @@ impl Watched {
             Some((seen, since)) if seen == stamp => since,
             _ => {
                 self.seen = Some((stamp, now));
+                self.said = false;
                 now
             }
         };
@@ -93,8 +96,18 @@ impl Watched {
         if self.stamp() != stamp || !finished && quiet < UNFINISHED {
             return None;
         }
-        self.taken = stamp;
-        Some(text.map_err(|e| format!("cannot read '{}': {e}", self.path.display())))
+        match text {
+            Ok(text) => {
+                self.taken = stamp;
+                Some(Ok(text))
+            }
+            // It is tried again at each look, for it may have been want of descriptors, but said once.
+            Err(_) if self.said => None,
+            Err(e) => {
+                self.said = true;
+                Some(Err(format!("cannot read '{}': {e}", self.path.display())))
+            }
+        }
     }
 }
 

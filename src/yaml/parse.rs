@@ -178,7 +178,7 @@ impl Finisher<'_> {
             Body::Seq(items) => Value::Seq(
                 (items.iter().enumerate())
                     .map_while(|(i, raw)| {
-                        let more = self.next <= self.limit;
+                        let more = self.within(&place);
                         more.then(|| self.node(raw, format!("{}[{i}]", place.path)))
                     })
                     .collect(),
@@ -188,14 +188,23 @@ impl Finisher<'_> {
         Node::new(id, place, value, unset)
     }
 
+    /// False when there are too many nodes, which is said once.
+    fn within(&mut self, place: &Location) -> bool {
+        let within = self.next < self.limit;
+        if !within && !self.exhausted {
+            self.exhausted = true;
+            self.problems
+                .push(place.problem("too many nodes: an alias repeats itself without end, or keys are very long"));
+        }
+        within
+    }
+
     /// Counts a node, or a mapping that is merged; false when there are too many of them.
     fn another(&mut self, place: &Location) -> bool {
-        let within = self.next < self.limit;
-        if self.next >= self.limit && !self.exhausted {
-            self.exhausted = true;
-            self.problems.push(place.problem("too many nodes: an alias repeats itself without end"));
-        }
-        self.next = self.next.saturating_add(1);
+        let within = self.within(place);
+        // Every node knows its path: long keys around many nodes are many times their own length.
+        self.next =
+            self.next.saturating_add(1).saturating_add(u32::try_from(place.path.len() / 64).unwrap_or(u32::MAX));
         within
     }
 
@@ -203,7 +212,7 @@ impl Finisher<'_> {
         let mut entries: Vec<(String, Location, Node)> = Vec::with_capacity(pairs.len());
         let (mut names, mut merged) = (HashSet::with_capacity(pairs.len()), Vec::new());
         for (key, value) in pairs {
-            if self.next > self.limit {
+            if !self.within(place) {
                 break;
             }
             let key_place = Location { line: key.mark.0, column: key.mark.1, path: place.path.clone() };

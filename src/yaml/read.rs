@@ -23,6 +23,10 @@ pub(crate) fn read<T: DeserializeOwned>(node: &Node) -> (Option<T>, Problems) {
             let place = fault.place.as_ref().unwrap_or_else(|| culprit.place());
             problems.push(place.problem(fault.message));
         }
+        if problems.len() >= MAX_PROBLEMS {
+            let message = format!("{MAX_PROBLEMS} problems are enough for once: there may be more");
+            problems.push(node.place().problem(message));
+        }
         if culprit.id() == node.id() || !aside.add(&culprit) || problems.len() >= MAX_PROBLEMS {
             break;
         }

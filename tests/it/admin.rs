@@ -238,3 +238,13 @@ fn the_admin_listener_reads_bodies_within_bounds() {
     let unsent = b"POST /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhe";
     assert!(client_raw(gw.admin, unsent).starts_with("HTTP/1.1 408 "));
 }
+
+#[test]
+fn published_pages_can_only_be_read_too() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin, "admin: { address: \"127.0.0.1:{admin}\", publish: true }");
+    for method in ["POST", "DELETE", "PUT"] {
+        gw.request(method, "/gateway/stats").expect(405).has("allow", "GET, HEAD").problem();
+    }
+    gw.request("HEAD", "/gateway/stats").expect(200);
+}

@@ -476,3 +476,66 @@ fn a_secret_in_the_place_of_its_reference_is_not_repeated() {
         assert!(code == 78 && !text.contains("SUPERSECRET") && text.contains("known: "), "{text}");
     }
 }
+
+#[test]
+fn a_variable_that_is_not_set_hides_no_other_mistake() {
+    let yaml = r#"listeners: [{ address: "127.0.0.1:1" }]
+admin: { enabled: false }
+via: ${TEST_UNSET_1}
+wiat: 1
+services:
+  s:
+    urls: ["${TEST_UNSET_2}"]
+    balence: random
+routes:
+  - match: { path: /* }
+    service: ${TEST_UNSET_3}
+    strip_prefx: /a
+"#;
+    let (code, text) = check(yaml);
+    assert_eq!(code, 78);
+    for said in [
+        "via: environment variable 'TEST_UNSET_1'",
+        "unknown key 'wiat'",
+        "urls[0]: environment variable 'TEST_UNSET_2'",
+        "unknown key 'balence'",
+        "service: environment variable 'TEST_UNSET_3'",
+        "unknown key 'strip_prefx'",
+        "6 problems",
+    ] {
+        assert!(text.contains(said), "'{said}' is not in: {text}");
+    }
+}
+
+#[test]
+fn parts_of_a_variable_are_not_repeated_either() {
+    let yaml = |key: &str| {
+        format!(
+            "listeners: [{{ address: \"127.0.0.1:1\" }}]\nadmin: {{ enabled: false }}\n{key}\nroutes: [{{ match: {{ path: /* }}, respond: {{ body: a }} }}]\n"
+        )
+    };
+    let long = format!("sEcret-{}", "0123456789".repeat(20));
+    let (code, text) = check_with(&yaml("services: { s: { urls: [\"${TEST_LONG}\"] } }"), &[("TEST_LONG", &long)]);
+    assert_eq!(code, 78);
+    assert!(text.contains("${TEST_LONG}") && !text.contains("sEcret"), "{text}");
+    let path = "/sEcret-directory/pid";
+    let (code, text) = check_with(&yaml("pingora: { pid_file: \"${TEST_PATH}\" }"), &[("TEST_PATH", path)]);
+    assert_eq!(code, 78);
+    assert!(text.contains("${TEST_PATH}") && !text.contains("sEcret"), "{text}");
+}
+
+#[test]
+fn more_mistakes_than_are_told_are_not_kept_quiet() {
+    let keys: String = (0..250).map(|i| format!("unknown{i}: 1\n")).collect();
+    let (code, text) = check(&keys);
+    assert_eq!(code, 78);
+    assert!(text.contains("there may be more"), "{text}");
+}
+
+#[test]
+fn long_keys_around_many_nodes_are_no_bomb() {
+    let yaml = format!("? {}\n: [{}]\n", "k".repeat(60_000), "a, ".repeat(60_000));
+    let (code, text) = check(&yaml);
+    assert_eq!(code, 78);
+    assert!(text.contains("keys are very long"), "{}", &text[..500]);
+}

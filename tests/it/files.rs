@@ -152,3 +152,55 @@ fn of_a_file_that_is_too_large_little_is_said_and_read() {
     fs::File::create(dir.path().join("backends")).unwrap().set_len(1 << 34).unwrap();
     refused(dir.path(), &yaml, "is larger than 16 MiB");
 }
+
+#[test]
+fn paths_that_could_not_be_used_are_mistakes() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    mode(dir, 0o700);
+    fs::create_dir(dir.join("sub")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(dir.join("bound")).unwrap();
+    for (yaml, said) in [
+        ("pingora: { upgrade_sock: @/sock, pid_file: @/sock }", "pid_file: this is the upgrade socket's path"),
+        ("pingora: { pid_file: @/sub }", "sub' is there, and is not a file"),
+        ("access_log: { output: { file: @/bound } }", "bound' is a socket"),
+        ("pingora: { upstream_keepalive_pool_size: 4294967296 }", "not a number of connections from 1 to"),
+    ] {
+        refused(dir, &format!("{yaml}\n{}", listeners()), said);
+    }
+}
+
+#[test]
+fn an_encrypted_key_is_called_that() {
+    let certs = Certs::new();
+    certs.issue("own", "own", &["own.example"]);
+    let dir = certs.dir();
+    for (name, text) in [
+        ("new", "-----BEGIN ENCRYPTED PRIVATE KEY-----\naGVsbG8=\n-----END ENCRYPTED PRIVATE KEY-----\n"),
+        ("old", "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\naGVsbG8=\n-----END RSA PRIVATE KEY-----\n"),
+    ] {
+        fs::write(dir.join(name), text).unwrap();
+        mode(&dir.join(name), 0o600);
+        let tls = format!("tls: {{ certificates: [ {{ cert: @/own.pem, key: @/{name} }} ] }}");
+        let yaml = format!("listeners: [ {{ address: \"127.0.0.1:{}\", {tls} }} ]\n", free_port());
+        refused(dir, &yaml, "is encrypted, and nobody could type its password");
+    }
+}
+
+#[test]
+fn a_check_says_what_a_start_would_and_makes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = format!("{}admin: {{ enabled: false }}\nroutes: []\n", listeners());
+    fs::write(dir.path().join("t.yaml"), yaml).unwrap();
+    let places = tempfile::tempdir().unwrap();
+    let check = Command::new(binary())
+        .args(["-t", "-c", "t.yaml"])
+        .current_dir(dir.path())
+        .env("TMPDIR", places.path())
+        .env_remove("XDG_RUNTIME_DIR")
+        .env_remove("RUNTIME_DIRECTORY")
+        .output()
+        .unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+    assert_eq!(fs::read_dir(places.path()).unwrap().count(), 0);
+}

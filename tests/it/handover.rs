@@ -689,3 +689,66 @@ fn a_pid_file_is_not_written_through_a_link() {
     gw.signal(Signal::SIGINT);
     gw.wait();
 }
+
+/// What a command with the default places prints until it says this.
+fn says(command: &mut Command, errors: &Path, wanted: &str) -> Child {
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(errors).unwrap());
+    let child = child.spawn().unwrap();
+    eventually(wanted, || fs::read_to_string(errors).unwrap().contains(wanted));
+    child
+}
+
+#[test]
+fn a_successor_finds_a_process_whose_first_listener_was_another_one() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), [free_port(), free_port()]);
+    let file = |name: &str, ports: &[u16]| {
+        let listeners: Vec<String> = ports.iter().map(|port| format!("{{ address: \"127.0.0.1:{port}\" }}")).collect();
+        let text = format!("listeners: [ {} ]\nadmin: {{ enabled: false }}\n{ROUTE}", listeners.join(", "));
+        fs::write(dir.path().join(name), text).unwrap();
+        dir.path().join(name)
+    };
+    let command = |file: &Path, more: &[&str]| {
+        let mut command = Command::new(binary());
+        command.args(more).arg("-c").arg(file).env("XDG_RUNTIME_DIR", dir.path()).env_remove("RUNTIME_DIRECTORY");
+        command
+    };
+    let first = file("one.yaml", &ports[..1]);
+    let mut one = says(&mut command(&first, &[]), &dir.path().join("one.log"), "listening on");
+    let second = file("two.yaml", &[ports[1], ports[0]]);
+    let mut two = says(&mut command(&second, &["-u"]), &dir.path().join("two.log"), "listening on");
+    eventually("the first leaves", || one.try_wait().unwrap().is_some());
+    let mut three = says(&mut command(&second, &["-u"]), &dir.path().join("three.log"), "listening on");
+    eventually("the second leaves", || two.try_wait().unwrap().is_some());
+    for port in ports {
+        Request::new("GET", format!("http://127.0.0.1:{port}/")).expect(200).says("served");
+    }
+    three.kill().unwrap();
+    three.wait().unwrap();
+}
+
+#[test]
+fn signals_during_the_start_end_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (port, folder) = (free_port(), dir.path().display().to_string());
+    // Nobody answers there: the start waits for it.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let text = format!(
+        "pingora: {{ pid_file: {folder}/pid, upgrade_sock: {folder}/sock }}\nlisteners: [ {{ address: \"127.0.0.1:{port}\" }} ]\nadmin: {{ enabled: false }}\nservices: {{ s: {{ urls: [ \"http://name.test\" ], discovery: {{ resolver: \"{}\" }} }} }}\n{ROUTE}",
+        silent.local_addr().unwrap()
+    );
+    let file = dir.path().join("t.yaml");
+    fs::write(&file, text).unwrap();
+    let errors = dir.path().join("errors");
+    let mut command = Command::new(binary());
+    // A slip in the environment silences nothing.
+    let mut child =
+        says(command.arg("-c").arg(&file).env("LOG_LEVEL", "warning"), &errors, "LOG_LEVEL: not a log level");
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    for signal in [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGQUIT] {
+        kill(pid, signal).unwrap();
+    }
+    eventually("it serves all the same", || fs::read_to_string(&errors).unwrap().contains("listening on"));
+    Request::new("GET", format!("http://127.0.0.1:{port}/")).expect(200).says("served");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -101,6 +101,10 @@ fn changed_files_are_taken_up_while_serving() {
     certs.issue("a", "new", &["a.example"]);
     eventually("the new certificate is shown", || s_client(gw.port, &[]).contains("new"));
     assert_eq!(curl(gw.port, &certs, &[]).0, "200 2");
+    let end = |name: &str| gw.metric(&format!("gateway_certificate_expiry_timestamp_seconds{{name=\"{name}\"}}"));
+    certs.issue("a", "newer", &["b.example"]);
+    eventually("the new name is shown", || end("b.example").is_some());
+    assert_eq!(end("a.example"), None, "the old one is gone");
 }
 
 #[test]
