@@ -10,6 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::socket::{Backlog, listen};
+
 use crate::harness::{Gateway, Origin, eventually, free_port};
 
 /// A backend of a few lines: each request is answered by `answer`; without an answer the connection is cut.
@@ -357,4 +359,39 @@ fn a_sticky_cookie_cannot_be_made_by_others() {
     assert_eq!(first, cookie(&shared), "with a secret, all processes agree");
     std::fs::write(file.path(), "another secret..").unwrap();
     assert_ne!(first, cookie(&shared));
+}
+
+/// An address where nobody is accepted any more: connecting to it takes as long as one waits.
+fn full() -> (TcpListener, Vec<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listen(&listener, Backlog::new(1).unwrap()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        waiting.push(stream);
+    }
+    (listener, waiting)
+}
+
+#[test]
+fn connecting_to_a_backend_is_not_the_clients_slowness() {
+    let (origin, (full, _waiting)) = (Origin::start("o"), full());
+    let gw = Gateway::start(&format!(
+        "limits: {{ stall: 1s, body_rate: 0 }}\nservices:\n  main:\n    urls: [\"http://{}\", \"{}\"]\n    timeouts: {{ connect: 2s }}\n    retry: {{ max_attempts: 2, on: [connect] }}\n    outlier_ejection: {{ consecutive: 0 }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        full.local_addr().unwrap(),
+        origin.url()
+    ));
+    // One of the two begins at the backend that does not answer.
+    for _ in 0..2 {
+        let mut client = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 9\r\n\r\n").unwrap();
+        for _ in 0..9 {
+            std::thread::sleep(Duration::from_millis(280));
+            let _ = client.write_all(b"x");
+        }
+        let mut said = String::new();
+        let _ = client.read_to_string(&mut said);
+        assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+    }
 }
