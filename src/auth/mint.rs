@@ -52,7 +52,7 @@ fn format_key(secret: [u8; 32]) -> String {
 }
 
 fn checksum_of(body: &[u8]) -> [u8; CHECKSUM] {
-    base62(&crc32(body).to_be_bytes())
+    base62(&crc32fast::hash(body).to_be_bytes())
 }
 
 /// `number`, big-endian, as exactly `N` digits: long division by 62, the last digit first.
@@ -69,13 +69,6 @@ fn base62<const N: usize>(number: &[u8]) -> [u8; N] {
         *digit = DIGITS[usize::from(rest)];
     }
     digits
-}
-
-/// CRC-32 as in zip and PNG, bit by bit: 51 bytes need no table.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg()))
-    })
 }
 
 #[cfg(test)]
@@ -98,7 +91,7 @@ mod tests {
 
     #[test]
     fn known_values() {
-        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
+        assert_eq!(crc32fast::hash(b"123456789"), 0xCBF4_3926, "CRC-32 as in zip and PNG");
         assert_eq!(base62::<4>(&[0]), *b"0000");
         assert_eq!(base62::<2>(&[61]), *b"0z");
         assert_eq!(base62::<2>(&[62]), *b"10");

@@ -2,9 +2,10 @@
 //!
 //! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pingora::http::ResponseHeader;
 
 /// True for a request or an answer of gRPC.
@@ -69,19 +70,11 @@ pub(crate) fn trailers_only(head: &mut ResponseHeader, detail: &str, http2: bool
     Ok(())
 }
 
-/// Everything but printable ASCII, and the percent sign, as percent escapes.
+/// What `grpc-message` cannot have as it is: everything but printable ASCII, and the percent sign.
+const ESCAPED: AsciiSet = CONTROLS.add(b'%');
+
 fn percent_encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'%' | 0..=0x1f | 0x7f.. => {
-                // Writing to a string cannot fail.
-                let _ = write!(out, "%{byte:02X}");
-            }
-            _ => out.push(char::from(byte)),
-        }
-    }
-    out
+    utf8_percent_encode(text, &ESCAPED).to_string()
 }
 
 #[cfg(test)]

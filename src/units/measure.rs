@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, fmt, str::FromStr, time::Duration};
 
+use jiff::{SpanRelativeTo, fmt::friendly::SpanParser};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
@@ -22,14 +23,11 @@ pub struct Rate {
     pub per: Duration,
 }
 
-const TIME_UNITS: &[(&str, u64)] = &[
-    ("us", 1_000),
-    ("ms", 1_000_000),
-    ("s", 1_000_000_000),
-    ("m", 60_000_000_000),
-    ("h", 3_600_000_000_000),
-    ("d", 86_400_000_000_000),
-];
+/// Units of time that may be written; jiff knows more, which nobody would guess here.
+const TIME_UNITS: [&str; 6] = ["us", "ms", "s", "m", "h", "d"];
+
+/// 10 years: beyond that the number is a slip, and nanoseconds would leave u64.
+const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
 
 const SIZE_UNITS: &[(&str, u64)] = &[
     ("", 1),
@@ -45,15 +43,6 @@ const SIZE_UNITS: &[(&str, u64)] = &[
     ("gib", 1 << 30),
 ];
 
-/// Splits `"1h30m"` into its next number and unit.
-fn number_and_unit(text: &str) -> Option<(f64, &str, &str)> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let number = text.get(..digits)?.parse().ok()?;
-    let rest = &text[digits..];
-    let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-    Some((number, &rest[..end], &rest[end..]))
-}
-
 impl FromStr for Span {
     type Err = String;
 
@@ -62,21 +51,14 @@ impl FromStr for Span {
             return Ok(Self(Duration::ZERO));
         }
         let wrong = || format!("'{text}' is not a duration: write it like 250ms, 5s, 1h30m (units us, ms, s, m, h, d)");
-        let (mut rest, mut total) = (text.trim(), 0f64);
-        while !rest.is_empty() {
-            let (number, unit, tail) = number_and_unit(rest).ok_or_else(wrong)?;
-            let nanos = TIME_UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?.1;
-            #[expect(clippy::cast_precision_loss, reason = "a unit is a small power of ten")]
-            let nanos = nanos as f64;
-            total += number * nanos;
-            rest = tail;
-        }
-        // 10 years: beyond that the number is a slip, and nanoseconds would leave u64.
-        if text.trim().is_empty() || total > 3.2e17 {
+        let mut units = text.trim().split(|c: char| c.is_ascii_digit() || c == '.').filter(|unit| !unit.is_empty());
+        if !units.all(|unit| TIME_UNITS.contains(&unit)) {
             return Err(wrong());
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded just above")]
-        Ok(Self(Duration::from_nanos(total.round() as u64)))
+        let span = SpanParser::new().parse_span(text.trim()).map_err(|_| wrong())?;
+        let time = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+        let time = Duration::try_from(time).map_err(|_| wrong())?;
+        if time > LONGEST { Err(wrong()) } else { Ok(Self(time)) }
     }
 }
 
