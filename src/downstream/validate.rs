@@ -3,7 +3,7 @@
 //! Pingora takes heads of up to 1 MiB and HTTP/1.1 without `Host` (`pingora-core` 0.9.1, v1/common.rs and v1/server.rs).
 //! An operator expects less patience. What can be judged by bytes alone has been, in `message/request_head.rs`.
 
-use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use pingora::http::RequestHeader;
 
 use super::limits::ClientLimits;
@@ -23,6 +23,8 @@ pub(crate) struct Admitted {
     pub(crate) sent: Option<String>,
     /// A backend may read it differently.
     pub(crate) suspect: bool,
+    /// The target as the client wrote it, when the head's has been changed.
+    pub(crate) original: Option<Uri>,
 }
 
 /// The most bytes of a method; the longest registered one has 17 (`UPDATEREDIRECTREF`).
@@ -120,7 +122,7 @@ fn normalise(head: &mut RequestHeader) -> Result<Admitted, PathError> {
         return Err(PathError::Character);
     }
     let Reading { path, sent, suspect } = path::read(head.uri.path())?;
-    let admitted = Admitted { sent, suspect };
+    let mut admitted = Admitted { sent, suspect, original: None };
     // Absolute-form (RFC 9112 §3.2.2): Pingora keeps its path in the URI and the whole of it for the wire, and has
     // refused an authority that disagrees with Host. A backend gets origin-form.
     let absolute = !raw.starts_with(b"/");
@@ -131,6 +133,7 @@ fn normalise(head: &mut RequestHeader) -> Result<Admitted, PathError> {
         Some(query) => format!("{path}?{query}"),
         None => path.into_owned(),
     };
+    admitted.original = Some(head.uri.clone());
     let mut parts = head.uri.clone().into_parts();
     parts.path_and_query = Some(target.parse().map_err(|_| PathError::Character)?);
     head.set_uri(http::Uri::from_parts(parts).map_err(|_| PathError::Character)?);
@@ -159,6 +162,18 @@ mod tests {
         assert_eq!(admitted("GET", "/a/../b?x=/../y", &host).unwrap(), "/b?x=/../y");
         assert_eq!(admitted("GET", "/a", &host).unwrap(), "/a");
         assert_eq!(admitted("GET", "/../a", &host), Err(400));
+    }
+
+    #[test]
+    fn the_target_as_it_was_written_stays_known() {
+        let original = |target: &str| {
+            let mut head = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
+            head.append_header("host", "h").unwrap();
+            let admitted = validate_request(&mut head, &ClientLimits::default()).unwrap();
+            admitted.original.map(|uri| uri.to_string())
+        };
+        assert_eq!(original("/a/%2e/b?x=%2e").as_deref(), Some("/a/%2e/b?x=%2e"));
+        assert_eq!(original("/a/b?x=%2e"), None, "nothing was changed");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use http::Uri;
 use pingora::http::RequestHeader;
 
 use crate::{
@@ -29,6 +30,11 @@ impl<'a> Exchange<'a> {
     /// An exchange without a connection, as unit tests and the configuration's own `tests:` make it.
     pub fn new(request: &'a RequestHeader, state: &'a mut State, now: Now) -> Self {
         Self { request, state, now }
+    }
+
+    /// The target as the client wrote it; the request's own has its path normalised.
+    pub fn target(&self) -> &Uri {
+        self.state.original.as_ref().unwrap_or(&self.request.uri)
     }
 
     /// A header's value when there is exactly one and it is text.
@@ -57,6 +63,8 @@ pub struct State {
     pub listener: usize,
     /// The client's certificate, when it showed one and it was verified.
     pub certificate: Option<Arc<Certificate>>,
+    /// The target as the client wrote it, when the head's has been normalised: what a signature covers.
+    pub original: Option<Uri>,
     /// The request's name.
     pub id: RequestId,
     /// Who sent it, once filters have found out: one for each kind of credential.
@@ -83,6 +91,7 @@ impl State {
             secure: false,
             listener: 0,
             certificate: None,
+            original: None,
             id: RequestId::fresh(),
             identities: Identities::default(),
             limits: Vec::new(),

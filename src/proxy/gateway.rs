@@ -11,8 +11,8 @@ use pingora::{
     modules::http::HttpModules,
     prelude::HttpPeer,
     protocols::Digest,
-    proxy::{FailToProxy, ProxyHttp, Session},
 };
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::{
     body, compression, context::Context, error, logging, reply::respond, request, retry, subrequest::mirror,

@@ -50,10 +50,11 @@ pub async fn decide(
     state: &mut State,
     now: Now,
 ) -> Decision {
-    let admitted = match validate::validate_request(head, limits) {
+    let mut admitted = match validate::validate_request(head, limits) {
         Ok(admitted) => admitted,
         Err(reply) => return Decision::own(reply, None),
     };
+    state.original = admitted.original.take();
     let subject = RouteInput {
         host: host_of(head),
         path: head.uri.path(),

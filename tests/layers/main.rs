@@ -142,6 +142,22 @@ fn a_type_has_its_methods_in_one_file() {
 }
 
 #[test]
+fn every_dependency_is_used() {
+    let manifest = fs::read_to_string("Cargo.toml").unwrap();
+    let section = manifest.split("[dependencies]").nth(1).unwrap().split("\n[").next().unwrap();
+    let names = section.lines().filter_map(|line| Some(line.split_once(" = ")?.0.replace('-', "_")));
+    let sources = Sources::read();
+    let mut seen = 0;
+    for name in names {
+        seen += 1;
+        let (path, whole) = (format!("{name}::"), format!("use {name};"));
+        let used = sources.files.values().any(|file| file.code.contains(&path) || file.code.contains(&whole));
+        assert!(used, "nothing uses the dependency {name}");
+    }
+    assert!(seen > 30, "only {seen} were found");
+}
+
+#[test]
 fn the_readme_lists_every_metric() {
     let readme = fs::read_to_string("README.md").unwrap();
     let mut seen = 0;
