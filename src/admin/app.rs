@@ -71,7 +71,7 @@ fn named(head: &RequestHeader) -> Option<&str> {
     head.uri.authority().map(Authority::as_str).or_else(host)
 }
 
-/// The request's body.
+/// Reads the request's body, within a size and a time limit.
 ///
 /// # Errors
 /// It is too large, too late, or broken off.

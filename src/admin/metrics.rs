@@ -13,7 +13,7 @@ use crate::{
 
 const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The pages of this file.
+/// The routes of this page.
 pub(super) fn router() -> Router<Arc<Live>> {
     Router::new().route("/metrics", get(page)).route("/gateway/metrics", get(page))
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::answer::{Answer, json_reply};
 use crate::{clock::Now, message::reply::Reply, resilience::BreakerState, runtime::Live, upstream::Service};
 
-/// The pages of this file.
+/// The routes of these pages.
 pub(super) fn router() -> Router<Arc<Live>> {
     Router::new()
         .route("/health", get(ready))
@@ -19,7 +19,7 @@ pub(super) fn router() -> Router<Arc<Live>> {
         .route("/gateway/stats", get(stats))
 }
 
-/// The process is there.
+/// 200 as long as the process answers at all.
 async fn live() -> Answer {
     Answer(json_reply(StatusCode::OK, &json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") })))
 }

@@ -15,15 +15,15 @@ use crate::{
 /// committed ([`Live::commit`](super::Live::commit)).
 #[derive(Debug)]
 pub struct Runtime {
-    /// Routes.
+    /// Its routes, ready to be matched.
     pub router: Router<Arc<Route>>,
     /// Services by name.
     pub services: BTreeMap<Arc<str>, Arc<Service>>,
     /// Proxies whose word is taken about the client.
     pub trusted: TrustedProxies,
-    /// What a client may ask for.
+    /// The limits on what a client may ask for.
     pub limits: ClientLimits,
-    /// What the access log says.
+    /// Settings of the access log.
     pub access: AccessConfig,
     /// Serve `/gateway/*` on ordinary listeners too.
     pub publish: bool,

@@ -12,7 +12,7 @@ use super::{Runtime, Shared};
 /// The runtime that serves, and what outlives it.
 pub struct Live {
     current: ArcSwap<Runtime>,
-    /// What outlives it.
+    /// The state of the process, which outlives every runtime.
     pub shared: Arc<Shared>,
     /// Held while another one is taken up: two at once would end what the other has begun.
     committing: Mutex<()>,
@@ -20,7 +20,7 @@ pub struct Live {
 }
 
 impl Live {
-    /// Begins with `runtime`.
+    /// Takes up the first runtime of the process.
     pub fn begin(runtime: Runtime, shared: Arc<Shared>) -> Arc<Self> {
         let runtime = Arc::new(runtime);
         show(&runtime, &shared);

@@ -25,7 +25,7 @@ pub(crate) type Page = dyn Fn(&str) -> Option<Reply> + Send + Sync;
 /// State of the process: it outlives every [`Runtime`](super::Runtime). What belongs to a part of the configuration is kept
 /// by that part's name, so that a part that stays as it was keeps it.
 pub struct Shared {
-    /// Metrics.
+    /// Every metric of the process.
     pub metrics: Arc<Metrics>,
     /// Limit cells, by route and filter.
     pub tables: Arc<Tables>,

@@ -12,7 +12,7 @@ use crate::{
     upstream::Service,
 };
 
-/// The tasks that run.
+/// The background tasks that run now, by the part that they belong to.
 #[derive(Default)]
 pub(crate) struct Tasks(HashMap<Id, Running>);
 

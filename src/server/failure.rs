@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-/// Says why, and ends.
+/// Writes the reason to standard error and returns the exit code.
 pub(crate) fn fail(code: u8, message: &str) -> ExitCode {
     let _ = writeln!(io::stderr().lock(), "{message}");
     ExitCode::from(code)

@@ -48,13 +48,13 @@ use crate::config::PingoraConfig;
 pub(super) const HELLO: &str = "tollgate-upgrade 2";
 /// What it says when it accepts connections.
 pub(super) const SERVING: &str = "serving";
-/// What it is told then.
+/// The answer to that: the running process leaves as soon as the successor has confirmed it.
 pub(super) const LEAVING: &str = "leaving";
 /// What it confirms that with; from then on it serves alone.
 pub(super) const TAKEN: &str = "taken";
-/// Before the addresses.
+/// Begins the line with the addresses of the sockets that are handed over.
 pub(super) const SOCKETS: &str = "sockets ";
-/// Before the reason.
+/// Begins the line with the reason of a refusal.
 pub(super) const REFUSED: &str = "refused ";
 /// The reason of a process that has closed its sockets.
 pub(super) const GOING: &str = "this process is leaving";
@@ -89,7 +89,7 @@ pub(super) fn line(stream: &mut impl Read) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Hands over.
+/// The running process's side of a hand-over.
 #[derive(Debug, Clone)]
 pub(super) struct Handover {
     pub(super) socket: Arc<UpgradeSocket>,
@@ -123,7 +123,7 @@ impl Handover {
         self.begun.1.notify_all();
     }
 
-    /// Waits a little for that.
+    /// Waits, for `BEGIN` at most, until this process serves itself.
     fn has_begun(&self) -> bool {
         let mut begun = self.begun.0.lock();
         self.begun.1.wait_while_for(&mut begun, |begun| !*begun, BEGIN);

@@ -1,6 +1,7 @@
 //! From the command line to a process that serves, hands over and leaves.
 
 mod account;
+mod background;
 mod cli;
 mod daemon;
 mod demo;
@@ -15,7 +16,6 @@ pub(crate) mod run_args;
 mod serve;
 mod signals;
 mod sockets;
-mod tender;
 mod upgrade;
 
 use std::process::ExitCode;

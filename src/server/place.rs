@@ -27,7 +27,7 @@ use rustix::{
 /// A lock is held for a few system calls; whoever holds it longer is none of ours.
 const TURN: Duration = Duration::from_secs(1);
 
-/// Where successors ask.
+/// The socket at which a successor asks for the listening sockets.
 #[derive(Debug)]
 pub(super) struct UpgradeSocket {
     pub(super) listener: UnixListener,

@@ -7,7 +7,7 @@ use clap::Args;
 /// The variable that names the file when nothing else does.
 pub(super) const CONFIG: &str = "TOLLGATE_CONFIG";
 
-/// How to run.
+/// The flags of `tollgate` and `tollgate run`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunArgs {
     /// The configuration file.

@@ -15,6 +15,7 @@ use rustix::fs::Uid;
 
 use super::{
     account,
+    background::BackgroundTasks,
     daemon::{Launcher, launch},
     exit,
     front::{Front, Started},
@@ -23,7 +24,6 @@ use super::{
     place::UpgradeSocket,
     signals::{self, Signals},
     sockets::{self, Bound},
-    tender::BackgroundTasks,
     upgrade::{self, Predecessor},
 };
 use crate::{
@@ -37,7 +37,7 @@ use crate::{
     upstream::tunnel::Tunnels,
 };
 
-/// What begins before connections are accepted: the access log, and the first look at backends (`tender.rs`).
+/// What begins before connections are accepted: the access log, and the first look at backends (`background.rs`).
 const FIRST: u32 = 2;
 
 /// What serves when no file is given.
@@ -117,7 +117,7 @@ pub(super) fn serve(
     let live = Live::begin(runtime, shared.clone());
     let started = Started::new(0);
     let services = assemble(&mut server, &live, &plan, bound, &started);
-    let tender = BackgroundTasks {
+    let background = BackgroundTasks {
         live,
         shared: shared.clone(),
         plan: plan.clone(),
@@ -126,9 +126,9 @@ pub(super) fn serve(
         handover: handover.clone(),
         once: Mutex::new(Some((server.watch_execution_phase(), predecessor, launcher))),
     };
-    let mut tender = background_service("tender", tender);
-    tender.threads = Some(1);
-    server.add_service(tender);
+    let mut background = background_service("background", background);
+    background.threads = Some(1);
+    server.add_service(background);
     more(&mut server);
     let signals = Signals { shared: shared.clone(), delay: plan.shutdown.delay.0, handover: handover.clone() };
     server.run(PingoraArgs { shutdown_signal: Box::new(signals) });

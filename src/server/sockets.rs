@@ -19,7 +19,7 @@ pub(super) type Bound = (SocketAddr, TcpListener);
 /// its last copy.
 pub(super) type Held = Arc<Mutex<Vec<Bound>>>;
 
-/// As long as Pingora has it.
+/// The length of the queue of a listening socket, as Pingora makes it.
 const BACKLOG: i32 = 65535;
 
 /// One socket for every address of `plan`, its listeners first and in order: from `handed`, or bound now. What was
@@ -49,10 +49,10 @@ pub(super) fn all(plan: &Plan, mut handed: Vec<Bound>) -> Result<Vec<Bound>, Str
     if failures.is_empty() { Ok(bound) } else { Err(failures.join("\n")) }
 }
 
-/// The sockets once more.
+/// A second descriptor for each socket, kept for a successor.
 ///
 /// # Errors
-/// Too many files are open.
+/// This process may open no more files.
 pub(super) fn copies(bound: &[Bound]) -> io::Result<Vec<Bound>> {
     bound.iter().map(|(address, socket)| Ok((*address, socket.try_clone()?))).collect()
 }

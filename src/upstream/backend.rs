@@ -35,7 +35,7 @@ pub(crate) type Endpoints = Arc<ArcSwap<Vec<Arc<Backend>>>>;
 pub struct Backend {
     /// `host:port` as in the YAML, for logs and metrics; with the address when a name has several.
     pub name: String,
-    /// Where to connect.
+    /// The address to connect to.
     pub address: SocketAddr,
     /// What the sticky cookie calls it.
     pub(crate) token: Option<Token>,
@@ -49,7 +49,7 @@ pub struct Backend {
     /// What active health checks say.
     pub(crate) checks: Checks,
     pub(crate) in_flight: Arc<AtomicUsize>,
-    /// What its answers say.
+    /// Failures in a row, and the ejections that followed from them.
     pub(crate) conduct: Arc<Health>,
     pub(crate) breaker: Option<Arc<Breaker>>,
     pub(crate) latency: Arc<Ewma>,
@@ -63,7 +63,7 @@ impl Backend {
         self.checks.healthy()
     }
 
-    /// What to call it in `Host`.
+    /// The value of `Host` for a request that has none: the URL that led to this backend.
     pub(crate) fn host(&self) -> Option<HeaderValue> {
         HeaderValue::try_from(self.source.authority()).ok()
     }
@@ -104,7 +104,7 @@ impl Backend {
         }
     }
 
-    /// It is new, or back.
+    /// It is new, or healthy again: `slow_start` begins.
     pub(crate) fn has_returned(&self, now: Duration) {
         self.returned.store(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX).max(1), Relaxed);
     }

@@ -16,7 +16,7 @@ pub(crate) struct Checks(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     ill: AtomicBool,
-    /// It has been checked.
+    /// There has been a check, whatever it found.
     any: AtomicBool,
     /// Checks in a row that contradict the state.
     row: AtomicUsize,
@@ -33,7 +33,7 @@ impl Checks {
         self.0.any.load(Relaxed)
     }
 
-    /// Sets the state.
+    /// Sets the state without a check, and begins to count anew.
     pub(crate) fn set_healthy(&self, healthy: bool) {
         self.0.ill.store(!healthy, Relaxed);
         self.0.row.store(0, Relaxed);

@@ -15,17 +15,17 @@ use crate::message::reply::Reply;
 /// What choosing a backend may look at.
 #[derive(Debug, Clone, Copy)]
 pub struct Choice<'a> {
-    /// The client.
+    /// The client's address, for `consistent_hash: client_ip`.
     pub client: IpAddr,
     /// The request's headers.
     pub headers: &'a HeaderMap,
-    /// Its path.
+    /// The request's path, for `consistent_hash: path`.
     pub path: &'a str,
     /// Backends that this request has tried.
     pub tried: &'a [SocketAddr],
     /// The backend that this request still has a place at, and is about to leave.
     pub leaves: Option<SocketAddr>,
-    /// The time.
+    /// The time of the attempt, since the process began.
     pub now: Duration,
 }
 
@@ -36,12 +36,12 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// The backend of an attempt.
+/// The backend that an attempt goes to, with what it holds there.
 #[derive(Debug)]
 pub struct Chosen {
-    /// It.
+    /// The backend that was chosen.
     pub backend: Arc<Backend>,
-    /// The place at it.
+    /// Its place among the requests under way there, given back on drop.
     pub place: BackendPermit,
     /// Its tickets, when it probes.
     pub leave: ProbeTickets,
@@ -50,7 +50,7 @@ pub struct Chosen {
 /// Why there is no backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SelectError {
-    /// None is well.
+    /// No backend is healthy, or none is known.
     NoneHealthy,
     /// Those that are well have as much under way as they may have.
     Overloaded,

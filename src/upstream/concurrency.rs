@@ -34,7 +34,7 @@ struct Waiting {
     senders: BTreeMap<u64, oneshot::Sender<Permit>>,
 }
 
-/// A place behind the gate; on drop it is the next one's in the queue.
+/// The right to be under way; on drop it goes to the next one in the queue.
 #[derive(Debug)]
 pub struct Permit {
     gate: Arc<ConcurrencyLimit>,
@@ -67,18 +67,18 @@ impl Drop for Queued<'_> {
 }
 
 impl ConcurrencyLimit {
-    /// A gate for `limit` requests; `queue` more may wait, each at most `wait`.
+    /// A limit of `limit` requests; `queue` more may wait, each for at most `wait`.
     pub fn new(limit: u32, queue: u32, wait: Duration) -> Arc<Self> {
         let (limit, inside, queued) = (AtomicU32::new(limit), AtomicU32::new(0), Arc::default());
         Arc::new(Self { limit, inside, queue, wait, queued, waiting: Mutex::default() })
     }
 
-    /// How many are inside.
+    /// How many requests hold a permit.
     pub fn inside(&self) -> u32 {
         self.inside.load(SeqCst)
     }
 
-    /// The limit as it is now.
+    /// How many may, as of now: an adaptive limit moves.
     pub fn limit(&self) -> u32 {
         self.limit.load(SeqCst)
     }
@@ -95,7 +95,7 @@ impl ConcurrencyLimit {
         }
     }
 
-    /// A place, at once or after waiting; `None` when there is none.
+    /// A permit, at once or after waiting; `None` when the queue is full or the wait is over.
     pub async fn enter(self: &Arc<Self>) -> Option<Permit> {
         if let Some(pass) = self.try_enter() {
             return Some(pass);
@@ -121,7 +121,7 @@ impl ConcurrencyLimit {
         tokio::time::timeout(self.wait, receiver).await.ok()?.ok()
     }
 
-    /// A place, if there is one.
+    /// A permit, if one is free; without waiting.
     pub fn try_enter(self: &Arc<Self>) -> Option<Permit> {
         let limit = self.limit();
         let free = |inside: u32| (inside < limit).then(|| inside + 1);

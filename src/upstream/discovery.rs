@@ -58,7 +58,7 @@ pub(crate) struct Lookup {
     pub(crate) until: Option<Instant>,
 }
 
-/// Finds backends.
+/// Looks up names and reads the file of backends, as `discovery:` says.
 pub(crate) struct Discovery {
     pub(crate) config: DiscoveryConfig,
     /// Made at the first look: it reads the system's configuration.
@@ -110,7 +110,7 @@ impl Discovery {
         if wrong.is_empty() { Ok(urls) } else { Err(wrong) }
     }
 
-    /// Looks a name up.
+    /// Looks up a name: addresses, or the services that its SRV records name.
     pub(crate) async fn lookup(&self, url: &BackendUrl) -> Result<Lookup, String> {
         match self.config.dns {
             Dns::Srv => self.services(url).await,

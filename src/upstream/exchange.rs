@@ -17,12 +17,12 @@ use super::response;
 pub(crate) struct Answer {
     /// The connection, at the beginning of the body.
     pub(crate) session: HttpSession,
-    /// The head.
+    /// The head of the backend's answer.
     pub(crate) head: ResponseHeader,
     peer: Box<HttpPeer>,
 }
 
-/// Why there is no answer.
+/// Why a request that the gateway sent by itself got no answer.
 pub(crate) struct Failure {
     /// What went wrong, at which side; [`ErrorType::ConnectError`] and its like when nothing was sent.
     pub(crate) error: Box<Error>,
@@ -46,7 +46,7 @@ pub(crate) async fn send(
 /// The same for whoever must know whether the connection was a fresh one.
 ///
 /// # Errors
-/// See there.
+/// As for [`send`].
 pub(crate) async fn try_send(
     connector: &Connector,
     peer: Box<HttpPeer>,

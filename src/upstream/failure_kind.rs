@@ -6,12 +6,12 @@ use pingora::{Error, ErrorSource, ErrorType};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
-/// How an attempt failed.
+/// How an attempt failed, as `retry.on` and the breaker name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FailureKind {
     /// The connection was refused, or did not stand in time: nothing of the request was sent.
     Connect,
-    /// No answer in time.
+    /// The backend did not answer within `timeouts.read`.
     Timeout,
     /// The connection broke before the answer's head had come.
     Reset,

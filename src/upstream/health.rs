@@ -18,7 +18,7 @@ use pingora_load_balancing::{Backend as LbBackend, health_check::HealthCheck};
 use super::{backend::Backend, exchange, settings::service::HealthCheckConfig};
 use crate::{clock::Now, upstream::ServiceMetrics};
 
-/// One service's check.
+/// The health check of one service: how it asks a backend, and whom it tells of changes.
 pub(crate) struct Probe {
     config: HealthCheckConfig,
     service: String,

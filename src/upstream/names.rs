@@ -22,7 +22,7 @@ pub(crate) struct Found {
     pub(crate) address: SocketAddr,
 }
 
-/// One name.
+/// One name with what is known of it.
 struct Name {
     url: BackendUrl,
     found: Vec<Found>,
@@ -51,7 +51,7 @@ impl fmt::Debug for Names {
 }
 
 impl Names {
-    /// None yet.
+    /// No names; `every` is the longest time between two looks at one.
     pub(crate) fn new(every: Duration) -> Self {
         Self { every, names: Mutex::default() }
     }
@@ -70,7 +70,7 @@ impl Names {
         }
     }
 
-    /// What a name stands for.
+    /// The backends that a name stands for, by the last look that succeeded.
     pub(crate) fn of(&self, url: &BackendUrl) -> Vec<Found> {
         let names = self.names.lock();
         names.iter().find(|name| name.url == *url).map(|name| name.found.clone()).unwrap_or_default()

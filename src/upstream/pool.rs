@@ -45,7 +45,7 @@ pub(crate) struct Pool {
     /// The service's name, for the log.
     service: Arc<str>,
     metrics: ServiceMetrics,
-    /// The URLs in the YAML.
+    /// The URLs in the YAML, without those in the file of `discovery.file`.
     fixed: Vec<BackendUrl>,
     /// Those, and the ones in the file.
     targets: ArcSwap<Vec<BackendUrl>>,

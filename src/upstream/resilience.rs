@@ -28,18 +28,18 @@ use crate::{
     },
 };
 
-/// How an attempt ended.
+/// How an attempt at a backend ended, as far as breakers, ejection and metrics are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AttemptOutcome {
     /// The backend answered with this status.
     Answered(u16),
-    /// It did not.
+    /// It broke off, or was too late, in this way.
     Failed(FailureKind),
     /// Nobody can say: the client left, or the gateway refused.
     Unknown,
 }
 
-/// The memory of a service.
+/// What a service has learned from its attempts: breaker, retry budget, ejection, latencies, limits.
 pub(crate) struct Resilience {
     /// The service's name, for the log.
     service: Arc<str>,

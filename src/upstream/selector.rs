@@ -46,7 +46,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Chooses backends.
+/// Chooses the backend of an attempt, and takes a permit at it.
 #[derive(Debug)]
 pub(crate) struct Selector {
     pub(super) sticky: Option<Sticky>,

@@ -33,14 +33,14 @@ use crate::{
 pub struct Service {
     /// Its name in the YAML.
     pub name: Arc<str>,
-    /// Counters.
+    /// Its counters, for whoever makes attempts.
     pub metrics: ServiceMetrics,
     /// Its backends, and where they come from.
     pub(crate) pool: Pool,
     /// What it learns from attempts, and does about it.
     pub(crate) resilience: Arc<Resilience>,
     selector: Selector,
-    /// What it was built of.
+    /// The settings that it was built of.
     config: ServiceConfig,
     ca_file: Option<String>,
 }
@@ -67,7 +67,7 @@ impl fmt::Debug for Service {
 pub struct Surroundings<'a> {
     /// Whom to trust when the service does not say.
     pub ca_file: Option<&'a str>,
-    /// Where it counts.
+    /// The families that its counters belong to.
     pub metrics: &'a UpstreamMetrics,
     /// The service of the same name in the configuration that serves.
     pub before: Option<&'a Arc<Service>>,
@@ -136,12 +136,12 @@ impl Service {
         self.pool.show();
     }
 
-    /// How long to wait for what.
+    /// Time limits towards its backends.
     pub fn timeouts(&self) -> &Timeouts {
         &self.config.timeouts
     }
 
-    /// What is tried again.
+    /// Which failures are tried again, and how often, unless the route says otherwise.
     pub fn retry(&self) -> &RetryConfig {
         &self.config.retry
     }

@@ -86,7 +86,7 @@ impl Sticky {
         &self.key.0
     }
 
-    /// What tokens are made with.
+    /// The key that turns the names of backends into what cookies say.
     pub(crate) fn key(&self) -> Arc<Key> {
         self.key.clone()
     }

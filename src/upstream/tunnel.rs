@@ -64,7 +64,7 @@ impl Tunnels {
     }
 }
 
-/// Opens one connection.
+/// Opens a new connection to this backend, for one request that may become a tunnel.
 struct Dial {
     connector: Arc<TransportConnector>,
     peer: Box<HttpPeer>,
@@ -90,7 +90,7 @@ struct Held<S> {
     stream: S,
     /// Flushes to come before that.
     flushes: u8,
-    /// Who wants to read.
+    /// The task that waits for bytes to read.
     reader: Option<Waker>,
 }
 

@@ -8,10 +8,10 @@ use serde::{
     de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-/// How a backend is spoken to.
+/// The protocol that a backend is spoken to in, by the scheme of its URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackendScheme {
-    /// HTTP/1.1.
+    /// HTTP/1.1 without TLS.
     Http,
     /// TLS, with HTTP/2 or HTTP/1.1, as the backend chooses (ALPN).
     Https,
@@ -22,11 +22,11 @@ pub enum BackendScheme {
 /// A backend's URL and weight.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendUrl {
-    /// How it is spoken to.
+    /// The protocol, by the URL's scheme.
     pub scheme: BackendScheme,
     /// Name or address, without brackets.
     pub host: String,
-    /// Port.
+    /// The TCP port; the default of the scheme when the URL names none.
     pub port: u16,
     /// Share of traffic relative to the others, 1 to 1000.
     pub weight: usize,

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::units::read_text;
 
-/// Time between two looks.
+/// Time between two looks at the file.
 pub(crate) const LOOK: Duration = Duration::from_millis(250);
 
 /// So long a file must be left alone before it is read.

@@ -19,7 +19,7 @@ use super::{backend::Backend, choice::Choice};
 /// Which backends may be chosen.
 pub(crate) type Accept<'a> = dyn Fn(&Backend) -> bool + 'a;
 
-/// A way of choosing.
+/// A way of choosing the backend of the next attempt.
 #[async_trait]
 pub(crate) trait Balancer: Send + Sync {
     /// Pingora's view of the backends, for health checks.

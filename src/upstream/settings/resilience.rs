@@ -28,7 +28,7 @@ pub struct RetryConfig {
     pub max_attempts: u32,
     /// What is repeated: `connect`, `timeout`, `reset`, and statuses. Default `[connect, reset]`.
     pub on: Vec<FailureKind>,
-    /// Waiting between attempts.
+    /// The pause before each further attempt.
     pub backoff: BackoffConfig,
     /// Also repeat what is not idempotent, when the client sent an `Idempotency-Key`. Default false.
     pub idempotency_key: bool,
@@ -62,7 +62,7 @@ impl Default for BackoffConfig {
 }
 
 impl BackoffConfig {
-    /// As the domain has it.
+    /// These settings as the rule in `crate::resilience` wants them.
     pub(crate) fn backoff(&self) -> Backoff {
         Backoff { initial: self.initial.0, max: self.max.0 }
     }
@@ -180,7 +180,7 @@ impl EjectionConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GateConfig {
-    /// Requests under way.
+    /// The most requests under way at once; at least 1.
     pub max: u32,
     /// Requests that may wait for a place; further ones get 503 at once. Default 0.
     #[serde(default)]

@@ -91,10 +91,10 @@ pub struct HedgeConfig {
     pub after: HedgeAfter,
 }
 
-/// When a hedge is due.
+/// How long an answer may take before a second attempt begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HedgeAfter {
-    /// After this time.
+    /// After a fixed time.
     Time(Span),
     /// When so many percent of recent answers were faster.
     Percentile(u8),

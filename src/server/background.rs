@@ -41,13 +41,13 @@ const LOOK: Duration = Duration::from_millis(10);
 /// What is used once, when the process begins to serve.
 pub(super) type Once = (broadcast::Receiver<ExecutionPhase>, Option<Predecessor>, Option<Launcher>);
 
-/// Looks after a process.
+/// What a process does beside serving, from the moment in which it has forked, if it does.
 pub(super) struct BackgroundTasks {
     pub(super) live: Arc<Live>,
     pub(super) shared: Arc<Shared>,
     pub(super) plan: Plan,
     pub(super) started: Started,
-    /// How many must begin.
+    /// How many services of the engine must have begun before this process serves.
     pub(super) services: u32,
     pub(super) handover: Handover,
     pub(super) once: Mutex<Option<Once>>,
