@@ -24,6 +24,7 @@ mod limit;
 mod listeners;
 mod operation;
 mod paths;
+mod pipelining;
 mod process;
 mod real_backends;
 mod resilience;
