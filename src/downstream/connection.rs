@@ -3,7 +3,10 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use http::HeaderValue;
@@ -29,6 +32,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) patience: StreamDeadlines,
     /// Why a message on this connection cannot be read in one way only.
     misread: OnceLock<&'static str>,
+    /// It has been turned over to another protocol.
+    switched: AtomicBool,
 }
 
 impl ConnectionInfo {
@@ -46,6 +51,7 @@ impl ConnectionInfo {
             text: OnceLock::new(),
             patience: StreamDeadlines::default(),
             misread: OnceLock::new(),
+            switched: AtomicBool::new(false),
         })
     }
 
@@ -74,6 +80,16 @@ impl ConnectionInfo {
         self.misread.get().copied()
     }
 
+    /// The backend agrees to another protocol: what the client sends from now on is not a request.
+    pub(crate) fn switch_protocols(&self) {
+        self.switched.store(true, Relaxed);
+    }
+
+    /// True when another protocol is spoken on it.
+    pub(crate) fn has_switched(&self) -> bool {
+        self.switched.load(Relaxed)
+    }
+
     /// A link for one of several streams on the connection, with limits of its own.
     pub(crate) fn of_stream(&self) -> Arc<Self> {
         Arc::new(Self {
@@ -85,6 +101,7 @@ impl ConnectionInfo {
             text: OnceLock::from(self.address_text()),
             patience: StreamDeadlines::default(),
             misread: OnceLock::new(),
+            switched: AtomicBool::new(false),
         })
     }
 

@@ -71,6 +71,16 @@ impl ReadAhead {
         true
     }
 
+    /// Another protocol begins: what follows the request belongs to that, also what has come too early. Backends do not get
+    /// to see it before they have agreed: to one that does not, it is the next request.
+    pub(super) fn switch_protocols(&mut self) {
+        if self.rest == RemainingRequest::Everything {
+            return;
+        }
+        self.rest = RemainingRequest::Everything;
+        self.own.append(&mut self.next);
+    }
+
     /// Hands out more of the request, and keeps back what belongs to others.
     pub(super) fn poll_read(
         &mut self,

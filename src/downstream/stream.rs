@@ -131,6 +131,9 @@ impl<T: Transport> DownstreamStream<T> {
 
     /// Reads more of the request; when it has come in full, all that is told is that the client has gone.
     fn poll_request(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.link.has_switched() {
+            self.ahead.switch_protocols();
+        }
         match std::task::ready!(self.ahead.poll_read(&mut self.inner, context, buffer))? {
             ReadStep::Read => return Poll::Ready(Ok(())),
             ReadStep::Malformed(reason) => {

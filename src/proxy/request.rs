@@ -63,6 +63,7 @@ pub(crate) fn open_tunnel(session: &mut Session, context: &Context) {
         link.patience.limit_writes(None, 0);
         link.patience.end_by(None);
         link.patience.limit_silence(service.timeouts().idle.0);
+        link.switch_protocols();
     }
 }
 

@@ -29,17 +29,24 @@ impl Client {
         self.0.write_all(bytes).unwrap();
     }
 
-    /// The statuses of the first `count` answers, or of fewer when no more come.
-    fn statuses(&mut self, count: usize) -> Vec<String> {
+    /// Reads until `enough` has been said, or no more comes.
+    fn read_until(&mut self, enough: impl Fn(&str) -> bool) {
         let mut buffer = [0; 4096];
-        loop {
-            let found: Vec<_> = self.1.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].to_owned()).collect();
-            if found.len() >= count {
-                return found;
-            }
-            let Ok(read @ 1..) = self.0.read(&mut buffer) else { return found };
+        while !enough(&self.1) {
+            let Ok(read @ 1..) = self.0.read(&mut buffer) else { return };
             self.1 += &String::from_utf8_lossy(&buffer[..read]);
         }
+    }
+
+    /// The statuses of the first `count` answers, or of fewer when no more come.
+    fn statuses(&mut self, count: usize) -> Vec<String> {
+        let found = |said: &str| -> Vec<_> {
+            said.split("HTTP/1.1 ").skip(1).map(|answer| answer.chars().take(3).collect()).collect()
+        };
+        self.read_until(|said| {
+            found(said).len() >= count && found(said).iter().all(|status: &String| status.len() == 3)
+        });
+        found(&self.1)
     }
 }
 
@@ -103,4 +110,64 @@ fn a_request_within_a_body_sent_ahead_is_no_request() {
     let paths: Vec<_> = seen.iter().map(|seen| seen.uri.path()).collect();
     assert_eq!(paths, ["/slow/300", "/b", "/c"]);
     assert!(seen[1].body == body && seen[2].body[..] == [b'C'; 3000], "bodies are told apart");
+}
+
+const UPGRADE: &str = "Connection: upgrade\r\nUpgrade: websocket\r\n";
+
+#[test]
+fn a_refused_upgrade_is_followed_by_other_requests() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin);
+    let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: h\r\n{UPGRADE}\r\n").into_bytes();
+    let second = request("POST", "/second", b"hello");
+    let mut client = Client::connect(&gw);
+    client.send(&[ask("/"), second.clone(), ask("/"), second.clone()].concat());
+    assert_eq!(client.statuses(4), ["200"; 4], "in one piece");
+    let mut client = Client::connect(&gw);
+    client.send(&ask("/slow/400"));
+    eventually("it is under way", || origin.seen().len() == 5);
+    client.send(&second);
+    assert_eq!(client.statuses(2), ["200"; 2], "while the backend thinks");
+    client.send(&ask("/"));
+    assert_eq!(client.statuses(3), ["200"; 3]);
+    client.send(&second);
+    assert_eq!(client.statuses(4), ["200"; 4], "after the answer");
+    assert_eq!(origin.last().body, "hello");
+}
+
+#[test]
+fn what_is_sent_along_with_an_upgrade_comes_after_it() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
+            while !head.ends_with(b"\r\n\r\n") {
+                let length = stream.read(&mut buffer).unwrap();
+                head.extend_from_slice(&buffer[..length]);
+            }
+            // Whatever came too early would be seen before this.
+            std::thread::sleep(Duration::from_millis(100));
+            stream
+                .write_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+                .unwrap();
+            while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                stream.write_all(&buffer[..length]).unwrap();
+            }
+        }
+    });
+    let gw = Gateway::start(&format!(
+        "services:\n  main: {{ urls: [\"{url}\"] }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n"
+    ));
+    for pause in [0, 50] {
+        let mut client = Client::connect(&gw);
+        let early = vec![b'x'; 30_000];
+        client.send(format!("GET / HTTP/1.1\r\nHost: h\r\n{UPGRADE}\r\n").as_bytes());
+        std::thread::sleep(Duration::from_millis(pause));
+        client.send(&early);
+        let echo = |said: &str| said.split_once("\r\n\r\n").map_or(0, |(_, echo)| echo.len());
+        client.read_until(|said| echo(said) == early.len());
+        assert_eq!(echo(&client.1), early.len(), "{:?}", client.1.get(..200));
+    }
 }
