@@ -126,24 +126,31 @@ impl StreamSession {
         self.body.data().await.transpose().or_err(ErrorType::ReadError, "while reading a request's body")
     }
 
+    /// What the next frames bring; an empty one brings nothing but perhaps the end, and whoever speaks HTTP/1 takes an
+    /// empty part for the last chunk.
+    async fn receive_some(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let data = self.receive().await?;
+            if !data.as_ref().is_some_and(Bytes::is_empty) {
+                return Ok(data);
+            }
+        }
+    }
+
     /// The next part of the body. The one that makes it as long as its length says is held back until its end has come:
     /// whoever speaks HTTP/1 takes it for the end, whatever follows, and the codec finds out only then that the request
     /// is malformed (RFC 9113 §8.1.1). To be dropped at any time: what is held back is not lost.
     pub(crate) async fn next_chunk(&mut self) -> Result<Option<Bytes>> {
         if self.last.is_none() {
-            let Some(data) = self.receive().await? else { return Ok(None) };
+            let Some(data) = self.receive_some().await? else { return Ok(None) };
             let so_far = self.read.saturating_add(data.len()) as u64;
-            if data.is_empty() || self.length != Some(so_far) {
+            if self.length != Some(so_far) {
                 return Ok(Some(self.pass(data)));
             }
             self.last = Some(data);
         }
-        while !self.body.is_end_stream() {
-            match self.receive().await? {
-                None => break,
-                Some(more) if more.is_empty() => {}
-                Some(_) => return Error::e_explain(ErrorType::ReadError, "a body goes on beyond its length"),
-            }
+        if !self.body.is_end_stream() && self.receive_some().await?.is_some() {
+            return Error::e_explain(ErrorType::ReadError, "a body goes on beyond its length");
         }
         let last = self.last.take();
         Ok(last.map(|data| self.pass(data)))
