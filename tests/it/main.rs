@@ -36,6 +36,7 @@ mod strict;
 mod tls;
 mod tunnels;
 mod upgrade;
+mod upstream_h2;
 mod upstream_tls;
 mod waiting;
 mod websocket;
