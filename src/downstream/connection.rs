@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use http::HeaderValue;
 use pingora::{http::ResponseHeader, protocols::raw_connect::ProxyDigest, proxy::Session};
 
@@ -32,6 +33,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) patience: StreamDeadlines,
     /// Why a message on this connection cannot be read in one way only.
     misread: OnceLock<&'static str>,
+    /// The end of an answer's body, when trailers follow it.
+    before_trailers: OnceLock<Bytes>,
     /// It has been turned over to another protocol.
     switched: AtomicBool,
 }
@@ -51,6 +54,7 @@ impl ConnectionInfo {
             text: OnceLock::new(),
             patience: StreamDeadlines::default(),
             misread: OnceLock::new(),
+            before_trailers: OnceLock::new(),
             switched: AtomicBool::new(false),
         })
     }
@@ -80,6 +84,16 @@ impl ConnectionInfo {
         self.misread.get().copied()
     }
 
+    /// The end of an answer's body that is to be written before its trailers: Pingora hands on either.
+    pub(crate) fn leave_for_trailers(&self, end: Bytes) {
+        let _ = self.before_trailers.set(end);
+    }
+
+    /// What is to be written before the trailers.
+    pub(crate) fn left_for_trailers(&self) -> Option<Bytes> {
+        self.before_trailers.get().cloned()
+    }
+
     /// The backend agrees to another protocol: what the client sends from now on is not a request.
     pub(crate) fn switch_protocols(&self) {
         self.switched.store(true, Relaxed);
@@ -101,6 +115,7 @@ impl ConnectionInfo {
             text: OnceLock::from(self.address_text()),
             patience: StreamDeadlines::default(),
             misread: OnceLock::new(),
+            before_trailers: OnceLock::new(),
             switched: AtomicBool::new(false),
         })
     }

@@ -15,8 +15,7 @@ use pingora::{
 };
 
 use super::{
-    body, compression, context::Context, error, logging, reply::respond, request, retry, subrequest::mirror,
-    upstream_request,
+    body, context::Context, error, logging, reply::respond, request, retry, subrequest::mirror, upstream_request,
 };
 use crate::{
     message::{replies::malformed, source::ResponseSource},
@@ -84,9 +83,6 @@ impl ProxyHttp for Gateway {
                 context.route = route;
                 return respond(session, context, *reply, by).await.map(|()| true);
             }
-        }
-        if let Some(level) = context.state.compress.filter(|_| !request::is_old(session.req_header())) {
-            compression::begin(session, level);
         }
         mirror::begin(context);
         if context.target.as_ref().is_some_and(|target| target.service.resilience.hedges()) {

@@ -58,7 +58,7 @@ impl Session for StreamSession {
     }
 
     async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
-        self.write_tail(trailers).map_err(Error::into_down)
+        self.write_tail(trailers).await.map_err(Error::into_down)
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
@@ -71,7 +71,7 @@ impl Session for StreamSession {
                 }
                 HttpTask::Body(_, end) => end,
                 HttpTask::Trailer(Some(trailers)) => {
-                    self.write_tail(*trailers).map(|()| true).map_err(Error::into_down)?
+                    self.write_tail(*trailers).await.map(|()| true).map_err(Error::into_down)?
                 }
                 HttpTask::Trailer(None) | HttpTask::Done => true,
                 HttpTask::Failed(e) => return Err(e),

@@ -290,7 +290,10 @@ impl StreamSession {
         Ok(())
     }
 
-    pub(crate) fn write_tail(&mut self, trailers: HeaderMap) -> Result<()> {
+    pub(crate) async fn write_tail(&mut self, trailers: HeaderMap) -> Result<()> {
+        if let Some(end) = self.link.left_for_trailers() {
+            self.write_data(end, false).await?;
+        }
         if let Some(writer) = self.writer.as_mut().filter(|_| !self.ended) {
             writer.send_trailers(trailers).or_err(ErrorType::WriteError, "while writing trailers")?;
             self.ended = true;
