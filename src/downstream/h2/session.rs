@@ -46,11 +46,11 @@ impl Session for StreamSession {
     }
 
     async fn write_response_header(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<()> {
-        self.write_head(head, end).map_err(Error::into_down)
+        self.write_head(head, end).map(drop).map_err(Error::into_down)
     }
 
     async fn write_response_header_ref(&mut self, head: &ResponseHeader, end: bool) -> Result<()> {
-        self.write_head(Box::new(head.clone()), end).map_err(Error::into_down)
+        self.write_head(Box::new(head.clone()), end).map(drop).map_err(Error::into_down)
     }
 
     async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
@@ -65,7 +65,7 @@ impl Session for StreamSession {
         let mut end = false;
         for task in tasks {
             end |= match task {
-                HttpTask::Header(head, end) => self.write_head(head, end).map(|()| end).map_err(Error::into_down)?,
+                HttpTask::Header(head, end) => self.write_head(head, end).map_err(Error::into_down)?,
                 HttpTask::Body(Some(data), end) if !data.is_empty() => {
                     self.write_data(data, end).await.map(|()| end).map_err(Error::into_down)?
                 }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use h2::{RecvStream, SendStream, server::SendResponse};
-use http::{HeaderMap, HeaderValue, Response, header};
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use pingora::{
     Error, ErrorType, OrErr as _, Result,
     http::{RequestHeader, ResponseHeader},
@@ -217,9 +217,15 @@ impl StreamSession {
         Error::e_explain(ErrorType::ReadTimedout, "while reading a request's body")
     }
 
-    pub(crate) fn write_head(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Result<()> {
+    /// True for answers that have no body, whatever a backend sends after the head (RFC 9110 §6.4.1).
+    fn is_bodiless(&self, status: StatusCode) -> bool {
+        matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || self.head.method == Method::HEAD
+    }
+
+    /// True when the end has been said with it.
+    pub(crate) fn write_head(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Result<bool> {
         if self.ended || self.written.is_some() {
-            return Ok(());
+            return Ok(end);
         }
         let present = fields::present(&head.headers, &NOT_IN_HTTP2);
         for (name, _) in NOT_IN_HTTP2.iter().zip(present).filter(|(_, there)| *there) {
@@ -227,19 +233,21 @@ impl StreamSession {
         }
         if head.status.is_informational() {
             let interim = Response::from_parts(head.as_owned_parts(), ());
-            return self.respond.send_informational(interim).or_err(ErrorType::WriteError, "while writing a 1xx");
+            self.respond.send_informational(interim).or_err(ErrorType::WriteError, "while writing a 1xx")?;
+            return Ok(false);
         }
         // The origin's own is kept (RFC 9110 §6.6.1).
         if !head.headers.contains_key(header::DATE) {
             head.insert_header(header::DATE, get_cached_date())?;
         }
+        let end = end || self.is_bodiless(head.status);
         let response = Response::from_parts(head.as_owned_parts(), ());
         let writer = self.respond.send_response(response, end);
         self.writer = Some(writer.or_err(ErrorType::WriteError, "while writing an answer's head")?);
         self.written = Some(head);
         self.ended = end;
         self.moved = Instant::now();
-        Ok(())
+        Ok(end)
     }
 
     pub(crate) async fn write_data(&mut self, data: Bytes, end: bool) -> Result<()> {
@@ -299,5 +307,15 @@ impl StreamSession {
             self.ended = true;
         }
         Ok(())
+    }
+}
+
+impl Drop for StreamSession {
+    /// An answer that has begun and does not end has broken off here or behind us; whoever drops the stream alone says
+    /// `CANCEL`, as if the client had (RFC 9113 §7).
+    fn drop(&mut self) {
+        if self.writer.is_some() && !self.ended {
+            self.respond.send_reset(Reason::INTERNAL_ERROR);
+        }
     }
 }

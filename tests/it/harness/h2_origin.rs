@@ -20,7 +20,7 @@ pub(crate) struct H2Origin {
 impl H2Origin {
     /// A backend that reads each request to its end and then leaves the answer to `script`.
     pub(crate) fn start(script: impl Fn(&Request<()>, SendResponse<Bytes>) + Send + Sync + 'static) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let (seen, script): (Arc<Mutex<_>>, Arc<Script>) = (Arc::default(), Arc::new(script));
