@@ -69,7 +69,7 @@ impl Wishes {
             return;
         };
         // Whoever says something else too had better get what it reads in any case.
-        let weight = parts.map(weight).fold(1000, |least, weight| least.min(weight));
+        let weight = parts.map(weight).fold(1000, Weight::min);
         *place = Some(place.map_or(weight, |before| before.min(weight)));
     }
 
@@ -88,10 +88,9 @@ impl Wishes {
     }
 }
 
-/// The weight that a parameter says; none for what is malformed.
+/// The weight that a parameter says; 0 for `q=0` and for what is malformed.
 fn weight(parameter: &[u8]) -> Weight {
     match parameter {
-        [b'q' | b'Q', b'=', b'0'] => 0,
         [b'q' | b'Q', b'=', b'0', b'.', digits @ ..] if digits.len() <= 3 && digits.iter().all(u8::is_ascii_digit) => {
             let digit = |at: usize| digits.get(at).map_or(0, |digit| Weight::from(digit - b'0'));
             digit(0) * 100 + digit(1) * 10 + digit(2)

@@ -137,7 +137,7 @@ mod tests {
                 &[b"[", &[byte], b"::1]"],
                 &[long.as_bytes(), &[byte]],
             ];
-            spellings.map(|parts| parts.concat())
+            spellings.map(<[&[u8]]>::concat)
         });
         for host in hosts.chain([long.clone().into_bytes()]).filter(|host| is_host(host)) {
             assert!(http::uri::Authority::try_from(&host[..]).is_ok(), "{}", host.escape_ascii());

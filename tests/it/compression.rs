@@ -42,7 +42,8 @@ fn backend() -> String {
 
 /// What is answered: 3000 bytes.
 fn text() -> String {
-    (0..300).map(|number| format!("line {number:04}\n")).collect()
+    let lines: Vec<_> = (1000..1300).map(|number| format!("line {number}")).collect();
+    lines.join("\n") + "\n"
 }
 
 fn gateway(url: &str) -> Gateway {
