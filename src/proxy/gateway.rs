@@ -127,6 +127,13 @@ impl ProxyHttp for Gateway {
     ) -> Box<Error> {
         let mut error = error;
         context.held += context.attempts.began.map_or(Duration::ZERO, |began| began.elapsed());
+        if context.kind == RequestKind::Upgrade
+            && let Some(true) = context.at_service(|service, context| retry::no_http1(context, service, &error))
+        {
+            request::ignore_upgrade(session, context);
+            error.set_retry(true);
+            return error;
+        }
         let again = context.at_service(|service, context| retry::not_connected(session, context, service));
         error.set_retry(again.unwrap_or(false));
         error

@@ -91,6 +91,11 @@ impl Backend {
         self.url.scheme != BackendScheme::H2c
     }
 
+    /// True when it may choose HTTP/2.
+    pub(crate) fn agrees_on_http2(&self) -> bool {
+        self.peer.options.alpn == ALPN::H2H1
+    }
+
     /// True when a request may go there; `most` are allowed under way (0: any number).
     pub(crate) fn usable(&self, now: Duration, most: u32) -> bool {
         self.healthy()
