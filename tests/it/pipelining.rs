@@ -112,6 +112,22 @@ fn a_request_within_a_body_sent_ahead_is_no_request() {
     assert!(seen[1].body == body && seen[2].body[..] == [b'C'; 3000], "bodies are told apart");
 }
 
+#[test]
+fn a_malformed_body_sent_ahead_is_refused() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin);
+    let mut malformed = chunked("/b", &[&[b'x'; 5000]]);
+    // Beyond what is looked at together with the head.
+    let end = malformed.len() - 5;
+    malformed.splice(end.., *b"zz\r\n");
+    let mut client = Client::connect(&gw);
+    client.send(&[request("POST", "/slow/200", b""), malformed, request("GET", "/c", b"")].concat());
+    assert_eq!(client.statuses(3), ["200", "400"]);
+    assert!(client.1.contains("a chunk's size is malformed"), "{}", client.1);
+    let seen = origin.seen();
+    assert_eq!(seen.len(), 1, "{seen:?}");
+}
+
 const UPGRADE: &str = "Connection: upgrade\r\nUpgrade: websocket\r\n";
 
 #[test]

@@ -311,10 +311,10 @@ impl StreamSession {
 }
 
 impl Drop for StreamSession {
-    /// An answer that has begun and does not end has broken off here or behind us; whoever drops the stream alone says
-    /// `CANCEL`, as if the client had (RFC 9113 §7).
+    /// An answer that does not end has broken off, here or behind us; a stream that is dropped without a word says `CANCEL`,
+    /// as if nobody wanted it any more (RFC 9113 §7).
     fn drop(&mut self) {
-        if self.writer.is_some() && !self.ended {
+        if !self.ended {
             self.respond.send_reset(Reason::INTERNAL_ERROR);
         }
     }
