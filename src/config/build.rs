@@ -13,7 +13,7 @@ use crate::{
     downstream::ListenerConfig,
     filter::{Env, Invalid, Registry},
     limit::TablesDraft,
-    message::{forwarded::TrustedProxies, reserved::ReservedHeaders},
+    message::{forwarded::TrustedProxies, reserved::ReservedHeaders, target},
     routing::{
         action::{Action, Rewrite},
         destination::Forward,
@@ -228,9 +228,13 @@ impl Builder<'_> {
         let rewrite =
             Rewrite::build(config.strip_prefix.as_deref(), config.rewrite.as_deref(), &matcher.paths, &mut wrong);
         idle(config, &mut wrong);
-        let host = config.host.as_ref().map(http::HeaderValue::try_from).transpose().unwrap_or_else(|_| {
-            wrong.push("host", "not a host that a header can carry");
-            None
+        let host = config.host.as_ref().and_then(|host| {
+            let value = Some(host).filter(|host| target::is_host(host.as_bytes()));
+            let value = value.and_then(|host| http::HeaderValue::try_from(host).ok());
+            if value.is_none() {
+                wrong.push("host", format!("'{host}' is not a host: write it like api.example"));
+            }
+            value
         });
         for (path, message) in wrong.0 {
             let path =

@@ -162,15 +162,20 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         }
         let (mut stream, mut settings, mut protocols) = (stream, None, protocols);
         loop {
-            match self.read_request(&mut stream, protocols, idle.as_mut(), leaving.as_mut()).await {
-                ReadOutcome::Head(arrived) => stream.rewind(arrived),
+            let (arrived, h2) = match self.read_request(&mut stream, protocols, idle.as_mut(), leaving.as_mut()).await {
+                ReadOutcome::Head(arrived) => (arrived, false),
                 ReadOutcome::H2(bytes) => {
-                    stream.rewind(BufferedRequest { bytes, rest: RemainingRequest::Everything, next: Vec::new() });
-                    // Boxed: a connection that speaks HTTP/1 must not carry the memory of HTTP/2 around.
-                    return Box::pin(super::h2::serve(&self.app, stream, self.terms(trusted), &shutdown)).await;
+                    (BufferedRequest { bytes, rest: RemainingRequest::Everything, next: Vec::new() }, true)
                 }
                 ReadOutcome::Refused(reply) => return Box::pin(self.refuse(&mut stream, *reply)).await,
                 ReadOutcome::Nobody => return,
+            };
+            if let Err(reason) = stream.rewind(arrived) {
+                return Box::pin(self.refuse(&mut stream, replies::malformed(reason))).await;
+            }
+            if h2 {
+                // Boxed: a connection that speaks HTTP/1 must not carry the memory of HTTP/2 around.
+                return Box::pin(super::h2::serve(&self.app, stream, self.terms(trusted), &shutdown)).await;
             }
             let session = self.session(stream, settings);
             let Some(reused) = self.app.process_new_http(session, &shutdown).await else { return };
@@ -178,7 +183,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
             // The HTTP layer hands back what it was given.
             let Ok(same) = handed_back.into_any().downcast::<DownstreamStream<T>>() else { return };
             (stream, settings, protocols) = (same, kept, Protocols::Http1);
-            stream.turn();
+            if !stream.turn() {
+                return;
+            }
         }
     }
 

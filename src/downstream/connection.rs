@@ -3,9 +3,13 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
+use bytes::Bytes;
 use http::HeaderValue;
 use pingora::{http::ResponseHeader, protocols::raw_connect::ProxyDigest, proxy::Session};
 
@@ -29,6 +33,10 @@ pub(crate) struct ConnectionInfo {
     pub(crate) patience: StreamDeadlines,
     /// Why a message on this connection cannot be read in one way only.
     misread: OnceLock<&'static str>,
+    /// The end of an answer's body, when trailers follow it.
+    before_trailers: OnceLock<Bytes>,
+    /// It has been turned over to another protocol.
+    switched: AtomicBool,
 }
 
 impl ConnectionInfo {
@@ -46,6 +54,8 @@ impl ConnectionInfo {
             text: OnceLock::new(),
             patience: StreamDeadlines::default(),
             misread: OnceLock::new(),
+            before_trailers: OnceLock::new(),
+            switched: AtomicBool::new(false),
         })
     }
 
@@ -74,6 +84,26 @@ impl ConnectionInfo {
         self.misread.get().copied()
     }
 
+    /// The end of an answer's body that is to be written before its trailers: Pingora hands on either.
+    pub(crate) fn leave_for_trailers(&self, end: Bytes) {
+        let _ = self.before_trailers.set(end);
+    }
+
+    /// What is to be written before the trailers.
+    pub(crate) fn left_for_trailers(&self) -> Option<Bytes> {
+        self.before_trailers.get().cloned()
+    }
+
+    /// The backend agrees to another protocol: what the client sends from now on is not a request.
+    pub(crate) fn switch_protocols(&self) {
+        self.switched.store(true, Relaxed);
+    }
+
+    /// True when another protocol is spoken on it.
+    pub(crate) fn has_switched(&self) -> bool {
+        self.switched.load(Relaxed)
+    }
+
     /// A link for one of several streams on the connection, with limits of its own.
     pub(crate) fn of_stream(&self) -> Arc<Self> {
         Arc::new(Self {
@@ -85,6 +115,8 @@ impl ConnectionInfo {
             text: OnceLock::from(self.address_text()),
             patience: StreamDeadlines::default(),
             misread: OnceLock::new(),
+            before_trailers: OnceLock::new(),
+            switched: AtomicBool::new(false),
         })
     }
 

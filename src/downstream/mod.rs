@@ -25,6 +25,7 @@ pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod metrics;
 pub(crate) mod proxy_protocol;
+mod read_ahead;
 pub(crate) mod stream;
 pub(crate) mod validate;
 

@@ -25,11 +25,14 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::{connection::ConnectionInfo, deadlines::Lateness, hangup::HangupWatch, head_reader::BufferedRequest};
-use crate::message::chunked::RemainingRequest;
-
-/// The most that is taken of requests which a client sends without waiting for the answer to the one before.
-const MOST_AHEAD: usize = 16 << 10;
+use super::{
+    connection::ConnectionInfo,
+    deadlines::Lateness,
+    hangup::HangupWatch,
+    head_reader::BufferedRequest,
+    read_ahead::{ReadAhead, ReadStep},
+};
+use crate::message::violation::Violation;
 
 /// What a wire runs over.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug + 'static {
@@ -66,14 +69,9 @@ impl Transport for Box<TlsStream<Box<L4Stream>>> {
 #[derive(Debug)]
 pub(crate) struct DownstreamStream<T> {
     inner: T,
-    /// Bytes to hand out before any others, from `given` on.
-    ahead: Vec<u8>,
-    given: usize,
-    /// What is still to come of the request.
-    rest: RemainingRequest,
-    /// What has come of the requests after it. The HTTP layer does not get to see that before it is done with this one.
-    next: Vec<u8>,
-    /// Tells that the client has gone, once no more is read of `next`.
+    /// What has been read and not been handed on yet.
+    ahead: ReadAhead,
+    /// Tells that the client has gone, once no more is read ahead.
     hangup: Option<Box<HangupWatch>>,
     link: Arc<ConnectionInfo>,
     /// The link as Pingora takes it, made for the first request and kept for the others.
@@ -94,10 +92,7 @@ impl<T: Transport> DownstreamStream<T> {
         let digest = OnceLock::new();
         Self {
             inner,
-            ahead: Vec::new(),
-            given: 0,
-            rest: RemainingRequest::Everything,
-            next: Vec::new(),
+            ahead: ReadAhead::new(),
             hangup: None,
             link,
             digest,
@@ -110,10 +105,11 @@ impl<T: Transport> DownstreamStream<T> {
     }
 
     /// Puts back what was read too early.
-    pub(crate) fn rewind(&mut self, arrived: BufferedRequest) {
-        let BufferedRequest { bytes, rest, mut next } = arrived;
-        next.extend_from_slice(&self.ahead[self.given..]);
-        (self.ahead, self.given, self.rest, self.next) = (bytes, 0, rest, next);
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn rewind(&mut self, arrived: BufferedRequest) -> Result<(), Violation> {
+        self.ahead.begin(arrived)
     }
 
     /// What has come, as soon as something has; empty at the end. There is a buffer while it is copied and no longer: a
@@ -125,38 +121,26 @@ impl<T: Transport> DownstreamStream<T> {
         Poll::Ready(Ok(buffer.filled().to_vec()))
     }
 
-    /// A request is done with: reading goes on with the one after it.
-    pub(crate) fn turn(&mut self) {
+    /// A request is done with: reading goes on with the one after it. False when it is not, and nothing can follow.
+    pub(crate) fn turn(&mut self) -> bool {
         self.link.patience.reset();
         self.hangup = None;
         (self.waited, self.written) = (Duration::ZERO, 0);
-        (self.ahead, self.given, self.rest) = (std::mem::take(&mut self.next), 0, RemainingRequest::Everything);
+        self.ahead.turn()
     }
 
-    /// Reads more of the request, and keeps back what belongs to the next one.
-    fn poll_rest(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        std::task::ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
-        let bytes = &buffer.filled()[before..];
-        let own = self.rest.push(bytes).map_err(|reason| {
-            self.link.misread(reason);
-            io::Error::new(io::ErrorKind::InvalidData, reason)
-        })?;
-        self.next.extend_from_slice(&bytes[own..]);
-        buffer.set_filled(before + own);
-        Poll::Ready(Ok(()))
-    }
-
-    /// The request has come in full: all that is told of what comes now is that the client has gone.
-    fn poll_next(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        while self.next.len() < MOST_AHEAD {
-            std::task::ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
-            if buffer.filled().len() == before {
-                return Poll::Ready(Ok(()));
+    /// Reads more of the request; when it has come in full, all that is told is that the client has gone.
+    fn poll_request(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.link.has_switched() {
+            self.ahead.switch_protocols();
+        }
+        match std::task::ready!(self.ahead.poll_read(&mut self.inner, context, buffer))? {
+            ReadStep::Read => return Poll::Ready(Ok(())),
+            ReadStep::Malformed(reason) => {
+                self.link.misread(reason);
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, reason)));
             }
-            self.next.extend_from_slice(&buffer.filled()[before..]);
-            buffer.set_filled(before);
+            ReadStep::Full => {}
         }
         if self.hangup.is_none() {
             self.hangup = Some(Box::new(HangupWatch::new(self.inner.tcp().as_raw_fd())?));
@@ -216,18 +200,7 @@ impl<T: Transport> DownstreamStream<T> {
 impl<T: Transport> AsyncRead for DownstreamStream<T> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.given < this.ahead.len() {
-            let rest = &this.ahead[this.given..];
-            let length = rest.len().min(buffer.remaining());
-            buffer.put_slice(&rest[..length]);
-            this.given += length;
-            if this.given == this.ahead.len() {
-                this.ahead = Vec::new();
-                this.given = 0;
-            }
-            return Poll::Ready(Ok(()));
-        }
-        let read = if this.rest.is_done() { this.poll_next(context, buffer) } else { this.poll_rest(context, buffer) };
+        let read = this.poll_request(context, buffer);
         if read.is_ready() {
             this.note_movement();
             return read;

@@ -28,7 +28,6 @@ impl RemainingRequest {
     /// Of a request whose head has just ended.
     pub(crate) fn of(body: Body) -> Self {
         match body {
-            Body::Upgrade => Self::Everything,
             Body::Length(length) => Self::Length(length),
             Body::Chunked => Self::Chunked(Chunked::new()),
         }

@@ -12,8 +12,6 @@ pub(crate) enum Body {
     Length(u64),
     /// Chunks.
     Chunked,
-    /// Perhaps another protocol: no end can be told.
-    Upgrade,
 }
 
 /// The fields that frame a message, as they are met.

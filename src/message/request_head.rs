@@ -100,7 +100,7 @@ pub(crate) fn verify(head: &[u8], secure: bool) -> Result<HeadInfo, Violation> {
         0 => return Err("the Host field is missing"),
         _ => return Err("there is more than one Host field"),
     }
-    let framed = seen.framing.body(version)?;
+    let body = seen.framing.body(version)?;
     // What follows the head must not be a body for one and the new protocol for the other.
     if seen.upgrade.ask() && seen.framing.announces_body() {
         return Err("a request for an upgrade has no body");
@@ -113,7 +113,6 @@ pub(crate) fn verify(head: &[u8], secure: bool) -> Result<HeadInfo, Violation> {
         }
         _ => (None, None),
     };
-    let body = if seen.upgrade.ask() { Body::Upgrade } else { framed };
     Ok(HeadInfo { body, rewrite, host, start, method: method.len(), fields })
 }
 

@@ -1,35 +1,182 @@
-//! Answers made smaller by Pingora's module. Pingora gives every request the modules that it knew at start, a box each;
-//! here only requests that are compressed get one, and a reload may begin to compress.
+//! Answers made smaller, by Pingora's encoders. When, and by which, is decided in `message/content_coding.rs`: Pingora's
+//! own module knows no weights, codes parts, and loses the end of answers with trailers. Only answers that are coded get a
+//! module; it is what sees every part of an answer, and its end, last.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
 use pingora::{
-    modules::http::{
-        HttpModules,
-        compression::{ResponseCompression, ResponseCompressionBuilder},
-    },
+    http::ResponseHeader,
+    modules::http::{HttpModule, HttpModuleBuilder, HttpModules, Module},
+    protocols::http::compression::{Algorithm, Encode},
     proxy::Session,
+};
+
+use super::request;
+use crate::{
+    downstream::ConnectionInfo,
+    message::content_coding::{self, ContentCoding},
 };
 
 static MODULES: LazyLock<HttpModules> = LazyLock::new(|| {
     let mut modules = HttpModules::new();
-    modules.add_module(ResponseCompressionBuilder::enable(0));
+    modules.add_module(Box::new(Builder));
     modules
 });
 
-/// Compresses the answer to come at `level`, if the client takes it.
-pub(super) fn begin(session: &mut Session, level: u32) {
-    session.downstream_modules_ctx = MODULES.build_ctx();
-    if let Some(module) = session.downstream_modules_ctx.get_mut::<ResponseCompression>() {
-        module.adjust_level(level);
-        // It reads Accept-Encoding only if it is switched on by then.
-        module.request_filter(session.downstream_session.req_header());
+struct Builder;
+
+impl HttpModuleBuilder for Builder {
+    fn init(&self) -> Module {
+        Box::new(Compressor::default())
     }
 }
 
-/// The answer's head is known, and has changed the level; `None`: it stays as it is.
-pub(super) fn adjust(session: &mut Session, level: Option<u32>) {
-    if let Some(module) = session.downstream_modules_ctx.get_mut::<ResponseCompression>() {
-        module.adjust_level(level.unwrap_or(0));
+/// What is done to the answer, once its head is on its way.
+struct Plan {
+    coding: ContentCoding,
+    level: u32,
+    /// The answer to a HEAD request says what one to GET would, and has no body.
+    head_only: bool,
+    /// Over HTTP/2, where trailers follow the end of the body; HTTP/1 loses them.
+    http2: Option<Arc<ConnectionInfo>>,
+}
+
+#[derive(Default)]
+struct Compressor {
+    plan: Option<Plan>,
+    /// While a body is under way.
+    encoder: Option<Box<dyn Encode + Send + Sync>>,
+}
+
+/// Compresses the answer with this head at `level`, if the client takes it.
+///
+/// # Errors
+/// A field cannot be set.
+pub(super) fn begin(session: &mut Session, head: &mut ResponseHeader, level: u32) -> pingora::Result<()> {
+    let asked = session.req_header();
+    if request::is_old(asked) {
+        return Ok(());
+    }
+    if head.status == StatusCode::NOT_MODIFIED {
+        return content_coding::recall(head, &asked.headers);
+    }
+    let Some(coding) = content_coding::wanted(&asked.headers) else { return Ok(()) };
+    let head_only = asked.method == Method::HEAD;
+    let http2 = if request::is_http2(session) { ConnectionInfo::of(session).cloned() } else { None };
+    session.downstream_modules_ctx = MODULES.build_ctx();
+    if let Some(module) = session.downstream_modules_ctx.get_mut::<Compressor>() {
+        module.plan = Some(Plan { coding, level, head_only, http2 });
+    }
+    Ok(())
+}
+
+impl Compressor {
+    /// Encodes the last part of the body, if there is an encoder that has not ended.
+    fn end(&mut self, last: &[u8]) -> pingora::Result<Option<Bytes>> {
+        let Some(mut encoder) = self.encoder.take() else { return Ok(None) };
+        let coded = encoder.encode(last, true)?;
+        if !self.plan.as_ref().is_some_and(|plan| plan.coding == ContentCoding::Brotli) {
+            return Ok(Some(coded));
+        }
+        // Pingora's encoder flushes here, and never says the end: that is an empty last block (RFC 7932 §9.2). A flush ends
+        // with a whole byte.
+        Ok(Some([&coded[..], &[3]].concat().into()))
+    }
+}
+
+#[async_trait]
+impl HttpModule for Compressor {
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+
+    fn as_any_mut(&mut self) -> &mut dyn std::any::Any {
+        self
+    }
+
+    async fn response_header_filter(&mut self, head: &mut ResponseHeader, end: bool) -> pingora::Result<()> {
+        self.encoder = None;
+        let Some(plan) = &self.plan else { return Ok(()) };
+        if !content_coding::may_be_coded(head) || end && !plan.head_only {
+            return Ok(());
+        }
+        if !plan.head_only {
+            let algorithm = match plan.coding {
+                ContentCoding::Zstd => Algorithm::Zstd,
+                ContentCoding::Brotli => Algorithm::Brotli,
+                ContentCoding::Gzip => Algorithm::Gzip,
+            };
+            self.encoder = algorithm.compressor(plan.level);
+        }
+        content_coding::announce(head, plan.coding, !plan.head_only && plan.http2.is_none())
+    }
+
+    fn response_body_filter(&mut self, body: &mut Option<Bytes>, end: bool) -> pingora::Result<()> {
+        let part = body.as_deref().unwrap_or_default();
+        let coded = match &mut self.encoder {
+            None => return Ok(()),
+            Some(_) if end => self.end(part)?,
+            Some(encoder) => Some(encoder.encode(part, false)?),
+        };
+        // To HTTP/1 an empty part would be the last chunk.
+        *body = coded.filter(|coded| !coded.is_empty());
+        Ok(())
+    }
+
+    fn response_trailer_filter(&mut self, _: &mut Option<Box<HeaderMap>>) -> pingora::Result<Option<Bytes>> {
+        let last = self.end(&[])?;
+        let Some(link) = self.plan.as_ref().and_then(|plan| plan.http2.as_ref()) else { return Ok(last) };
+        // What is handed back here would take the place of the trailers.
+        if let Some(last) = last {
+            link.leave_for_trailers(last);
+        }
+        Ok(None)
+    }
+
+    fn response_done_filter(&mut self) -> pingora::Result<Option<Bytes>> {
+        self.end(&[])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::io::Read as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn bodies_of_every_kind_can_be_read_back_to_their_end() {
+        let text: Vec<u8> = (0..40_000u32).flat_map(|number| (number * number).to_string().into_bytes()).collect();
+        for coding in [ContentCoding::Gzip, ContentCoding::Brotli, ContentCoding::Zstd] {
+            for (level, length, parts) in [(1, 0, 1), (5, 1, 1), (5, 3000, 7), (9, 200_000, 3), (3, 200_000, 300)] {
+                let plan = Plan { coding, level, head_only: false, http2: None };
+                let mut module = Compressor { plan: Some(plan), encoder: None };
+                let mut head = ResponseHeader::build(200, None).unwrap();
+                head.insert_header("content-type", "text/plain").unwrap();
+                module.response_header_filter(&mut head, false).await.unwrap();
+                let mut out = Vec::new();
+                for part in text[..length].chunks(length.div_ceil(parts).max(1)) {
+                    let mut body = Some(Bytes::copy_from_slice(part));
+                    module.response_body_filter(&mut body, false).unwrap();
+                    out.extend_from_slice(&body.unwrap_or_default());
+                }
+                out.extend_from_slice(&module.response_done_filter().unwrap().unwrap());
+                assert!(module.response_done_filter().unwrap().is_none(), "it has ended");
+                let mut back = Vec::new();
+                let read = match coding {
+                    ContentCoding::Gzip => flate2::read::GzDecoder::new(&out[..]).read_to_end(&mut back),
+                    ContentCoding::Brotli => {
+                        brotli_decompressor::Decompressor::new(&out[..], 4096).read_to_end(&mut back)
+                    }
+                    ContentCoding::Zstd => zstd::stream::read::Decoder::new(&out[..]).unwrap().read_to_end(&mut back),
+                };
+                assert!(read.is_ok() && back == text[..length], "{coding:?} {level} {length}: {read:?}");
+            }
+        }
     }
 }

@@ -15,8 +15,7 @@ use pingora::{
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::{
-    body, compression, context::Context, error, logging, reply::respond, request, retry, subrequest::mirror,
-    upstream_request,
+    body, context::Context, error, logging, reply::respond, request, retry, subrequest::mirror, upstream_request,
 };
 use crate::{
     message::{
@@ -89,9 +88,6 @@ impl ProxyHttp for Gateway {
                 return respond(session, context, *reply, by).await.map(|()| true);
             }
         }
-        if let Some(level) = context.state.compress.filter(|_| !request::is_old(session.req_header())) {
-            compression::begin(session, level);
-        }
         mirror::begin(context);
         if context.target.as_ref().is_some_and(|target| target.service.resilience.hedges()) {
             // Boxed: requests that are not hedged must not carry two attempts' memory around.
@@ -135,6 +131,13 @@ impl ProxyHttp for Gateway {
     ) -> Box<Error> {
         let mut error = error;
         context.held += context.attempts.began.map_or(Duration::ZERO, |began| began.elapsed());
+        if context.kind == RequestKind::Upgrade
+            && let Some(true) = context.at_service(|service, context| retry::no_http1(context, service, &error))
+        {
+            request::ignore_upgrade(session, context);
+            error.set_retry(true);
+            return error;
+        }
         let again = context.at_service(|service, context| retry::not_connected(session, context, service));
         error.set_retry(again.unwrap_or(false));
         error

@@ -55,6 +55,16 @@ pub(crate) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
     context.link = link;
 }
 
+/// Takes a request for another protocol for an ordinary one, as any server may (RFC 9110 §7.8).
+pub(crate) fn ignore_upgrade(session: &mut Session, context: &mut Context) {
+    session.req_header_mut().remove_header(&header::UPGRADE);
+    context.kind = RequestKind::Ordinary;
+    let limits = &context.runtime.limits;
+    if let Some(link) = &context.link {
+        link.patience.limit_writes(Some(limits.stall.0), limits.body_rate);
+    }
+}
+
 /// From now on only silence in both directions ends the connection.
 pub(crate) fn open_tunnel(session: &mut Session, context: &Context) {
     session.set_read_timeout(None);
@@ -63,6 +73,7 @@ pub(crate) fn open_tunnel(session: &mut Session, context: &Context) {
         link.patience.limit_writes(None, 0);
         link.patience.end_by(None);
         link.patience.limit_silence(service.timeouts().idle.0);
+        link.switch_protocols();
     }
 }
 

@@ -50,12 +50,11 @@ pub(super) fn head(
     {
         head.append_header(header::SET_COOKIE, cookie)?;
     }
-    let compress = context.state.compress;
     if let Some(route) = &context.route {
         route.chain.response(head, &mut context.state);
     }
-    if compress != context.state.compress {
-        compression::adjust(session, context.state.compress);
+    if let Some(level) = context.state.compress {
+        compression::begin(session, head, level)?;
     }
     Ok(())
 }

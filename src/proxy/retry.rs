@@ -67,6 +67,21 @@ pub(crate) fn not_connected(session: &Session, context: &mut Context, service: &
     again(session, context, service, FailureKind::Connect)
 }
 
+/// After a connection for an upgrade that did not come about: true when that may be because its backend speaks HTTP/2
+/// alone, which has no upgrades. That is not its fault, and it has another attempt for nothing.
+pub(crate) fn no_http1(context: &mut Context, service: &Service, error: &Error) -> bool {
+    let attempts = &mut context.attempts;
+    let agrees = attempts.backend.as_ref().is_some_and(|backend| backend.agrees_on_http2());
+    if *error.etype() != ErrorType::TLSHandshakeFailure || !agrees || attempts.free != FreeRepeat::Unused {
+        return false;
+    }
+    attempts.record_outcome(service, AttemptOutcome::Unknown);
+    attempts.place = None;
+    attempts.free = FreeRepeat::Due;
+    attempts.count = attempts.count.saturating_sub(1);
+    true
+}
+
 /// After an attempt that was connected and broke off: true when another one follows. `reused`: the connection had been
 /// kept from an earlier request.
 pub(crate) fn broke(session: &Session, context: &mut Context, service: &Service, error: &Error, reused: bool) -> bool {

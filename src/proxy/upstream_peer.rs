@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pingora::{Error, prelude::HttpPeer, proxy::Session};
 
-use super::{context::Context, retry::policy, waiting};
+use super::{context::Context, request, retry::policy, waiting};
 use crate::{
     clock::Now,
     message::{replies, reply::Reply},
@@ -117,6 +117,9 @@ fn connect(
     chosen: Chosen,
 ) -> Result<Box<HttpPeer>, SelectError> {
     let remaining = context.remaining();
+    if context.kind == RequestKind::Upgrade && !chosen.backend.can_switch_protocols() {
+        request::ignore_upgrade(session, context);
+    }
     let upgrade = context.kind == RequestKind::Upgrade;
     let mut peer = chosen.backend.peer(if upgrade { None } else { remaining }, upgrade);
     // A request without a body is one small write: no timer for that.

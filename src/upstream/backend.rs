@@ -18,7 +18,10 @@ use http::HeaderValue;
 use pingora::{prelude::HttpPeer, protocols::ALPN};
 use tokio::sync::Notify;
 
-use super::{checks::Checks, url::BackendUrl};
+use super::{
+    checks::Checks,
+    url::{BackendScheme, BackendUrl},
+};
 use crate::{
     resilience::{Breaker, Ewma, Health},
     upstream::token::Token,
@@ -81,6 +84,16 @@ impl Backend {
     /// Requests under way at this backend.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Relaxed)
+    }
+
+    /// True when the protocol may be changed within a connection to it: not where HTTP/2 is spoken from the first byte.
+    pub(crate) fn can_switch_protocols(&self) -> bool {
+        self.url.scheme != BackendScheme::H2c
+    }
+
+    /// True when it may choose HTTP/2.
+    pub(crate) fn agrees_on_http2(&self) -> bool {
+        self.peer.options.alpn == ALPN::H2H1
     }
 
     /// True when a request may go there; `most` are allowed under way (0: any number).

@@ -352,6 +352,19 @@ fn a_rewrite_is_a_path_that_a_backend_can_be_sent() {
 }
 
 #[test]
+fn the_host_for_a_backend_is_one() {
+    for host in ["a b", "a%41", "http://h", "h:99999", ""] {
+        let (code, text) = check(&around(&format!("    host: \"{host}\"")));
+        assert_eq!(code, 78, "{host}: {text}");
+        assert!(
+            text.starts_with(&format!("tollgate.yaml:7:11: routes[0].host: '{host}' is not a host: write it")),
+            "{text}"
+        );
+    }
+    assert_eq!(check(&around("    host: api.example:8080")).0, 0);
+}
+
+#[test]
 fn bombs_end_at_once_with_a_problem() {
     let aliases = |open: &str, close: &str, separator: &str| {
         let mut yaml = String::from("a0: &a0 { x: 1 }\n");

@@ -453,3 +453,44 @@ fn an_answer_over_http2_must_be_read_at_a_least_rate() {
         eventually("nothing is under way", || gw.metric("gateway_requests_in_flight") == Some(0.0));
     }
 }
+
+#[test]
+fn a_body_that_ends_with_an_empty_frame_ends_once() {
+    let backend = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", backend.local_addr().unwrap());
+    let (note, noted) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in backend.incoming() {
+            let (mut stream, mut said, mut buffer) = (stream.unwrap(), Vec::new(), [0; 4096]);
+            while !said.ends_with(b"0\r\n\r\n") {
+                let length = stream.read(&mut buffer).unwrap();
+                said.extend_from_slice(&buffer[..length]);
+            }
+            // What is written beyond the end comes at once.
+            stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+            let more = stream.read(&mut buffer).unwrap_or(0);
+            said.extend_from_slice(&buffer[..more]);
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").unwrap();
+            note.send(String::from_utf8(said).unwrap()).unwrap();
+        }
+    });
+    let gw = Gateway::start(&format!(
+        "listeners: [ {{ address: \"127.0.0.1:{{port}}\", h2c: true }} ]\nservices:\n  main: {{ urls: [\"{url}\"] }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n"
+    ));
+    // Empty ones in the middle are no end either.
+    for (frames, body) in [
+        (&[&b"abc"[..], b""][..], "3\r\nabc\r\n0\r\n\r\n"),
+        (&[b"", b"abc", b"", b"", b""], "3\r\nabc\r\n0\r\n\r\n"),
+        (&[b""], "0\r\n\r\n"),
+    ] {
+        let mut client = Frames::connect(&gw);
+        client.request(b"POST", &[], false);
+        for (number, data) in frames.iter().enumerate() {
+            std::thread::sleep(Duration::from_millis(20));
+            client.data(data, number + 1 == frames.len());
+        }
+        assert_eq!(client.end(), "status 200");
+        let said = noted.recv().unwrap();
+        assert_eq!(said.split_once("\r\n\r\n").unwrap().1, body);
+    }
+}

@@ -31,6 +31,7 @@ struct Backend {
 enum Wants {
     H1,
     H2,
+    H2Only,
     H2c,
     Certificate,
 }
@@ -79,7 +80,11 @@ fn acceptor(certs: &Certs, wants: Wants) -> TlsAcceptor {
     let chain = vec![CertificateDer::from_pem_file(certs.path("backend.pem")).unwrap()];
     let key = PrivateKeyDer::from_pem_file(certs.path("backend.key")).unwrap();
     let mut config = builder.with_single_cert(chain, key).unwrap();
-    let protocols: &[&[u8]] = if wants == Wants::H2 { &[b"h2", b"http/1.1"] } else { &[b"http/1.1"] };
+    let protocols: &[&[u8]] = match wants {
+        Wants::H2 => &[b"h2", b"http/1.1"],
+        Wants::H2Only => &[b"h2"],
+        _ => &[b"http/1.1"],
+    };
     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     TlsAcceptor::from(Arc::new(config))
 }
@@ -217,4 +222,25 @@ fn health_checks_trust_whom_requests_trust() {
         assert!(!gw.errors().contains("is unhealthy"), "{}", gw.errors());
         gw.get("/").expect(200).says("h1");
     }
+}
+
+#[test]
+fn a_backend_that_speaks_http2_alone_is_not_blamed_for_upgrades() {
+    let certs = Certs::new();
+    certs.issue("backend", "backend", &["backend.example"]);
+    let backend = Backend::start(&certs, Wants::H2Only);
+    let gw = Gateway::start(&format!(
+        "services:\n  main:\n    urls: [\"https://127.0.0.1:{}\"]\n    retry: {{ max_attempts: 1 }}\n    circuit_breaker: {{ failure_threshold: 2, reset_timeout: 60s }}\n    tls: {{ ca: {}, server_name: backend.example }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        backend.port,
+        certs.path("ca.pem")
+    ));
+    for _ in 0..4 {
+        let said = gw.raw(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n");
+        assert!(said.starts_with("HTTP/1.1 200 ") && said.contains("h2"), "{said}");
+    }
+    gw.get("/").expect(200).says("h2");
+    // One that cannot be reached at all is.
+    let elsewhere = gateway(&format!("https://127.0.0.1:{}", crate::harness::free_port()), "verify: false");
+    let said = elsewhere.raw(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n");
+    assert!(said.starts_with("HTTP/1.1 502 "), "{said}");
 }

@@ -46,11 +46,11 @@ impl Session for StreamSession {
     }
 
     async fn write_response_header(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<()> {
-        self.write_head(head, end).map_err(Error::into_down)
+        self.write_head(head, end).map(drop).map_err(Error::into_down)
     }
 
     async fn write_response_header_ref(&mut self, head: &ResponseHeader, end: bool) -> Result<()> {
-        self.write_head(Box::new(head.clone()), end).map_err(Error::into_down)
+        self.write_head(Box::new(head.clone()), end).map(drop).map_err(Error::into_down)
     }
 
     async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
@@ -58,20 +58,20 @@ impl Session for StreamSession {
     }
 
     async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
-        self.write_tail(trailers).map_err(Error::into_down)
+        self.write_tail(trailers).await.map_err(Error::into_down)
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
         let mut end = false;
         for task in tasks {
             end |= match task {
-                HttpTask::Header(head, end) => self.write_head(head, end).map(|()| end).map_err(Error::into_down)?,
+                HttpTask::Header(head, end) => self.write_head(head, end).map_err(Error::into_down)?,
                 HttpTask::Body(Some(data), end) if !data.is_empty() => {
                     self.write_data(data, end).await.map(|()| end).map_err(Error::into_down)?
                 }
                 HttpTask::Body(_, end) => end,
                 HttpTask::Trailer(Some(trailers)) => {
-                    self.write_tail(*trailers).map(|()| true).map_err(Error::into_down)?
+                    self.write_tail(*trailers).await.map(|()| true).map_err(Error::into_down)?
                 }
                 HttpTask::Trailer(None) | HttpTask::Done => true,
                 HttpTask::Failed(e) => return Err(e),

@@ -7,8 +7,8 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use h2::{RecvStream, SendStream, server::SendResponse};
-use http::{HeaderMap, HeaderValue, Response, header};
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use pingora::{
     Error, ErrorType, OrErr as _, Result,
     http::{RequestHeader, ResponseHeader},
@@ -126,24 +126,31 @@ impl StreamSession {
         self.body.data().await.transpose().or_err(ErrorType::ReadError, "while reading a request's body")
     }
 
+    /// What the next frames bring; an empty one brings nothing but perhaps the end, and whoever speaks HTTP/1 takes an
+    /// empty part for the last chunk.
+    async fn receive_some(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let data = self.receive().await?;
+            if !data.as_ref().is_some_and(Bytes::is_empty) {
+                return Ok(data);
+            }
+        }
+    }
+
     /// The next part of the body. The one that makes it as long as its length says is held back until its end has come:
     /// whoever speaks HTTP/1 takes it for the end, whatever follows, and the codec finds out only then that the request
     /// is malformed (RFC 9113 §8.1.1). To be dropped at any time: what is held back is not lost.
     pub(crate) async fn next_chunk(&mut self) -> Result<Option<Bytes>> {
         if self.last.is_none() {
-            let Some(data) = self.receive().await? else { return Ok(None) };
+            let Some(data) = self.receive_some().await? else { return Ok(None) };
             let so_far = self.read.saturating_add(data.len()) as u64;
-            if data.is_empty() || self.length != Some(so_far) {
+            if self.length != Some(so_far) {
                 return Ok(Some(self.pass(data)));
             }
             self.last = Some(data);
         }
-        while !self.body.is_end_stream() {
-            match self.receive().await? {
-                None => break,
-                Some(more) if more.is_empty() => {}
-                Some(_) => return Error::e_explain(ErrorType::ReadError, "a body goes on beyond its length"),
-            }
+        if !self.body.is_end_stream() && self.receive_some().await?.is_some() {
+            return Error::e_explain(ErrorType::ReadError, "a body goes on beyond its length");
         }
         let last = self.last.take();
         Ok(last.map(|data| self.pass(data)))
@@ -210,9 +217,15 @@ impl StreamSession {
         Error::e_explain(ErrorType::ReadTimedout, "while reading a request's body")
     }
 
-    pub(crate) fn write_head(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Result<()> {
+    /// True for answers that have no body, whatever a backend sends after the head (RFC 9110 §6.4.1).
+    fn is_bodiless(&self, status: StatusCode) -> bool {
+        matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || self.head.method == Method::HEAD
+    }
+
+    /// True when the end has been said with it.
+    pub(crate) fn write_head(&mut self, mut head: Box<ResponseHeader>, end: bool) -> Result<bool> {
         if self.ended || self.written.is_some() {
-            return Ok(());
+            return Ok(end);
         }
         let present = fields::present(&head.headers, &NOT_IN_HTTP2);
         for (name, _) in NOT_IN_HTTP2.iter().zip(present).filter(|(_, there)| *there) {
@@ -220,19 +233,21 @@ impl StreamSession {
         }
         if head.status.is_informational() {
             let interim = Response::from_parts(head.as_owned_parts(), ());
-            return self.respond.send_informational(interim).or_err(ErrorType::WriteError, "while writing a 1xx");
+            self.respond.send_informational(interim).or_err(ErrorType::WriteError, "while writing a 1xx")?;
+            return Ok(false);
         }
         // The origin's own is kept (RFC 9110 §6.6.1).
         if !head.headers.contains_key(header::DATE) {
             head.insert_header(header::DATE, get_cached_date())?;
         }
+        let end = end || self.is_bodiless(head.status);
         let response = Response::from_parts(head.as_owned_parts(), ());
         let writer = self.respond.send_response(response, end);
         self.writer = Some(writer.or_err(ErrorType::WriteError, "while writing an answer's head")?);
         self.written = Some(head);
         self.ended = end;
         self.moved = Instant::now();
-        Ok(())
+        Ok(end)
     }
 
     pub(crate) async fn write_data(&mut self, data: Bytes, end: bool) -> Result<()> {
@@ -283,11 +298,24 @@ impl StreamSession {
         Ok(())
     }
 
-    pub(crate) fn write_tail(&mut self, trailers: HeaderMap) -> Result<()> {
+    pub(crate) async fn write_tail(&mut self, trailers: HeaderMap) -> Result<()> {
+        if let Some(end) = self.link.left_for_trailers() {
+            self.write_data(end, false).await?;
+        }
         if let Some(writer) = self.writer.as_mut().filter(|_| !self.ended) {
             writer.send_trailers(trailers).or_err(ErrorType::WriteError, "while writing trailers")?;
             self.ended = true;
         }
         Ok(())
+    }
+}
+
+impl Drop for StreamSession {
+    /// An answer that does not end has broken off, here or behind us; a stream that is dropped without a word says `CANCEL`,
+    /// as if nobody wanted it any more (RFC 9113 §7).
+    fn drop(&mut self) {
+        if !self.ended {
+            self.respond.send_reset(Reason::INTERNAL_ERROR);
+        }
     }
 }

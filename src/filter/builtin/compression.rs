@@ -1,17 +1,17 @@
 //! `compression`: answers smaller on the wire, for clients that accept it.
 //!
 //! YAML: `compression` or `compression: { level: 5 }` (1 fast to 9 small). gzip, brotli and zstd by
-//! `Accept-Encoding`; media types that are compressed already are left alone. Encoding itself is Pingora's module.
+//! `Accept-Encoding`; which answers are left alone says `message/content_coding.rs`. It is done in `proxy/compression.rs`.
 
 use async_trait::async_trait;
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 use crate::{
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
-    message::fields,
+    message::{content_coding::may_be_coded, fields},
 };
 
 /// Settings of `compression`.
@@ -58,25 +58,14 @@ impl Filter for Compression {
     }
 
     fn response(&self, head: &mut ResponseHeader, state: &mut State) -> Result<(), Fault> {
-        if must_stay(head) {
+        // A 304 says nothing of what it stands for.
+        if head.status != StatusCode::NOT_MODIFIED && !may_be_coded(head) {
             state.compress = None;
             return Ok(());
         }
         // Whatever this client gets, a cache on the way must not hand it to one that accepts less (RFC 9110 §12.5.5).
         vary(head, "Accept-Encoding", &HeaderValue::from_static("Accept-Encoding"))
     }
-}
-
-/// True for answers that are not compressed: streams whose every piece must arrive at once (the compressor would hold
-/// them back), gRPC (which compresses by itself), and what says `no-transform` (RFC 9111 §5.2.2.6).
-fn must_stay(head: &ResponseHeader) -> bool {
-    let begins = |name: header::HeaderName, with: &str| {
-        let value = head.headers.get(name).and_then(|value| value.to_str().ok());
-        value.is_some_and(|value| value.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with)))
-    };
-    begins(header::CONTENT_TYPE, "text/event-stream")
-        || begins(header::CONTENT_TYPE, "application/grpc")
-        || fields::has(&head.headers, &header::CACHE_CONTROL, |item| item.eq_ignore_ascii_case(b"no-transform"))
 }
 
 /// Adds a field name to `Vary` unless it stands there already.

@@ -209,7 +209,7 @@ const PIPELINES: [(&str, &[u8], &[&str]); 7] = [
     (
         "an upgrade that is not granted",
         b"GET /one HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nGET /two HTTP/1.1\r\nHost: h\r\n\r\n",
-        &["GET /one"],
+        &["GET /one", "GET /two"],
     ),
 ];
 

@@ -4,6 +4,8 @@ mod certs;
 mod client;
 mod fault;
 mod gateway;
+mod h2_client;
+mod h2_origin;
 mod origin;
 
 use std::{
@@ -16,6 +18,8 @@ pub(crate) use certs::Certs;
 pub(crate) use client::Request;
 pub(crate) use fault::{Fault, FaultProxy};
 pub(crate) use gateway::{BINARY, Gateway, binary};
+pub(crate) use h2_client::h2_request;
+pub(crate) use h2_origin::H2Origin;
 pub(crate) use origin::Origin;
 
 /// A port that nobody listens on now and that this process gives to nobody else. It lies below those that the system

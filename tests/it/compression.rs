@@ -1,0 +1,205 @@
+//! Answers made smaller: for whom, which, and that they can be read back to the last byte.
+
+use std::io::{Read as _, Write as _};
+
+use axum::http::{HeaderMap, Response};
+use bytes::Bytes;
+
+use crate::harness::{Gateway, H2Origin, h2_request};
+
+/// A backend that answers with the fields that a test names in the path, and with text of 3000 bytes.
+fn backend() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
+            while !head.ends_with(b"\r\n\r\n") {
+                let length = stream.read(&mut buffer).unwrap();
+                head.extend_from_slice(&buffer[..length]);
+            }
+            let head = String::from_utf8(head).unwrap();
+            let (method, path) = (head.split(' ').next().unwrap(), head.split(' ').nth(1).unwrap());
+            let (status, fields) = match path {
+                "/part" => (206, "Content-Length: 3000\r\nContent-Range: bytes 0-2999/9000\r\n"),
+                "/known" => (304, "ETag: \"abc\"\r\n"),
+                "/chunks" => (200, "Transfer-Encoding: chunked\r\n"),
+                "/digest" => (200, "Content-Length: 3000\r\nContent-Digest: sha-256=:abc=:\r\n"),
+                _ => (200, "Content-Length: 3000\r\nETag: \"abc\"\r\nAccept-Ranges: bytes\r\n"),
+            };
+            let body = match (method, path) {
+                ("HEAD", _) | (_, "/known") => String::new(),
+                (_, "/chunks") => format!("bb8\r\n{}\r\n0\r\n\r\n", text()),
+                _ => text(),
+            };
+            let head = format!("HTTP/1.1 {status} x\r\nContent-Type: text/plain\r\nConnection: close\r\n{fields}\r\n");
+            stream.write_all([head, body].concat().as_bytes()).unwrap();
+        }
+    });
+    url
+}
+
+/// What is answered: 3000 bytes.
+fn text() -> String {
+    let lines: Vec<_> = (1000..1300).map(|number| format!("line {number}")).collect();
+    lines.join("\n") + "\n"
+}
+
+fn gateway(url: &str) -> Gateway {
+    Gateway::start(&format!(
+        "listeners: [ {{ address: \"127.0.0.1:{{port}}\", h2c: true }} ]\nservices:\n  main: {{ urls: [\"{url}\"] }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main, filters: [ compression ] }}\n"
+    ))
+}
+
+/// What was said, decoded strictly: an error when its end is missing.
+fn decoded(coding: &str, body: &[u8]) -> std::io::Result<String> {
+    let mut text = String::new();
+    match coding {
+        "gzip" => flate2::read::GzDecoder::new(body).read_to_string(&mut text)?,
+        "br" => brotli_decompressor::Decompressor::new(body, 4096).read_to_string(&mut text)?,
+        "zstd" => zstd::stream::read::Decoder::new(body)?.read_to_string(&mut text)?,
+        _ => return Ok(String::from_utf8_lossy(body).into_owned()),
+    };
+    Ok(text)
+}
+
+fn field<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).map_or("", |value| value.to_str().unwrap())
+}
+
+#[test]
+fn a_client_gets_the_coding_that_it_wants() {
+    let gw = gateway(&backend());
+    for (accepts, coding) in [
+        ("gzip", "gzip"),
+        ("GZIP", "gzip"),
+        ("x-gzip", "gzip"),
+        ("br", "br"),
+        ("zstd", "zstd"),
+        ("gzip, br, zstd", "zstd"),
+        ("gzip;q=1.0, br;q=0.5", "gzip"),
+        ("gzip;q=0.1, deflate, br; q=0.2", "br"),
+        ("gzip;q=0", ""),
+        ("gzip;q=0.000, br;q=0.5", "br"),
+        ("gzip;q=0, *", "br"),
+        ("*", "gzip"),
+        ("*;q=0", ""),
+        ("*;q=0, gzip", "gzip"),
+        ("identity;q=1, gzip;q=0.1", ""),
+        ("identity;q=0.5, gzip;q=0.5", "gzip"),
+        ("identity", ""),
+        ("deflate", ""),
+        ("gzip;q=2", ""),
+        ("", ""),
+    ] {
+        let answer = h2_request(gw.port, "GET", "/", &[("accept-encoding", accepts)]);
+        let headers = answer.head.headers();
+        assert_eq!(field(headers, "content-encoding"), coding, "{accepts}");
+        assert_eq!(field(headers, "vary"), "Accept-Encoding", "{accepts}");
+        assert_eq!(decoded(coding, &answer.body).unwrap(), text(), "{accepts}");
+    }
+    assert_eq!(field(h2_request(gw.port, "GET", "/", &[]).head.headers(), "content-encoding"), "");
+    // In several lines it is one list.
+    let two = h2_request(gw.port, "GET", "/", &[("accept-encoding", "foo"), ("accept-encoding", "gzip")]);
+    assert_eq!(field(two.head.headers(), "content-encoding"), "gzip");
+}
+
+#[test]
+fn coded_answers_are_whole_to_the_last_byte() {
+    let gw = gateway(&backend());
+    for coding in ["gzip", "br", "zstd"] {
+        for path in ["/", "/chunks"] {
+            let answer = h2_request(gw.port, "GET", path, &[("accept-encoding", coding)]);
+            assert_eq!(decoded(coding, &answer.body).unwrap(), text(), "{coding}");
+            let cut = &answer.body[..answer.body.len() - 1];
+            assert!(decoded(coding, cut).is_err(), "{coding}: the test would not notice");
+            let said = crate::harness::program("curl", "curl");
+            let said = std::process::Command::new(said)
+                .args(["-sf", "--compressed", "-H", &format!("Accept-Encoding: {coding}")])
+                .arg(format!("http://127.0.0.1:{}{path}", gw.port))
+                .output()
+                .unwrap();
+            assert!(said.status.success() && said.stdout == text().as_bytes(), "{coding}");
+        }
+    }
+}
+
+#[test]
+fn a_part_stays_as_it_is() {
+    let gw = gateway(&backend());
+    for (path, kept, value) in
+        [("/part", "content-range", "bytes 0-2999/9000"), ("/digest", "content-digest", "sha-256=:abc=:")]
+    {
+        let answer = h2_request(gw.port, "GET", path, &[("accept-encoding", "gzip"), ("range", "bytes=0-2999")]);
+        let headers = answer.head.headers();
+        assert_eq!((field(headers, "content-encoding"), field(headers, "content-length")), ("", "3000"));
+        assert_eq!(field(headers, kept), value);
+        assert_eq!(answer.body, text().as_bytes());
+    }
+}
+
+#[test]
+fn head_says_what_get_would() {
+    let gw = gateway(&backend());
+    let names = ["content-encoding", "content-length", "etag", "vary", "accept-ranges", "content-type"];
+    for accepts in ["gzip", "identity"] {
+        let [head, get] = ["HEAD", "GET"].map(|method| {
+            let answer = h2_request(gw.port, method, "/", &[("accept-encoding", accepts)]);
+            names.map(|name| field(answer.head.headers(), name).to_owned())
+        });
+        assert_eq!(head, get);
+        let coded = accepts == "gzip";
+        assert_eq!((&head[1][..], &head[2][..]), if coded { ("", "W/\"abc\"") } else { ("3000", "\"abc\"") });
+        // Over HTTP/1.1 nothing follows either, and the connection stays.
+        let one = format!("HEAD / HTTP/1.1\r\nHost: h\r\nAccept-Encoding: {accepts}\r\n");
+        let said = gw.raw(format!("{one}\r\n{one}Connection: close\r\n\r\n").as_bytes()).to_lowercase();
+        assert_eq!(said.matches("http/1.1 200").count(), 2, "{said}");
+        assert_eq!(said.matches("content-encoding: gzip").count(), if coded { 2 } else { 0 }, "{said}");
+        assert!(said.ends_with("\r\n\r\n") && !said.contains("line"), "{said}");
+    }
+}
+
+#[test]
+fn what_is_known_keeps_the_tag_that_it_was_given() {
+    let gw = gateway(&backend());
+    for (known, tag) in [("W/\"abc\"", "W/\"abc\""), ("\"abc\"", "\"abc\""), ("\"x\", W/\"abc\"", "W/\"abc\"")] {
+        let fields = [("accept-encoding", "gzip"), ("if-none-match", known)];
+        let answer = h2_request(gw.port, "GET", "/known", &fields);
+        assert_eq!(answer.head.status(), 304);
+        let headers = answer.head.headers();
+        assert_eq!((field(headers, "etag"), field(headers, "vary")), (tag, "Accept-Encoding"));
+    }
+}
+
+#[test]
+fn trailers_follow_a_coded_answer() {
+    let origin = H2Origin::start(|request, mut respond| {
+        let head = Response::builder().header("content-type", "text/plain").body(()).unwrap();
+        let mut body = respond.send_response(head, false).unwrap();
+        let text = text();
+        // In one batch with what comes before, or in one of their own.
+        let parts = if request.uri().path() == "/parts" { 3 } else { 1 };
+        for part in text.as_bytes().chunks(text.len().div_ceil(parts)) {
+            body.send_data(Bytes::copy_from_slice(part), false).unwrap();
+        }
+        body.send_trailers([("x-sum".parse().unwrap(), "1".parse().unwrap())].into_iter().collect()).unwrap();
+    });
+    let gw = gateway(&origin.url());
+    for coding in ["gzip", "br", "zstd", "identity"] {
+        for path in ["/", "/parts"] {
+            let answer = h2_request(gw.port, "GET", path, &[("accept-encoding", coding)]);
+            let told = field(answer.head.headers(), "content-encoding");
+            assert_eq!(told, if coding == "identity" { "" } else { coding });
+            assert_eq!(decoded(told, &answer.body).unwrap(), text(), "{coding}");
+            assert_eq!(answer.trailers.map(|trailers| field(&trailers, "x-sum").to_owned()), Some("1".to_owned()));
+            let said = crate::harness::program("curl", "curl");
+            let said = std::process::Command::new(said)
+                .args(["-sf", "--http1.1", "-H", &format!("Accept-Encoding: {coding}")])
+                .arg(format!("http://127.0.0.1:{}{path}", gw.port))
+                .output()
+                .unwrap();
+            assert_eq!(decoded(told, &said.stdout).unwrap(), text(), "{coding} over HTTP/1.1");
+        }
+    }
+}
