@@ -4,9 +4,13 @@
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{Arc, OnceLock},
+    task::{Context, Poll},
 };
 
+use bytes::Bytes;
+use h2::server::SendResponse;
 use http::HeaderValue;
+use parking_lot::Mutex;
 use pingora::{http::ResponseHeader, protocols::raw_connect::ProxyDigest, proxy::Session};
 
 use super::deadlines::StreamDeadlines;
@@ -29,7 +33,14 @@ pub(crate) struct ConnectionInfo {
     pub(crate) patience: StreamDeadlines,
     /// Why a message on this connection cannot be read in one way only.
     misread: OnceLock<&'static str>,
+    /// Over HTTP/2, what the stream is answered with.
+    pub(super) respond: Option<Mutex<SendResponse<Bytes>>>,
+    /// The answer to a request that was dropped unanswered: said when its session is dropped.
+    last_word: Mutex<Option<LastWord>>,
 }
+
+/// The head and the body of an answer.
+type LastWord = Box<(ResponseHeader, Bytes)>;
 
 impl ConnectionInfo {
     pub(crate) fn new(
@@ -46,6 +57,8 @@ impl ConnectionInfo {
             text: OnceLock::new(),
             patience: StreamDeadlines::default(),
             misread: OnceLock::new(),
+            respond: None,
+            last_word: Mutex::new(None),
         })
     }
 
@@ -74,8 +87,29 @@ impl ConnectionInfo {
         self.misread.get().copied()
     }
 
+    /// What its client is told when the session is dropped.
+    pub(crate) fn leave_last_word(&self, head: ResponseHeader, body: Bytes) {
+        *self.last_word.lock() = Some(Box::new((head, body)));
+    }
+
+    /// Takes that.
+    pub(super) fn take_last_word(&self) -> Option<LastWord> {
+        self.last_word.lock().take()
+    }
+
+    /// True when the client has reset the stream, or its connection has ended; before the answer's head.
+    pub(super) fn is_reset(&self, context: &mut Context<'_>) -> bool {
+        let Some(respond) = &self.respond else { return false };
+        match respond.lock().poll_reset(context) {
+            Poll::Ready(Ok(_)) => true,
+            // Anything else is the codec's word for an answer that has begun.
+            Poll::Ready(Err(e)) => e.is_reset() || e.is_go_away() || e.is_io(),
+            Poll::Pending => false,
+        }
+    }
+
     /// A link for one of several streams on the connection, with limits of its own.
-    pub(crate) fn of_stream(&self) -> Arc<Self> {
+    pub(crate) fn of_stream(&self, respond: SendResponse<Bytes>) -> Arc<Self> {
         Arc::new(Self {
             peer: self.peer,
             listener: self.listener,
@@ -85,6 +119,8 @@ impl ConnectionInfo {
             text: OnceLock::from(self.address_text()),
             patience: StreamDeadlines::default(),
             misread: OnceLock::new(),
+            respond: Some(Mutex::new(respond)),
+            last_word: Mutex::new(None),
         })
     }
 

@@ -10,7 +10,7 @@ use std::{
     os::fd::AsRawFd as _,
     pin::Pin,
     sync::{Arc, OnceLock},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -26,7 +26,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use super::{connection::ConnectionInfo, deadlines::Lateness, hangup::HangupWatch, head_reader::BufferedRequest};
-use crate::message::chunked::RemainingRequest;
+use crate::message::{chunked::RemainingRequest, reply_wire};
 
 /// The most that is taken of requests which a client sends without waiting for the answer to the one before.
 const MOST_AHEAD: usize = 16 << 10;
@@ -64,7 +64,7 @@ impl Transport for Box<TlsStream<Box<L4Stream>>> {
 
 /// A connection with its link.
 #[derive(Debug)]
-pub(crate) struct DownstreamStream<T> {
+pub(crate) struct DownstreamStream<T: Transport> {
     inner: T,
     /// Bytes to hand out before any others, from `given` on.
     ahead: Vec<u8>,
@@ -186,8 +186,9 @@ impl<T: Transport> DownstreamStream<T> {
     }
 
     fn note_movement(&mut self) {
-        if self.link.patience.counts_silence() {
+        if self.link.patience.counts_movement() {
             self.moved = Instant::now();
+            self.link.patience.note_movement(self.moved);
         }
     }
 
@@ -216,6 +217,7 @@ impl<T: Transport> DownstreamStream<T> {
 impl<T: Transport> AsyncRead for DownstreamStream<T> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.link.patience.client_is_asked();
         if this.given < this.ahead.len() {
             let rest = &this.ahead[this.given..];
             let length = rest.len().min(buffer.remaining());
@@ -273,6 +275,18 @@ impl<T: Transport> AsyncWrite for DownstreamStream<T> {
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
+    }
+}
+
+impl<T: Transport> Drop for DownstreamStream<T> {
+    /// Says what is left to say to the client of a request that was dropped: at once or not at all, and nothing stands in
+    /// the way of an answer when nothing was said before.
+    fn drop(&mut self) {
+        let Some(word) = self.link.take_last_word() else { return };
+        let (mut context, inner) = (Context::from_waker(Waker::noop()), &mut self.inner);
+        if Pin::new(&mut *inner).poll_write(&mut context, &reply_wire::wire(word.0, &word.1)).is_ready() {
+            let _ = Pin::new(inner).poll_flush(&mut context);
+        }
     }
 }
 

@@ -30,6 +30,14 @@ pub(super) fn pass(
         return Ok(());
     }
     invite(session, context);
+    if let Some(patience) = context.patience() {
+        // The backend did not read: nothing was asked of the client.
+        let blocked = patience.take_blocked();
+        if !end {
+            patience.hand_on();
+        }
+        context.held += blocked;
+    }
     context.state.body_seen += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
     if end {
         retry::sent(context);

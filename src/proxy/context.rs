@@ -8,16 +8,15 @@ use std::{
 
 use http::{StatusCode, Version};
 use pingora::http::RequestHeader;
-use prometheus::IntGauge;
 
 use crate::{
     clock::Now,
     downstream::{ConnectionInfo, Lateness, StreamDeadlines},
     filter::State,
     message::{forwarded::Origin, grpc, method_class::MethodClass, reply::Reply, source::ResponseSource},
-    proxy::{attempts::Attempts, kind::RequestKind, subrequest::mirror_body::MirrorBody},
+    proxy::{attempts::Attempts, kept_head::KeptHead, kind::RequestKind, subrequest::mirror_body::MirrorBody},
     routing::{destination::Destination, route::Route},
-    runtime::Runtime,
+    runtime::{Runtime, Shared},
     upstream::{Permit, Service},
 };
 
@@ -26,6 +25,8 @@ use crate::{
 pub(crate) struct Context {
     /// The configuration that the request began with; it keeps to it to its end.
     pub(super) runtime: Arc<Runtime>,
+    /// Where it is counted and logged.
+    pub(super) shared: Arc<Shared>,
     /// When its head had been read.
     pub start: Instant,
     /// The same for filters.
@@ -70,16 +71,23 @@ pub(crate) struct Context {
     pub http_status_before_grpc: Option<StatusCode>,
     /// What went wrong between us and the backend or the client, in one word.
     pub error: Option<String>,
-    /// Counted while it lives.
-    in_flight: IntGauge,
+    /// What a log line tells of its head, when it may have to be written without one.
+    pub kept: Option<KeptHead>,
+    /// The status of an answer that went towards the client.
+    pub written: Option<StatusCode>,
+    /// Bytes of the answer's body that went towards the client.
+    pub sent: u64,
+    /// It has been counted and logged.
+    pub recorded: bool,
 }
 
 impl Context {
-    pub(super) fn new(runtime: Arc<Runtime>, in_flight: IntGauge) -> Self {
-        in_flight.inc();
+    pub(super) fn new(runtime: Arc<Runtime>, shared: Arc<Shared>) -> Self {
+        shared.metrics.requests.in_flight.inc();
         let (nowhere, start) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), Instant::now());
         Self {
             runtime,
+            shared,
             start,
             now: Now::read_at(start),
             state: State::default(),
@@ -102,7 +110,10 @@ impl Context {
             author: ResponseSource::Nobody,
             http_status_before_grpc: None,
             error: None,
-            in_flight,
+            kept: None,
+            written: None,
+            sent: 0,
+            recorded: false,
         }
     }
 
@@ -162,6 +173,6 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        self.in_flight.dec();
+        self.shared.metrics.requests.in_flight.dec();
     }
 }

@@ -79,6 +79,9 @@ pub(super) fn unsendable<T>(context: &mut Context, why: Unsendable) -> pingora::
 
 /// Answers a request that could not be served, if there is still somebody to answer.
 pub(super) async fn answer(session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+    if let Some(patience) = context.patience() {
+        patience.watch(false);
+    }
     if is_internal(error) {
         log::error!("request {}: {error}", context.state.id);
     }

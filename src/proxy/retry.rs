@@ -59,6 +59,15 @@ fn blame(context: &Context, service: &Service, trouble: FailureKind) -> AttemptO
     if unsent || cut_short { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(trouble) }
 }
 
+/// After an attempt that was dropped because it has lasted too long.
+pub(crate) fn cut_off(context: &mut Context, service: &Service) {
+    if context.attempts.first_byte.is_some() {
+        context.attempts.reopen();
+    }
+    let outcome = blame(context, service, FailureKind::Timeout);
+    context.attempts.record_outcome(service, outcome);
+}
+
 /// After a connection that did not come about: true when another attempt follows.
 pub(crate) fn not_connected(session: &Session, context: &mut Context, service: &Service) -> bool {
     context.attempts.note_failed();

@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use h2::{
     Reason, RecvStream,
-    server::{Builder, Connection, SendResponse},
+    server::{Builder, Connection},
 };
 use http::{HeaderMap, Request, Version, header, uri::Scheme};
 use pingora::{
@@ -35,6 +35,7 @@ use tokio::sync::Notify;
 use self::{frames::Timed, stream::StreamSession};
 use super::{
     connection::ConnectionInfo,
+    exchange::ExchangeWatch,
     limits::ClientLimits,
     stream::{DownstreamStream, Transport},
 };
@@ -157,12 +158,13 @@ where
         }
         let stream = Stream::begin(&active);
         let (app, shutdown) = (app.clone(), shutdown.clone());
-        let session = session(request, respond, link.of_stream(), &digest, &terms);
+        let session = session(request, link.of_stream(respond), &digest, &terms);
         let stall = terms.stall;
         tokio::spawn(async move {
             let mut session = session;
             session.settle_empty_body(stall).await;
-            app.process_new_http(ServerSession::new_custom(Box::new(session)), &shutdown).await;
+            let mut watch = ExchangeWatch::new(session.link.clone(), None);
+            watch.run(app.process_new_http(ServerSession::new_custom(Box::new(session)), &shutdown)).await;
             drop(stream);
         });
     }
@@ -170,7 +172,6 @@ where
 
 fn session(
     request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
     link: Arc<ConnectionInfo>,
     connection: &Digest,
     terms: &Terms,
@@ -196,7 +197,7 @@ fn session(
         proxy_digest: link.digest(),
         socket_digest: connection.socket_digest.clone(),
     };
-    StreamSession::new(parts.into(), body, respond, link, digest)
+    StreamSession::new(parts.into(), body, link, digest)
 }
 
 /// What makes a head malformed although its fields could be read (RFC 9113 §8.2.1, §8.2.2, §8.1.1).

@@ -203,7 +203,7 @@ fn may_hedge(session: &mut Session, context: &Context) -> bool {
 }
 
 /// Sends a request to a service that hedges. True when it has been answered; false when it goes the ordinary way.
-pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Box<Context>) -> pingora::Result<bool> {
+pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Context) -> pingora::Result<bool> {
     let (Some(service), Some(route)) = (context.service(), context.route.clone()) else { return Ok(false) };
     let Some(after) = service.resilience.hedge_after(context.now.since_start) else { return Ok(false) };
     let Some(connector) = shared.connector() else { return Ok(false) };
@@ -253,7 +253,7 @@ pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Bo
 async fn deliver(
     shared: &Shared,
     session: &mut Session,
-    context: &mut Box<Context>,
+    context: &mut Context,
     answer: Answer,
     connector: &Connector,
 ) -> pingora::Result<()> {

@@ -160,6 +160,13 @@ impl Default for Timeouts {
     }
 }
 
+impl Timeouts {
+    /// How long a backend may take nothing of what is sent; `None`: for ever.
+    pub(crate) fn unread(&self) -> Option<std::time::Duration> {
+        (!self.write.0.is_zero()).then_some(self.write.0)
+    }
+}
+
 /// What to do without a healthy backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

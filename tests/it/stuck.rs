@@ -1,0 +1,262 @@
+//! Requests whose backend takes nothing of them, or does not come to an end: no request hangs, whatever side is stuck.
+
+use std::{
+    fmt::Write as _,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use nix::sys::socket::{setsockopt, sockopt};
+
+use crate::harness::{Gateway, eventually};
+
+const LISTENER: &str = "listeners: [ { address: \"127.0.0.1:{port}\", h2c: true } ]\n";
+
+/// More than sockets keep by themselves.
+const MUCH: usize = 24 << 20;
+
+/// A backend that does `talk` with each connection.
+fn backend(talk: impl Fn(TcpStream) + Clone + Send + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    // What the system keeps of its own accord is little.
+    setsockopt(&listener, sockopt::RcvBuf, &4096).unwrap();
+    let url = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
+    std::thread::spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            let talk = talk.clone();
+            std::thread::spawn(move || talk(stream));
+        }
+    });
+    url
+}
+
+/// Keeps a connection, for as long as any test lasts.
+fn keep(stream: TcpStream) {
+    std::thread::sleep(Duration::from_secs(30));
+    drop(stream);
+}
+
+/// Reads a head.
+fn read_head(stream: &mut TcpStream) -> String {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|read| read > 0) {
+        head.push(byte[0]);
+    }
+    String::from_utf8_lossy(&head).into_owned()
+}
+
+/// A backend that speaks HTTP/2: it takes what fits into the first window, and that is all.
+fn deaf_h2c() -> String {
+    backend(|stream| {
+        stream.set_nonblocking(true).unwrap();
+        run(async {
+            let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+            let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+            let mut kept = Vec::new();
+            while let Some(Ok(request)) = connection.accept().await {
+                kept.push(request);
+            }
+        });
+    })
+}
+
+fn run<T>(what: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(what)
+}
+
+/// Services by name, each with the address of its backend and further settings; each has a route of its name.
+fn gateway(more: &str, services: &[(&str, String, &str)]) -> Gateway {
+    let (mut backends, mut routes) = (String::new(), String::new());
+    for (name, url, more) in services {
+        writeln!(backends, "  {name}: {{ urls: [\"{url}\"], {more} }}").unwrap();
+        writeln!(routes, "  - {{ match: {{ path: /{name}/* }}, service: {name} }}").unwrap();
+    }
+    Gateway::start(&format!("{LISTENER}{more}services:\n{backends}routes:\n{routes}"))
+}
+
+/// Sends a head and a large body, as fast as they are taken; the first line of the answer.
+fn upload(gw: &Gateway, head: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
+    let (mut writer, head) = (stream.try_clone().unwrap(), format!("{head}\r\n\r\n"));
+    std::thread::spawn(move || {
+        let _ = writer.write_all(head.as_bytes()).and_then(|()| writer.write_all(&vec![b'a'; MUCH]));
+    });
+    read_head(&mut stream).lines().next().unwrap_or_default().to_owned()
+}
+
+fn post(path: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {MUCH}")
+}
+
+/// Sends until nothing is taken any more.
+fn fill(stream: &mut TcpStream) {
+    stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    while stream.write(&[b'a'; 16_384]).is_ok() {}
+}
+
+/// Goes away at once, whatever has not been sent.
+fn abort(stream: &TcpStream) {
+    setsockopt(&stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 }).unwrap();
+}
+
+/// The same over HTTP/2: the status.
+fn upload_h2(gw: &Gateway, path: &str) -> u16 {
+    run(async {
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", gw.port)).await.unwrap();
+        let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+        let _connection = tokio::spawn(connection);
+        let request = http::Request::post(format!("http://h{path}")).body(()).unwrap();
+        let (answer, mut body) = send.send_request(request, false).unwrap();
+        body.send_data(Bytes::from(vec![b'a'; MUCH]), false).unwrap();
+        tokio::time::timeout(Duration::from_secs(8), answer).await.unwrap().unwrap().status().as_u16()
+    })
+}
+
+fn nothing_in_flight(gw: &Gateway) {
+    eventually("nothing is under way", || gw.metric("gateway_requests_in_flight") == Some(0.0));
+}
+
+#[test]
+fn a_backend_that_reads_nothing_holds_no_request() {
+    let (h1, h2) = (backend(keep), deaf_h2c());
+    let (h1, h2) = (format!("http://{h1}"), format!("h2c://{h2}"));
+    let (total, write) = ("timeouts: { total: 2s }", "timeouts: { write: 1s }");
+    let gw = gateway("", &[("a", h1.clone(), total), ("b", h1, write), ("c", h2.clone(), total), ("d", h2, write)]);
+    std::thread::scope(|scope| {
+        for name in ["a", "b", "c", "d"] {
+            let (gw, path) = (&gw, format!("/{name}/x"));
+            let h1_path = path.clone();
+            scope.spawn(move || {
+                let begun = Instant::now();
+                let answer = upload(gw, &post(&h1_path));
+                assert!(answer.starts_with("HTTP/1.1 504 "), "{h1_path}: {answer}");
+                assert!(begun.elapsed() < Duration::from_secs(4), "{h1_path}: {:?}", begun.elapsed());
+            });
+            scope.spawn(move || {
+                let begun = Instant::now();
+                assert_eq!(upload_h2(gw, &path), 504, "{path}");
+                assert!(begun.elapsed() < Duration::from_secs(4), "{path}: {:?}", begun.elapsed());
+            });
+        }
+    });
+    nothing_in_flight(&gw);
+    let log = gw.log(8);
+    for line in &log {
+        assert_eq!(
+            (&line["status"], &line["method"], &line["error"]),
+            (&504.into(), &"POST".into(), &"ReadTimedout".into()),
+            "{line}"
+        );
+        assert!(line["received"].as_u64().unwrap() > 10_000 && line["route"].is_string(), "{line}");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_while_the_backend_reads_nothing_is_missed() {
+    let gw = gateway("", &[("a", format!("http://{}", backend(keep)), ""), ("b", format!("h2c://{}", deaf_h2c()), "")]);
+    for (count, path) in [(1, "/a/x"), (2, "/b/x")] {
+        let mut client = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+        client.write_all(format!("{}\r\n\r\n", post(path)).as_bytes()).unwrap();
+        fill(&mut client);
+        assert_eq!(gw.metric("gateway_requests_in_flight"), Some(1.0));
+        abort(&client);
+        drop(client);
+        nothing_in_flight(&gw);
+        let line = &gw.log(count)[count - 1];
+        assert_eq!((&line["status"], &line["path"]), (&499.into(), &path.into()), "{line}");
+    }
+    // Over HTTP/2: one resets the stream, and one its connection.
+    for (count, path, reset) in [(3, "/a/x", true), (4, "/b/x", true), (5, "/a/x", false), (6, "/b/x", false)] {
+        run(async {
+            let stream = tokio::net::TcpStream::connect(("127.0.0.1", gw.port)).await.unwrap();
+            let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+            let connection = tokio::spawn(connection);
+            let request = http::Request::post(format!("http://h{path}")).body(()).unwrap();
+            let (_answer, mut body) = send.send_request(request, false).unwrap();
+            body.send_data(Bytes::from(vec![b'a'; MUCH]), false).unwrap();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            if reset {
+                body.send_reset(h2::Reason::CANCEL);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            connection.abort();
+            let _ = connection.await;
+        });
+        nothing_in_flight(&gw);
+        assert_eq!(gw.log(count)[count - 1]["status"], 499, "{path} {reset}");
+    }
+    assert_eq!(gw.metric("gateway_proxy_canceled_total"), Some(6.0));
+}
+
+const ASKING: &str = "GET /a/x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+const AGREED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+fn tunnel(gw: &Gateway) -> TcpStream {
+    let mut client = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+    client.write_all(ASKING.as_bytes()).unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 101 "));
+    client
+}
+
+#[test]
+fn a_tunnel_whose_backend_reads_nothing_ends() {
+    let agrees = backend(|mut stream| {
+        read_head(&mut stream);
+        stream.write_all(AGREED).unwrap();
+        keep(stream);
+    });
+    let url = format!("http://{agrees}");
+    for (idle, leaves) in [("idle: 1s", false), ("idle: 60s", true)] {
+        let gw = gateway("", &[("a", url.clone(), &format!("timeouts: {{ {idle} }}"))]);
+        let mut client = tunnel(&gw);
+        fill(&mut client);
+        if leaves {
+            abort(&client);
+            drop(client);
+        }
+        let begun = Instant::now();
+        nothing_in_flight(&gw);
+        assert!(begun.elapsed() < Duration::from_secs(4), "{idle}: {:?}", begun.elapsed());
+        assert_eq!(gw.log(1)[0]["status"], 101);
+    }
+}
+
+#[test]
+fn a_tunnel_whose_client_reads_nothing_ends() {
+    let floods = backend(|mut stream| {
+        read_head(&mut stream);
+        stream.write_all(AGREED).unwrap();
+        fill(&mut stream);
+        keep(stream);
+    });
+    let gw = gateway("", &[("a", format!("http://{floods}"), "timeouts: { idle: 1s }")]);
+    let client = tunnel(&gw);
+    let begun = Instant::now();
+    nothing_in_flight(&gw);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop(client);
+}
+
+#[test]
+fn a_client_is_not_too_slow_because_its_backend_is() {
+    let late = backend(|mut stream| {
+        read_head(&mut stream);
+        std::thread::sleep(Duration::from_millis(1700));
+        let mut left = MUCH;
+        let mut buffer = vec![0; 1 << 20];
+        while left > 0 {
+            match stream.read(&mut buffer) {
+                Ok(read @ 1..) => left -= read,
+                _ => return,
+            }
+        }
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        keep(stream);
+    });
+    let gw = gateway("limits: { body: 1s, body_rate: 0 }\n", &[("a", format!("http://{late}"), "")]);
+    let answer = upload(&gw, &post("/a/x"));
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
