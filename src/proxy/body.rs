@@ -43,14 +43,14 @@ pub(super) fn pass(
         retry::sent(context);
     }
     if !end && let Err(reply) = keep(session, context) {
-        return error::refuse(context, reply, ResponseSource::Gateway);
+        return error::refuse_body(context, reply, ResponseSource::Gateway);
     }
     let refused = match &context.route {
         Some(route) if route.chain.wants_request_body() => route.chain.request_chunk(body, end, &mut context.state),
         _ => None,
     };
     if let Some(refusal) = refused {
-        return error::refuse(context, *refusal.reply, ResponseSource::Filter(refusal.by));
+        return error::refuse_body(context, *refusal.reply, ResponseSource::Filter(refusal.by));
     }
     mirror::take(shared, session.req_header(), body.as_ref(), end, context);
     Ok(())

@@ -69,6 +69,12 @@ pub(super) fn refuse<T>(context: &mut Context, reply: Reply, by: ResponseSource)
     Error::e_explain(ErrorType::HTTPStatus(status), "refused")
 }
 
+/// Ends a hook in the middle of a request's body, with an answer. It is the client's side that has to end: what goes wrong
+/// with sending is no reason for Pingora not to wait for an answer (`proxy_h2.rs`).
+pub(super) fn refuse_body<T>(context: &mut Context, reply: Reply, by: ResponseSource) -> pingora::Result<T> {
+    refuse(context, reply, by).map_err(Error::into_down)
+}
+
 /// Ends a hook whose request cannot go to a backend.
 pub(super) fn unsendable<T>(context: &mut Context, why: Unsendable) -> pingora::Result<T> {
     match why {

@@ -10,7 +10,10 @@ use std::{
 use bytes::Bytes;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::harness::{Gateway, eventually};
+use crate::{
+    harness::{Gateway, eventually},
+    http2::Frames,
+};
 
 const LISTENER: &str = "listeners: [ { address: \"127.0.0.1:{port}\", h2c: true } ]\n";
 
@@ -238,6 +241,59 @@ fn a_tunnel_whose_client_reads_nothing_ends() {
     nothing_in_flight(&gw);
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     drop(client);
+}
+
+/// A backend that speaks HTTP/2, and answers each request when it has been read to its end.
+fn h2c() -> String {
+    backend(|stream| {
+        stream.set_nonblocking(true).unwrap();
+        run(async {
+            let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+            let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                tokio::spawn(async move {
+                    let mut body = request.into_body();
+                    while let Some(Ok(data)) = body.data().await {
+                        let _ = body.flow_control().release_capacity(data.len());
+                    }
+                    let _ = respond.send_response(http::Response::new(()), true);
+                });
+            }
+        });
+    })
+}
+
+#[test]
+fn a_body_that_is_refused_in_the_middle_is_refused_at_once_whatever_the_backend_speaks() {
+    let url = format!("h2c://{}", h2c());
+    let gw = Gateway::start(&format!(
+        "{LISTENER}limits: {{ stall: 2s, body: 1s, body_rate: 0 }}\nservices:\n  main: {{ urls: [\"{url}\"] }}\nroutes:\n  - {{ match: {{ path: /small }}, service: main, filters: [ {{ body_limit: {{ max: 1000 }} }} ] }}\n  - {{ match: {{ path: /* }}, service: main }}\n"
+    ));
+    let begun = Instant::now();
+    let chunk = format!("600\r\n{}\r\n", "a".repeat(1536));
+    let said =
+        gw.raw(format!("POST /small HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}").as_bytes());
+    assert!(said.starts_with("HTTP/1.1 413 ") && said.contains("application/problem+json"), "{said}");
+    let mut frames = Frames::connect(&gw);
+    let head: [(&[u8], &[u8]); 4] =
+        [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/small"), (b":authority", b"h")];
+    frames.headers(&head, false);
+    frames.data(&[b'a'; 1536], false);
+    assert_eq!(frames.end(), "status 413");
+    // Too slow: a byte now and then, beyond the time for all of it.
+    let mut slow = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+    slow.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000\r\n\r\n").unwrap();
+    let mut frames = Frames::connect(&gw);
+    frames.request(b"POST", &[], false);
+    for _ in 0..7 {
+        let _ = slow.write_all(b"a");
+        frames.data(b"a", false);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(read_head(&mut slow).starts_with("HTTP/1.1 408 "));
+    assert_eq!(frames.end(), "status 408");
+    nothing_in_flight(&gw);
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
 }
 
 #[test]
