@@ -122,6 +122,12 @@ impl Context {
         Some(self.deadline?.saturating_duration_since(Instant::now()))
     }
 
+    /// When an attempt whose reads Pingora bounds must have ended: its limit is one for each read, so that an answer which
+    /// comes by and by would take any time. Where both hold, Pingora's comes first.
+    pub(super) fn last_call(&self) -> Option<Instant> {
+        self.deadline?.checked_add(Duration::from_millis(50))
+    }
+
     /// What took too long, when the connection ends because of that.
     pub(super) fn late(&self) -> Option<Lateness> {
         self.link.as_ref()?.patience.late()

@@ -152,6 +152,7 @@ fn bound(empty: bool, context: &mut Context, service: &Service, peer: &mut HttpP
     let Some(patience) = context.patience() else { return Ok(()) };
     patience.reset();
     if !bounded_here {
+        patience.end_by(context.last_call());
         return Ok(());
     }
     patience.end_by(context.deadline);

@@ -297,6 +297,41 @@ fn a_body_that_is_refused_in_the_middle_is_refused_at_once_whatever_the_backend_
 }
 
 #[test]
+fn the_time_for_all_attempts_bounds_a_head_that_comes_by_and_by() {
+    let drips = backend(|mut stream| {
+        read_head(&mut stream);
+        for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: aaaaaaaaaaaaaaaaa\r\n\r\n" {
+            std::thread::sleep(Duration::from_millis(100));
+            if stream.write_all(&[*byte]).is_err() {
+                return;
+            }
+        }
+    });
+    let hints = backend(|mut stream| {
+        read_head(&mut stream);
+        while stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").is_ok() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let (drips, hints, total) = (format!("http://{drips}"), format!("http://{hints}"), "timeouts: { total: 1s }");
+    let hedge = "timeouts: { total: 1s }, hedge: { after: 200ms }";
+    let gw = gateway(
+        "",
+        &[("a", drips.clone(), total), ("b", hints.clone(), total), ("c", drips, hedge), ("d", hints, hedge)],
+    );
+    std::thread::scope(|scope| {
+        for name in ["a", "b", "c", "d"] {
+            let gw = &gw;
+            scope.spawn(move || {
+                let begun = Instant::now();
+                gw.get(&format!("/{name}/x")).expect(504);
+                assert!(begun.elapsed() < Duration::from_secs(3), "{name}: {:?}", begun.elapsed());
+            });
+        }
+    });
+}
+
+#[test]
 fn a_client_is_not_too_slow_because_its_backend_is() {
     let late = backend(|mut stream| {
         read_head(&mut stream);

@@ -218,6 +218,9 @@ pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Co
     };
     context.attempts.count_once(&service, context.now.since_start);
     let (client, deadline) = (context.state.client, context.deadline);
+    if let Some(patience) = context.patience() {
+        patience.end_by(context.last_call());
+    }
     let terms = HedgeContext { connector: &connector, service: &service, head: &head, client, deadline };
     let Some((run, count)) = Box::pin(race(session, &terms, after)).await? else { return Ok(false) };
     let HedgeResult { mut runner, result, late, loser } = run;
