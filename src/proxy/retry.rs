@@ -1,9 +1,6 @@
 //! Attempts at backends: where the next one goes, whether a failed one is repeated, and what the service learns.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Instant};
 
 use http::{HeaderName, Method};
 use pingora::{Error, ErrorType, http::ResponseHeader, proxy::Session};
@@ -53,7 +50,7 @@ fn blame(context: &Context, service: &Service, trouble: FailureKind) -> AttemptO
             return if unsent { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(trouble) };
         }
     };
-    let waited = context.attempts.began.map_or(Duration::ZERO, |began| began.elapsed());
+    let waited = context.attempts.waited_for_backend(trouble == FailureKind::Connect);
     let over = context.remaining().is_some_and(|left| left.is_zero());
     let cut_short = over && (context.attempts.first_byte.is_some() || waited < own);
     if unsent || cut_short { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(trouble) }
