@@ -163,7 +163,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
             let idle = tokio::time::sleep(Duration::ZERO);
             let leaving = closing.wait_for(|closing| *closing);
         }
-        let mut watch = ExchangeWatch::new(stream.link().clone(), Some(stream.id()));
+        let mut watch = ExchangeWatch::new(stream.link().clone());
         let (mut stream, mut settings, mut protocols) = (stream, None, protocols);
         loop {
             match self.read_request(&mut stream, protocols, idle.as_mut(), leaving.as_mut()).await {
@@ -176,6 +176,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
                 ReadOutcome::Refused(reply) => return Box::pin(self.refuse(&mut stream, *reply)).await,
                 ReadOutcome::Nobody => return,
             }
+            stream.link().serve_over(stream.id());
             let session = self.session(stream, settings);
             let Some(reused) = watch.run(self.app.process_new_http(session, &shutdown)).await else { return };
             let (handed_back, kept) = reused.consume();

@@ -3,6 +3,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    os::fd::RawFd,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
@@ -13,7 +14,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora::{http::ResponseHeader, protocols::raw_connect::ProxyDigest, proxy::Session};
 
-use super::deadlines::StreamDeadlines;
+use super::{deadlines::StreamDeadlines, hangup};
 use crate::{auth::Certificate, message::forwarded};
 
 /// Facts of one connection.
@@ -33,6 +34,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) patience: StreamDeadlines,
     /// Why a message on this connection cannot be read in one way only.
     misread: OnceLock<&'static str>,
+    /// Its socket, when one request after the other is served over it.
+    socket: OnceLock<RawFd>,
     /// Over HTTP/2, what the stream is answered with.
     pub(super) respond: Option<Mutex<SendResponse<Bytes>>>,
     /// The answer to a request that was dropped unanswered: said when its session is dropped.
@@ -57,6 +60,7 @@ impl ConnectionInfo {
             text: OnceLock::new(),
             patience: StreamDeadlines::default(),
             misread: OnceLock::new(),
+            socket: OnceLock::new(),
             respond: None,
             last_word: Mutex::new(None),
         })
@@ -97,6 +101,16 @@ impl ConnectionInfo {
         self.last_word.lock().take()
     }
 
+    /// One request after the other will be served over it; `socket` stays open for as long as one is under way.
+    pub(super) fn serve_over(&self, socket: RawFd) {
+        let _ = self.socket.set(socket);
+    }
+
+    /// True when the other side of an HTTP/1 connection has hung up, whatever it has sent before that has not been read.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        self.socket.get().is_some_and(|socket| hangup::has_hung_up(*socket))
+    }
+
     /// True when the client has reset the stream, or its connection has ended; before the answer's head.
     pub(super) fn is_reset(&self, context: &mut Context<'_>) -> bool {
         let Some(respond) = &self.respond else { return false };
@@ -119,6 +133,7 @@ impl ConnectionInfo {
             text: OnceLock::from(self.address_text()),
             patience: StreamDeadlines::default(),
             misread: OnceLock::new(),
+            socket: OnceLock::new(),
             respond: Some(Mutex::new(respond)),
             last_word: Mutex::new(None),
         })

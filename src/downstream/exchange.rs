@@ -7,7 +7,6 @@
 //! here. What is over is dropped; the context of the request sees to what is left to do (`proxy/tracked.rs`).
 
 use std::{
-    os::fd::RawFd,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -16,7 +15,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep};
 
-use super::{connection::ConnectionInfo, hangup};
+use super::connection::ConnectionInfo;
 
 /// How often it is looked whether a client that nobody reads from is still there.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -27,16 +26,14 @@ const LATER: Duration = Duration::from_millis(100);
 /// Watches the exchanges of a connection, one after the other, or of one HTTP/2 stream.
 pub(super) struct ExchangeWatch {
     link: Arc<ConnectionInfo>,
-    /// The socket of the connection, when nothing but the exchange is served over it.
-    socket: Option<RawFd>,
     /// Made for the first exchange that is watched, and kept for the others.
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl ExchangeWatch {
-    /// Of the connection `socket`, or of a stream.
-    pub(super) fn new(link: Arc<ConnectionInfo>, socket: Option<RawFd>) -> Self {
-        Self { link, socket, alarm: None }
+    /// Of a connection, or of a stream.
+    pub(super) fn new(link: Arc<ConnectionInfo>) -> Self {
+        Self { link, alarm: None }
     }
 
     /// Runs an exchange; `None` when it has been dropped.
@@ -68,8 +65,7 @@ impl ExchangeWatch {
                     }
                     next = next.min(due);
                 }
-                let left = self.socket.map_or_else(|| self.link.is_reset(context), hangup::has_hung_up);
-                if left {
+                if self.link.is_reset(context) || self.link.has_hung_up() {
                     patience.leave();
                     return Poll::Ready(());
                 }

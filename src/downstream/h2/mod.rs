@@ -163,7 +163,7 @@ where
         tokio::spawn(async move {
             let mut session = session;
             session.settle_empty_body(stall).await;
-            let mut watch = ExchangeWatch::new(session.link.clone(), None);
+            let mut watch = ExchangeWatch::new(session.link.clone());
             watch.run(app.process_new_http(ServerSession::new_custom(Box::new(session)), &shutdown)).await;
             drop(stream);
         });
