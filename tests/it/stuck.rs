@@ -11,7 +11,7 @@ use bytes::Bytes;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::{
-    harness::{Gateway, eventually},
+    harness::{Gateway, Origin, eventually},
     http2::Frames,
 };
 
@@ -243,8 +243,8 @@ fn a_tunnel_whose_client_reads_nothing_ends() {
     drop(client);
 }
 
-/// A backend that speaks HTTP/2, and answers each request when it has been read to its end.
-fn h2c() -> String {
+/// A backend that speaks HTTP/2, and answers each request when it has been read to its end: with a body and trailers.
+pub(crate) fn h2c() -> String {
     backend(|stream| {
         stream.set_nonblocking(true).unwrap();
         run(async {
@@ -256,7 +256,10 @@ fn h2c() -> String {
                     while let Some(Ok(data)) = body.data().await {
                         let _ = body.flow_control().release_capacity(data.len());
                     }
-                    let _ = respond.send_response(http::Response::new(()), true);
+                    let Ok(mut writer) = respond.send_response(http::Response::new(()), false) else { return };
+                    let _ = writer.send_data(Bytes::from_static(b"body"), false);
+                    let trailers = [("x-trailer".parse().unwrap(), "last".parse().unwrap())];
+                    let _ = writer.send_trailers(trailers.into_iter().collect());
                 });
             }
         });
@@ -350,4 +353,36 @@ fn a_client_is_not_too_slow_because_its_backend_is() {
     let gw = gateway("limits: { body: 1s, body_rate: 0 }\n", &[("a", format!("http://{late}"), "")]);
     let answer = upload(&gw, &post("/a/x"));
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[test]
+fn a_stream_that_waits_leaves_its_neighbours_their_windows() {
+    let (silent, origin) = (format!("http://{}", backend(keep)), Origin::start("o"));
+    let gw = gateway(
+        "limits: { stall: 1s }\n",
+        &[("a", silent, "in_flight: { max: 1, queue: 50, wait: 8s }"), ("b", origin.url(), "")],
+    );
+    let _first = {
+        let mut first = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+        first.write_all(b"GET /a/x HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        first
+    };
+    eventually("the only place is taken", || gw.metric("gateway_requests_in_flight") == Some(1.0));
+    run(async {
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", gw.port)).await.unwrap();
+        let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+        let _connection = tokio::spawn(connection);
+        let mut post = |path: &str| {
+            send.send_request(http::Request::post(format!("http://h{path}")).body(()).unwrap(), false).unwrap()
+        };
+        let mut waiting: Vec<_> = (0..20).map(|_| post("/a/x")).collect();
+        for (_, body) in &mut waiting {
+            body.send_data(Bytes::from(vec![b'a'; 100_000]), false).unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let (answer, mut body) = post("/b/x");
+        body.send_data(Bytes::from_static(b"four"), true).unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(5), answer).await.unwrap().unwrap();
+        assert_eq!(answer.status(), 200);
+    });
 }

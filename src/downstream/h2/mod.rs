@@ -44,6 +44,12 @@ use crate::message::framing::Framing;
 /// Streams that a client may open beyond twice its number, before it has read that there should be no more.
 const MOST_UNAWARE: u64 = 1000;
 
+/// What a client may send on one stream before it is read: the protocol's own (RFC 9113 §6.9.2).
+const STREAM_WINDOW: u32 = 65_535;
+
+/// The most that a client may send on all streams of a connection before it is read.
+const MOST_WINDOWS: u32 = 16 << 20;
+
 /// What an HTTP/2 connection is granted.
 #[derive(Debug)]
 pub(crate) struct Terms {
@@ -66,7 +72,11 @@ pub(crate) fn options(limits: &ClientLimits) -> Builder {
     let size = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
     let resets = usize::try_from(limits.h2_resets).unwrap_or(usize::MAX);
     let mut options = default_h2_options();
+    // A stream that waits, with what it has sent, takes nothing away from its neighbours: there is a window for each.
+    let windows = STREAM_WINDOW.saturating_mul(limits.h2_streams).min(MOST_WINDOWS);
     options
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(windows.max(STREAM_WINDOW))
         .max_concurrent_streams(limits.h2_streams)
         // One field is its name, its value and 32 bytes by RFC 9113 §6.5.2.
         .max_header_list_size(size(limits.header_size.0 + limits.uri.0 + 32 * limits.headers as u64))
