@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use pingora::proxy::Session;
+use http::{Version, header};
+use pingora::{Error, http::RequestHeader, proxy::Session};
 
 use super::context::Context;
 use crate::{
@@ -66,6 +67,24 @@ pub(super) fn invite(session: &mut Session, context: &mut Context) {
         patience.allow_silence();
     }
     session.set_read_timeout(Some(context.runtime.limits.first_read()));
+}
+
+/// Invites the client to send its body, when the backend speaks HTTP/2: what such a backend says before its answer is lost
+/// (Pingora's client has no interim answers), so nothing would ever invite it.
+///
+/// # Errors
+/// The client cannot be told.
+pub(super) async fn invite_for_http2(
+    session: &mut Session,
+    head: &mut RequestHeader,
+    context: &mut Context,
+) -> pingora::Result<()> {
+    if head.version != Version::HTTP_2 || head.remove_header(&header::EXPECT).is_none() || !context.uninvited {
+        return Ok(());
+    }
+    session.as_downstream_mut().write_continue_response().await.map_err(Error::into_down)?;
+    invite(session, context);
+    Ok(())
 }
 
 /// Sets the time for the next read of the body.

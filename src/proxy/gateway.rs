@@ -187,6 +187,9 @@ impl ProxyHttp for Gateway {
         context: &mut Tracked,
     ) -> Result<()> {
         upstream_request::keep_te(session.req_header(), head)?;
+        if context.uninvited {
+            body::invite_for_http2(session, head, context).await?;
+        }
         let Some(route) = context.route.clone() else { return Ok(()) };
         upstream_request::prepare(head, context, &route).or_else(|why| error::unsendable(context, why))
     }

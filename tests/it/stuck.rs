@@ -356,6 +356,35 @@ fn a_client_is_not_too_slow_because_its_backend_is() {
 }
 
 #[test]
+fn a_client_with_expect_is_invited_whatever_the_backend_speaks() {
+    let gw = gateway("", &[("a", format!("h2c://{}", h2c()), "timeouts: { read: 2s }")]);
+    let mut client = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    client.write_all(b"POST /a/x HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").unwrap();
+    let invited = read_head(&mut client);
+    assert!(invited.starts_with("HTTP/1.1 100 "), "{invited}");
+    client.write_all(b"hello").unwrap();
+    let answer = read_head(&mut client);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let mut frames = Frames::connect(&gw);
+    let head: [(&[u8], &[u8]); 6] = [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", b"/a/x"),
+        (b":authority", b"h"),
+        (b"expect", b"100-continue"),
+        (b"content-length", b"5"),
+    ];
+    frames.headers(&head, false);
+    assert_eq!(frames.end(), "status 100");
+    frames.data(b"hello", true);
+    assert_eq!(frames.end(), "status 200");
+    // One that does not wait gets its answer all the same.
+    let said = gw.raw(b"POST /a/x HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\nhello");
+    assert!(said.contains("HTTP/1.1 200 "), "{said}");
+}
+
+#[test]
 fn a_stream_that_waits_leaves_its_neighbours_their_windows() {
     let (silent, origin) = (format!("http://{}", backend(keep)), Origin::start("o"));
     let gw = gateway(
