@@ -385,6 +385,29 @@ fn a_client_with_expect_is_invited_whatever_the_backend_speaks() {
 }
 
 #[test]
+fn hedged_requests_keep_the_trailers_of_their_answers() {
+    let url = format!("h2c://{}", h2c());
+    let gw = gateway("", &[("a", url.clone(), "hedge: { after: 1s }"), ("b", url, "")]);
+    run(async {
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", gw.port)).await.unwrap();
+        let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
+        let _connection = tokio::spawn(connection);
+        for path in ["/a/x", "/b/x"] {
+            let request = http::Request::get(format!("http://h{path}")).body(()).unwrap();
+            let (answer, _) = send.send_request(request, true).unwrap();
+            let mut body = answer.await.unwrap().into_body();
+            let mut text = Vec::new();
+            while let Some(data) = body.data().await {
+                text.extend_from_slice(&data.unwrap());
+            }
+            assert_eq!(text, b"body", "{path}");
+            let trailers = body.trailers().await.unwrap().unwrap_or_default();
+            assert_eq!(trailers.get("x-trailer").map(http::HeaderValue::as_bytes), Some(&b"last"[..]), "{path}");
+        }
+    });
+}
+
+#[test]
 fn a_stream_that_waits_leaves_its_neighbours_their_windows() {
     let (silent, origin) = (format!("http://{}", backend(keep)), Origin::start("o"));
     let gw = gateway(

@@ -10,8 +10,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Version, header};
-use pingora::{Error, connectors::http::Connector, http::RequestHeader, protocols::http::HttpTask, proxy::Session};
+use http::{HeaderMap, HeaderValue, Version, header};
+use pingora::{
+    Error,
+    connectors::http::Connector,
+    http::RequestHeader,
+    protocols::http::{HttpTask, client::HttpSession},
+    proxy::Session,
+};
 
 use super::mirror;
 use crate::{
@@ -280,6 +286,14 @@ async fn deliver(
             gone = left(session) => return Err(gone),
         };
         let end = body.is_none();
+        if end && let Some(trailers) = trailers(session, &mut answer.session).await? {
+            // Not as one of the ends that Pingora knows: a body that ends leaves no room for trailers.
+            response::body(session, &mut body, true, context)?;
+            session.downstream_modules_ctx.response_body_filter(&mut body, true)?;
+            let tasks = vec![HttpTask::Body(body, false), HttpTask::Trailer(Some(Box::new(trailers)))];
+            session.as_downstream_mut().response_duplex_vec(tasks).await?;
+            break;
+        }
         response::body(session, &mut body, end, context)?;
         session.write_response_tasks(vec![HttpTask::Body(body, end)]).await?;
         ended = end;
@@ -291,4 +305,12 @@ async fn deliver(
         answer.release(connector).await;
     }
     Ok(())
+}
+
+/// What a backend that speaks HTTP/2 says after the body, for a client that does.
+async fn trailers(session: &Session, answer: &mut HttpSession) -> pingora::Result<Option<HeaderMap>> {
+    match answer {
+        HttpSession::H2(answer) if request::is_http2(session) => answer.read_trailers().await.map_err(Error::into_up),
+        _ => Ok(None),
+    }
 }
