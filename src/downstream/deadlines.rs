@@ -57,7 +57,7 @@ pub(crate) struct StreamDeadlines {
     unread: AtomicU64,
     /// The exchange as a whole is bounded (`exchange.rs`).
     watched: AtomicBool,
-    /// The client has been looked at since the exchange was last asked to go on.
+    /// The client is looked at: it was when the exchange was last asked to go on, after all else that was done then.
     looked: AtomicBool,
     /// The client went away while nobody looked.
     left: AtomicBool,
@@ -121,6 +121,7 @@ impl StreamDeadlines {
         self.watch(false);
         self.limit_unread(None);
         self.client_is_asked();
+        self.blocked.store(0, Relaxed);
     }
 
     /// True when movement must be noted.
@@ -168,12 +169,12 @@ impl StreamDeadlines {
         Duration::from_millis(self.blocked.swap(0, Relaxed))
     }
 
-    /// The exchange is asked to go on.
-    pub(super) fn begin_look(&self) {
+    /// The client is not looked at: until it is, nothing is known of it.
+    pub(crate) fn look_away(&self) {
         self.looked.store(false, Relaxed);
     }
 
-    /// The client has been looked at since.
+    /// The client is looked at.
     pub(super) fn has_looked(&self) -> bool {
         self.looked.load(Relaxed)
     }

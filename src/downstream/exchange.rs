@@ -40,11 +40,14 @@ impl ExchangeWatch {
     pub(super) async fn run<T>(&mut self, exchange: Pin<Box<dyn Future<Output = Option<T>> + Send + '_>>) -> Option<T> {
         let mut exchange = exchange;
         std::future::poll_fn(move |context| {
-            self.link.patience.begin_look();
+            self.link.patience.look_away();
             if let Poll::Ready(done) = exchange.as_mut().poll(context) {
                 return Poll::Ready(done);
             }
-            if self.link.patience.is_watched() { self.poll_over(context).map(|()| None) } else { Poll::Pending }
+            let patience = &self.link.patience;
+            // Where the client is looked at, the limits are too, and no further timer is needed.
+            let needed = patience.is_watched() && !patience.has_looked();
+            if needed { self.poll_over(context).map(|()| None) } else { Poll::Pending }
         })
         .await
     }
@@ -56,19 +59,17 @@ impl ExchangeWatch {
             ready!(alarm.as_mut().poll(context));
             let (now, patience) = (Instant::now(), &self.link.patience);
             let mut next = now + PAUSE;
-            if !patience.has_looked() {
-                if let Some((due, lateness)) = patience.whole_due() {
-                    let due = Instant::from_std(due) + LATER;
-                    if due <= now {
-                        patience.expire(lateness);
-                        return Poll::Ready(());
-                    }
-                    next = next.min(due);
-                }
-                if self.link.is_reset(context) || self.link.has_hung_up() {
-                    patience.leave();
+            if let Some((due, lateness)) = patience.whole_due() {
+                let due = Instant::from_std(due) + LATER;
+                if due <= now {
+                    patience.expire(lateness);
                     return Poll::Ready(());
                 }
+                next = next.min(due);
+            }
+            if self.link.is_reset(context) || self.link.has_hung_up() {
+                patience.leave();
+                return Poll::Ready(());
             }
             alarm.as_mut().reset(next);
         }

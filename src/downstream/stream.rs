@@ -207,6 +207,7 @@ impl<T: Transport> DownstreamStream<T> {
             }
             return written;
         }
+        self.link.patience.look_away();
         let Some(limit) = self.link.patience.write_limit(self.waited, self.written) else { return Poll::Pending };
         let (_, alarm) = self.blocked.get_or_insert_with(|| (Instant::now(), Box::pin(tokio::time::sleep(limit))));
         std::task::ready!(alarm.as_mut().poll(context));

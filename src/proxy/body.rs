@@ -26,6 +26,9 @@ pub(super) fn pass(
     end: bool,
     context: &mut Context,
 ) -> pingora::Result<()> {
+    if let Some(patience) = context.patience() {
+        patience.look_away();
+    }
     if session.was_upgraded() {
         // Bytes of another protocol.
         return Ok(());

@@ -133,6 +133,12 @@ impl Context {
         self.link.as_ref()?.patience.late()
     }
 
+    /// True when it is the client that has not sent its request in time: it has not ended, and most of the time was its own.
+    pub(super) fn is_slow(&self) -> bool {
+        let held = self.held + self.patience().map_or(Duration::ZERO, StreamDeadlines::take_blocked);
+        self.attempts.is_sending() && !self.uninvited && held < self.start.elapsed() / 2
+    }
+
     /// What bounds the waiting on the client's side.
     pub(super) fn patience(&self) -> Option<&StreamDeadlines> {
         self.link.as_ref().map(|link| &link.patience)

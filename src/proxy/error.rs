@@ -96,8 +96,8 @@ pub(super) async fn answer(session: &mut Session, error: &Error, context: &mut C
         Some((reply, by)) => (Some(*reply), by),
         None => match context.link.as_ref().and_then(|link| link.fault()) {
             Some(reason) => (Some(malformed(reason)), ResponseSource::Gateway),
-            // The time was over before the client had sent its request, though nobody had it wait.
-            None if context.late().is_some() && context.attempts.is_sending() && !context.uninvited => {
+            // The time was over before the client had sent its request, though it had most of that for itself.
+            None if context.late().is_some() && context.is_slow() => {
                 (Some(replies::too_slow()), ResponseSource::Gateway)
             }
             None if context.late().is_some() => (Some(replies::too_late()), ResponseSource::Gateway),

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Instant};
 
-use http::{HeaderName, Method};
+use http::{HeaderName, Method, StatusCode};
 use pingora::{Error, ErrorType, http::ResponseHeader, proxy::Session};
 
 use super::{context::Context, reply};
@@ -58,6 +58,10 @@ fn blame(context: &Context, service: &Service, trouble: FailureKind) -> AttemptO
 
 /// After an attempt that was dropped because it has lasted too long.
 pub(crate) fn cut_off(context: &mut Context, service: &Service) {
+    // How another protocol's conversation ends says nothing about the backend.
+    if context.written == Some(StatusCode::SWITCHING_PROTOCOLS) {
+        return;
+    }
     if context.attempts.first_byte.is_some() {
         context.attempts.reopen();
     }

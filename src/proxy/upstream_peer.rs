@@ -7,6 +7,7 @@ use pingora::{Error, prelude::HttpPeer, proxy::Session};
 use super::{context::Context, retry::policy, waiting};
 use crate::{
     clock::Now,
+    downstream::StreamDeadlines,
     message::{replies, reply::Reply},
     proxy::{
         attempts::{Attempts, FreeRepeat, Phase},
@@ -149,6 +150,8 @@ fn bound(empty: bool, context: &mut Context, service: &Service, peer: &mut HttpP
         *suspended = service.resilience.suspend(backend, leave, Now::monotonic())?;
     }
     context.attempts.phase = Phase::Sending { bounded_here };
+    let blocked = context.patience().map_or(Duration::ZERO, StreamDeadlines::take_blocked);
+    context.held += blocked;
     let Some(patience) = context.patience() else { return Ok(()) };
     patience.reset();
     if !bounded_here {

@@ -268,6 +268,7 @@ impl StreamSession {
             let room = match at_once {
                 Poll::Ready(room) => room,
                 Poll::Pending => {
+                    self.link.patience.look_away();
                     let room = std::future::poll_fn(|context| writer.poll_capacity(context));
                     let own = self.link.patience.write_limit(self.waited, self.sent as u64);
                     let limit = [own, self.write_timeout].into_iter().flatten().min().unwrap_or(Duration::MAX);
