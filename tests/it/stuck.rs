@@ -343,6 +343,24 @@ fn the_time_for_all_attempts_bounds_a_head_that_comes_by_and_by() {
 }
 
 #[test]
+fn a_copy_ends_when_its_answer_does_not_begin() {
+    let hints = backend(|mut stream| {
+        read_head(&mut stream);
+        while stream.write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n").is_ok() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    });
+    let origin = Origin::start("o");
+    let gw = Gateway::start(&format!(
+        "services:\n  main: {{ urls: [\"{}\"] }}\n  copy: {{ urls: [\"http://{hints}\"], timeouts: {{ connect: 300ms, write: 300ms, read: 300ms }} }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main, mirror: {{ service: copy }} }}\n",
+        origin.url()
+    ));
+    gw.get("/").expect(200);
+    let ended = "gateway_upstream_attempts_total{outcome=\"unknown\",service=\"copy\"}";
+    eventually("it ends", || gw.metric(ended) == Some(1.0));
+}
+
+#[test]
 fn a_client_is_not_too_slow_because_its_backend_is() {
     let late = backend(|mut stream| {
         read_head(&mut stream);
