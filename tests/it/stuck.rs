@@ -11,7 +11,7 @@ use bytes::Bytes;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::{
-    harness::{Gateway, Origin, eventually},
+    harness::{Certs, Gateway, Origin, eventually, program},
     http2::Frames,
 };
 
@@ -463,4 +463,23 @@ fn a_stream_that_waits_leaves_its_neighbours_their_windows() {
         let answer = tokio::time::timeout(Duration::from_secs(5), answer).await.unwrap().unwrap();
         assert_eq!(answer.status(), 200);
     });
+}
+
+#[test]
+fn what_is_said_last_comes_encrypted_too() {
+    let certs = Certs::new();
+    certs.issue("a", "a", &["a.example"]);
+    let tls = format!("tls: {{ certificates: [ {{ {} }} ] }}", certs.yaml("a"));
+    let gw = Gateway::start(&format!(
+        "listeners: [ {{ address: \"127.0.0.1:{{port}}\", {tls} }} ]\nservices:\n  main: {{ urls: [\"http://{}\"], timeouts: {{ write: 1s }} }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        backend(keep)
+    ));
+    std::fs::write(gw.path("body"), vec![b'a'; MUCH]).unwrap();
+    let body = format!("@{}", gw.path("body").display());
+    let output = std::process::Command::new(program("curl", "curl"))
+        .args(["-sk", "--http1.1", "-H", "Expect:", "--data-binary", &body, &format!("https://127.0.0.1:{}/", gw.port)])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("\"status\":504"), "{said} {}", String::from_utf8_lossy(&output.stderr));
 }
