@@ -5,7 +5,9 @@ use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use pingora::{
     apps::{HttpPersistentSettings, HttpServerApp, ServerApp},
-    protocols::{GetSocketDigest as _, Peek as _, Stream, http::ServerSession, l4::stream::Stream as L4Stream},
+    protocols::{
+        GetSocketDigest as _, Peek as _, Stream, UniqueID as _, http::ServerSession, l4::stream::Stream as L4Stream,
+    },
     server::ShutdownWatch,
 };
 use prometheus::IntGauge;
@@ -19,6 +21,7 @@ use tokio_rustls::server::TlsStream;
 use super::{
     ConnectionInfo, Listener,
     connection_limits::{AddressPermit, ConnectionLimits},
+    exchange::ExchangeWatch,
     head_reader::{BufferedRequest, Protocols, ReadOutcome},
     stream::{DownstreamStream, Transport},
 };
@@ -160,6 +163,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
             let idle = tokio::time::sleep(Duration::ZERO);
             let leaving = closing.wait_for(|closing| *closing);
         }
+        let mut watch = ExchangeWatch::new(stream.link().clone());
         let (mut stream, mut settings, mut protocols) = (stream, None, protocols);
         loop {
             let (arrived, h2) = match self.read_request(&mut stream, protocols, idle.as_mut(), leaving.as_mut()).await {
@@ -177,8 +181,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
                 // Boxed: a connection that speaks HTTP/1 must not carry the memory of HTTP/2 around.
                 return Box::pin(super::h2::serve(&self.app, stream, self.terms(trusted), &shutdown)).await;
             }
+            stream.link().serve_over(stream.id());
             let session = self.session(stream, settings);
-            let Some(reused) = self.app.process_new_http(session, &shutdown).await else { return };
+            let Some(reused) = watch.run(self.app.process_new_http(session, &shutdown)).await else { return };
             let (handed_back, kept) = reused.consume();
             // The HTTP layer hands back what it was given.
             let Ok(same) = handed_back.into_any().downcast::<DownstreamStream<T>>() else { return };

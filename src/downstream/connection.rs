@@ -3,17 +3,21 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    os::fd::RawFd,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
+use h2::server::SendResponse;
 use http::HeaderValue;
+use parking_lot::Mutex;
 use pingora::{http::ResponseHeader, protocols::raw_connect::ProxyDigest, proxy::Session};
 
-use super::deadlines::StreamDeadlines;
+use super::{deadlines::StreamDeadlines, hangup};
 use crate::{auth::Certificate, message::forwarded};
 
 /// Facts of one connection.
@@ -37,7 +41,16 @@ pub(crate) struct ConnectionInfo {
     before_trailers: OnceLock<Bytes>,
     /// It has been turned over to another protocol.
     switched: AtomicBool,
+    /// Its socket, when one request after the other is served over it.
+    socket: OnceLock<RawFd>,
+    /// Over HTTP/2, what the stream is answered with.
+    pub(super) respond: Option<Mutex<SendResponse<Bytes>>>,
+    /// The answer to a request that was dropped unanswered: said when its session is dropped.
+    last_word: Mutex<Option<LastWord>>,
 }
+
+/// The head and the body of an answer.
+type LastWord = Box<(ResponseHeader, Bytes)>;
 
 impl ConnectionInfo {
     pub(crate) fn new(
@@ -56,6 +69,9 @@ impl ConnectionInfo {
             misread: OnceLock::new(),
             before_trailers: OnceLock::new(),
             switched: AtomicBool::new(false),
+            socket: OnceLock::new(),
+            respond: None,
+            last_word: Mutex::new(None),
         })
     }
 
@@ -104,8 +120,39 @@ impl ConnectionInfo {
         self.switched.load(Relaxed)
     }
 
+    /// What its client is told when the session is dropped.
+    pub(crate) fn leave_last_word(&self, head: ResponseHeader, body: Bytes) {
+        *self.last_word.lock() = Some(Box::new((head, body)));
+    }
+
+    /// Takes that.
+    pub(super) fn take_last_word(&self) -> Option<LastWord> {
+        self.last_word.lock().take()
+    }
+
+    /// One request after the other will be served over it; `socket` stays open for as long as one is under way.
+    pub(super) fn serve_over(&self, socket: RawFd) {
+        let _ = self.socket.set(socket);
+    }
+
+    /// True when the other side of an HTTP/1 connection has hung up, whatever it has sent before that has not been read.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        self.socket.get().is_some_and(|socket| hangup::has_hung_up(*socket))
+    }
+
+    /// True when the client has reset the stream, or its connection has ended; before the answer's head.
+    pub(super) fn is_reset(&self, context: &mut Context<'_>) -> bool {
+        let Some(respond) = &self.respond else { return false };
+        match respond.lock().poll_reset(context) {
+            Poll::Ready(Ok(_)) => true,
+            // Anything else is the codec's word for an answer that has begun.
+            Poll::Ready(Err(e)) => e.is_reset() || e.is_go_away() || e.is_io(),
+            Poll::Pending => false,
+        }
+    }
+
     /// A link for one of several streams on the connection, with limits of its own.
-    pub(crate) fn of_stream(&self) -> Arc<Self> {
+    pub(crate) fn of_stream(&self, respond: SendResponse<Bytes>) -> Arc<Self> {
         Arc::new(Self {
             peer: self.peer,
             listener: self.listener,
@@ -117,6 +164,9 @@ impl ConnectionInfo {
             misread: OnceLock::new(),
             before_trailers: OnceLock::new(),
             switched: AtomicBool::new(false),
+            socket: OnceLock::new(),
+            respond: Some(Mutex::new(respond)),
+            last_word: Mutex::new(None),
         })
     }
 

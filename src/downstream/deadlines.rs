@@ -3,7 +3,7 @@
 //! each stream over HTTP/2.
 
 use std::{
-    sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -15,6 +15,8 @@ pub(crate) enum Lateness {
     Silence = 1,
     /// The time for the whole answer is over.
     Deadline = 2,
+    /// The backend has not taken what was sent for too long.
+    Unread = 3,
 }
 
 impl Lateness {
@@ -23,6 +25,7 @@ impl Lateness {
         match self {
             Self::Silence => "both sides were silent for too long",
             Self::Deadline => "the answer took too long",
+            Self::Unread => "the backend did not read on",
         }
     }
 }
@@ -43,6 +46,21 @@ pub(crate) struct StreamDeadlines {
     rate: AtomicU32,
     /// A [`Lateness`]; 0: none.
     late: AtomicU8,
+    /// When something was read or written last, in milliseconds from `born`, while that counts.
+    moved: AtomicU64,
+    /// When a part of a body was handed to the backend, as long as the client has not been looked at since, in
+    /// milliseconds from `born`; 0: it is the client that is waited for.
+    handed_on: AtomicU64,
+    /// Milliseconds in which the client was not looked at, because the backend did not take what had come.
+    blocked: AtomicU64,
+    /// Milliseconds that the backend may take nothing; 0: any.
+    unread: AtomicU64,
+    /// The exchange as a whole is bounded (`exchange.rs`).
+    watched: AtomicBool,
+    /// The client is looked at: it was when the exchange was last asked to go on, after all else that was done then.
+    looked: AtomicBool,
+    /// The client went away while nobody looked.
+    left: AtomicBool,
 }
 
 fn millis(span: Duration) -> u64 {
@@ -59,6 +77,13 @@ impl Default for StreamDeadlines {
             stall: AtomicU64::new(0),
             rate: AtomicU32::new(0),
             late: AtomicU8::new(0),
+            moved: AtomicU64::new(0),
+            handed_on: AtomicU64::new(0),
+            blocked: AtomicU64::new(0),
+            unread: AtomicU64::new(0),
+            watched: AtomicBool::new(false),
+            looked: AtomicBool::new(false),
+            left: AtomicBool::new(false),
         }
     }
 }
@@ -93,11 +118,87 @@ impl StreamDeadlines {
         self.allow_silence();
         self.end_by(None);
         self.late.store(0, Relaxed);
+        self.watch(false);
+        self.limit_unread(None);
+        self.client_is_asked();
+        self.blocked.store(0, Relaxed);
     }
 
     /// True when movement must be noted.
-    pub(crate) fn counts_silence(&self) -> bool {
-        self.silence.load(Relaxed) != 0
+    pub(crate) fn counts_movement(&self) -> bool {
+        self.silence.load(Relaxed) != 0 || self.is_watched()
+    }
+
+    /// Something was read or written.
+    pub(crate) fn note_movement(&self, at: Instant) {
+        self.moved.store(millis(at.saturating_duration_since(self.born)), Relaxed);
+    }
+
+    /// From now on the exchange as a whole is bounded, whatever it waits for; or it is not.
+    pub(crate) fn watch(&self, watched: bool) {
+        self.watched.store(watched, Relaxed);
+    }
+
+    /// The exchange as a whole is bounded.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched.load(Relaxed)
+    }
+
+    /// The backend may take nothing for so long of what has come of a body; `None`: for ever.
+    pub(crate) fn limit_unread(&self, limit: Option<Duration>) {
+        self.unread.store(limit.map_or(0, millis), Relaxed);
+    }
+
+    /// A part of a body goes to the backend.
+    pub(crate) fn hand_on(&self) {
+        self.handed_on.store(millis(self.born.elapsed()), Relaxed);
+    }
+
+    /// The client is looked at: what is waited for now is its doing.
+    pub(crate) fn client_is_asked(&self) {
+        self.looked.store(true, Relaxed);
+        let since = self.handed_on.load(Relaxed);
+        if since != 0 {
+            self.handed_on.store(0, Relaxed);
+            self.blocked.fetch_add(millis(self.born.elapsed()).saturating_sub(since), Relaxed);
+        }
+    }
+
+    /// How long the client was not looked at since this was asked last, because the backend did not read.
+    pub(crate) fn take_blocked(&self) -> Duration {
+        Duration::from_millis(self.blocked.swap(0, Relaxed))
+    }
+
+    /// The client is not looked at: until it is, nothing is known of it.
+    pub(crate) fn look_away(&self) {
+        self.looked.store(false, Relaxed);
+    }
+
+    /// The client is looked at.
+    pub(super) fn has_looked(&self) -> bool {
+        self.looked.load(Relaxed)
+    }
+
+    /// When the exchange as a whole will be late, as far as is known.
+    pub(super) fn whole_due(&self) -> Option<(Instant, Lateness)> {
+        let after = |millis: u64| self.born.checked_add(Duration::from_millis(millis));
+        let moved = self.moved.load(Relaxed);
+        let due = after(moved).and_then(|moved| self.due(moved));
+        let unread = match (self.unread.load(Relaxed), self.handed_on.load(Relaxed)) {
+            (0, _) | (_, 0) => None,
+            (limit, since) => after(since.max(moved).saturating_add(limit)).map(|due| (due, Lateness::Unread)),
+        };
+        [due, unread].into_iter().flatten().min_by_key(|(due, _)| *due)
+    }
+
+    /// The client has gone.
+    pub(super) fn leave(&self) {
+        self.left.store(true, Relaxed);
+    }
+
+    /// The client went away while nobody looked.
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Relaxed)
     }
 
     /// The longest that a write may wait, when others of this request have `waited` and `written` bytes have gone out.
@@ -139,7 +240,8 @@ impl StreamDeadlines {
         match self.late.load(Relaxed) {
             0 => None,
             1 => Some(Lateness::Silence),
-            _ => Some(Lateness::Deadline),
+            2 => Some(Lateness::Deadline),
+            _ => Some(Lateness::Unread),
         }
     }
 }
@@ -167,5 +269,20 @@ mod tests {
         assert_eq!(patience.late(), Some(Lateness::Silence));
         patience.reset();
         assert_eq!((patience.late(), patience.due(start)), (None, None));
+    }
+
+    #[test]
+    fn a_backend_may_take_nothing_for_so_long() {
+        let patience = StreamDeadlines::default();
+        patience.limit_unread(Some(3 * S));
+        assert_eq!(patience.whole_due(), None, "nothing has been handed to it");
+        patience.hand_on();
+        assert!(matches!(patience.whole_due(), Some((due, Lateness::Unread)) if due > patience.born + 2 * S));
+        // What the client is sent counts too: a backend may answer before it has read everything.
+        patience.note_movement(patience.born + 10 * S);
+        assert_eq!(patience.whole_due(), Some((patience.born + 13 * S, Lateness::Unread)));
+        patience.client_is_asked();
+        assert_eq!(patience.whole_due(), None);
+        assert!(patience.take_blocked() < S && patience.take_blocked().is_zero());
     }
 }

@@ -17,6 +17,18 @@ use tokio::time::{Instant, Sleep};
 /// How often it is asked.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// True when the other side of the connection `descriptor` has hung up.
+pub(super) fn has_hung_up(descriptor: RawFd) -> bool {
+    let look = || {
+        let (mut poll, mut events) = (mio::Poll::new()?, Events::with_capacity(1));
+        poll.registry().register(&mut SourceFd(&descriptor), Token(0), Interest::READABLE)?;
+        // It does not wait.
+        poll.poll(&mut events, Some(Duration::ZERO))?;
+        io::Result::Ok(events.iter().any(|event| event.is_read_closed() || event.is_error()))
+    };
+    look().unwrap_or(false)
+}
+
 /// Looks at one connection.
 #[derive(Debug)]
 pub(super) struct HangupWatch {

@@ -15,6 +15,7 @@ pub(crate) mod app;
 pub(crate) mod connection;
 pub(crate) mod connection_limits;
 pub(crate) mod deadlines;
+mod exchange;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 pub(crate) mod h2;

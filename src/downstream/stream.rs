@@ -10,7 +10,7 @@ use std::{
     os::fd::AsRawFd as _,
     pin::Pin,
     sync::{Arc, OnceLock},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -32,7 +32,7 @@ use super::{
     head_reader::BufferedRequest,
     read_ahead::{ReadAhead, ReadStep},
 };
-use crate::message::violation::Violation;
+use crate::message::{reply_wire, violation::Violation};
 
 /// What a wire runs over.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug + 'static {
@@ -67,7 +67,7 @@ impl Transport for Box<TlsStream<Box<L4Stream>>> {
 
 /// A connection with its link.
 #[derive(Debug)]
-pub(crate) struct DownstreamStream<T> {
+pub(crate) struct DownstreamStream<T: Transport> {
     inner: T,
     /// What has been read and not been handed on yet.
     ahead: ReadAhead,
@@ -170,8 +170,9 @@ impl<T: Transport> DownstreamStream<T> {
     }
 
     fn note_movement(&mut self) {
-        if self.link.patience.counts_silence() {
+        if self.link.patience.counts_movement() {
             self.moved = Instant::now();
+            self.link.patience.note_movement(self.moved);
         }
     }
 
@@ -190,6 +191,7 @@ impl<T: Transport> DownstreamStream<T> {
             }
             return written;
         }
+        self.link.patience.look_away();
         let Some(limit) = self.link.patience.write_limit(self.waited, self.written) else { return Poll::Pending };
         let (_, alarm) = self.blocked.get_or_insert_with(|| (Instant::now(), Box::pin(tokio::time::sleep(limit))));
         std::task::ready!(alarm.as_mut().poll(context));
@@ -200,6 +202,7 @@ impl<T: Transport> DownstreamStream<T> {
 impl<T: Transport> AsyncRead for DownstreamStream<T> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.link.patience.client_is_asked();
         let read = this.poll_request(context, buffer);
         if read.is_ready() {
             this.note_movement();
@@ -246,6 +249,18 @@ impl<T: Transport> AsyncWrite for DownstreamStream<T> {
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
+    }
+}
+
+impl<T: Transport> Drop for DownstreamStream<T> {
+    /// Says what is left to say to the client of a request that was dropped: at once or not at all, and nothing stands in
+    /// the way of an answer when nothing was said before.
+    fn drop(&mut self) {
+        let Some(word) = self.link.take_last_word() else { return };
+        let (mut context, inner) = (Context::from_waker(Waker::noop()), &mut self.inner);
+        if Pin::new(&mut *inner).poll_write(&mut context, &reply_wire::wire(word.0, &word.1)).is_ready() {
+            let _ = Pin::new(inner).poll_flush(&mut context);
+        }
     }
 }
 

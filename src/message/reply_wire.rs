@@ -11,14 +11,20 @@ use super::{
 
 /// An answer as bytes, for a connection that Pingora's HTTP layer has not seen yet; it says that it closes.
 pub(crate) fn plain(reply: Reply, id: &RequestId) -> pingora::Result<Vec<u8>> {
-    let (mut head, body) = build(reply, id)?;
-    head.insert_header(header::CONNECTION, HeaderValue::from_static("close"))?;
+    let (head, body) = build(reply, id)?;
+    Ok(wire(head, &body))
+}
+
+/// The same of a head and a body that have been built.
+pub(crate) fn wire(mut head: ResponseHeader, body: &Bytes) -> Vec<u8> {
+    // It is a value that any field can have.
+    let _ = head.insert_header(header::CONNECTION, HeaderValue::from_static("close"));
     let reason = head.status.canonical_reason().unwrap_or_default();
     let mut out = format!("HTTP/1.1 {} {reason}\r\n", head.status.as_u16()).into_bytes();
     head.header_to_h1_wire(&mut out);
     out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(&body);
-    Ok(out)
+    out.extend_from_slice(body);
+    out
 }
 
 /// The head and the body of an answer.

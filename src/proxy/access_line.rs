@@ -2,8 +2,8 @@
 
 use std::{cell::RefCell, io::Write as _, time::Duration};
 
-use http::{HeaderName, HeaderValue, Version, header};
-use pingora::proxy::Session;
+use http::{HeaderName, HeaderValue, StatusCode, Version, header};
+use pingora::http::RequestHeader;
 
 use super::context::Context;
 use crate::{
@@ -14,18 +14,32 @@ use crate::{
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
+/// A request that has ended.
+pub(crate) struct Ended<'a> {
+    /// Its head.
+    pub(crate) head: &'a RequestHeader,
+    /// The status that its client has seen.
+    pub(crate) written: Option<StatusCode>,
+    /// Bytes of its body.
+    pub(crate) received: u64,
+    /// Bytes of the answer's body.
+    pub(crate) sent: u64,
+    /// The client, and nobody else, ended it.
+    pub(crate) left: bool,
+}
+
 /// Appends the line of a finished request.
 pub(crate) fn write(
     out: &mut Vec<u8>,
     config: &AccessConfig,
-    session: &Session,
+    ended: &Ended<'_>,
     context: &Context,
     status: u16,
     duration: Duration,
 ) {
     match config.format {
-        AccessFormat::Json => json(out, config, session, context, status, duration),
-        AccessFormat::Common => common(out, config, session, context, status),
+        AccessFormat::Json => json(out, config, ended, context, status, duration),
+        AccessFormat::Common => common(out, config, ended, context, status),
     }
 }
 
@@ -52,12 +66,12 @@ pub(crate) fn write_refused(out: &mut Vec<u8>, config: &AccessConfig, rejection:
 fn json(
     out: &mut Vec<u8>,
     config: &AccessConfig,
-    session: &Session,
+    ended: &Ended<'_>,
     context: &Context,
     status: u16,
     duration: Duration,
 ) {
-    let head = session.req_header();
+    let head = ended.head;
     // Room for what most lines take: it would be made in several steps otherwise.
     out.reserve(512);
     out.extend_from_slice(b"{\"time\":\"");
@@ -90,8 +104,8 @@ fn json(
         line.text(br#","upstream":"#, &backend.name);
         line.number(br#","attempts":"#, u64::from(context.attempts.count));
     }
-    line.number(br#","received":"#, session.body_bytes_read() as u64);
-    line.number(br#","sent":"#, session.body_bytes_sent() as u64);
+    line.number(br#","received":"#, ended.received);
+    line.number(br#","sent":"#, ended.sent);
     line.millis(br#","duration_ms":"#, duration);
     if let Some(connect) = context.attempts.connect {
         line.millis(br#","connect_ms":"#, connect);
@@ -110,8 +124,8 @@ fn json(
 }
 
 /// `host ident authuser [date] "request" status bytes`.
-fn common(out: &mut Vec<u8>, config: &AccessConfig, session: &Session, context: &Context, status: u16) {
-    let head = session.req_header();
+fn common(out: &mut Vec<u8>, config: &AccessConfig, ended: &Ended<'_>, context: &Context, status: u16) {
+    let head = ended.head;
     let user = context.state.identities.last().and_then(|identity| identity.name()).unwrap_or("-");
     let date = common_date();
     let _ = write!(out, "{} - ", context.state.client);
@@ -122,7 +136,7 @@ fn common(out: &mut Vec<u8>, config: &AccessConfig, session: &Session, context: 
         out.push(b'?');
         escape(out, query);
     }
-    let _ = write!(out, " {}\" {status} {}", protocol(head.version), session.body_bytes_sent());
+    let _ = write!(out, " {}\" {status} {}", protocol(head.version), ended.sent);
 }
 
 /// Writes a field so that it stays one, in one line: whatever is no printable ASCII, and spaces, quotes and backslashes,

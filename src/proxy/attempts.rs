@@ -121,6 +121,14 @@ impl Attempts {
         }
     }
 
+    /// How long the backend has been waited for: to connect, or to answer what had been sent. The client's time to send it
+    /// is not the backend's.
+    pub(super) fn waited_for_backend(&self, connecting: bool) -> Duration {
+        let connected = self.began.and_then(|began| began.checked_add(self.connect.unwrap_or_default()));
+        let from = if connecting { self.began } else { self.sent.or(connected) };
+        from.map_or(Duration::ZERO, |from| from.elapsed())
+    }
+
     /// Books the attempt once more.
     pub(super) fn reopen(&mut self) {
         self.leave.get_or_insert_default();

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use pingora::proxy::Session;
+use http::{Version, header};
+use pingora::{Error, http::RequestHeader, proxy::Session};
 
 use super::context::Context;
 use crate::{
@@ -25,24 +26,35 @@ pub(super) fn pass(
     end: bool,
     context: &mut Context,
 ) -> pingora::Result<()> {
+    if let Some(patience) = context.patience() {
+        patience.look_away();
+    }
     if session.was_upgraded() {
         // Bytes of another protocol.
         return Ok(());
     }
     invite(session, context);
+    if let Some(patience) = context.patience() {
+        // The backend did not read: nothing was asked of the client.
+        let blocked = patience.take_blocked();
+        if !end {
+            patience.hand_on();
+        }
+        context.held += blocked;
+    }
     context.state.body_seen += body.as_ref().map_or(0, |chunk| chunk.len() as u64);
     if end {
         retry::sent(context);
     }
     if !end && let Err(reply) = keep(session, context) {
-        return error::refuse(context, reply, ResponseSource::Gateway);
+        return error::refuse_body(context, reply, ResponseSource::Gateway);
     }
     let refused = match &context.route {
         Some(route) if route.chain.wants_request_body() => route.chain.request_chunk(body, end, &mut context.state),
         _ => None,
     };
     if let Some(refusal) = refused {
-        return error::refuse(context, *refusal.reply, ResponseSource::Filter(refusal.by));
+        return error::refuse_body(context, *refusal.reply, ResponseSource::Filter(refusal.by));
     }
     mirror::take(shared, session.req_header(), body.as_ref(), end, context);
     Ok(())
@@ -58,6 +70,24 @@ pub(super) fn invite(session: &mut Session, context: &mut Context) {
         patience.allow_silence();
     }
     session.set_read_timeout(Some(context.runtime.limits.first_read()));
+}
+
+/// Invites the client to send its body, when the backend speaks HTTP/2: what such a backend says before its answer is lost
+/// (Pingora's client has no interim answers), so nothing would ever invite it.
+///
+/// # Errors
+/// The client cannot be told.
+pub(super) async fn invite_for_http2(
+    session: &mut Session,
+    head: &mut RequestHeader,
+    context: &mut Context,
+) -> pingora::Result<()> {
+    if head.version != Version::HTTP_2 || head.remove_header(&header::EXPECT).is_none() || !context.uninvited {
+        return Ok(());
+    }
+    session.as_downstream_mut().write_continue_response().await.map_err(Error::into_down)?;
+    invite(session, context);
+    Ok(())
 }
 
 /// Sets the time for the next read of the body.

@@ -8,16 +8,15 @@ use std::{
 
 use http::{StatusCode, Version};
 use pingora::http::RequestHeader;
-use prometheus::IntGauge;
 
 use crate::{
     clock::Now,
     downstream::{ConnectionInfo, Lateness, StreamDeadlines},
     filter::State,
     message::{forwarded::Origin, grpc, method_class::MethodClass, reply::Reply, source::ResponseSource},
-    proxy::{attempts::Attempts, kind::RequestKind, subrequest::mirror_body::MirrorBody},
+    proxy::{attempts::Attempts, kept_head::KeptHead, kind::RequestKind, subrequest::mirror_body::MirrorBody},
     routing::{destination::Destination, route::Route},
-    runtime::Runtime,
+    runtime::{Runtime, Shared},
     upstream::{Permit, Service},
 };
 
@@ -26,6 +25,8 @@ use crate::{
 pub(crate) struct Context {
     /// The configuration that the request began with; it keeps to it to its end.
     pub(super) runtime: Arc<Runtime>,
+    /// Where it is counted and logged.
+    pub(super) shared: Arc<Shared>,
     /// When its head had been read.
     pub start: Instant,
     /// The same for filters.
@@ -70,16 +71,23 @@ pub(crate) struct Context {
     pub http_status_before_grpc: Option<StatusCode>,
     /// What went wrong between us and the backend or the client, in one word.
     pub error: Option<String>,
-    /// Counted while it lives.
-    in_flight: IntGauge,
+    /// What a log line tells of its head, when it may have to be written without one.
+    pub kept: Option<KeptHead>,
+    /// The status of an answer that went towards the client.
+    pub written: Option<StatusCode>,
+    /// Bytes of the answer's body that went towards the client.
+    pub sent: u64,
+    /// It has been counted and logged.
+    pub recorded: bool,
 }
 
 impl Context {
-    pub(super) fn new(runtime: Arc<Runtime>, in_flight: IntGauge) -> Self {
-        in_flight.inc();
+    pub(super) fn new(runtime: Arc<Runtime>, shared: Arc<Shared>) -> Self {
+        shared.metrics.requests.in_flight.inc();
         let (nowhere, start) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), Instant::now());
         Self {
             runtime,
+            shared,
             start,
             now: Now::read_at(start),
             state: State::default(),
@@ -102,7 +110,10 @@ impl Context {
             author: ResponseSource::Nobody,
             http_status_before_grpc: None,
             error: None,
-            in_flight,
+            kept: None,
+            written: None,
+            sent: 0,
+            recorded: false,
         }
     }
 
@@ -111,9 +122,21 @@ impl Context {
         Some(self.deadline?.saturating_duration_since(Instant::now()))
     }
 
+    /// When an attempt whose reads Pingora bounds must have ended: its limit is one for each read, so that an answer which
+    /// comes by and by would take any time. Where both hold, Pingora's comes first.
+    pub(super) fn last_call(&self) -> Option<Instant> {
+        self.deadline?.checked_add(Duration::from_millis(50))
+    }
+
     /// What took too long, when the connection ends because of that.
     pub(super) fn late(&self) -> Option<Lateness> {
         self.link.as_ref()?.patience.late()
+    }
+
+    /// True when it is the client that has not sent its request in time: it has not ended, and most of the time was its own.
+    pub(super) fn is_slow(&self) -> bool {
+        let held = self.held + self.patience().map_or(Duration::ZERO, StreamDeadlines::take_blocked);
+        self.attempts.is_sending() && !self.uninvited && held < self.start.elapsed() / 2
     }
 
     /// What bounds the waiting on the client's side.
@@ -162,6 +185,6 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
-        self.in_flight.dec();
+        self.shared.metrics.requests.in_flight.dec();
     }
 }

@@ -69,6 +69,12 @@ pub(super) fn refuse<T>(context: &mut Context, reply: Reply, by: ResponseSource)
     Error::e_explain(ErrorType::HTTPStatus(status), "refused")
 }
 
+/// Ends a hook in the middle of a request's body, with an answer. It is the client's side that has to end: what goes wrong
+/// with sending is no reason for Pingora not to wait for an answer (`proxy_h2.rs`).
+pub(super) fn refuse_body<T>(context: &mut Context, reply: Reply, by: ResponseSource) -> pingora::Result<T> {
+    refuse(context, reply, by).map_err(Error::into_down)
+}
+
 /// Ends a hook whose request cannot go to a backend.
 pub(super) fn unsendable<T>(context: &mut Context, why: Unsendable) -> pingora::Result<T> {
     match why {
@@ -79,6 +85,9 @@ pub(super) fn unsendable<T>(context: &mut Context, why: Unsendable) -> pingora::
 
 /// Answers a request that could not be served, if there is still somebody to answer.
 pub(super) async fn answer(session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
+    if let Some(patience) = context.patience() {
+        patience.watch(false);
+    }
     if is_internal(error) {
         log::error!("request {}: {error}", context.state.id);
     }
@@ -87,8 +96,8 @@ pub(super) async fn answer(session: &mut Session, error: &Error, context: &mut C
         Some((reply, by)) => (Some(*reply), by),
         None => match context.link.as_ref().and_then(|link| link.fault()) {
             Some(reason) => (Some(malformed(reason)), ResponseSource::Gateway),
-            // The time was over before the client had sent its request, though nobody had it wait.
-            None if context.late().is_some() && context.attempts.is_sending() && !context.uninvited => {
+            // The time was over before the client had sent its request, though it had most of that for itself.
+            None if context.late().is_some() && context.is_slow() => {
                 (Some(replies::too_slow()), ResponseSource::Gateway)
             }
             None if context.late().is_some() => (Some(replies::too_late()), ResponseSource::Gateway),

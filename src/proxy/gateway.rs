@@ -26,6 +26,7 @@ use crate::{
         kind::RequestKind,
         response,
         subrequest::hedge,
+        tracked::Tracked,
         upstream_peer::{self, Stop},
         waiting,
     },
@@ -50,18 +51,17 @@ impl Gateway {
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    // Boxed: Pingora moves it through several futures.
-    type CTX = Box<Context>;
+    type CTX = Tracked;
 
-    fn new_ctx(&self) -> Box<Context> {
-        Box::new(Context::new(self.live.load_full(), self.shared.metrics.requests.in_flight.clone()))
+    fn new_ctx(&self) -> Tracked {
+        Tracked::new(Context::new(self.live.load_full(), self.shared.clone()))
     }
 
     fn init_downstream_modules(&self, _: &mut HttpModules) {
         // Each costs every request a box: `compression.rs` gives one to those that need it.
     }
 
-    async fn request_filter(&self, session: &mut Session, context: &mut Box<Context>) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, context: &mut Tracked) -> Result<bool> {
         request::receive(&self.shared, session, context);
         if let Some(reason) = context.link.as_ref().and_then(|link| link.fault()) {
             return respond(session, context, malformed(reason).closing(), ResponseSource::Gateway)
@@ -96,7 +96,7 @@ impl ProxyHttp for Gateway {
         Ok(false)
     }
 
-    async fn upstream_peer(&self, session: &mut Session, context: &mut Box<Context>) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, context: &mut Tracked) -> Result<Box<HttpPeer>> {
         let Some(service) = context.service() else {
             return Error::e_explain(ErrorType::InternalError, "a request without a service");
         };
@@ -109,16 +109,18 @@ impl ProxyHttp for Gateway {
 
     async fn connected_to_upstream(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         _reused: bool,
         _: &HttpPeer,
         _: std::os::unix::io::RawFd,
         _: Option<&Digest>,
-        context: &mut Box<Context>,
+        context: &mut Tracked,
     ) -> Result<()> {
+        let context = &mut **context;
         context.attempts.connect = context.attempts.began.map(|began| began.elapsed());
         // Meanwhile nothing was read of the client's body.
         context.held += context.attempts.connect.unwrap_or_default();
+        upstream_peer::connected(session, context);
         Ok(())
     }
 
@@ -126,10 +128,10 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         _: &HttpPeer,
-        context: &mut Box<Context>,
+        context: &mut Tracked,
         error: Box<Error>,
     ) -> Box<Error> {
-        let mut error = error;
+        let (mut error, context) = (error, &mut **context);
         context.held += context.attempts.began.map_or(Duration::ZERO, |began| began.elapsed());
         if context.kind == RequestKind::Upgrade
             && let Some(true) = context.at_service(|service, context| retry::no_http1(context, service, &error))
@@ -148,9 +150,12 @@ impl ProxyHttp for Gateway {
         _: &HttpPeer,
         session: &mut Session,
         error: Box<Error>,
-        context: &mut Box<Context>,
+        context: &mut Tracked,
         reused: bool,
     ) -> Box<Error> {
+        if let Some(patience) = context.patience() {
+            patience.watch(false);
+        }
         if session.was_upgraded() {
             // How another protocol's conversation ends says nothing about the backend: either side may break it off.
             context.at_service(|service, context| context.attempts.record_outcome(service, AttemptOutcome::Unknown));
@@ -170,7 +175,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         head: &mut ResponseHeader,
-        context: &mut Box<Context>,
+        context: &mut Tracked,
     ) -> Result<()> {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             if head.status == StatusCode::CONTINUE {
@@ -186,9 +191,12 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         head: &mut RequestHeader,
-        context: &mut Box<Context>,
+        context: &mut Tracked,
     ) -> Result<()> {
         upstream_request::keep_te(session.req_header(), head)?;
+        if context.uninvited {
+            body::invite_for_http2(session, head, context).await?;
+        }
         let Some(route) = context.route.clone() else { return Ok(()) };
         upstream_request::prepare(head, context, &route).or_else(|why| error::unsendable(context, why))
     }
@@ -198,7 +206,7 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        context: &mut Box<Context>,
+        context: &mut Tracked,
     ) -> Result<()> {
         body::pass(&self.shared, session, body, end, context)
     }
@@ -207,7 +215,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         head: &mut ResponseHeader,
-        context: &mut Box<Context>,
+        context: &mut Tracked,
     ) -> Result<()> {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
@@ -220,21 +228,21 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        context: &mut Box<Context>,
+        context: &mut Tracked,
     ) -> Result<Option<std::time::Duration>> {
         response::body(session, body, end, context).map(|()| None)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Box<Context>) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, context: &mut Tracked) -> FailToProxy {
         error::answer(session, error, context).await
     }
 
-    fn suppress_error_log(&self, _: &Session, _: &Box<Context>, _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Session, _: &Tracked, _: &Error) -> bool {
         // The access log has a line for it, with the status, who made it, and the error in a word.
         true
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Box<Context>) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Tracked) {
         logging::record(&self.shared, session, error, context);
     }
 }

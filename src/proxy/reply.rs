@@ -21,27 +21,13 @@ pub(crate) async fn respond(
     reply: Reply,
     by: ResponseSource,
 ) -> pingora::Result<()> {
-    context.author = by;
-    let detail = match &reply.body {
-        ReplyBody::Problem { detail, .. } => detail.clone(),
-        ReplyBody::Empty | ReplyBody::Bytes(..) => "".into(),
-    };
     // A client that still waits to be told to send its body would take the end of this answer for the end of that.
     let waits = session.req_header().headers.contains_key(header::EXPECT);
     if reply.close || waits {
         session.set_keepalive(None);
     }
-    let (mut head, mut body) = build(reply, &context.state.id)?;
-    let refused = head.status.is_client_error() || head.status.is_server_error();
-    if refused && grpc::is(&session.req_header().headers) {
-        // Metrics and logs tell what happened, not how it was wrapped.
-        context.http_status_before_grpc = Some(head.status);
-        grpc::trailers_only(&mut head, &detail, request::is_http2(session))?;
-        body = Bytes::new();
-    }
-    if let Some(route) = &context.route {
-        route.chain.response(&mut head, &mut context.state);
-    }
+    let grpc = grpc::is(&session.req_header().headers);
+    let (head, body) = compose(context, reply, by, grpc, request::is_http2(session))?;
     let silent = session.req_header().method == Method::HEAD || body.is_empty();
     if silent && request::is_http2(session) {
         // The end is said with the head: gRPC's clients take nothing else for an answer without messages.
@@ -53,6 +39,33 @@ pub(crate) async fn respond(
         session.write_response_body(Some(body), true).await?;
     }
     Ok(())
+}
+
+/// The head and the body of `reply`, as the client is to see them.
+pub(super) fn compose(
+    context: &mut Context,
+    reply: Reply,
+    by: ResponseSource,
+    grpc: bool,
+    http2: bool,
+) -> pingora::Result<(ResponseHeader, Bytes)> {
+    context.author = by;
+    let detail = match &reply.body {
+        ReplyBody::Problem { detail, .. } => detail.clone(),
+        ReplyBody::Empty | ReplyBody::Bytes(..) => "".into(),
+    };
+    let (mut head, mut body) = build(reply, &context.state.id)?;
+    let refused = head.status.is_client_error() || head.status.is_server_error();
+    if refused && grpc {
+        // Metrics and logs tell what happened, not how it was wrapped.
+        context.http_status_before_grpc = Some(head.status);
+        grpc::trailers_only(&mut head, &detail, http2)?;
+        body = Bytes::new();
+    }
+    if let Some(route) = &context.route {
+        route.chain.response(&mut head, &mut context.state);
+    }
+    Ok((head, body))
 }
 
 /// True while an answer can still be begun: interim ones do not count, but after 101 the connection is another protocol's.

@@ -23,7 +23,7 @@ pub(super) fn head(
     head: &mut ResponseHeader,
     context: &mut Context,
 ) -> pingora::Result<()> {
-    context.author = ResponseSource::Upstream;
+    (context.author, context.written) = (ResponseSource::Upstream, Some(head.status));
     // Read once, when the attempt was booked a moment ago.
     context.attempts.first_byte = context.attempts.settled.or_else(|| Some(Instant::now()));
     if shared.draining() {
@@ -33,6 +33,14 @@ pub(super) fn head(
         request::open_tunnel(session, context);
     } else if let Some(patience) = context.patience() {
         patience.end_by(context.deadline);
+        // It has begun to answer before it has read everything: that may take as long as reading by a client may.
+        if patience.is_watched()
+            && context.attempts.is_sending()
+            && let Some(target) = &context.target
+        {
+            patience
+                .limit_unread(target.service.timeouts().unread().map(|own| own.max(context.runtime.limits.stall.0)));
+        }
         // An upgrade that was asked for and not granted is an ordinary exchange from here on.
         if context.kind == RequestKind::Upgrade
             && let Some(target) = &context.target
@@ -69,6 +77,7 @@ pub(super) fn body(
     end: bool,
     context: &mut Context,
 ) -> pingora::Result<()> {
+    context.sent += body.as_ref().map_or(0, |bytes| bytes.len() as u64);
     if session.was_upgraded() {
         return Ok(());
     }

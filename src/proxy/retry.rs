@@ -1,11 +1,8 @@
 //! Attempts at backends: where the next one goes, whether a failed one is repeated, and what the service learns.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, time::Instant};
 
-use http::{HeaderName, Method};
+use http::{HeaderName, Method, StatusCode};
 use pingora::{Error, ErrorType, http::ResponseHeader, proxy::Session};
 
 use super::{context::Context, reply};
@@ -53,10 +50,23 @@ fn blame(context: &Context, service: &Service, trouble: FailureKind) -> AttemptO
             return if unsent { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(trouble) };
         }
     };
-    let waited = context.attempts.began.map_or(Duration::ZERO, |began| began.elapsed());
+    let waited = context.attempts.waited_for_backend(trouble == FailureKind::Connect);
     let over = context.remaining().is_some_and(|left| left.is_zero());
     let cut_short = over && (context.attempts.first_byte.is_some() || waited < own);
     if unsent || cut_short { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(trouble) }
+}
+
+/// After an attempt that was dropped because it has lasted too long.
+pub(crate) fn cut_off(context: &mut Context, service: &Service) {
+    // How another protocol's conversation ends says nothing about the backend.
+    if context.written == Some(StatusCode::SWITCHING_PROTOCOLS) {
+        return;
+    }
+    if context.attempts.first_byte.is_some() {
+        context.attempts.reopen();
+    }
+    let outcome = blame(context, service, FailureKind::Timeout);
+    context.attempts.record_outcome(service, outcome);
 }
 
 /// After a connection that did not come about: true when another attempt follows.

@@ -7,9 +7,11 @@ use pingora::{Error, prelude::HttpPeer, proxy::Session};
 use super::{context::Context, request, retry::policy, waiting};
 use crate::{
     clock::Now,
+    downstream::StreamDeadlines,
     message::{replies, reply::Reply},
     proxy::{
         attempts::{Attempts, FreeRepeat, Phase},
+        kept_head::KeptHead,
         kind::RequestKind,
     },
     runtime::Shared,
@@ -151,17 +153,20 @@ fn bound(empty: bool, context: &mut Context, service: &Service, peer: &mut HttpP
         *suspended = service.resilience.suspend(backend, leave, Now::monotonic())?;
     }
     context.attempts.phase = Phase::Sending { bounded_here };
+    let blocked = context.patience().map_or(Duration::ZERO, StreamDeadlines::take_blocked);
+    context.held += blocked;
     let Some(patience) = context.patience() else { return Ok(()) };
     patience.reset();
     if !bounded_here {
+        patience.end_by(context.last_call());
         return Ok(());
     }
+    patience.end_by(context.deadline);
     peer.options.read_timeout = None;
     if upgrade {
         // Until the backend agrees, its ordinary patience counts.
         patience.limit_silence(service.timeouts().read.0);
     } else {
-        patience.end_by(context.deadline);
         if context.kind == RequestKind::Grpc {
             patience.limit_silence(service.timeouts().idle.0);
         }
@@ -171,6 +176,18 @@ fn bound(empty: bool, context: &mut Context, service: &Service, peer: &mut HttpP
         }
     }
     Ok(())
+}
+
+/// There is a connection: from now on an exchange with a body, or one that may become a tunnel, is bounded as a whole.
+pub(super) fn connected(session: &Session, context: &mut Context) {
+    if !context.attempts.is_sending() {
+        return;
+    }
+    context.kept = Some(KeptHead::of(session.req_header()));
+    if let (Some(patience), Some(target)) = (context.patience(), &context.target) {
+        patience.limit_unread(target.service.timeouts().unread());
+        patience.watch(true);
+    }
 }
 
 /// A backend for the request, when all are full for the moment.

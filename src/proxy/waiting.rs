@@ -1,13 +1,14 @@
 //! Waiting on behalf of a client: in a queue, or between two attempts. It ends when the client leaves, so that nobody
 //! waits for a place, and no backend works, for somebody who is gone.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header;
 use pingora::{Error, ErrorType, proxy::Session};
 
 use super::{context::Context, request::is_http2};
 use crate::{
+    downstream::ConnectionInfo,
     message::{replies, reply::Reply},
     proxy::kind::RequestKind,
     upstream::choice::SelectError,
@@ -16,6 +17,9 @@ use crate::{
 /// The most of a body that is read while its request waits: what Pingora keeps for a further attempt (v1/common.rs), which
 /// is how it then gets to the first one.
 const MOST_KEPT: u64 = 64 << 10;
+
+/// How often it is asked whether a client has hung up that is not read from.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Waits for a place on the route and at the service; the answer, when there is none.
 ///
@@ -60,7 +64,7 @@ pub(super) async fn unless_left<T>(
         patience.reset();
     }
     // An upgraded client may speak its new protocol at once, and nothing of that may be read here.
-    let (watched, begun) = (context.kind != RequestKind::Upgrade, Instant::now());
+    let (unread, begun) = (context.kind == RequestKind::Upgrade, Instant::now());
     let deadline = context.deadline;
     let late = async move {
         match deadline {
@@ -75,15 +79,24 @@ pub(super) async fn unless_left<T>(
         biased;
         done = what => Ok(Some(done)),
         () = late => Ok(None),
-        gone = left(session), if watched => Err(gone),
+        gone = async { if unread { hung_up(session).await } else { left(session).await } } => Err(gone),
     };
     session.set_read_timeout(limit);
     context.held += begun.elapsed();
     outcome
 }
 
+/// Resolves when the client of an HTTP/1 connection goes away, and reads nothing of what it has sent.
+async fn hung_up(session: &Session) -> Box<Error> {
+    let link = ConnectionInfo::of(session).cloned();
+    while !link.as_ref().is_some_and(|link| link.has_hung_up()) {
+        tokio::time::sleep(PAUSE).await;
+    }
+    Error::explain(ErrorType::ConnectionClosed, "the client left").into_down()
+}
+
 /// Resolves when the client goes away. Over HTTP/1 that is seen at the end of its request, so a body is read; one that may
-/// be too long to be kept is left alone, and its client is missed when the request goes to a backend.
+/// be too long to be kept is left alone.
 pub(super) async fn left(session: &mut Session) -> Box<Error> {
     let length = session.req_header().headers.get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
@@ -92,7 +105,7 @@ pub(super) async fn left(session: &mut Session) -> Box<Error> {
     let long = !downstream.is_body_done() && length.is_none_or(|length| length > MOST_KEPT);
     // Over HTTP/2 the end of a request can be told from the rest of its body.
     if long && !http2 {
-        return std::future::pending().await;
+        return hung_up(session).await;
     }
     downstream.enable_retry_buffering();
     while !long && !downstream.is_body_done() {

@@ -115,6 +115,30 @@ fn a_slow_upload_may_take_longer_than_the_backend_may() {
 }
 
 #[test]
+fn the_time_of_an_upload_is_not_the_backends() {
+    let origin = Origin::start("o");
+    let proxy = FaultProxy::start(origin.address, Fault::Stall);
+    let gw = gateway(&proxy.url(), "read: 1s, total: 2s");
+    for _ in 0..3 {
+        // When the time is over, the backend has had 600 ms of its second.
+        let mut stream = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+        stream.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n").unwrap();
+        let mut frames = Frames::connect(&gw);
+        frames.request(b"POST", &[(b"content-type", b"application/grpc"), (b"grpc-timeout", b"1900m")], false);
+        for end in [false, false, true] {
+            std::thread::sleep(Duration::from_millis(450));
+            stream.write_all(b"x").unwrap();
+            frames.data(b"x", end);
+        }
+        let mut said = String::new();
+        stream.read_to_string(&mut said).unwrap();
+        assert!(said.starts_with("HTTP/1.1 504 "), "{said}");
+        assert_eq!(frames.end(), "status 200", "gRPC's own way to say that it was too late");
+    }
+    assert!(!is_open(&gw));
+}
+
+#[test]
 fn a_backend_that_is_silent_once_it_has_everything_is_to_blame() {
     let origin = Origin::start("o");
     let proxy = FaultProxy::start(origin.address, Fault::Stall);

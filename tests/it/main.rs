@@ -34,6 +34,7 @@ mod routing;
 mod service;
 mod slow;
 mod strict;
+mod stuck;
 mod tls;
 mod tunnels;
 mod upgrade;

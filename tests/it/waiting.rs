@@ -109,3 +109,26 @@ fn a_half_open_backend_is_passed_over_when_another_one_is_well() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 }
+
+#[test]
+fn a_client_that_leaves_the_queue_is_missed_whatever_it_has_sent() {
+    let origin = Origin::start("o");
+    let gw = gateway(&[origin.url()], "    in_flight: { max: 1, queue: 5, wait: 8s }\n", "");
+    let long = format!("Content-Length: 65537\r\n\r\n{}", "a".repeat(65_537));
+    let sent = [
+        "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        &long,
+        "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    ];
+    std::thread::scope(|scope| {
+        scope.spawn(|| gw.get("/slow/4000").send());
+        eventually("the only place is taken", || origin.seen().len() == 1);
+        for rest in sent {
+            let mut client = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+            client.write_all(format!("POST /left HTTP/1.1\r\nHost: h\r\n{rest}").as_bytes()).unwrap();
+        }
+        eventually("they are missed", || gw.metric("gateway_proxy_canceled_total") == Some(3.0));
+        assert_eq!(gw.metric("gateway_requests_in_flight"), Some(1.0), "the first one is still under way");
+    });
+    assert_eq!(origin.seen().len(), 1, "nobody works for them");
+}

@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use h2::{
     Reason, RecvStream,
-    server::{Builder, Connection, SendResponse},
+    server::{Builder, Connection},
 };
 use http::{HeaderMap, Request, Version, header, uri::Scheme};
 use pingora::{
@@ -35,6 +35,7 @@ use tokio::sync::Notify;
 use self::{frames::Timed, stream::StreamSession};
 use super::{
     connection::ConnectionInfo,
+    exchange::ExchangeWatch,
     limits::ClientLimits,
     stream::{DownstreamStream, Transport},
 };
@@ -42,6 +43,12 @@ use crate::message::framing::Framing;
 
 /// Streams that a client may open beyond twice its number, before it has read that there should be no more.
 const MOST_UNAWARE: u64 = 1000;
+
+/// What a client may send on one stream before it is read: the protocol's own (RFC 9113 §6.9.2).
+const STREAM_WINDOW: u32 = 65_535;
+
+/// The most that a client may send on all streams of a connection before it is read.
+const MOST_WINDOWS: u32 = 16 << 20;
 
 /// What an HTTP/2 connection is granted.
 #[derive(Debug)]
@@ -65,7 +72,11 @@ pub(crate) fn options(limits: &ClientLimits) -> Builder {
     let size = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
     let resets = usize::try_from(limits.h2_resets).unwrap_or(usize::MAX);
     let mut options = default_h2_options();
+    // A stream that waits, with what it has sent, takes nothing away from its neighbours: there is a window for each.
+    let windows = STREAM_WINDOW.saturating_mul(limits.h2_streams).min(MOST_WINDOWS);
     options
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(windows.max(STREAM_WINDOW))
         .max_concurrent_streams(limits.h2_streams)
         // One field is its name, its value and 32 bytes by RFC 9113 §6.5.2.
         .max_header_list_size(size(limits.header_size.0 + limits.uri.0 + 32 * limits.headers as u64))
@@ -157,12 +168,13 @@ where
         }
         let stream = Stream::begin(&active);
         let (app, shutdown) = (app.clone(), shutdown.clone());
-        let session = session(request, respond, link.of_stream(), &digest, &terms);
+        let session = session(request, link.of_stream(respond), &digest, &terms);
         let stall = terms.stall;
         tokio::spawn(async move {
             let mut session = session;
             session.settle_empty_body(stall).await;
-            app.process_new_http(ServerSession::new_custom(Box::new(session)), &shutdown).await;
+            let mut watch = ExchangeWatch::new(session.link.clone());
+            watch.run(app.process_new_http(ServerSession::new_custom(Box::new(session)), &shutdown)).await;
             drop(stream);
         });
     }
@@ -170,7 +182,6 @@ where
 
 fn session(
     request: Request<RecvStream>,
-    respond: SendResponse<Bytes>,
     link: Arc<ConnectionInfo>,
     connection: &Digest,
     terms: &Terms,
@@ -196,7 +207,7 @@ fn session(
         proxy_digest: link.digest(),
         socket_digest: connection.socket_digest.clone(),
     };
-    StreamSession::new(parts.into(), body, respond, link, digest)
+    StreamSession::new(parts.into(), body, link, digest)
 }
 
 /// What makes a head malformed although its fields could be read (RFC 9113 §8.2.1, §8.2.2, §8.1.1).

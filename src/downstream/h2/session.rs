@@ -121,7 +121,9 @@ impl Session for StreamSession {
     async fn shutdown(&mut self, code: u32, _: &str) {
         if !self.ended {
             self.ended = true;
-            self.respond.send_reset(if code == 0 { Reason::INTERNAL_ERROR } else { Reason::from(code) });
+            if let Some(respond) = &self.link.respond {
+                respond.lock().send_reset(if code == 0 { Reason::INTERNAL_ERROR } else { Reason::from(code) });
+            }
         }
     }
 

@@ -7,8 +7,9 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use parking_lot::Mutex;
 use pingora::{
     Error, ErrorType, OrErr as _, Result,
     http::{RequestHeader, ResponseHeader},
@@ -38,7 +39,6 @@ pub(crate) enum Kept {
 pub(crate) struct StreamSession {
     pub(crate) head: RequestHeader,
     pub(crate) body: RecvStream,
-    pub(crate) respond: SendResponse<Bytes>,
     pub(crate) writer: Option<SendStream<Bytes>>,
     pub(crate) written: Option<Box<ResponseHeader>>,
     /// The end has been said.
@@ -63,19 +63,12 @@ pub(crate) struct StreamSession {
 }
 
 impl StreamSession {
-    pub(crate) fn new(
-        head: RequestHeader,
-        body: RecvStream,
-        respond: SendResponse<Bytes>,
-        link: Arc<ConnectionInfo>,
-        digest: Digest,
-    ) -> Self {
+    pub(crate) fn new(head: RequestHeader, body: RecvStream, link: Arc<ConnectionInfo>, digest: Digest) -> Self {
         let length = head.headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|length| std::str::from_utf8(length.as_bytes()).ok()?.parse().ok());
         Self {
             head,
             body,
-            respond,
             writer: None,
             written: None,
             ended: false,
@@ -159,7 +152,7 @@ impl StreamSession {
     /// Notes a part of the body that is handed on.
     fn pass(&mut self, data: Bytes) -> Bytes {
         self.read += data.len();
-        self.moved = Instant::now();
+        self.note_movement();
         if let Kept::Bytes(bytes) = &mut self.kept {
             if bytes.len() + data.len() <= MOST_KEPT {
                 bytes.extend_from_slice(&data);
@@ -172,13 +165,23 @@ impl StreamSession {
         data
     }
 
+    fn note_movement(&mut self) {
+        self.moved = Instant::now();
+        self.link.patience.note_movement(self.moved);
+    }
+
     /// Resolves when the client resets the stream, or its connection ends.
     async fn gone(&mut self) -> Box<Error> {
-        let reset = match &mut self.writer {
-            Some(writer) => std::future::poll_fn(|context| writer.poll_reset(context)).await,
-            None => std::future::poll_fn(|context| self.respond.poll_reset(context)).await,
-        };
-        match reset {
+        let (link, writer) = (&self.link, &mut self.writer);
+        let reset = std::future::poll_fn(|context| {
+            link.patience.client_is_asked();
+            match (&mut *writer, &link.respond) {
+                (Some(writer), _) => writer.poll_reset(context),
+                (None, Some(respond)) => respond.lock().poll_reset(context),
+                (None, None) => Poll::Ready(Ok(Reason::CANCEL)),
+            }
+        });
+        match reset.await {
             Ok(reason) => Error::explain(ErrorType::ConnectionClosed, format!("the client reset the stream: {reason}")),
             Err(e) => Error::because(ErrorType::ConnectionClosed, "the connection of the stream ended", e),
         }
@@ -197,6 +200,17 @@ impl StreamSession {
         }
     }
 
+    /// Reads on, and notes that the client is looked at.
+    async fn ask(&mut self) -> Result<Option<Bytes>> {
+        let link = self.link.clone();
+        let mut next = std::pin::pin!(self.next_chunk());
+        std::future::poll_fn(|context| {
+            link.patience.client_is_asked();
+            next.as_mut().poll(context)
+        })
+        .await
+    }
+
     /// Reads on, at most for the time that a read may take, and not beyond what the hooks allow.
     pub(crate) async fn read(&mut self) -> Result<Option<Bytes>> {
         let now = Instant::now();
@@ -206,9 +220,9 @@ impl StreamSession {
             (Some(limit), Some((due, lateness))) if due < limit => (due, Some(lateness)),
             (Some(limit), _) => (limit, None),
             (None, Some((due, lateness))) => (due, Some(lateness)),
-            (None, None) => return self.next_chunk().await,
+            (None, None) => return self.ask().await,
         };
-        if let Ok(read) = tokio::time::timeout_at(until.into(), self.next_chunk()).await {
+        if let Ok(read) = tokio::time::timeout_at(until.into(), self.ask()).await {
             return read;
         }
         if let Some(lateness) = lateness {
@@ -227,13 +241,17 @@ impl StreamSession {
         if self.ended || self.written.is_some() {
             return Ok(end);
         }
+        let link = self.link.clone();
+        let Some(mut respond) = link.respond.as_ref().map(Mutex::lock) else {
+            return Error::e_explain(ErrorType::InternalError, "a stream that cannot be answered");
+        };
         let present = fields::present(&head.headers, &NOT_IN_HTTP2);
         for (name, _) in NOT_IN_HTTP2.iter().zip(present).filter(|(_, there)| *there) {
             head.remove_header(name);
         }
         if head.status.is_informational() {
             let interim = Response::from_parts(head.as_owned_parts(), ());
-            self.respond.send_informational(interim).or_err(ErrorType::WriteError, "while writing a 1xx")?;
+            respond.send_informational(interim).or_err(ErrorType::WriteError, "while writing a 1xx")?;
             return Ok(false);
         }
         // The origin's own is kept (RFC 9110 §6.6.1).
@@ -242,11 +260,11 @@ impl StreamSession {
         }
         let end = end || self.is_bodiless(head.status);
         let response = Response::from_parts(head.as_owned_parts(), ());
-        let writer = self.respond.send_response(response, end);
+        let writer = respond.send_response(response, end);
         self.writer = Some(writer.or_err(ErrorType::WriteError, "while writing an answer's head")?);
         self.written = Some(head);
         self.ended = end;
-        self.moved = Instant::now();
+        self.note_movement();
         Ok(end)
     }
 
@@ -265,6 +283,7 @@ impl StreamSession {
             let room = match at_once {
                 Poll::Ready(room) => room,
                 Poll::Pending => {
+                    self.link.patience.look_away();
                     let room = std::future::poll_fn(|context| writer.poll_capacity(context));
                     let own = self.link.patience.write_limit(self.waited, self.sent as u64);
                     let limit = [own, self.write_timeout].into_iter().flatten().min().unwrap_or(Duration::MAX);
@@ -285,7 +304,7 @@ impl StreamSession {
             writer.send_data(part, last).or_err(ErrorType::WriteError, "while writing an answer's body")?;
             self.ended = last;
         }
-        self.moved = Instant::now();
+        self.note_movement();
         if end { self.end() } else { Ok(()) }
     }
 
@@ -311,11 +330,22 @@ impl StreamSession {
 }
 
 impl Drop for StreamSession {
-    /// An answer that does not end has broken off, here or behind us; a stream that is dropped without a word says `CANCEL`,
-    /// as if nobody wanted it any more (RFC 9113 §7).
+    /// Says what is left to say to the client of a request that was dropped. An answer that does not end has broken off,
+    /// here or behind us; a stream that is dropped without a word says `CANCEL`, as if nobody wanted it any more (RFC 9113
+    /// §7).
     fn drop(&mut self) {
-        if !self.ended {
-            self.respond.send_reset(Reason::INTERNAL_ERROR);
+        if let Some((head, body)) = self.link.take_last_word().map(|word| *word) {
+            let silent = body.is_empty();
+            let said = self.write_head(Box::new(head), silent);
+            if let (Ok(false), Some(writer)) = (said, &mut self.writer) {
+                // What there is no room for yet waits within the codec.
+                self.ended = writer.send_data(body, true).is_ok();
+            }
+        }
+        if !self.ended
+            && let Some(respond) = &self.link.respond
+        {
+            respond.lock().send_reset(Reason::INTERNAL_ERROR);
         }
     }
 }

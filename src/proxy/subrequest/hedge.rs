@@ -10,8 +10,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Version, header};
-use pingora::{Error, connectors::http::Connector, http::RequestHeader, protocols::http::HttpTask, proxy::Session};
+use http::{HeaderMap, HeaderValue, Version, header};
+use pingora::{
+    Error,
+    connectors::http::Connector,
+    http::RequestHeader,
+    protocols::http::{HttpTask, client::HttpSession},
+    proxy::Session,
+};
 
 use super::mirror;
 use crate::{
@@ -203,7 +209,7 @@ fn may_hedge(session: &mut Session, context: &Context) -> bool {
 }
 
 /// Sends a request to a service that hedges. True when it has been answered; false when it goes the ordinary way.
-pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Box<Context>) -> pingora::Result<bool> {
+pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Context) -> pingora::Result<bool> {
     let (Some(service), Some(route)) = (context.service(), context.route.clone()) else { return Ok(false) };
     let Some(after) = service.resilience.hedge_after(context.now.since_start) else { return Ok(false) };
     let Some(connector) = shared.connector() else { return Ok(false) };
@@ -218,6 +224,9 @@ pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Bo
     };
     context.attempts.count_once(&service, context.now.since_start);
     let (client, deadline) = (context.state.client, context.deadline);
+    if let Some(patience) = context.patience() {
+        patience.end_by(context.last_call());
+    }
     let terms = HedgeContext { connector: &connector, service: &service, head: &head, client, deadline };
     let Some((run, count)) = Box::pin(race(session, &terms, after)).await? else { return Ok(false) };
     let HedgeResult { mut runner, result, late, loser } = run;
@@ -253,7 +262,7 @@ pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Bo
 async fn deliver(
     shared: &Shared,
     session: &mut Session,
-    context: &mut Box<Context>,
+    context: &mut Context,
     answer: Answer,
     connector: &Connector,
 ) -> pingora::Result<()> {
@@ -277,6 +286,14 @@ async fn deliver(
             gone = left(session) => return Err(gone),
         };
         let end = body.is_none();
+        if end && let Some(trailers) = trailers(session, &mut answer.session).await? {
+            // Not as one of the ends that Pingora knows: a body that ends leaves no room for trailers.
+            response::body(session, &mut body, true, context)?;
+            session.downstream_modules_ctx.response_body_filter(&mut body, true)?;
+            let tasks = vec![HttpTask::Body(body, false), HttpTask::Trailer(Some(Box::new(trailers)))];
+            session.as_downstream_mut().response_duplex_vec(tasks).await?;
+            break;
+        }
         response::body(session, &mut body, end, context)?;
         session.write_response_tasks(vec![HttpTask::Body(body, end)]).await?;
         ended = end;
@@ -288,4 +305,12 @@ async fn deliver(
         answer.release(connector).await;
     }
     Ok(())
+}
+
+/// What a backend that speaks HTTP/2 says after the body, for a client that does.
+async fn trailers(session: &Session, answer: &mut HttpSession) -> pingora::Result<Option<HeaderMap>> {
+    match answer {
+        HttpSession::H2(answer) if request::is_http2(session) => answer.read_trailers().await.map_err(Error::into_up),
+        _ => Ok(None),
+    }
 }

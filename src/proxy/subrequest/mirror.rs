@@ -104,7 +104,8 @@ async fn deliver(
         service.resilience.record_outcome(&chosen.backend, leave, Now::monotonic(), Some(elapsed), outcome);
     };
     let peer = chosen.backend.peer(None, false);
-    let total = service.timeouts().total.map_or(Duration::MAX, |total| total.0);
+    // Nobody waits for it, but it has a place: a head that comes by and by must not keep that for ever.
+    let total = service.timeouts().total.map_or_else(|| service.timeouts().one_attempt(), |total| total.0);
     let Ok(answer) = tokio::time::timeout(total, exchange::try_send(connector, peer, head, body)).await else {
         // A time limit of ours says nothing about the backend.
         return record_outcome(chosen.leave, AttemptOutcome::Unknown);

@@ -160,6 +160,20 @@ impl Default for Timeouts {
     }
 }
 
+impl Timeouts {
+    /// How long an attempt takes at most whose backend says nothing before its answer; without a limit of one of its parts
+    /// there is none of the whole.
+    pub(crate) fn one_attempt(&self) -> std::time::Duration {
+        let parts = [self.connect.0, self.write.0, self.read.0];
+        if parts.iter().any(std::time::Duration::is_zero) { std::time::Duration::MAX } else { parts.iter().sum() }
+    }
+
+    /// How long a backend may take nothing of what is sent; `None`: for ever.
+    pub(crate) fn unread(&self) -> Option<std::time::Duration> {
+        (!self.write.0.is_zero()).then_some(self.write.0)
+    }
+}
+
 /// What to do without a healthy backend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

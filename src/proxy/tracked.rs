@@ -1,0 +1,71 @@
+//! A request's context as Pingora holds it. A request that is dropped in the middle, because it has lasted too long while
+//! its client was not looked at or its client has left (`downstream/exchange.rs`), is answered, counted and logged like
+//! every other.
+
+use std::ops::{Deref, DerefMut};
+
+use bytes::Bytes;
+use http::Version;
+
+use super::{context::Context, kept_head::KeptHead, logging, reply, retry};
+use crate::{
+    downstream::StreamDeadlines,
+    message::{replies, source::ResponseSource},
+};
+
+/// The context of one request; what is left to do is done when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Tracked(Box<Context>);
+
+impl Tracked {
+    pub(super) fn new(context: Context) -> Self {
+        // Boxed: Pingora moves it through several futures.
+        Self(Box::new(context))
+    }
+}
+
+impl Deref for Tracked {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        &self.0
+    }
+}
+
+impl DerefMut for Tracked {
+    fn deref_mut(&mut self) -> &mut Context {
+        &mut self.0
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        let context = &mut self.0;
+        let left = context.patience().is_some_and(StreamDeadlines::has_left);
+        if !context.recorded && (left || context.late().is_some()) {
+            end(context, left);
+        }
+    }
+}
+
+fn end(context: &mut Context, left: bool) {
+    if !left {
+        context.at_service(|service, context| retry::cut_off(context, service));
+        if context.attempts.first_byte.is_none()
+            && let Some(link) = context.link.clone()
+        {
+            let grpc = context.kept.as_ref().is_some_and(KeptHead::is_grpc);
+            let http2 = context.version == Version::HTTP_2;
+            match reply::compose(context, replies::too_late(), ResponseSource::Gateway, grpc, http2) {
+                Ok((head, body)) => {
+                    let silent = context.kept.as_ref().is_some_and(KeptHead::is_head);
+                    let body = if silent { Bytes::new() } else { body };
+                    (context.written, context.sent) = (Some(head.status), body.len() as u64);
+                    link.leave_last_word(head, body);
+                }
+                Err(e) => log::error!("request {}: {e}", context.state.id),
+            }
+        }
+    }
+    logging::record_dropped(context, left);
+}
