@@ -19,7 +19,7 @@ use pingora::{
     },
 };
 
-use super::stream::{Kept, StreamSession};
+use super::{kept::Kept, stream::StreamSession};
 
 #[async_trait]
 impl Session for StreamSession {

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use parking_lot::Mutex;
@@ -16,24 +16,11 @@ use pingora::{
     protocols::{Digest, http::date::get_cached_date},
 };
 
+use super::kept::Kept;
 use crate::{
     downstream::connection::ConnectionInfo,
     message::{fields, hop_by_hop::NOT_IN_HTTP2},
 };
-
-/// The most of a body that is kept for another attempt, as Pingora keeps of HTTP/1's (v1/common.rs).
-const MOST_KEPT: usize = 64 << 10;
-
-/// What is kept of a body.
-#[derive(Debug)]
-pub(crate) enum Kept {
-    /// Nobody has asked for it.
-    Nothing,
-    /// All that has come.
-    Bytes(BytesMut),
-    /// More has come than is kept.
-    TooMuch,
-}
 
 /// A stream, from its head to its end.
 pub(crate) struct StreamSession {
@@ -153,13 +140,7 @@ impl StreamSession {
     fn pass(&mut self, data: Bytes) -> Bytes {
         self.read += data.len();
         self.note_movement();
-        if let Kept::Bytes(bytes) = &mut self.kept {
-            if bytes.len() + data.len() <= MOST_KEPT {
-                bytes.extend_from_slice(&data);
-            } else {
-                self.kept = Kept::TooMuch;
-            }
-        }
+        self.kept.take_in(&data);
         // An error here is one of the stream, which the next read will tell.
         let _ = self.body.flow_control().release_capacity(data.len());
         data
