@@ -95,7 +95,7 @@ fn describe(service: &Service) -> Value {
         "available": service.available(),
         "in_flight": service.in_flight(),
         "breaker": service.resilience.breaker().map(BreakerState::label),
-        "limit": service.resilience.gate().map(|gate| gate.limit()),
+        "limit": service.resilience.concurrency().map(|concurrency| concurrency.limit()),
         "backends": backends,
     })
 }

@@ -254,7 +254,7 @@ impl Builder<'_> {
         if let Some(retry) = &config.retry {
             retry.validate(place("retry"), problems);
         }
-        let gate = config.in_flight.as_ref().map(|limits| {
+        let concurrency = config.in_flight.as_ref().map(|limits| {
             if limits.max == 0 {
                 problems.push(place("in_flight.max").place().problem("0 would refuse every request"));
             }
@@ -270,7 +270,7 @@ impl Builder<'_> {
             rewrite,
             host,
             retry,
-            gate,
+            concurrency,
             encoded_slashes,
             methods: matcher.methods.clone(),
             via: self.via,

@@ -163,7 +163,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
             let idle = tokio::time::sleep(Duration::ZERO);
             let leaving = closing.wait_for(|closing| *closing);
         }
-        let mut watch = ExchangeWatch::new(stream.link().clone());
+        let mut watch = ExchangeWatch::new(stream.info().clone());
         let (mut stream, mut settings, mut protocols) = (stream, None, protocols);
         loop {
             let (arrived, h2) = match self.read_request(&mut stream, protocols, idle.as_mut(), leaving.as_mut()).await {
@@ -181,7 +181,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
                 // Boxed: a connection that speaks HTTP/1 must not carry the memory of HTTP/2 around.
                 return Box::pin(super::h2::serve(&self.app, stream, self.terms(trusted), &shutdown)).await;
             }
-            stream.link().serve_over(stream.id());
+            stream.info().serve_over(stream.id());
             let session = self.session(stream, settings);
             let Some(reused) = watch.run(self.app.process_new_http(session, &shutdown)).await else { return };
             let (handed_back, kept) = reused.consume();
@@ -226,7 +226,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         };
         match first {
             Ok(bytes) if !bytes.is_empty() => {
-                let secure = stream.link().secure;
+                let secure = stream.info().secure;
                 super::head_reader::read(stream, bytes, &limits, protocols, secure).await
             }
             _ => ReadOutcome::Nobody,

@@ -34,7 +34,7 @@ pub(crate) struct ConnectionInfo {
     /// Its address, as backends are told it.
     text: OnceLock<HeaderValue>,
     /// What bounds the waiting of the request that is under way.
-    pub(crate) patience: StreamDeadlines,
+    pub(crate) deadlines: StreamDeadlines,
     /// Why a message on this connection cannot be read in one way only.
     misread: OnceLock<&'static str>,
     /// The end of an answer's body, when trailers follow it.
@@ -65,7 +65,7 @@ impl ConnectionInfo {
             secure,
             certificate,
             text: OnceLock::new(),
-            patience: StreamDeadlines::default(),
+            deadlines: StreamDeadlines::default(),
             misread: OnceLock::new(),
             before_trailers: OnceLock::new(),
             switched: AtomicBool::new(false),
@@ -75,7 +75,7 @@ impl ConnectionInfo {
         })
     }
 
-    /// The link of a session that came through the door.
+    /// The facts of the connection that a session runs over, when a listener of ours has accepted it.
     pub(crate) fn of(session: &Session) -> Option<&Arc<Self>> {
         session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
     }
@@ -151,7 +151,7 @@ impl ConnectionInfo {
         }
     }
 
-    /// A link for one of several streams on the connection, with limits of its own.
+    /// The facts for one of several streams on the connection, with limits of its own.
     pub(crate) fn of_stream(&self, respond: SendResponse<Bytes>) -> Arc<Self> {
         Arc::new(Self {
             peer: self.peer,
@@ -160,7 +160,7 @@ impl ConnectionInfo {
             certificate: self.certificate.clone(),
             // Written out once for all streams.
             text: OnceLock::from(self.address_text()),
-            patience: StreamDeadlines::default(),
+            deadlines: StreamDeadlines::default(),
             misread: OnceLock::new(),
             before_trailers: OnceLock::new(),
             switched: AtomicBool::new(false),

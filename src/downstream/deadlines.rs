@@ -254,35 +254,35 @@ mod tests {
 
     #[test]
     fn the_earlier_limit_counts() {
-        let patience = StreamDeadlines::default();
-        let start = patience.born;
-        assert_eq!(patience.due(start), None);
-        patience.end_by(Some(start + 10 * S));
-        assert_eq!(patience.due(start), Some((start + 10 * S, Lateness::Deadline)));
-        patience.limit_silence(3 * S);
+        let deadlines = StreamDeadlines::default();
+        let start = deadlines.born;
+        assert_eq!(deadlines.due(start), None);
+        deadlines.end_by(Some(start + 10 * S));
+        assert_eq!(deadlines.due(start), Some((start + 10 * S, Lateness::Deadline)));
+        deadlines.limit_silence(3 * S);
         // Silence counts from the moment it was limited, or from the last movement after that.
-        let (due, lateness) = patience.due(start).unwrap_or((start, Lateness::Deadline));
+        let (due, lateness) = deadlines.due(start).unwrap_or((start, Lateness::Deadline));
         assert!(lateness == Lateness::Silence && due >= start + 3 * S && due < start + 4 * S);
-        assert_eq!(patience.due(start + 2 * S), Some((start + 5 * S, Lateness::Silence)));
-        assert_eq!(patience.due(start + 9 * S), Some((start + 10 * S, Lateness::Deadline)));
-        patience.expire(Lateness::Silence);
-        assert_eq!(patience.late(), Some(Lateness::Silence));
-        patience.reset();
-        assert_eq!((patience.late(), patience.due(start)), (None, None));
+        assert_eq!(deadlines.due(start + 2 * S), Some((start + 5 * S, Lateness::Silence)));
+        assert_eq!(deadlines.due(start + 9 * S), Some((start + 10 * S, Lateness::Deadline)));
+        deadlines.expire(Lateness::Silence);
+        assert_eq!(deadlines.late(), Some(Lateness::Silence));
+        deadlines.reset();
+        assert_eq!((deadlines.late(), deadlines.due(start)), (None, None));
     }
 
     #[test]
     fn a_backend_may_take_nothing_for_so_long() {
-        let patience = StreamDeadlines::default();
-        patience.limit_unread(Some(3 * S));
-        assert_eq!(patience.whole_due(), None, "nothing has been handed to it");
-        patience.hand_on();
-        assert!(matches!(patience.whole_due(), Some((due, Lateness::Unread)) if due > patience.born + 2 * S));
+        let deadlines = StreamDeadlines::default();
+        deadlines.limit_unread(Some(3 * S));
+        assert_eq!(deadlines.whole_due(), None, "nothing has been handed to it");
+        deadlines.hand_on();
+        assert!(matches!(deadlines.whole_due(), Some((due, Lateness::Unread)) if due > deadlines.born + 2 * S));
         // What the client is sent counts too: a backend may answer before it has read everything.
-        patience.note_movement(patience.born + 10 * S);
-        assert_eq!(patience.whole_due(), Some((patience.born + 13 * S, Lateness::Unread)));
-        patience.client_is_asked();
-        assert_eq!(patience.whole_due(), None);
-        assert!(patience.take_blocked() < S && patience.take_blocked().is_zero());
+        deadlines.note_movement(deadlines.born + 10 * S);
+        assert_eq!(deadlines.whole_due(), Some((deadlines.born + 13 * S, Lateness::Unread)));
+        deadlines.client_is_asked();
+        assert_eq!(deadlines.whole_due(), None);
+        assert!(deadlines.take_blocked() < S && deadlines.take_blocked().is_zero());
     }
 }

@@ -25,28 +25,28 @@ const LATER: Duration = Duration::from_millis(100);
 
 /// Watches the exchanges of a connection, one after the other, or of one HTTP/2 stream.
 pub(super) struct ExchangeWatch {
-    link: Arc<ConnectionInfo>,
+    info: Arc<ConnectionInfo>,
     /// Made for the first exchange that is watched, and kept for the others.
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
 impl ExchangeWatch {
     /// Of a connection, or of a stream.
-    pub(super) fn new(link: Arc<ConnectionInfo>) -> Self {
-        Self { link, alarm: None }
+    pub(super) fn new(info: Arc<ConnectionInfo>) -> Self {
+        Self { info, alarm: None }
     }
 
     /// Runs an exchange; `None` when it has been dropped.
     pub(super) async fn run<T>(&mut self, exchange: Pin<Box<dyn Future<Output = Option<T>> + Send + '_>>) -> Option<T> {
         let mut exchange = exchange;
         std::future::poll_fn(move |context| {
-            self.link.patience.look_away();
+            self.info.deadlines.look_away();
             if let Poll::Ready(done) = exchange.as_mut().poll(context) {
                 return Poll::Ready(done);
             }
-            let patience = &self.link.patience;
+            let deadlines = &self.info.deadlines;
             // Where the client is looked at, the limits are too, and no further timer is needed.
-            let needed = patience.is_watched() && !patience.has_looked();
+            let needed = deadlines.is_watched() && !deadlines.has_looked();
             if needed { self.poll_over(context).map(|()| None) } else { Poll::Pending }
         })
         .await
@@ -57,18 +57,18 @@ impl ExchangeWatch {
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(PAUSE)));
         loop {
             ready!(alarm.as_mut().poll(context));
-            let (now, patience) = (Instant::now(), &self.link.patience);
+            let (now, deadlines) = (Instant::now(), &self.info.deadlines);
             let mut next = now + PAUSE;
-            if let Some((due, lateness)) = patience.whole_due() {
+            if let Some((due, lateness)) = deadlines.whole_due() {
                 let due = Instant::from_std(due) + LATER;
                 if due <= now {
-                    patience.expire(lateness);
+                    deadlines.expire(lateness);
                     return Poll::Ready(());
                 }
                 next = next.min(due);
             }
-            if self.link.is_reset(context) || self.link.has_hung_up() {
-                patience.leave();
+            if self.info.is_reset(context) || self.info.has_hung_up() {
+                deadlines.leave();
                 return Poll::Ready(());
             }
             alarm.as_mut().reset(next);

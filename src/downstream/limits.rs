@@ -67,6 +67,22 @@ impl Default for ClientLimits {
 }
 
 impl ClientLimits {
+    /// How long the next read may take, `elapsed` after the head (less what the gateway took), when `seen` bytes have come;
+    /// `None`: it is too late.
+    pub(crate) fn next_read(&self, elapsed: Duration, seen: u64) -> Option<Duration> {
+        let mut time = self.stall.0;
+        if let Some(total) = self.body {
+            time = time.min(total.0.checked_sub(elapsed).filter(|left| !left.is_zero())?);
+        }
+        if self.body_rate > 0 {
+            // By this time, what has come is too little.
+            let earned = Duration::from_millis(seen.saturating_mul(1000) / u64::from(self.body_rate));
+            let due = self.stall.0.saturating_add(earned);
+            time = time.min(due.checked_sub(elapsed).filter(|left| !left.is_zero())?);
+        }
+        Some(time)
+    }
+
     /// How long the first read of a body may take.
     pub(crate) fn first_read(&self) -> Duration {
         self.body.map_or(self.stall.0, |body| body.0.min(self.stall.0))
@@ -100,5 +116,29 @@ impl ClientLimits {
                 wrong(key, format!("{span} is too short: at least 1s"));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::units::Span;
+
+    const S: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_shortest_limit_counts() {
+        let mut limits = ClientLimits { stall: Span(10 * S), body: None, body_rate: 0, ..ClientLimits::default() };
+        assert_eq!(limits.next_read(100 * S, 0), Some(10 * S));
+        limits.body = Some(Span(15 * S));
+        assert_eq!(limits.next_read(S, 0), Some(10 * S));
+        assert_eq!(limits.next_read(12 * S, 0), Some(3 * S));
+        assert_eq!(limits.next_read(15 * S, 0), None);
+        limits.body = None;
+        limits.body_rate = 100;
+        assert_eq!(limits.next_read(5 * S, 0), Some(5 * S), "nothing in the first 10 seconds");
+        assert_eq!(limits.next_read(12 * S, 500), Some(3 * S), "500 bytes are good for 5 seconds more");
+        assert_eq!(limits.next_read(16 * S, 500), None);
+        assert_eq!(limits.next_read(16 * S, u64::MAX), Some(10 * S));
     }
 }

@@ -13,7 +13,7 @@ const V2_FIXED: usize = 16;
 /// The longest version 2 that is read; addresses and the extensions that clouds add need far less.
 const V2_MOST: usize = 2048;
 
-/// Reads the preamble, and not a byte more. `Ok(None)`: the balancer speaks for itself (a health check).
+/// Reads the header of the PROXY protocol, and not a byte more. `Ok(None)`: the balancer speaks for itself (a health check).
 ///
 /// # Errors
 /// What is wrong with it.

@@ -1,4 +1,4 @@
-//! A client's connection as Pingora's HTTP layer gets it: what the door has read already comes first, the link comes
+//! A client's connection as Pingora's HTTP layer gets it: what has been read already comes first, the connection's facts come
 //! along, requests after the present one wait their turn, and what lasts too long is ended: silence on an upgraded
 //! connection, an answer beyond its deadline.
 
@@ -65,7 +65,7 @@ impl Transport for Box<TlsStream<Box<L4Stream>>> {
     }
 }
 
-/// A connection with its link.
+/// A connection with its facts.
 #[derive(Debug)]
 pub(crate) struct DownstreamStream<T: Transport> {
     inner: T,
@@ -73,8 +73,8 @@ pub(crate) struct DownstreamStream<T: Transport> {
     ahead: ReadAhead,
     /// Tells that the client has gone, once no more is read ahead.
     hangup: Option<Box<HangupWatch>>,
-    link: Arc<ConnectionInfo>,
-    /// The link as Pingora takes it, made for the first request and kept for the others.
+    info: Arc<ConnectionInfo>,
+    /// The facts as Pingora takes them, made for the first request and kept for the others.
     digest: OnceLock<Option<Arc<ProxyDigest>>>,
     /// When something was read or written last, while that counts.
     moved: Instant,
@@ -88,13 +88,13 @@ pub(crate) struct DownstreamStream<T: Transport> {
 }
 
 impl<T: Transport> DownstreamStream<T> {
-    pub(crate) fn new(inner: T, link: Arc<ConnectionInfo>) -> Self {
+    pub(crate) fn new(inner: T, info: Arc<ConnectionInfo>) -> Self {
         let digest = OnceLock::new();
         Self {
             inner,
             ahead: ReadAhead::new(),
             hangup: None,
-            link,
+            info,
             digest,
             moved: Instant::now(),
             alarm: None,
@@ -123,7 +123,7 @@ impl<T: Transport> DownstreamStream<T> {
 
     /// A request is done with: reading goes on with the one after it. False when it is not, and nothing can follow.
     pub(crate) fn turn(&mut self) -> bool {
-        self.link.patience.reset();
+        self.info.deadlines.reset();
         self.hangup = None;
         (self.waited, self.written) = (Duration::ZERO, 0);
         self.ahead.turn()
@@ -131,13 +131,13 @@ impl<T: Transport> DownstreamStream<T> {
 
     /// Reads more of the request; when it has come in full, all that is told is that the client has gone.
     fn poll_request(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.link.has_switched() {
+        if self.info.has_switched() {
             self.ahead.switch_protocols();
         }
         match std::task::ready!(self.ahead.poll_read(&mut self.inner, context, buffer))? {
             ReadStep::Read => return Poll::Ready(Ok(())),
             ReadStep::Malformed(reason) => {
-                self.link.misread(reason);
+                self.info.misread(reason);
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, reason)));
             }
             ReadStep::Full => {}
@@ -149,18 +149,18 @@ impl<T: Transport> DownstreamStream<T> {
     }
 
     /// What hooks will know of it.
-    pub(crate) fn link(&self) -> &Arc<ConnectionInfo> {
-        &self.link
+    pub(crate) fn info(&self) -> &Arc<ConnectionInfo> {
+        &self.info
     }
 
     /// The client's address.
     pub(crate) fn peer(&self) -> IpAddr {
-        self.link.address()
+        self.info.address()
     }
 
     /// Ready with what has lasted too long.
     fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<Lateness> {
-        let Some((due, lateness)) = self.link.patience.due(self.moved) else { return Poll::Pending };
+        let Some((due, lateness)) = self.info.deadlines.due(self.moved) else { return Poll::Pending };
         let due = due.into();
         let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         if alarm.deadline() != due {
@@ -170,9 +170,9 @@ impl<T: Transport> DownstreamStream<T> {
     }
 
     fn note_movement(&mut self) {
-        if self.link.patience.counts_movement() {
+        if self.info.deadlines.counts_movement() {
             self.moved = Instant::now();
-            self.link.patience.note_movement(self.moved);
+            self.info.deadlines.note_movement(self.moved);
         }
     }
 
@@ -191,8 +191,8 @@ impl<T: Transport> DownstreamStream<T> {
             }
             return written;
         }
-        self.link.patience.look_away();
-        let Some(limit) = self.link.patience.write_limit(self.waited, self.written) else { return Poll::Pending };
+        self.info.deadlines.look_away();
+        let Some(limit) = self.info.deadlines.write_limit(self.waited, self.written) else { return Poll::Pending };
         let (_, alarm) = self.blocked.get_or_insert_with(|| (Instant::now(), Box::pin(tokio::time::sleep(limit))));
         std::task::ready!(alarm.as_mut().poll(context));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
@@ -202,14 +202,14 @@ impl<T: Transport> DownstreamStream<T> {
 impl<T: Transport> AsyncRead for DownstreamStream<T> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.link.patience.client_is_asked();
+        this.info.deadlines.client_is_asked();
         let read = this.poll_request(context, buffer);
         if read.is_ready() {
             this.note_movement();
             return read;
         }
         let lateness = std::task::ready!(this.poll_patience(context));
-        this.link.patience.expire(lateness);
+        this.info.deadlines.expire(lateness);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, lateness.reason())))
     }
 }
@@ -256,7 +256,7 @@ impl<T: Transport> Drop for DownstreamStream<T> {
     /// Says what is left to say to the client of a request that was dropped: at once or not at all, and nothing stands in
     /// the way of an answer when nothing was said before.
     fn drop(&mut self) {
-        let Some(word) = self.link.take_last_word() else { return };
+        let Some(word) = self.info.take_last_word() else { return };
         let (mut context, inner) = (Context::from_waker(Waker::noop()), &mut self.inner);
         if Pin::new(&mut *inner).poll_write(&mut context, &reply_wire::wire(word.0, &word.1)).is_ready() {
             let _ = Pin::new(inner).poll_flush(&mut context);
@@ -299,7 +299,7 @@ impl<T: Transport> GetTimingDigest for DownstreamStream<T> {
 
 impl<T: Transport> GetProxyDigest for DownstreamStream<T> {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.digest.get_or_init(|| self.link.digest()).clone()
+        self.digest.get_or_init(|| self.info.digest()).clone()
     }
 }
 

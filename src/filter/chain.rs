@@ -96,7 +96,7 @@ impl Chain {
             exchange.state.entered += 1;
             let flow = match step.filter.request(exchange).await {
                 Ok(flow) => flow,
-                Err(fault) => step.judge(&fault),
+                Err(fault) => step.apply_policy(&fault),
             };
             if let Flow::Reply(reply) = flow {
                 step.metrics.refusals.inc();
@@ -114,7 +114,7 @@ impl Chain {
         let mut refused = None;
         for step in &self.steps {
             if let Err(fault) = step.filter.upstream(head, state)
-                && let Flow::Reply(reply) = step.judge(&fault)
+                && let Flow::Reply(reply) = step.apply_policy(&fault)
             {
                 refused.get_or_insert(Box::new(Refusal { reply, by: step.name }));
             }
@@ -158,7 +158,7 @@ impl Chain {
         for step in &self.steps {
             let flow = match step.filter.request_body(chunk, end, state) {
                 Ok(flow) => flow,
-                Err(fault) => step.judge(&fault),
+                Err(fault) => step.apply_policy(&fault),
             };
             if let Flow::Reply(reply) = flow {
                 step.metrics.refusals.inc();
@@ -188,7 +188,7 @@ impl Step {
         log::warn!("filter {}: {fault}", self.name);
     }
 
-    fn judge(&self, fault: &Fault) -> Flow {
+    fn apply_policy(&self, fault: &Fault) -> Flow {
         self.note(fault);
         match self.on_fault {
             OnFault::Pass => Flow::Next,

@@ -90,7 +90,7 @@ fn json(
     }
     line.text(br#","protocol":"#, protocol(head.version));
     line.number(br#","status":"#, u64::from(status));
-    line.text(br#","by":"#, context.author.label());
+    line.text(br#","by":"#, context.answered_by.label());
     if let Some(error) = &context.error {
         line.text(br#","error":"#, error);
     }
@@ -157,9 +157,9 @@ fn common_date() -> String {
 
 /// The client's address: as text it is mostly known from what the backend was told.
 fn client(out: &mut Vec<u8>, context: &Context) {
-    match &context.link {
-        Some(link) if link.address().to_canonical() == context.state.client => {
-            out.extend_from_slice(link.address_text().as_bytes());
+    match &context.info {
+        Some(info) if info.address().to_canonical() == context.state.client => {
+            out.extend_from_slice(info.address_text().as_bytes());
         }
         _ => {
             let _ = write!(out, "{}", context.state.client);

@@ -57,7 +57,7 @@ pub(crate) struct Attempts {
     /// The place at it.
     pub place: Option<BackendPermit>,
     /// Its tickets; gone once the service has learnt how it ended.
-    pub leave: Option<ProbeTickets>,
+    pub tickets: Option<ProbeTickets>,
     /// The backend of the next attempt, found before the answer of this one was thrown away.
     pub reserved: Option<Chosen>,
     /// The status of an answer that was thrown away for another attempt.
@@ -101,16 +101,16 @@ impl Attempts {
 
     /// Begins an attempt at the backend that was chosen.
     pub(super) fn begin(&mut self, chosen: Chosen) {
-        let Chosen { backend, place, leave } = chosen;
+        let Chosen { backend, place, tickets } = chosen;
         self.count += 1;
         (self.began, self.sent, self.suspended) = (Some(Instant::now()), None, false);
-        (self.backend, self.place, self.leave) = (Some(backend), Some(place), Some(leave));
+        (self.backend, self.place, self.tickets) = (Some(backend), Some(place), Some(tickets));
     }
 
     /// The attempt is not made after all.
     pub(super) fn withdraw(&mut self) {
         self.count -= 1;
-        (self.backend, self.place, self.leave, self.began) = (None, None, None, None);
+        (self.backend, self.place, self.tickets, self.began) = (None, None, None, None);
     }
 
     /// The running attempt has failed: its backend has been tried.
@@ -131,25 +131,27 @@ impl Attempts {
 
     /// Books the attempt once more.
     pub(super) fn reopen(&mut self) {
-        self.leave.get_or_insert_default();
+        self.tickets.get_or_insert_default();
     }
 
     /// Gives back what an attempt would have needed that is not made, because the request has ended.
     pub(crate) fn give_up(&mut self, service: &Service) {
-        if let Some(Chosen { backend, leave, .. }) = self.reserved.take() {
-            service.resilience.give_back(&backend, leave);
+        if let Some(Chosen { backend, tickets, .. }) = self.reserved.take() {
+            service.resilience.give_back(&backend, tickets);
         }
     }
 
     /// Tells the service how the attempt ended; only the first time counts.
     pub(crate) fn record_outcome(&mut self, service: &Service, outcome: AttemptOutcome) {
-        let (Some(leave), Some(backend), Some(began)) = (self.leave.take(), &self.backend, self.began) else { return };
+        let (Some(tickets), Some(backend), Some(began)) = (self.tickets.take(), &self.backend, self.began) else {
+            return;
+        };
         let now = Instant::now();
         self.settled = Some(now);
         // How long a client takes to send its request is not the backend's latency; of an answer that came before the end of
         // it nothing can be told.
         let from = if self.is_sending() { None } else { Some(self.sent.unwrap_or(began)) };
         let elapsed = from.map(|from| now.saturating_duration_since(from));
-        service.resilience.record_outcome(backend, leave, Now::monotonic_at(now), elapsed, outcome);
+        service.resilience.record_outcome(backend, tickets, Now::monotonic_at(now), elapsed, outcome);
     }
 }

@@ -1,15 +1,12 @@
 //! How fast a request's body must come: within a total time, at a least average rate, never silent for too long. Each
 //! is enforced by the time that the next read may take, so that a client which sends a byte now and then gains nothing.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{Version, header};
 use pingora::{Error, http::RequestHeader, proxy::Session};
 
 use super::context::Context;
 use crate::{
-    downstream::limits::ClientLimits,
     message::{replies, reply::Reply, source::ResponseSource},
     proxy::{error, kind::RequestKind, retry, subrequest::mirror},
     runtime::Shared,
@@ -26,19 +23,19 @@ pub(super) fn pass(
     end: bool,
     context: &mut Context,
 ) -> pingora::Result<()> {
-    if let Some(patience) = context.patience() {
-        patience.look_away();
+    if let Some(deadlines) = context.deadlines() {
+        deadlines.look_away();
     }
     if session.was_upgraded() {
         // Bytes of another protocol.
         return Ok(());
     }
     invite(session, context);
-    if let Some(patience) = context.patience() {
+    if let Some(deadlines) = context.deadlines() {
         // The backend did not read: nothing was asked of the client.
-        let blocked = patience.take_blocked();
+        let blocked = deadlines.take_blocked();
         if !end {
-            patience.hand_on();
+            deadlines.hand_on();
         }
         context.held += blocked;
     }
@@ -66,8 +63,8 @@ pub(super) fn invite(session: &mut Session, context: &mut Context) {
         return;
     }
     context.held = context.start.elapsed();
-    if let Some(patience) = context.patience() {
-        patience.allow_silence();
+    if let Some(deadlines) = context.deadlines() {
+        deadlines.allow_silence();
     }
     session.set_read_timeout(Some(context.runtime.limits.first_read()));
 }
@@ -99,55 +96,15 @@ fn keep(session: &mut Session, context: &Context) -> Result<(), Reply> {
         session.set_read_timeout(None);
         return Ok(());
     }
-    match patience(
-        &context.runtime.limits,
-        context.start.elapsed().saturating_sub(context.held),
-        context.state.body_seen,
-    ) {
+    match context
+        .runtime
+        .limits
+        .next_read(context.start.elapsed().saturating_sub(context.held), context.state.body_seen)
+    {
         Some(time) => {
             session.set_read_timeout(Some(time));
             Ok(())
         }
         None => Err(replies::too_slow().closing()),
-    }
-}
-
-/// How long the next read may take, `elapsed` after the head (less what the gateway took), when `seen` bytes have come;
-/// `None`: it is too late.
-fn patience(limits: &ClientLimits, elapsed: Duration, seen: u64) -> Option<Duration> {
-    let mut patience = limits.stall.0;
-    if let Some(total) = limits.body {
-        patience = patience.min(total.0.checked_sub(elapsed).filter(|left| !left.is_zero())?);
-    }
-    if limits.body_rate > 0 {
-        // By this time, what has come is too little.
-        let earned = Duration::from_millis(seen.saturating_mul(1000) / u64::from(limits.body_rate));
-        let due = limits.stall.0.saturating_add(earned);
-        patience = patience.min(due.checked_sub(elapsed).filter(|left| !left.is_zero())?);
-    }
-    Some(patience)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::units::Span;
-
-    const S: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn the_shortest_limit_counts() {
-        let mut limits = ClientLimits { stall: Span(10 * S), body: None, body_rate: 0, ..ClientLimits::default() };
-        assert_eq!(patience(&limits, 100 * S, 0), Some(10 * S));
-        limits.body = Some(Span(15 * S));
-        assert_eq!(patience(&limits, S, 0), Some(10 * S));
-        assert_eq!(patience(&limits, 12 * S, 0), Some(3 * S));
-        assert_eq!(patience(&limits, 15 * S, 0), None);
-        limits.body = None;
-        limits.body_rate = 100;
-        assert_eq!(patience(&limits, 5 * S, 0), Some(5 * S), "nothing in the first 10 seconds");
-        assert_eq!(patience(&limits, 12 * S, 500), Some(3 * S), "500 bytes are good for 5 seconds more");
-        assert_eq!(patience(&limits, 16 * S, 500), None);
-        assert_eq!(patience(&limits, 16 * S, u64::MAX), Some(10 * S));
     }
 }

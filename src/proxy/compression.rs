@@ -128,10 +128,10 @@ impl HttpModule for Compressor {
 
     fn response_trailer_filter(&mut self, _: &mut Option<Box<HeaderMap>>) -> pingora::Result<Option<Bytes>> {
         let last = self.end(&[])?;
-        let Some(link) = self.plan.as_ref().and_then(|plan| plan.http2.as_ref()) else { return Ok(last) };
+        let Some(info) = self.plan.as_ref().and_then(|plan| plan.http2.as_ref()) else { return Ok(last) };
         // What is handed back here would take the place of the trailers.
         if let Some(last) = last {
-            link.leave_for_trailers(last);
+            info.leave_for_trailers(last);
         }
         Ok(None)
     }

@@ -38,7 +38,7 @@ pub(crate) struct Context {
     /// Where it came from.
     pub origin: Origin,
     /// The connection that it came over.
-    pub link: Option<Arc<ConnectionInfo>>,
+    pub info: Option<Arc<ConnectionInfo>>,
     /// Its route, pinned.
     pub route: Option<Arc<Route>>,
     /// The service that it goes to.
@@ -47,8 +47,8 @@ pub(crate) struct Context {
     pub deadline: Option<Instant>,
     /// How long it has waited for a place, or between attempts: time in which nothing was asked of the client.
     pub held: Duration,
-    /// Places behind the gates of its route and its service.
-    pub passes: [Option<Permit>; 2],
+    /// Its permits under `in_flight` of its route and its service.
+    pub permits: [Option<Permit>; 2],
     /// The client sends its body when it is told to, and has not been.
     pub uninvited: bool,
     /// A copy for another service, in the making.
@@ -66,7 +66,7 @@ pub(crate) struct Context {
     /// An answer that a hook decided on and could not send itself.
     pub refusal: Option<(Box<Reply>, ResponseSource)>,
     /// Who made the status.
-    pub author: ResponseSource,
+    pub answered_by: ResponseSource,
     /// The status that an answer of gRPC stands for: on the wire it is 200.
     pub http_status_before_grpc: Option<StatusCode>,
     /// What went wrong between us and the backend or the client, in one word.
@@ -93,12 +93,12 @@ impl Context {
             state: State::default(),
             peer: nowhere,
             origin: Origin { client: nowhere, trusted: false, secure: false },
-            link: None,
+            info: None,
             route: None,
             target: None,
             deadline: None,
             held: Duration::ZERO,
-            passes: [None, None],
+            permits: [None, None],
             uninvited: false,
             copy: MirrorBody::Not,
             kind: RequestKind::Ordinary,
@@ -107,7 +107,7 @@ impl Context {
             upstream_path: None,
             attempts: Attempts::default(),
             refusal: None,
-            author: ResponseSource::Nobody,
+            answered_by: ResponseSource::Nobody,
             http_status_before_grpc: None,
             error: None,
             kept: None,
@@ -130,18 +130,18 @@ impl Context {
 
     /// What took too long, when the connection ends because of that.
     pub(super) fn late(&self) -> Option<Lateness> {
-        self.link.as_ref()?.patience.late()
+        self.info.as_ref()?.deadlines.late()
     }
 
     /// True when it is the client that has not sent its request in time: it has not ended, and most of the time was its own.
     pub(super) fn is_slow(&self) -> bool {
-        let held = self.held + self.patience().map_or(Duration::ZERO, StreamDeadlines::take_blocked);
+        let held = self.held + self.deadlines().map_or(Duration::ZERO, StreamDeadlines::take_blocked);
         self.attempts.is_sending() && !self.uninvited && held < self.start.elapsed() / 2
     }
 
     /// What bounds the waiting on the client's side.
-    pub(super) fn patience(&self) -> Option<&StreamDeadlines> {
-        self.link.as_ref().map(|link| &link.patience)
+    pub(super) fn deadlines(&self) -> Option<&StreamDeadlines> {
+        self.info.as_ref().map(|info| &info.deadlines)
     }
 
     /// It goes to a backend of `target`.
@@ -159,10 +159,10 @@ impl Context {
         let limit = [total, own].into_iter().flatten().min();
         self.deadline = limit.and_then(|limit| self.start.checked_add(limit));
         if self.kind == RequestKind::Grpc
-            && let Some(patience) = self.patience()
+            && let Some(deadlines) = self.deadlines()
         {
             // Its client may be silent, so it need not grant room for answers either.
-            patience.limit_writes(Some(service.timeouts().idle.0), 0);
+            deadlines.limit_writes(Some(service.timeouts().idle.0), 0);
         }
         self.attempts.may_repeat = route.retry.as_ref().unwrap_or(service.retry()).max_attempts > 1;
         (self.route, self.target, self.upstream_path) = (Some(route), Some(target), path);

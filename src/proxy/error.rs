@@ -85,8 +85,8 @@ pub(super) fn unsendable<T>(context: &mut Context, why: Unsendable) -> pingora::
 
 /// Answers a request that could not be served, if there is still somebody to answer.
 pub(super) async fn answer(session: &mut Session, error: &Error, context: &mut Context) -> FailToProxy {
-    if let Some(patience) = context.patience() {
-        patience.watch(false);
+    if let Some(deadlines) = context.deadlines() {
+        deadlines.watch(false);
     }
     if is_internal(error) {
         log::error!("request {}: {error}", context.state.id);
@@ -94,7 +94,7 @@ pub(super) async fn answer(session: &mut Session, error: &Error, context: &mut C
     let refusal = context.refusal.take();
     let (reply, by) = match refusal {
         Some((reply, by)) => (Some(*reply), by),
-        None => match context.link.as_ref().and_then(|link| link.fault()) {
+        None => match context.info.as_ref().and_then(|info| info.fault()) {
             Some(reason) => (Some(malformed(reason)), ResponseSource::Gateway),
             // The time was over before the client had sent its request, though it had most of that for itself.
             None if context.late().is_some() && context.is_slow() => {

@@ -63,7 +63,7 @@ impl ProxyHttp for Gateway {
 
     async fn request_filter(&self, session: &mut Session, context: &mut Tracked) -> Result<bool> {
         request::receive(&self.shared, session, context);
-        if let Some(reason) = context.link.as_ref().and_then(|link| link.fault()) {
+        if let Some(reason) = context.info.as_ref().and_then(|info| info.fault()) {
             return respond(session, context, malformed(reason).closing(), ResponseSource::Gateway)
                 .await
                 .map(|()| true);
@@ -79,7 +79,7 @@ impl ProxyHttp for Gateway {
         match decide(&runtime.router, &runtime.limits, session.req_header_mut(), state, *now).await {
             Decision::Forward(route, target, path) => {
                 context.forward_to(route, target, path, session.req_header());
-                if let Some(busy) = waiting::pass_gates(session, context).await? {
+                if let Some(busy) = waiting::take_permits(session, context).await? {
                     return respond(session, context, busy, ResponseSource::Gateway).await.map(|()| true);
                 }
             }
@@ -153,8 +153,8 @@ impl ProxyHttp for Gateway {
         context: &mut Tracked,
         reused: bool,
     ) -> Box<Error> {
-        if let Some(patience) = context.patience() {
-            patience.watch(false);
+        if let Some(deadlines) = context.deadlines() {
+            deadlines.watch(false);
         }
         if session.was_upgraded() {
             // How another protocol's conversation ends says nothing about the backend: either side may break it off.

@@ -15,8 +15,8 @@ use crate::{
 
 /// Counts and logs a request that has ended, however it did.
 pub(crate) fn record(shared: &Shared, session: &Session, error: Option<&Error>, context: &mut Context) {
-    if let Some(patience) = context.patience() {
-        patience.watch(false);
+    if let Some(deadlines) = context.deadlines() {
+        deadlines.watch(false);
     }
     let ended = Ended {
         head: session.req_header(),

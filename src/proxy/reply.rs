@@ -49,7 +49,7 @@ pub(super) fn compose(
     grpc: bool,
     http2: bool,
 ) -> pingora::Result<(ResponseHeader, Bytes)> {
-    context.author = by;
+    context.answered_by = by;
     let detail = match &reply.body {
         ReplyBody::Problem { detail, .. } => detail.clone(),
         ReplyBody::Empty | ReplyBody::Bytes(..) => "".into(),

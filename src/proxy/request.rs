@@ -35,14 +35,14 @@ pub(crate) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
     session.set_read_timeout((timed && !context.uninvited).then_some(limits.first_read()));
     session.set_write_timeout((context.kind != RequestKind::Grpc).then_some(limits.stall.0));
     session.set_total_drain_timeout(Some(limits.stall.0));
-    let link = ConnectionInfo::of(session).cloned();
-    let secure = link.as_ref().is_some_and(|link| link.secure);
-    if let Some(link) = &link {
-        context.peer = link.address();
-        context.state.certificate.clone_from(&link.certificate);
-        context.state.listener = link.listener;
+    let info = ConnectionInfo::of(session).cloned();
+    let secure = info.as_ref().is_some_and(|info| info.secure);
+    if let Some(info) = &info {
+        context.peer = info.address();
+        context.state.certificate.clone_from(&info.certificate);
+        context.state.listener = info.listener;
         let rate = if timed { limits.body_rate } else { 0 };
-        link.patience.limit_writes(Some(limits.stall.0), rate);
+        info.deadlines.limit_writes(Some(limits.stall.0), rate);
     }
     if cookie {
         join_cookies(session.req_header_mut());
@@ -52,7 +52,7 @@ pub(crate) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
     context.origin = trusted.origin(context.peer, secure, &session.req_header().headers);
     context.state.client = context.origin.client;
     context.state.secure = context.origin.secure;
-    context.link = link;
+    context.info = info;
 }
 
 /// Takes a request for another protocol for an ordinary one, as any server may (RFC 9110 §7.8).
@@ -60,8 +60,8 @@ pub(crate) fn ignore_upgrade(session: &mut Session, context: &mut Context) {
     session.req_header_mut().remove_header(&header::UPGRADE);
     context.kind = RequestKind::Ordinary;
     let limits = &context.runtime.limits;
-    if let Some(link) = &context.link {
-        link.patience.limit_writes(Some(limits.stall.0), limits.body_rate);
+    if let Some(info) = &context.info {
+        info.deadlines.limit_writes(Some(limits.stall.0), limits.body_rate);
     }
 }
 
@@ -69,11 +69,11 @@ pub(crate) fn ignore_upgrade(session: &mut Session, context: &mut Context) {
 pub(crate) fn open_tunnel(session: &mut Session, context: &Context) {
     session.set_read_timeout(None);
     session.set_write_timeout(None);
-    if let (Some(link), Some(service)) = (&context.link, context.service()) {
-        link.patience.limit_writes(None, 0);
-        link.patience.end_by(None);
-        link.patience.limit_silence(service.timeouts().idle.0);
-        link.switch_protocols();
+    if let (Some(info), Some(service)) = (&context.info, context.service()) {
+        info.deadlines.limit_writes(None, 0);
+        info.deadlines.end_by(None);
+        info.deadlines.limit_silence(service.timeouts().idle.0);
+        info.switch_protocols();
     }
 }
 

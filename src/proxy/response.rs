@@ -23,7 +23,7 @@ pub(super) fn head(
     head: &mut ResponseHeader,
     context: &mut Context,
 ) -> pingora::Result<()> {
-    (context.author, context.written) = (ResponseSource::Upstream, Some(head.status));
+    (context.answered_by, context.written) = (ResponseSource::Upstream, Some(head.status));
     // Read once, when the attempt was booked a moment ago.
     context.attempts.first_byte = context.attempts.settled.or_else(|| Some(Instant::now()));
     if shared.draining() {
@@ -31,21 +31,21 @@ pub(super) fn head(
     }
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         request::open_tunnel(session, context);
-    } else if let Some(patience) = context.patience() {
-        patience.end_by(context.deadline);
+    } else if let Some(deadlines) = context.deadlines() {
+        deadlines.end_by(context.deadline);
         // It has begun to answer before it has read everything: that may take as long as reading by a client may.
-        if patience.is_watched()
+        if deadlines.is_watched()
             && context.attempts.is_sending()
             && let Some(target) = &context.target
         {
-            patience
+            deadlines
                 .limit_unread(target.service.timeouts().unread().map(|own| own.max(context.runtime.limits.stall.0)));
         }
         // An upgrade that was asked for and not granted is an ordinary exchange from here on.
         if context.kind == RequestKind::Upgrade
             && let Some(target) = &context.target
         {
-            patience.limit_silence(target.service.timeouts().read.0);
+            deadlines.limit_silence(target.service.timeouts().read.0);
         }
     }
     hop_by_hop::strip_response(head);

@@ -29,31 +29,31 @@ pub(crate) fn sent(context: &mut Context) {
     if bounded_here {
         context.attempts.sent = Some(Instant::now());
     }
-    let Attempts { leave, backend, suspended, .. } = &mut context.attempts;
-    if let (Some(leave), Some(backend), Some(target), true) = (leave, backend, &context.target, *suspended) {
+    let Attempts { tickets, backend, suspended, .. } = &mut context.attempts;
+    if let (Some(tickets), Some(backend), Some(target), true) = (tickets, backend, &context.target, *suspended) {
         *suspended = false;
-        target.service.resilience.resume(backend, leave, Now::monotonic());
+        target.service.resilience.resume(backend, tickets, Now::monotonic());
     }
-    if bounded_here && let (Some(patience), Some(target)) = (context.patience(), &context.target) {
-        patience.limit_silence(target.service.timeouts().read.0);
+    if bounded_here && let (Some(deadlines), Some(target)) = (context.deadlines(), &context.target) {
+        deadlines.limit_silence(target.service.timeouts().read.0);
     }
 }
 
 /// How a failed attempt counts. What the client, or a time limit of the whole request, has brought about says nothing
 /// about the backend.
-fn blame(context: &Context, service: &Service, trouble: FailureKind) -> AttemptOutcome {
-    let unsent = trouble != FailureKind::Connect && context.attempts.phase != Phase::Sent;
-    let own = match trouble {
+fn blame(context: &Context, service: &Service, failure: FailureKind) -> AttemptOutcome {
+    let unsent = failure != FailureKind::Connect && context.attempts.phase != Phase::Sent;
+    let own = match failure {
         FailureKind::Connect => service.timeouts().connect.0,
         FailureKind::Timeout => service.timeouts().read.0,
         FailureKind::Reset | FailureKind::Status(_) => {
-            return if unsent { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(trouble) };
+            return if unsent { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(failure) };
         }
     };
-    let waited = context.attempts.waited_for_backend(trouble == FailureKind::Connect);
+    let waited = context.attempts.waited_for_backend(failure == FailureKind::Connect);
     let over = context.remaining().is_some_and(|left| left.is_zero());
     let cut_short = over && (context.attempts.first_byte.is_some() || waited < own);
-    if unsent || cut_short { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(trouble) }
+    if unsent || cut_short { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(failure) }
 }
 
 /// After an attempt that was dropped because it has lasted too long.
@@ -101,25 +101,25 @@ pub(crate) fn broke(session: &Session, context: &mut Context, service: &Service,
         // That it is repeated, and where, was decided, and paid for, when its answer was discarded.
         return true;
     }
-    let Some(trouble) = FailureKind::of(error) else {
+    let Some(failure) = FailureKind::of(error) else {
         context.attempts.record_outcome(service, AttemptOutcome::Unknown);
         return false;
     };
     // A kept connection that the backend closes says nothing about the backend: both may have closed at once. One such
     // attempt is repeated for nothing, and elsewhere: the backend may have closed because it is gone.
-    let stale = reused && trouble == FailureKind::Reset && context.attempts.first_byte.is_none();
+    let stale = reused && failure == FailureKind::Reset && context.attempts.first_byte.is_none();
     context.attempts.note_failed();
     if stale {
         context.attempts.record_outcome(service, AttemptOutcome::Unknown);
-        return free_repeat(session, context) || again(session, context, service, trouble);
+        return free_repeat(session, context) || again(session, context, service, failure);
     }
     if context.attempts.first_byte.is_some() {
         // It was booked as a success when its head came.
         context.attempts.reopen();
     }
-    let outcome = blame(context, service, trouble);
+    let outcome = blame(context, service, failure);
     context.attempts.record_outcome(service, outcome);
-    again(session, context, service, trouble)
+    again(session, context, service, failure)
 }
 
 /// True when an attempt that ran into a dead connection is repeated for nothing: the first time, if doing it twice does
@@ -164,7 +164,7 @@ fn reserve(session: &Session, context: &mut Context, service: &Service) -> bool 
     let choice = Choice { leaves, ..Choice::new(head, context.state.client, &tried, now) };
     let Ok(chosen) = service.choose(&choice) else { return false };
     if !service.resilience.may_retry(now) {
-        service.resilience.give_back(&chosen.backend, chosen.leave);
+        service.resilience.give_back(&chosen.backend, chosen.tickets);
         return false;
     }
     context.attempts.reserved = Some(chosen);
@@ -172,20 +172,20 @@ fn reserve(session: &Session, context: &mut Context, service: &Service) -> bool 
 }
 
 /// True when a failed attempt is repeated. Takes it out of the budget.
-pub(crate) fn again(session: &Session, context: &Context, service: &Service, trouble: FailureKind) -> bool {
-    may_repeat(session, context, service, trouble) && service.resilience.may_retry(Now::monotonic())
+pub(crate) fn again(session: &Session, context: &Context, service: &Service, failure: FailureKind) -> bool {
+    may_repeat(session, context, service, failure) && service.resilience.may_retry(Now::monotonic())
 }
 
 /// True when a failed attempt could be repeated, as far as the request and its settings go.
-fn may_repeat(session: &Session, context: &Context, service: &Service, trouble: FailureKind) -> bool {
+fn may_repeat(session: &Session, context: &Context, service: &Service, failure: FailureKind) -> bool {
     let policy = policy(context, service);
     let head = session.req_header();
     // Nothing of a request is sent before there is a connection.
-    let harmless = trouble == FailureKind::Connect
+    let harmless = failure == FailureKind::Connect
         || idempotent(&head.method)
         || policy.idempotency_key && head.headers.contains_key(IDEMPOTENCY_KEY);
     context.attempts.count < policy.max_attempts
-        && policy.on.contains(&trouble)
+        && policy.on.contains(&failure)
         && harmless
         && replayable(session, context)
         && context.remaining().is_none_or(|left| !left.is_zero())

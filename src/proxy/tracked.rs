@@ -41,7 +41,7 @@ impl DerefMut for Tracked {
 impl Drop for Tracked {
     fn drop(&mut self) {
         let context = &mut self.0;
-        let left = context.patience().is_some_and(StreamDeadlines::has_left);
+        let left = context.deadlines().is_some_and(StreamDeadlines::has_left);
         if !context.recorded && (left || context.late().is_some()) {
             end(context, left);
         }
@@ -52,7 +52,7 @@ fn end(context: &mut Context, left: bool) {
     if !left {
         context.at_service(|service, context| retry::cut_off(context, service));
         if context.attempts.first_byte.is_none()
-            && let Some(link) = context.link.clone()
+            && let Some(info) = context.info.clone()
         {
             let grpc = context.kept.as_ref().is_some_and(KeptHead::is_grpc);
             let http2 = context.version == Version::HTTP_2;
@@ -61,7 +61,7 @@ fn end(context: &mut Context, left: bool) {
                     let silent = context.kept.as_ref().is_some_and(KeptHead::is_head);
                     let body = if silent { Bytes::new() } else { body };
                     (context.written, context.sent) = (Some(head.status), body.len() as u64);
-                    link.leave_last_word(head, body);
+                    info.leave_last_word(head, body);
                 }
                 Err(e) => log::error!("request {}: {e}", context.state.id),
             }

@@ -81,7 +81,7 @@ async fn begin(
             Some(chosen) => chosen,
             None => select(session, context, service).await?,
         };
-        let (backend, of_service) = (chosen.backend.address, chosen.leave.service.is_some());
+        let (backend, of_service) = (chosen.backend.address, chosen.tickets.service.is_some());
         match connect(shared, session, context, service, chosen) {
             Ok(peer) => return Ok(peer),
             // Its own breaker is half-open and has no room for another body: others may be well.
@@ -148,31 +148,31 @@ fn bound(empty: bool, context: &mut Context, service: &Service, peer: &mut HttpP
     context.copy.begin_again();
     let (upgrade, body) = (context.kind == RequestKind::Upgrade, !empty);
     let bounded_here = upgrade || body;
-    let Attempts { leave, backend, suspended, .. } = &mut context.attempts;
-    if let (Some(leave), Some(backend), true) = (leave, backend, body) {
-        *suspended = service.resilience.suspend(backend, leave, Now::monotonic())?;
+    let Attempts { tickets, backend, suspended, .. } = &mut context.attempts;
+    if let (Some(tickets), Some(backend), true) = (tickets, backend, body) {
+        *suspended = service.resilience.suspend(backend, tickets, Now::monotonic())?;
     }
     context.attempts.phase = Phase::Sending { bounded_here };
-    let blocked = context.patience().map_or(Duration::ZERO, StreamDeadlines::take_blocked);
+    let blocked = context.deadlines().map_or(Duration::ZERO, StreamDeadlines::take_blocked);
     context.held += blocked;
-    let Some(patience) = context.patience() else { return Ok(()) };
-    patience.reset();
+    let Some(deadlines) = context.deadlines() else { return Ok(()) };
+    deadlines.reset();
     if !bounded_here {
-        patience.end_by(context.last_call());
+        deadlines.end_by(context.last_call());
         return Ok(());
     }
-    patience.end_by(context.deadline);
+    deadlines.end_by(context.deadline);
     peer.options.read_timeout = None;
     if upgrade {
         // Until the backend agrees, its ordinary patience counts.
-        patience.limit_silence(service.timeouts().read.0);
+        deadlines.limit_silence(service.timeouts().read.0);
     } else {
         if context.kind == RequestKind::Grpc {
-            patience.limit_silence(service.timeouts().idle.0);
+            deadlines.limit_silence(service.timeouts().idle.0);
         }
         if context.uninvited {
             // Until the backend asks for the body, it is the backend that is waited for.
-            patience.limit_silence(service.timeouts().read.0);
+            deadlines.limit_silence(service.timeouts().read.0);
         }
     }
     Ok(())
@@ -184,9 +184,9 @@ pub(super) fn connected(session: &Session, context: &mut Context) {
         return;
     }
     context.kept = Some(KeptHead::of(session.req_header()));
-    if let (Some(patience), Some(target)) = (context.patience(), &context.target) {
-        patience.limit_unread(target.service.timeouts().unread());
-        patience.watch(true);
+    if let (Some(deadlines), Some(target)) = (context.deadlines(), &context.target) {
+        deadlines.limit_unread(target.service.timeouts().unread());
+        deadlines.watch(true);
     }
 }
 

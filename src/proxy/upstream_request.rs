@@ -35,7 +35,7 @@ pub(crate) fn prepare(head: &mut RequestHeader, context: &Context, route: &Route
         let target = target.map_err(|e| Error::because(ErrorType::InternalError, "rewritten path", e))?;
         head.set_uri(http::Uri::from(target));
     }
-    let known = context.link.as_ref().map(|link| link.address_text());
+    let known = context.info.as_ref().map(|info| info.address_text());
     forwarded::tell_backend(head, context.peer, known, context.origin, &route.reserved)?;
     if route.via {
         hops::add_via(head, context.version)?;

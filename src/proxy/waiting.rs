@@ -25,24 +25,24 @@ const PAUSE: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// The client has left.
-pub(super) async fn pass_gates(session: &mut Session, context: &mut Context) -> pingora::Result<Option<Reply>> {
+pub(super) async fn take_permits(session: &mut Session, context: &mut Context) -> pingora::Result<Option<Reply>> {
     let (Some(route), Some(service)) = (context.route.clone(), context.service()) else { return Ok(None) };
-    for (place, gate) in [route.gate.as_ref(), service.resilience.gate()].into_iter().enumerate() {
-        let Some(gate) = gate else { continue };
-        context.passes[place] = gate.try_enter();
-        if context.passes[place].is_some() {
+    for (place, concurrency) in [route.concurrency.as_ref(), service.resilience.concurrency()].into_iter().enumerate() {
+        let Some(concurrency) = concurrency else { continue };
+        context.permits[place] = concurrency.try_enter();
+        if context.permits[place].is_some() {
             continue;
         }
         let before = context.held;
         // Boxed: whoever finds a place at once must not carry the waiting around.
-        let Some(permit) = Box::pin(unless_left(session, context, gate.enter())).await? else {
+        let Some(permit) = Box::pin(unless_left(session, context, concurrency.enter())).await? else {
             return Ok(Some(replies::too_late()));
         };
-        context.passes[place] = permit;
-        if context.passes[place].is_none() {
+        context.permits[place] = permit;
+        if context.permits[place].is_none() {
             return Ok(Some(SelectError::Overloaded.reply(&service.name)));
         }
-        // The service's setting holds for what comes after the gate too.
+        // The service's setting holds for what comes after the permit too.
         if place == 1 {
             context.attempts.waited = context.held.saturating_sub(before);
         }
@@ -60,8 +60,8 @@ pub(super) async fn unless_left<T>(
     what: impl Future<Output = T>,
 ) -> pingora::Result<Option<T>> {
     // What an attempt before this one had to keep to is over.
-    if let Some(patience) = context.patience() {
-        patience.reset();
+    if let Some(deadlines) = context.deadlines() {
+        deadlines.reset();
     }
     // An upgraded client may speak its new protocol at once, and nothing of that may be read here.
     let (unread, begun) = (context.kind == RequestKind::Upgrade, Instant::now());
@@ -88,8 +88,8 @@ pub(super) async fn unless_left<T>(
 
 /// Resolves when the client of an HTTP/1 connection goes away, and reads nothing of what it has sent.
 async fn hung_up(session: &Session) -> Box<Error> {
-    let link = ConnectionInfo::of(session).cloned();
-    while !link.as_ref().is_some_and(|link| link.has_hung_up()) {
+    let info = ConnectionInfo::of(session).cloned();
+    while !info.as_ref().is_some_and(|info| info.has_hung_up()) {
         tokio::time::sleep(PAUSE).await;
     }
     Error::explain(ErrorType::ConnectionClosed, "the client left").into_down()

@@ -115,7 +115,7 @@ pub struct Route {
     /// What is tried again, when the route says so.
     pub retry: Option<RetryConfig>,
     /// A limit on what is under way.
-    pub gate: Option<Arc<ConcurrencyLimit>>,
+    pub concurrency: Option<Arc<ConcurrencyLimit>>,
     /// What becomes of paths with encoded slashes.
     pub encoded_slashes: EncodedSlashes,
     /// The methods that it is for; empty: any.

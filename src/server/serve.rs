@@ -189,12 +189,12 @@ fn assemble(server: &mut Server, live: &Arc<Live>, plan: &Plan, bound: Vec<Bound
     let _ = shared.tunnels.set(Tunnels::new(&server.configuration));
     let mut sockets = bound.into_iter().map(|(_, socket)| socket);
     let gauge = Some(shared.metrics.connections.open.clone());
-    let doors = App::all(proxy, &plan.listeners, gauge, &host);
+    let apps = App::all(proxy, &plan.listeners, gauge, &host);
     // After the access log, so that the first request has its line, and after the first look at backends.
     let mut gateway = Front::new("gateway", None, FIRST, started);
     let mut begin = FIRST + 1;
-    for ((listener, door), socket) in plan.listeners.iter().zip(doors).zip(&mut sockets) {
-        gateway.add(&listener.address, socket, buffers(listener), door);
+    for ((listener, app), socket) in plan.listeners.iter().zip(apps).zip(&mut sockets) {
+        gateway.add(&listener.address, socket, buffers(listener), app);
     }
     server.add_service(gateway);
     if let (Some(listener), Some(socket)) = (&plan.admin, sockets.next()) {
@@ -202,8 +202,8 @@ fn assemble(server: &mut Server, live: &Arc<Live>, plan: &Plan, bound: Vec<Bound
         let mut admin = Front::new("admin", Some(1), begin, started);
         let app = HttpServer::new_app(AdminApp::new(live, &listener.address));
         // Connections of its own: clients that use up theirs do not shut its users out.
-        for (door, socket) in App::all(app, std::slice::from_ref(listener), None, &host).into_iter().zip([socket]) {
-            admin.add(&listener.address, socket, buffers(listener), door);
+        for (app, socket) in App::all(app, std::slice::from_ref(listener), None, &host).into_iter().zip([socket]) {
+            admin.add(&listener.address, socket, buffers(listener), app);
         }
         server.add_service(admin);
         begin += 1;
@@ -215,7 +215,7 @@ fn assemble(server: &mut Server, live: &Arc<Live>, plan: &Plan, bound: Vec<Bound
     begin
 }
 
-/// The door and the HTTP layer have buffers of their own, when they need them; with Pingora's 64 KiB an idle connection
+/// `downstream` and the HTTP layer have buffers of their own, when they need them; with Pingora's 64 KiB an idle connection
 /// costs 100 KB. The PROXY protocol is read byte by byte.
 fn buffers(listener: &Listener) -> L4BufferSettings {
     L4BufferSettings::new(if listener.proxy_protocol { 256 } else { 0 }, 1460)

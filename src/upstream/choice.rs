@@ -44,7 +44,7 @@ pub struct Chosen {
     /// Its place among the requests under way there, given back on drop.
     pub place: BackendPermit,
     /// Its tickets, when it probes.
-    pub leave: ProbeTickets,
+    pub tickets: ProbeTickets,
 }
 
 /// Why there is no backend.

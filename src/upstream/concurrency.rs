@@ -37,32 +37,32 @@ struct Waiting {
 /// The right to be under way; on drop it goes to the next one in the queue.
 #[derive(Debug)]
 pub struct Permit {
-    gate: Arc<ConcurrencyLimit>,
+    limiter: Arc<ConcurrencyLimit>,
     /// Nobody is told that it is free: whoever drops it looks for the next one himself.
     quiet: bool,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.gate.inside.fetch_sub(1, SeqCst);
+        self.limiter.inside.fetch_sub(1, SeqCst);
         if !self.quiet {
-            self.gate.wake();
+            self.limiter.wake();
         }
     }
 }
 
 /// A place in the queue, given up on drop.
 struct Queued<'a> {
-    gate: &'a ConcurrencyLimit,
+    limiter: &'a ConcurrencyLimit,
     ticket: Option<u64>,
 }
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            self.gate.waiting.lock().senders.remove(&ticket);
+            self.limiter.waiting.lock().senders.remove(&ticket);
         }
-        self.gate.queued.fetch_sub(1, SeqCst);
+        self.limiter.queued.fetch_sub(1, SeqCst);
     }
 }
 
@@ -101,7 +101,7 @@ impl ConcurrencyLimit {
             return Some(pass);
         }
         let before = self.queued.fetch_add(1, SeqCst);
-        let mut queued = Queued { gate: self, ticket: None };
+        let mut queued = Queued { limiter: self, ticket: None };
         if before >= self.queue {
             return None;
         }
@@ -126,7 +126,7 @@ impl ConcurrencyLimit {
         let limit = self.limit();
         let free = |inside: u32| (inside < limit).then(|| inside + 1);
         self.inside.fetch_update(SeqCst, SeqCst, free).ok()?;
-        Some(Permit { gate: self.clone(), quiet: false })
+        Some(Permit { limiter: self.clone(), quiet: false })
     }
 
     /// Lets waiting requests in while there is room.
@@ -159,60 +159,60 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn beyond_the_limit_one_waits_and_beyond_the_queue_one_leaves() {
-        let gate = ConcurrencyLimit::new(1, 1, Duration::from_millis(100));
-        let first = gate.enter().await.unwrap();
+        let limiter = ConcurrencyLimit::new(1, 1, Duration::from_millis(100));
+        let first = limiter.enter().await.unwrap();
         let waiter = tokio::spawn({
-            let gate = gate.clone();
-            async move { gate.enter().await }
+            let limiter = limiter.clone();
+            async move { limiter.enter().await }
         });
         tokio::task::yield_now().await;
-        assert!(gate.enter().await.is_none(), "the queue is full");
+        assert!(limiter.enter().await.is_none(), "the queue is full");
         drop(first);
         let second = waiter.await.unwrap().expect("the waiting one comes in");
-        assert_eq!(gate.inside(), 1);
+        assert_eq!(limiter.inside(), 1);
         let begun = tokio::time::Instant::now();
-        assert!(gate.enter().await.is_none(), "nobody leaves in time");
+        assert!(limiter.enter().await.is_none(), "nobody leaves in time");
         assert_eq!(begun.elapsed(), Duration::from_millis(100));
         drop(second);
-        assert_eq!(gate.inside(), 0);
+        assert_eq!(limiter.inside(), 0);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_larger_limit_lets_the_queue_in() {
-        let gate = ConcurrencyLimit::new(1, 5, Duration::from_secs(1));
-        let _first = gate.enter().await.unwrap();
+        let limiter = ConcurrencyLimit::new(1, 5, Duration::from_secs(1));
+        let _first = limiter.enter().await.unwrap();
         let waiters: Vec<_> = (0..3)
             .map(|_| {
-                let gate = gate.clone();
-                tokio::spawn(async move { gate.enter().await })
+                let limiter = limiter.clone();
+                tokio::spawn(async move { limiter.enter().await })
             })
             .collect();
         tokio::task::yield_now().await;
-        gate.resize(4);
+        limiter.resize(4);
         let mut passes = Vec::new();
         for waiter in waiters {
             passes.push(waiter.await.unwrap().expect("there is room now"));
         }
-        assert_eq!(gate.inside(), 4);
+        assert_eq!(limiter.inside(), 4);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_long_queue_that_gives_up_leaves_nothing_behind() {
-        let gate = ConcurrencyLimit::new(1, 200_000, Duration::from_millis(100));
-        let first = gate.enter().await.unwrap();
+        let limiter = ConcurrencyLimit::new(1, 200_000, Duration::from_millis(100));
+        let first = limiter.enter().await.unwrap();
         let waiters: Vec<_> = (0..100_000)
             .map(|_| {
-                let gate = gate.clone();
-                tokio::spawn(async move { gate.enter().await.is_some() })
+                let limiter = limiter.clone();
+                tokio::spawn(async move { limiter.enter().await.is_some() })
             })
             .collect();
-        while gate.queued.load(SeqCst) < 100_000 {
+        while limiter.queued.load(SeqCst) < 100_000 {
             tokio::task::yield_now().await;
         }
         tokio::time::advance(Duration::from_millis(60)).await;
         let last = tokio::spawn({
-            let gate = gate.clone();
-            async move { gate.enter().await }
+            let limiter = limiter.clone();
+            async move { limiter.enter().await }
         });
         tokio::task::yield_now().await;
         tokio::time::advance(Duration::from_millis(60)).await;
@@ -222,35 +222,35 @@ mod tests {
         // Whoever leaves now finds the last one, and not by as many calls deep as the queue was long.
         drop(first);
         assert!(last.await.unwrap().is_some());
-        assert_eq!((gate.inside(), gate.queued.load(SeqCst)), (0, 0));
-        assert!(gate.waiting.lock().senders.is_empty());
-        assert!(gate.enter().await.is_some());
+        assert_eq!((limiter.inside(), limiter.queued.load(SeqCst)), (0, 0));
+        assert!(limiter.waiting.lock().senders.is_empty());
+        assert!(limiter.enter().await.is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn receivers_that_are_gone_cost_no_stack() {
-        let gate = ConcurrencyLimit::new(1, 200_000, Duration::from_millis(100));
-        let first = gate.enter().await.unwrap();
+        let limiter = ConcurrencyLimit::new(1, 200_000, Duration::from_millis(100));
+        let first = limiter.enter().await.unwrap();
         // As if each had left between its time-out and its farewell.
         for ticket in 0..100_000 {
-            gate.waiting.lock().senders.insert(ticket, oneshot::channel().0);
+            limiter.waiting.lock().senders.insert(ticket, oneshot::channel().0);
         }
-        gate.queued.fetch_add(100_000, SeqCst);
+        limiter.queued.fetch_add(100_000, SeqCst);
         drop(first);
-        assert!(gate.waiting.lock().senders.is_empty());
-        assert_eq!(gate.inside(), 0);
+        assert!(limiter.waiting.lock().senders.is_empty());
+        assert_eq!(limiter.inside(), 0);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn never_more_inside_than_the_limit_and_all_leave() {
-        let gate = ConcurrencyLimit::new(3, 1000, Duration::from_secs(10));
+        let limiter = ConcurrencyLimit::new(3, 1000, Duration::from_secs(10));
         let most = Arc::new(AtomicU32::new(0));
         let tasks: Vec<_> = (0..400)
             .map(|_| {
-                let (gate, most) = (gate.clone(), most.clone());
+                let (limiter, most) = (limiter.clone(), most.clone());
                 tokio::spawn(async move {
-                    let _pass = gate.enter().await.expect("the queue is long enough");
-                    most.fetch_max(gate.inside(), SeqCst);
+                    let _pass = limiter.enter().await.expect("the queue is long enough");
+                    most.fetch_max(limiter.inside(), SeqCst);
                     tokio::task::yield_now().await;
                 })
             })
@@ -259,6 +259,6 @@ mod tests {
             task.await.unwrap();
         }
         assert!(most.load(SeqCst) <= 3, "{most:?}");
-        assert_eq!((gate.inside(), gate.queued.load(SeqCst)), (0, 0));
+        assert_eq!((limiter.inside(), limiter.queued.load(SeqCst)), (0, 0));
     }
 }

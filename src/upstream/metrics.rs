@@ -127,9 +127,9 @@ impl ServiceMetrics {
         self.families.backend_up.with_label_values(&[&self.service, backend]).set(i64::from(up));
     }
 
-    /// Counts an attempt; without a `trouble` it went well.
-    pub fn attempt(&self, trouble: Option<&str>) {
-        let place = trouble.and_then(|trouble| OUTCOMES.iter().position(|known| *known == trouble)).unwrap_or(0);
+    /// Counts an attempt; without a `failure` it went well.
+    pub fn attempt(&self, failure: Option<&str>) {
+        let place = failure.and_then(|failure| OUTCOMES.iter().position(|known| *known == failure)).unwrap_or(0);
         self.attempts[place].inc();
     }
 

@@ -53,12 +53,12 @@ pub(crate) struct Resilience {
     pub(crate) breaker_config: Option<BreakerConfig>,
     pub(crate) ejection: EjectionConfig,
     ejection_policy: EjectionPolicy,
-    pub(crate) gate: Option<Arc<ConcurrencyLimit>>,
+    pub(crate) concurrency: Option<Arc<ConcurrencyLimit>>,
     gradient: Option<Arc<Gradient>>,
     pub(crate) in_flight: Option<InFlightConfig>,
     /// Told whenever a backend has room again.
     pub(crate) freed: Arc<Notify>,
-    /// How many requests wait for that, or at the gate.
+    /// How many requests wait for that, or for a permit of `concurrency`.
     pub(crate) waiting: Arc<AtomicU32>,
     /// Recent latencies, when a hedge waits for a percentile of them.
     pub(crate) latencies: Option<Arc<Quantile>>,
@@ -66,7 +66,7 @@ pub(crate) struct Resilience {
 
 /// What counts requests under way.
 struct Limits {
-    gate: Option<Arc<ConcurrencyLimit>>,
+    concurrency: Option<Arc<ConcurrencyLimit>>,
     gradient: Option<Arc<Gradient>>,
     freed: Arc<Notify>,
     waiting: Arc<AtomicU32>,
@@ -76,17 +76,17 @@ impl Limits {
     /// By the settings, or those of `same`, which has the same ones.
     fn new(in_flight: Option<&InFlightConfig>, same: Option<&Resilience>) -> Self {
         if let Some(same) = same {
-            let (gate, gradient) = (same.gate.clone(), same.gradient.clone());
-            return Self { gate, gradient, freed: same.freed.clone(), waiting: same.waiting.clone() };
+            let (concurrency, gradient) = (same.concurrency.clone(), same.gradient.clone());
+            return Self { concurrency, gradient, freed: same.freed.clone(), waiting: same.waiting.clone() };
         }
         let adaptive = in_flight.and_then(|limits| Some((limits.adaptive?, limits.max)));
         let gradient = adaptive.map(|(adaptive, most)| Arc::new(Gradient::new(adaptive.policy(most))));
-        let gate = in_flight.filter(|limits| limits.max > 0).map(|limits| {
+        let concurrency = in_flight.filter(|limits| limits.max > 0).map(|limits| {
             let first = gradient.as_ref().map_or(limits.max, |gradient| gradient.limit());
             ConcurrencyLimit::new(first, limits.queue, limits.wait.0)
         });
-        let waiting = gate.as_ref().map_or_else(Arc::default, |gate| gate.queued());
-        Self { gate, gradient, freed: Arc::default(), waiting }
+        let waiting = concurrency.as_ref().map_or_else(Arc::default, |concurrency| concurrency.queued());
+        Self { concurrency, gradient, freed: Arc::default(), waiting }
     }
 }
 
@@ -139,7 +139,7 @@ impl Resilience {
             ejection_policy: config.outlier_ejection.policy(),
             ejection: config.outlier_ejection.clone(),
             waiting: limits.waiting,
-            gate: limits.gate,
+            concurrency: limits.concurrency,
             gradient: limits.gradient,
             in_flight,
             freed: limits.freed,
@@ -152,8 +152,8 @@ impl Resilience {
         if let Some(breaker) = &self.breaker {
             self.metrics.breaker_state("", breaker.state().gauge());
         }
-        if let (Some(_), Some(gate)) = (&self.gradient, &self.gate) {
-            self.metrics.limit(gate.limit());
+        if let (Some(_), Some(concurrency)) = (&self.gradient, &self.concurrency) {
+            self.metrics.limit(concurrency.limit());
         }
     }
 
@@ -166,29 +166,29 @@ impl Resilience {
     pub(crate) fn record_outcome(
         &self,
         backend: &Backend,
-        leave: ProbeTickets,
+        tickets: ProbeTickets,
         now: Duration,
         elapsed: Option<Duration>,
         outcome: AttemptOutcome,
     ) {
-        let trouble = match outcome {
+        let failure = match outcome {
             AttemptOutcome::Unknown => {
                 self.metrics.attempt(Some("unknown"));
-                return self.give_back(backend, leave);
+                return self.give_back(backend, tickets);
             }
             AttemptOutcome::Answered(status) => (status >= 400).then_some(FailureKind::Status(status)),
-            AttemptOutcome::Failed(trouble) => Some(trouble),
+            AttemptOutcome::Failed(failure) => Some(failure),
         };
         self.metrics
-            .attempt(trouble.filter(|_| !matches!(outcome, AttemptOutcome::Answered(..=499))).map(FailureKind::label));
-        let counts = |list: &[FailureKind]| trouble.is_some_and(|trouble| list.contains(&trouble));
+            .attempt(failure.filter(|_| !matches!(outcome, AttemptOutcome::Answered(..=499))).map(FailureKind::label));
+        let counts = |list: &[FailureKind]| failure.is_some_and(|failure| list.contains(&failure));
         if let Some(config) = &self.breaker_config {
             let ok = !counts(&config.failures);
             if let Some(breaker) = &self.breaker {
-                self.announce("", breaker.record(now, leave.service, ok));
+                self.announce("", breaker.record(now, tickets.service, ok));
             }
             if let Some(breaker) = &backend.breaker {
-                self.announce(&backend.name, breaker.record(now, leave.backend, ok));
+                self.announce(&backend.name, breaker.record(now, tickets.backend, ok));
             }
         }
         self.update_ejection(backend, now, !counts(&self.ejection.failures));
@@ -206,37 +206,41 @@ impl Resilience {
     pub(crate) fn suspend(
         &self,
         backend: &Backend,
-        leave: &mut ProbeTickets,
+        tickets: &mut ProbeTickets,
         now: Duration,
     ) -> Result<bool, SelectError> {
         let mut wait = None;
-        for (ticket, breaker) in self.tickets(backend, *leave) {
+        for (ticket, breaker) in self.held_tickets(backend, *tickets) {
             wait = wait.max(breaker.suspend(now, ticket).err());
         }
         if let Some(retry_after) = wait {
-            self.give_back(backend, std::mem::take(leave));
+            self.give_back(backend, std::mem::take(tickets));
             return Err(SelectError::CircuitOpen { retry_after });
         }
-        Ok(leave.service.is_some() || leave.backend.is_some())
+        Ok(tickets.service.is_some() || tickets.backend.is_some())
     }
 
     /// Asks again: the answer to come decides, if no other request's does.
-    pub(crate) fn resume(&self, backend: &Backend, leave: &mut ProbeTickets, now: Duration) {
+    pub(crate) fn resume(&self, backend: &Backend, tickets: &mut ProbeTickets, now: Duration) {
         let resumed = |breaker: &Option<Arc<Breaker>>, ticket: Option<u64>| {
             ticket.filter(|ticket| breaker.as_ref().is_some_and(|breaker| breaker.resume(now, *ticket)))
         };
-        leave.service = resumed(&self.breaker, leave.service);
-        leave.backend = resumed(&backend.breaker, leave.backend);
+        tickets.service = resumed(&self.breaker, tickets.service);
+        tickets.backend = resumed(&backend.breaker, tickets.backend);
     }
 
-    fn tickets<'a>(&'a self, backend: &'a Backend, leave: ProbeTickets) -> impl Iterator<Item = (u64, &'a Breaker)> {
-        let all = [(leave.service, self.breaker.as_deref()), (leave.backend, backend.breaker.as_deref())];
+    fn held_tickets<'a>(
+        &'a self,
+        backend: &'a Backend,
+        tickets: ProbeTickets,
+    ) -> impl Iterator<Item = (u64, &'a Breaker)> {
+        let all = [(tickets.service, self.breaker.as_deref()), (tickets.backend, backend.breaker.as_deref())];
         all.into_iter().filter_map(|(ticket, breaker)| Some((ticket?, breaker?)))
     }
 
     /// Takes back the tickets of an attempt that came to nothing, or was never made.
-    pub(crate) fn give_back(&self, backend: &Backend, leave: ProbeTickets) {
-        self.tickets(backend, leave).for_each(|(ticket, breaker)| breaker.abandon(ticket));
+    pub(crate) fn give_back(&self, backend: &Backend, tickets: ProbeTickets) {
+        self.held_tickets(backend, tickets).for_each(|(ticket, breaker)| breaker.abandon(ticket));
     }
 
     /// Logs and shows a breaker's change of state; `backend` is empty for the service's own.
@@ -276,10 +280,10 @@ impl Resilience {
         if let (Some(latencies), false) = (&self.latencies, failed) {
             latencies.observe(now, elapsed);
         }
-        if let (Some(gradient), Some(gate)) = (&self.gradient, &self.gate) {
-            let limit = gradient.observe(elapsed, gate.inside(), failed);
-            if limit != gate.limit() {
-                gate.resize(limit);
+        if let (Some(gradient), Some(concurrency)) = (&self.gradient, &self.concurrency) {
+            let limit = gradient.observe(elapsed, concurrency.inside(), failed);
+            if limit != concurrency.limit() {
+                concurrency.resize(limit);
                 self.metrics.limit(limit);
             }
         }
@@ -291,8 +295,8 @@ impl Resilience {
     }
 
     /// The limit on what is under way, when there is one.
-    pub(crate) fn gate(&self) -> Option<&Arc<ConcurrencyLimit>> {
-        self.gate.as_ref()
+    pub(crate) fn concurrency(&self) -> Option<&Arc<ConcurrencyLimit>> {
+        self.concurrency.as_ref()
     }
 
     /// Counts a request for the retry budget.

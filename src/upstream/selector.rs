@@ -65,15 +65,15 @@ impl Selector {
     /// Why there is none.
     pub(crate) async fn wait_for_room(&self, choice: Choice<'_>, waited: &mut Duration) -> Result<Chosen, SelectError> {
         let Some(limits) = &self.resilience.in_flight else { return Err(SelectError::Overloaded) };
-        let patience = limits.wait.0.saturating_sub(*waited);
-        if patience.is_zero() {
+        let left = limits.wait.0.saturating_sub(*waited);
+        if left.is_zero() {
             return Err(SelectError::Overloaded);
         }
         let Some(_waiting) = Waiting::enter(&self.resilience.waiting, limits.queue) else {
             return Err(SelectError::Overloaded);
         };
         let begun = tokio::time::Instant::now();
-        let result = self.room(choice, begun + patience).await;
+        let result = self.room(choice, begun + left).await;
         *waited += begun.elapsed();
         result
     }
@@ -99,30 +99,30 @@ impl Selector {
     /// # Errors
     /// Why there is none.
     pub(crate) fn choose(&self, choice: &Choice<'_>) -> Result<Chosen, SelectError> {
-        let mut leave = ProbeTickets::default();
+        let mut tickets = ProbeTickets::default();
         if let Some(breaker) = &self.resilience.breaker {
             let (admission, transition) = breaker.admit(choice.now);
             self.resilience.announce("", transition);
             match admission {
                 Admission::Pass => {}
-                Admission::Probe(ticket) => leave.service = Some(ticket),
+                Admission::Probe(ticket) => tickets.service = Some(ticket),
                 Admission::Refused { retry_after } => return Err(SelectError::CircuitOpen { retry_after }),
             }
         }
         let backends = self.endpoints.load();
         let chosen = self.pick(&backends, choice).ok_or_else(|| self.why_none(&backends, choice));
         let chosen = chosen.and_then(|backend| {
-            leave.backend = self.ask_breaker(&backend, choice.now)?;
+            tickets.backend = self.ask_breaker(&backend, choice.now)?;
             Ok(backend)
         });
         match chosen {
             Ok(backend) => {
                 let freed = (self.resilience.per_backend() > 0).then(|| self.resilience.freed.clone());
                 let place = BackendPermit::at(&backend, freed);
-                Ok(Chosen { backend, place, leave })
+                Ok(Chosen { backend, place, tickets })
             }
             Err(none) => {
-                if let (Some(breaker), Some(ticket)) = (&self.resilience.breaker, leave.service) {
+                if let (Some(breaker), Some(ticket)) = (&self.resilience.breaker, tickets.service) {
                     breaker.abandon(ticket);
                 }
                 Err(none)

@@ -246,8 +246,8 @@ mod tests {
 
     fn eject(service: &Service, backend: &Backend, now: Duration) {
         for _ in 0..5 {
-            let trouble = AttemptOutcome::Failed(FailureKind::Reset);
-            service.resilience.record_outcome(backend, ProbeTickets::default(), now, Some(Duration::ZERO), trouble);
+            let failure = AttemptOutcome::Failed(FailureKind::Reset);
+            service.resilience.record_outcome(backend, ProbeTickets::default(), now, Some(Duration::ZERO), failure);
         }
     }
 
@@ -272,7 +272,7 @@ mod tests {
                 let latency = Duration::from_millis(if place == 2 { 50 } else { 5 });
                 service.resilience.record_outcome(
                     &chosen.backend,
-                    chosen.leave,
+                    chosen.tickets,
                     at,
                     Some(latency),
                     AttemptOutcome::Answered(200),

@@ -128,14 +128,14 @@ where
     A: HttpServerApp + Send + Sync + 'static,
     T: Transport,
 {
-    let link = wire.link().clone();
+    let info = wire.info().clone();
     let (ssl_digest, socket_digest) = (wire.get_ssl_digest(), wire.get_socket_digest());
     let digest = Digest { ssl_digest, timing_digest: Vec::new(), proxy_digest: None, socket_digest };
-    link.patience.limit_writes(Some(terms.stall), 0);
+    info.deadlines.limit_writes(Some(terms.stall), 0);
     let timed = Timed::new(wire, terms.head);
     let mut connection: Connection<_, Bytes> = match terms.options.handshake(timed).await {
         Ok(connection) => connection,
-        Err(e) => return log::debug!("HTTP/2 with {}: {e}", link.peer),
+        Err(e) => return log::debug!("HTTP/2 with {}: {e}", info.peer),
     };
     let (active, mut leaving, mut closing) = (Arc::new(Active::default()), shutdown.clone(), false);
     let mut accepted_streams = 0;
@@ -155,7 +155,7 @@ where
         };
         let (request, mut respond) = match accepted {
             Some(Ok(stream)) => stream,
-            Some(Err(e)) => return log::debug!("HTTP/2 with {}: {e}", link.peer),
+            Some(Err(e)) => return log::debug!("HTTP/2 with {}: {e}", info.peer),
             None => return,
         };
         accepted_streams += 1;
@@ -169,12 +169,12 @@ where
         }
         let stream = Stream::begin(&active);
         let (app, shutdown) = (app.clone(), shutdown.clone());
-        let session = session(request, link.of_stream(respond), &digest, &terms);
+        let session = session(request, info.of_stream(respond), &digest, &terms);
         let stall = terms.stall;
         tokio::spawn(async move {
             let mut session = session;
             session.settle_empty_body(stall).await;
-            let mut watch = ExchangeWatch::new(session.link.clone());
+            let mut watch = ExchangeWatch::new(session.info.clone());
             watch.run(app.process_new_http(ServerSession::new_custom(Box::new(session)), &shutdown)).await;
             drop(stream);
         });
@@ -183,7 +183,7 @@ where
 
 fn session(
     request: Request<RecvStream>,
-    link: Arc<ConnectionInfo>,
+    info: Arc<ConnectionInfo>,
     connection: &Digest,
     terms: &Terms,
 ) -> StreamSession {
@@ -194,21 +194,21 @@ fn session(
     let is = |scheme: &Scheme, name: &str| scheme.as_str().eq_ignore_ascii_case(name);
     let violation = if scheme.is_some_and(|scheme| !is(scheme, "http") && !is(scheme, "https")) {
         Some("the :scheme field is neither http nor https")
-    } else if scheme.is_some_and(|scheme| is(scheme, "https")) && !link.secure && !terms.trusted {
+    } else if scheme.is_some_and(|scheme| is(scheme, "https")) && !info.secure && !terms.trusted {
         Some("this port does not speak TLS: use http")
     } else {
         violation(&parts.headers)
     };
     if let Some(reason) = violation {
-        link.misread(reason);
+        info.misread(reason);
     }
     let digest = Digest {
         ssl_digest: connection.ssl_digest.clone(),
         timing_digest: Vec::new(),
-        proxy_digest: link.digest(),
+        proxy_digest: info.digest(),
         socket_digest: connection.socket_digest.clone(),
     };
-    StreamSession::new(parts.into(), body, link, digest)
+    StreamSession::new(parts.into(), body, info, digest)
 }
 
 /// What makes a head malformed although its fields could be read (RFC 9113 §8.2.1, §8.2.2, §8.1.1).

@@ -121,7 +121,7 @@ impl Session for StreamSession {
     async fn shutdown(&mut self, code: u32, _: &str) {
         if !self.ended {
             self.ended = true;
-            if let Some(respond) = &self.link.respond {
+            if let Some(respond) = &self.info.respond {
                 respond.lock().send_reset(if code == 0 { Reason::INTERNAL_ERROR } else { Reason::from(code) });
             }
         }

@@ -40,7 +40,7 @@ pub(crate) struct StreamSession {
     pub(crate) waited: Duration,
     /// What has been read, for another attempt.
     pub(crate) kept: Kept,
-    pub(crate) link: Arc<ConnectionInfo>,
+    pub(crate) info: Arc<ConnectionInfo>,
     pub(crate) digest: Digest,
     pub(crate) read_timeout: Option<Duration>,
     pub(crate) write_timeout: Option<Duration>,
@@ -50,7 +50,7 @@ pub(crate) struct StreamSession {
 }
 
 impl StreamSession {
-    pub(crate) fn new(head: RequestHeader, body: RecvStream, link: Arc<ConnectionInfo>, digest: Digest) -> Self {
+    pub(crate) fn new(head: RequestHeader, body: RecvStream, info: Arc<ConnectionInfo>, digest: Digest) -> Self {
         let length = head.headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|length| std::str::from_utf8(length.as_bytes()).ok()?.parse().ok());
         Self {
@@ -65,7 +65,7 @@ impl StreamSession {
             sent: 0,
             waited: Duration::ZERO,
             kept: Kept::Nothing,
-            link,
+            info,
             digest,
             read_timeout: None,
             write_timeout: None,
@@ -92,8 +92,8 @@ impl StreamSession {
         };
         match tokio::time::timeout(limit, end).await {
             Ok(true) => {}
-            Ok(false) => self.link.misread("there is a body, and the Content-Length field says that it is empty"),
-            Err(_) => self.link.misread("the end of the request did not come in time"),
+            Ok(false) => self.info.misread("there is a body, and the Content-Length field says that it is empty"),
+            Err(_) => self.info.misread("the end of the request did not come in time"),
         }
     }
 
@@ -148,15 +148,15 @@ impl StreamSession {
 
     fn note_movement(&mut self) {
         self.moved = Instant::now();
-        self.link.patience.note_movement(self.moved);
+        self.info.deadlines.note_movement(self.moved);
     }
 
     /// Resolves when the client resets the stream, or its connection ends.
     async fn gone(&mut self) -> Box<Error> {
-        let (link, writer) = (&self.link, &mut self.writer);
+        let (info, writer) = (&self.info, &mut self.writer);
         let reset = std::future::poll_fn(|context| {
-            link.patience.client_is_asked();
-            match (&mut *writer, &link.respond) {
+            info.deadlines.client_is_asked();
+            match (&mut *writer, &info.respond) {
                 (Some(writer), _) => writer.poll_reset(context),
                 (None, Some(respond)) => respond.lock().poll_reset(context),
                 (None, None) => Poll::Ready(Ok(Reason::CANCEL)),
@@ -170,12 +170,12 @@ impl StreamSession {
 
     /// Waits for the client to go away, for as long as the hooks allow it.
     pub(crate) async fn idle(&mut self) -> Box<Error> {
-        let link = self.link.clone();
-        let Some((due, lateness)) = link.patience.due(self.moved) else { return self.gone().await };
+        let info = self.info.clone();
+        let Some((due, lateness)) = info.deadlines.due(self.moved) else { return self.gone().await };
         tokio::select! {
             gone = self.gone() => gone,
             () = tokio::time::sleep_until(due.into()) => {
-                link.patience.expire(lateness);
+                info.deadlines.expire(lateness);
                 Error::explain(ErrorType::ReadTimedout, lateness.reason())
             }
         }
@@ -183,10 +183,10 @@ impl StreamSession {
 
     /// Reads on, and notes that the client is looked at.
     async fn ask(&mut self) -> Result<Option<Bytes>> {
-        let link = self.link.clone();
+        let info = self.info.clone();
         let mut next = std::pin::pin!(self.next_chunk());
         std::future::poll_fn(|context| {
-            link.patience.client_is_asked();
+            info.deadlines.client_is_asked();
             next.as_mut().poll(context)
         })
         .await
@@ -196,7 +196,7 @@ impl StreamSession {
     pub(crate) async fn read(&mut self) -> Result<Option<Bytes>> {
         let now = Instant::now();
         let limit = self.read_timeout.and_then(|limit| now.checked_add(limit));
-        let due = self.link.patience.due(self.moved);
+        let due = self.info.deadlines.due(self.moved);
         let (until, lateness) = match (limit, due) {
             (Some(limit), Some((due, lateness))) if due < limit => (due, Some(lateness)),
             (Some(limit), _) => (limit, None),
@@ -207,7 +207,7 @@ impl StreamSession {
             return read;
         }
         if let Some(lateness) = lateness {
-            self.link.patience.expire(lateness);
+            self.info.deadlines.expire(lateness);
         }
         Error::e_explain(ErrorType::ReadTimedout, "while reading a request's body")
     }
@@ -222,8 +222,8 @@ impl StreamSession {
         if self.ended || self.written.is_some() {
             return Ok(end);
         }
-        let link = self.link.clone();
-        let Some(mut respond) = link.respond.as_ref().map(Mutex::lock) else {
+        let info = self.info.clone();
+        let Some(mut respond) = info.respond.as_ref().map(Mutex::lock) else {
             return Error::e_explain(ErrorType::InternalError, "a stream that cannot be answered");
         };
         let present = fields::present(&head.headers, &NOT_IN_HTTP2);
@@ -264,9 +264,9 @@ impl StreamSession {
             let room = match at_once {
                 Poll::Ready(room) => room,
                 Poll::Pending => {
-                    self.link.patience.look_away();
+                    self.info.deadlines.look_away();
                     let room = std::future::poll_fn(|context| writer.poll_capacity(context));
-                    let own = self.link.patience.write_limit(self.waited, self.sent as u64);
+                    let own = self.info.deadlines.write_limit(self.waited, self.sent as u64);
                     let limit = [own, self.write_timeout].into_iter().flatten().min().unwrap_or(Duration::MAX);
                     let begun = Instant::now();
                     let waited = tokio::time::timeout(limit, room).await;
@@ -299,7 +299,7 @@ impl StreamSession {
     }
 
     pub(crate) async fn write_tail(&mut self, trailers: HeaderMap) -> Result<()> {
-        if let Some(end) = self.link.left_for_trailers() {
+        if let Some(end) = self.info.left_for_trailers() {
             self.write_data(end, false).await?;
         }
         if let Some(writer) = self.writer.as_mut().filter(|_| !self.ended) {
@@ -315,7 +315,7 @@ impl Drop for StreamSession {
     /// here or behind us; a stream that is dropped without a word says `CANCEL`, as if nobody wanted it any more (RFC 9113
     /// §7).
     fn drop(&mut self) {
-        if let Some((head, body)) = self.link.take_last_word().map(|word| *word) {
+        if let Some((head, body)) = self.info.take_last_word().map(|word| *word) {
             let silent = body.is_empty();
             let said = self.write_head(Box::new(head), silent);
             if let (Ok(false), Some(writer)) = (said, &mut self.writer) {
@@ -324,7 +324,7 @@ impl Drop for StreamSession {
             }
         }
         if !self.ended
-            && let Some(respond) = &self.link.respond
+            && let Some(respond) = &self.info.respond
         {
             respond.lock().send_reset(Reason::INTERNAL_ERROR);
         }

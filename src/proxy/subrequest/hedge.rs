@@ -48,10 +48,10 @@ struct HedgeAttempt {
 
 impl HedgeAttempt {
     fn record_outcome(&mut self, outcome: AttemptOutcome) {
-        if let Some(Chosen { backend, leave, .. }) = self.chosen.take() {
+        if let Some(Chosen { backend, tickets, .. }) = self.chosen.take() {
             self.service.resilience.record_outcome(
                 &backend,
-                leave,
+                tickets,
                 Now::monotonic(),
                 Some(self.began.elapsed()),
                 outcome,
@@ -65,8 +65,8 @@ impl Drop for HedgeAttempt {
         if self.sent {
             return self.record_outcome(AttemptOutcome::Unknown);
         }
-        if let Some(Chosen { backend, leave, .. }) = self.chosen.take() {
-            self.service.resilience.give_back(&backend, leave);
+        if let Some(Chosen { backend, tickets, .. }) = self.chosen.take() {
+            self.service.resilience.give_back(&backend, tickets);
         }
     }
 }
@@ -100,19 +100,19 @@ impl HedgeResult {
 }
 
 impl Failure {
-    fn trouble(&self) -> FailureKind {
+    fn failure(&self) -> FailureKind {
         FailureKind::of(&self.error).unwrap_or(FailureKind::Reset)
     }
 
     /// A kept connection that the backend closed says nothing about the backend.
     fn is_stale(&self) -> bool {
-        self.reused && self.trouble() == FailureKind::Reset
+        self.reused && self.failure() == FailureKind::Reset
     }
 
     /// What the service learns of it; nothing when it is the time of the whole request that was over (`late`).
     fn outcome(&self, late: bool) -> AttemptOutcome {
-        let blameless = self.is_stale() || late && self.trouble() == FailureKind::Timeout;
-        if blameless { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(self.trouble()) }
+        let blameless = self.is_stale() || late && self.failure() == FailureKind::Timeout;
+        if blameless { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(self.failure()) }
     }
 }
 
@@ -224,8 +224,8 @@ pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Co
     };
     context.attempts.count_once(&service, context.now.since_start);
     let (client, deadline) = (context.state.client, context.deadline);
-    if let Some(patience) = context.patience() {
-        patience.end_by(context.last_call());
+    if let Some(deadlines) = context.deadlines() {
+        deadlines.end_by(context.last_call());
     }
     let terms = HedgeContext { connector: &connector, service: &service, head: &head, client, deadline };
     let Some((run, count)) = Box::pin(race(session, &terms, after)).await? else { return Ok(false) };
@@ -233,9 +233,9 @@ pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Co
     context.attempts.tried.extend(loser);
     context.attempts.count = count;
     context.attempts.began = Some(runner.began);
-    if let Some(Chosen { backend, place, leave }) = runner.chosen.take() {
+    if let Some(Chosen { backend, place, tickets }) = runner.chosen.take() {
         (context.attempts.backend, context.attempts.place) = (Some(backend), Some(place));
-        context.attempts.leave = Some(leave);
+        context.attempts.tickets = Some(tickets);
     }
     match result {
         Ok(answer) => {
@@ -252,7 +252,7 @@ pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Co
             context.attempts.record_outcome(&service, failure.outcome(late));
             context.attempts.note_failed();
             let again = failure.is_stale() && retry::free_repeat(session, context)
-                || retry::again(session, context, &service, failure.trouble());
+                || retry::again(session, context, &service, failure.failure());
             if again { Ok(false) } else { Err(failure.error) }
         }
     }

@@ -99,20 +99,20 @@ async fn deliver(
         service.metrics.mirror_dropped.inc();
         return;
     };
-    let record_outcome = |leave: ProbeTickets, outcome| {
+    let record_outcome = |tickets: ProbeTickets, outcome| {
         let elapsed = Now::monotonic().saturating_sub(now);
-        service.resilience.record_outcome(&chosen.backend, leave, Now::monotonic(), Some(elapsed), outcome);
+        service.resilience.record_outcome(&chosen.backend, tickets, Now::monotonic(), Some(elapsed), outcome);
     };
     let peer = chosen.backend.peer(None, false);
     // Nobody waits for it, but it has a place: a head that comes by and by must not keep that for ever.
     let total = service.timeouts().total.map_or_else(|| service.timeouts().one_attempt(), |total| total.0);
     let Ok(answer) = tokio::time::timeout(total, exchange::try_send(connector, peer, head, body)).await else {
         // A time limit of ours says nothing about the backend.
-        return record_outcome(chosen.leave, AttemptOutcome::Unknown);
+        return record_outcome(chosen.tickets, AttemptOutcome::Unknown);
     };
     match answer {
         Ok(mut answer) => {
-            record_outcome(chosen.leave, AttemptOutcome::Answered(answer.head.status.as_u16()));
+            record_outcome(chosen.tickets, AttemptOutcome::Answered(answer.head.status.as_u16()));
             // Read to the end, so that the connection can be used again; one that does not end soon is closed instead.
             let mut left = MOST_READ;
             let read = async {
@@ -127,10 +127,10 @@ async fn deliver(
             }
         }
         Err(failure) => {
-            let trouble = FailureKind::of(&failure.error).unwrap_or(FailureKind::Reset);
+            let kind = FailureKind::of(&failure.error).unwrap_or(FailureKind::Reset);
             // A kept connection that the backend closes says nothing about it either.
-            let stale = failure.reused && trouble == FailureKind::Reset;
-            record_outcome(chosen.leave, if stale { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(trouble) });
+            let stale = failure.reused && kind == FailureKind::Reset;
+            record_outcome(chosen.tickets, if stale { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(kind) });
         }
     }
 }

@@ -165,7 +165,7 @@ pub struct EjectionConfig {
 
 impl Default for EjectionConfig {
     fn default() -> Self {
-        let failures = failures().into_iter().filter(|trouble| *trouble != FailureKind::Status(500)).collect();
+        let failures = failures().into_iter().filter(|failure| *failure != FailureKind::Status(500)).collect();
         Self { consecutive: 5, base: seconds(10), max: seconds(300), share: Share(0.5), failures }
     }
 }
