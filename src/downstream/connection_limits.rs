@@ -3,27 +3,25 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     net::{IpAddr, Ipv6Addr},
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, atomic::AtomicUsize},
 };
 
 use parking_lot::Mutex;
 use prometheus::IntGauge;
 
+use crate::units::{CountPermit, Counter};
+
 /// Counts connections.
 #[derive(Debug)]
 pub(crate) struct ConnectionLimits {
-    all: AtomicU32,
+    all: AtomicUsize,
     by_address: [Mutex<HashMap<IpAddr, u32, ahash::RandomState>>; 16],
     hasher: ahash::RandomState,
     gauge: Option<IntGauge>,
 }
 
 /// One connection more in all, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct ConnectionPermit(Arc<ConnectionLimits>);
+pub(crate) type ConnectionPermit = CountPermit<Arc<ConnectionLimits>>;
 
 /// One connection more of an address, until it is dropped.
 #[derive(Debug)]
@@ -32,7 +30,7 @@ pub(crate) struct AddressPermit(Arc<ConnectionLimits>, IpAddr);
 impl ConnectionLimits {
     pub(crate) fn new(gauge: Option<IntGauge>) -> Arc<Self> {
         Arc::new(Self {
-            all: AtomicU32::new(0),
+            all: AtomicUsize::new(0),
             by_address: Default::default(),
             hasher: ahash::RandomState::new(),
             gauge,
@@ -41,12 +39,8 @@ impl ConnectionLimits {
 
     /// A place for one more connection; `None` when there are `most` (0: no limit).
     pub(crate) fn permit(self: &Arc<Self>, most: u32) -> Option<ConnectionPermit> {
-        let before = self.all.fetch_add(1, Ordering::Relaxed);
-        if let Some(gauge) = &self.gauge {
-            gauge.inc();
-        }
-        let permit = ConnectionPermit(self.clone());
-        (most == 0 || before < most).then_some(permit)
+        let most = if most == 0 { usize::MAX } else { usize::try_from(most).unwrap_or(usize::MAX) };
+        CountPermit::within(self.clone(), most)
     }
 
     /// A place for one more connection of `address`; `None` when it has `most`. An IPv6 network of 64 bits is one
@@ -76,10 +70,19 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-impl Drop for ConnectionPermit {
-    fn drop(&mut self) {
-        self.0.all.fetch_sub(1, Ordering::Relaxed);
-        if let Some(gauge) = &self.0.gauge {
+impl Counter for ConnectionLimits {
+    fn count(&self) -> &AtomicUsize {
+        &self.all
+    }
+
+    fn taken(&self) {
+        if let Some(gauge) = &self.gauge {
+            gauge.inc();
+        }
+    }
+
+    fn given_back(&self, _: usize) {
+        if let Some(gauge) = &self.gauge {
             gauge.dec();
         }
     }

@@ -5,6 +5,7 @@
 mod cidr;
 mod file;
 mod measure;
+mod permit;
 mod problem;
 mod secret;
 mod share;
@@ -13,6 +14,7 @@ pub(crate) mod suggest;
 pub use cidr::Cidr;
 pub use file::{read_file, read_text};
 pub use measure::{Rate, Size, Span};
+pub(crate) use permit::{CountPermit, Counter};
 pub use problem::{Problem, Problems};
 pub use secret::{Secret, SecretRef, private};
 pub use share::Share;

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     resilience::{Breaker, Ewma, Health},
+    units::{CountPermit, Counter},
     upstream::token::Token,
 };
 
@@ -149,24 +150,30 @@ impl Backend {
     }
 }
 
-/// A place at a backend, given back on drop.
+/// A request among those under way at a backend.
+pub(crate) type BackendPermit = CountPermit<UnderWay>;
+
+/// What is under way at a backend, for one request.
 #[derive(Debug)]
-pub struct BackendPermit {
+pub(crate) struct UnderWay {
     count: Arc<AtomicUsize>,
     /// Whom to tell that there is room, when somebody may wait for it.
     freed: Option<Arc<Notify>>,
 }
 
-impl BackendPermit {
-    pub(crate) fn at(backend: &Backend, freed: Option<Arc<Notify>>) -> Self {
-        backend.in_flight.fetch_add(1, Relaxed);
-        Self { count: backend.in_flight.clone(), freed }
+impl UnderWay {
+    /// A permit at `backend`.
+    pub(crate) fn at(backend: &Backend, freed: Option<Arc<Notify>>) -> BackendPermit {
+        CountPermit::take(Self { count: backend.in_flight.clone(), freed })
     }
 }
 
-impl Drop for BackendPermit {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Relaxed);
+impl Counter for UnderWay {
+    fn count(&self) -> &AtomicUsize {
+        &self.count
+    }
+
+    fn given_back(&self, _: usize) {
         if let Some(freed) = &self.freed {
             // Whoever waits looks at the count after it has said so, and we the other way round.
             fence(SeqCst);

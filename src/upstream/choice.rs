@@ -42,7 +42,7 @@ pub struct Chosen {
     /// The backend that was chosen.
     pub backend: Arc<Backend>,
     /// Its place among the requests under way there, given back on drop.
-    pub place: BackendPermit,
+    pub(crate) place: BackendPermit,
     /// Its tickets, when it probes.
     pub tickets: ProbeTickets,
 }

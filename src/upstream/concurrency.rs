@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering::SeqCst},
+        atomic::{AtomicU32, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -18,11 +18,11 @@ use tokio::sync::oneshot;
 pub struct ConcurrencyLimit {
     limit: AtomicU32,
     inside: AtomicU32,
-    queue: u32,
+    queue: usize,
     wait: Duration,
     /// How many stand in `waiting`, or are about to: whoever leaves an empty queue behind takes no lock. With them, those
     /// who wait for something else under the same setting.
-    queued: Arc<AtomicU32>,
+    queued: Arc<AtomicUsize>,
     waiting: Mutex<Waiting>,
 }
 
@@ -69,6 +69,7 @@ impl Drop for Queued<'_> {
 impl ConcurrencyLimit {
     /// A limit of `limit` requests; `queue` more may wait, each for at most `wait`.
     pub fn new(limit: u32, queue: u32, wait: Duration) -> Arc<Self> {
+        let queue = usize::try_from(queue).unwrap_or(usize::MAX);
         let (limit, inside, queued) = (AtomicU32::new(limit), AtomicU32::new(0), Arc::default());
         Arc::new(Self { limit, inside, queue, wait, queued, waiting: Mutex::default() })
     }
@@ -84,7 +85,7 @@ impl ConcurrencyLimit {
     }
 
     /// The number of those who wait; whoever waits for something else under the same setting counts there too.
-    pub(crate) fn queued(&self) -> Arc<AtomicU32> {
+    pub(crate) fn queued(&self) -> Arc<AtomicUsize> {
         self.queued.clone()
     }
 

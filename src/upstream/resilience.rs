@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::AtomicU32},
+    sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -59,7 +59,7 @@ pub(crate) struct Resilience {
     /// Told whenever a backend has room again.
     pub(crate) freed: Arc<Notify>,
     /// How many requests wait for that, or for a permit of `concurrency`.
-    pub(crate) waiting: Arc<AtomicU32>,
+    pub(crate) waiting: Arc<AtomicUsize>,
     /// Recent latencies, when a hedge waits for a percentile of them.
     pub(crate) latencies: Option<Arc<Quantile>>,
 }
@@ -69,7 +69,7 @@ struct Limits {
     concurrency: Option<Arc<ConcurrencyLimit>>,
     gradient: Option<Arc<Gradient>>,
     freed: Arc<Notify>,
-    waiting: Arc<AtomicU32>,
+    waiting: Arc<AtomicUsize>,
 }
 
 impl Limits {

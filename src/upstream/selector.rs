@@ -4,17 +4,13 @@
 use std::{
     sync::{
         Arc,
-        atomic::{
-            AtomicU32,
-            Ordering::{Relaxed, SeqCst},
-            fence,
-        },
+        atomic::{Ordering::SeqCst, fence},
     },
     time::Duration,
 };
 
 use super::{
-    backend::{Backend, BackendPermit},
+    backend::{Backend, UnderWay},
     balance::Balancer,
     resilience::Resilience,
     settings::service::AllUnhealthy,
@@ -23,28 +19,12 @@ use super::{
 use crate::{
     clock::Now,
     resilience::{Admission, warm_share},
+    units::CountPermit,
     upstream::{
         backend::Endpoints,
         choice::{Choice, Chosen, ProbeTickets, SelectError},
     },
 };
-
-/// A place in the queue for backends that are full, given up on drop.
-struct Waiting<'a>(&'a AtomicU32);
-
-impl<'a> Waiting<'a> {
-    fn enter(count: &'a AtomicU32, most: u32) -> Option<Self> {
-        let before = count.fetch_add(1, Relaxed);
-        let waiting = Self(count);
-        (before < most).then_some(waiting)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
 
 /// Chooses the backend of an attempt, and takes a permit at it.
 #[derive(Debug)]
@@ -69,7 +49,9 @@ impl Selector {
         if left.is_zero() {
             return Err(SelectError::Overloaded);
         }
-        let Some(_waiting) = Waiting::enter(&self.resilience.waiting, limits.queue) else {
+        let Some(_waiting) =
+            CountPermit::within(&*self.resilience.waiting, usize::try_from(limits.queue).unwrap_or(usize::MAX))
+        else {
             return Err(SelectError::Overloaded);
         };
         let begun = tokio::time::Instant::now();
@@ -118,7 +100,7 @@ impl Selector {
         match chosen {
             Ok(backend) => {
                 let freed = (self.resilience.per_backend() > 0).then(|| self.resilience.freed.clone());
-                let place = BackendPermit::at(&backend, freed);
+                let place = UnderWay::at(&backend, freed);
                 Ok(Chosen { backend, place, tickets })
             }
             Err(none) => {

@@ -40,7 +40,10 @@ use super::{
     limits::ClientLimits,
     stream::{DownstreamStream, Transport},
 };
-use crate::message::framing::Framing;
+use crate::{
+    message::framing::Framing,
+    units::{CountPermit, Counter},
+};
 
 /// Streams that a client may open beyond twice its number, before it has read that there should be no more.
 const MOST_UNAWARE: u64 = 1000;
@@ -94,20 +97,14 @@ struct Active {
     idle: Notify,
 }
 
-/// One stream under way, until it is dropped.
-struct Stream(Arc<Active>);
-
-impl Stream {
-    fn begin(active: &Arc<Active>) -> Self {
-        active.count.fetch_add(1, Relaxed);
-        Self(active.clone())
+impl Counter for Active {
+    fn count(&self) -> &AtomicUsize {
+        &self.count
     }
-}
 
-impl Drop for Stream {
-    fn drop(&mut self) {
-        if self.0.count.fetch_sub(1, Relaxed) == 1 {
-            self.0.idle.notify_one();
+    fn given_back(&self, left: usize) {
+        if left == 0 {
+            self.idle.notify_one();
         }
     }
 }
@@ -167,7 +164,7 @@ where
             }
             connection.graceful_shutdown();
         }
-        let stream = Stream::begin(&active);
+        let stream = CountPermit::take(active.clone());
         let (app, shutdown) = (app.clone(), shutdown.clone());
         let session = session(request, info.of_stream(respond), &digest, &terms);
         let stall = terms.stall;

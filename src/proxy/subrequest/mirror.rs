@@ -1,13 +1,7 @@
 //! Copies of requests to another service, whose answers are thrown away. Nobody waits for them: a copy is sent when the
 //! request is complete, by a task of its own, and when too many copies are under way, further ones are not made.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use pingora::{connectors::http::Connector, http::RequestHeader};
@@ -16,6 +10,7 @@ use crate::{
     clock::Now,
     proxy::{context::Context, subrequest::mirror_body::MirrorBody, upstream_request},
     runtime::Shared,
+    units::CountPermit,
     upstream::{
         AttemptOutcome, FailureKind, Service,
         choice::{Choice, ProbeTickets},
@@ -29,23 +24,6 @@ const MOST: usize = 256;
 /// The most of an answer that is read, and for how long: only its end is of use, for the connection.
 const MOST_READ: usize = 1 << 20;
 const LONGEST_READ: Duration = Duration::from_secs(5);
-
-/// A place among the copies under way, given back on drop.
-struct MirrorPermit(Arc<AtomicUsize>);
-
-impl MirrorPermit {
-    fn take(under_way: &Arc<AtomicUsize>) -> Option<Self> {
-        let before = under_way.fetch_add(1, Relaxed);
-        let place = Self(under_way.clone());
-        (before < MOST).then_some(place)
-    }
-}
-
-impl Drop for MirrorPermit {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
 
 /// Decides whether a request is copied.
 pub(crate) fn begin(context: &mut Context) {
@@ -73,7 +51,8 @@ pub(crate) fn take(shared: &Shared, head: &RequestHeader, body: Option<&Bytes>, 
     }
     let body = std::mem::take(collected).freeze();
     context.copy = MirrorBody::Done;
-    let (Some(connector), Some(place)) = (shared.connector(), MirrorPermit::take(&mirror.under_way)) else {
+    let (Some(connector), Some(place)) = (shared.connector(), CountPermit::within(mirror.under_way.clone(), MOST))
+    else {
         mirror.service.metrics.mirror_dropped.inc();
         return;
     };
