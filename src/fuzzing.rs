@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use crate::{
-    message::{fields, forwarded::TrustedProxies, path, target},
+    message::{fields, forwarded::TrustedProxies, hop_by_hop, path, target},
     routing::{
         decoders::{below, nginx, servlet, windows},
         readings::{EncodedSlashes, agree},

@@ -136,7 +136,6 @@ impl ProxyHttp for Gateway {
         if context.kind == RequestKind::Upgrade
             && let Some(true) = context.at_service(|service, context| retry::no_http1(context, service, &error))
         {
-            request::ignore_upgrade(session, context);
             error.set_retry(true);
             return error;
         }

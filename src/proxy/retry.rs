@@ -77,14 +77,18 @@ pub(crate) fn not_connected(session: &Session, context: &mut Context, service: &
     again(session, context, service, FailureKind::Connect)
 }
 
-/// After a connection for an upgrade that did not come about: true when that may be because its backend speaks HTTP/2
-/// alone, which has no upgrades. That is not its fault, and it has another attempt for nothing.
+/// After a connection for an upgrade that did not come about: true when that is because its backend speaks HTTP/2 alone,
+/// which has no upgrades. That is not its fault, and there is another attempt for nothing.
 pub(crate) fn no_http1(context: &mut Context, service: &Service, error: &Error) -> bool {
     let attempts = &mut context.attempts;
-    let agrees = attempts.backend.as_ref().is_some_and(|backend| backend.agrees_on_http2());
-    if *error.etype() != ErrorType::TLSHandshakeFailure || !agrees || attempts.free != FreeRepeat::Unused {
+    let Some(backend) = attempts.backend.as_ref().filter(|backend| backend.agrees_on_http2()) else { return false };
+    // What a server says that shares no protocol with us (RFC 7301 §3.2); every other failure is the backend's own.
+    let refused =
+        *error.etype() == ErrorType::TLSHandshakeFailure && error.to_string().contains("NoApplicationProtocol");
+    if !refused || attempts.free != FreeRepeat::Unused {
         return false;
     }
+    backend.speaks_http2_alone();
     attempts.record_outcome(service, AttemptOutcome::Unknown);
     attempts.place = None;
     attempts.free = FreeRepeat::Due;

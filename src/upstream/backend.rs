@@ -5,7 +5,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicU64, AtomicUsize,
+            AtomicBool, AtomicU64, AtomicUsize,
             Ordering::{Relaxed, SeqCst},
             fence,
         },
@@ -52,6 +52,8 @@ pub struct Backend {
     pub(crate) peer: HttpPeer,
     /// What active health checks say.
     pub(crate) checks: Checks,
+    /// It has refused to speak HTTP/1.1 over TLS, without which there are no upgrades.
+    pub(crate) http2_alone: AtomicBool,
     pub(crate) in_flight: Arc<AtomicUsize>,
     /// Failures in a row, and the ejections that followed from them.
     pub(crate) conduct: Arc<Health>,
@@ -89,7 +91,12 @@ impl Backend {
 
     /// True when the protocol may be changed within a connection to it: not where HTTP/2 is spoken from the first byte.
     pub(crate) fn can_switch_protocols(&self) -> bool {
-        self.url.scheme != BackendScheme::H2c
+        self.url.scheme != BackendScheme::H2c && !self.http2_alone.load(Relaxed)
+    }
+
+    /// It has refused HTTP/1.1.
+    pub(crate) fn speaks_http2_alone(&self) {
+        self.http2_alone.store(true, Relaxed);
     }
 
     /// True when it may choose HTTP/2.

@@ -132,16 +132,23 @@ impl Discovery {
         let lowest = records.iter().map(|record| record.0).min();
         let heaviest = records.iter().map(|record| record.1).max().unwrap_or(1).max(1);
         let mut lookup = Lookup { found: Vec::new(), until: Some(answer.valid_until().into()) };
+        // One that is gone takes no other with it.
+        let mut failed = None;
         for (_, weight, port, target) in records.into_iter().filter(|record| Some(record.0) == lowest) {
             // Weights go up to 65535 there and up to 1000 here; 0 means "hardly ever".
             let weight = if heaviest > 1000 { u32::from(weight) * 1000 / u32::from(heaviest) } else { weight.into() };
             let weight = usize::try_from(weight.max(1)).unwrap_or(1);
             let host = target.trim_end_matches('.').to_owned();
-            let of = self.addresses(&BackendUrl { scheme: url.scheme, host, port, weight }).await?;
-            lookup.until = lookup.until.min(of.until.or(lookup.until));
-            lookup.found.extend(of.found);
+            match self.addresses(&BackendUrl { scheme: url.scheme, host: host.clone(), port, weight }).await {
+                Ok(of) => {
+                    lookup.until = lookup.until.min(of.until.or(lookup.until));
+                    lookup.found.extend(of.found);
+                }
+                Err(e) => failed = Some(format!("its target '{host}': {e}")),
+            }
         }
-        if lookup.found.is_empty() { Err("no backend in the answer".to_owned()) } else { Ok(lookup) }
+        let none = || failed.unwrap_or_else(|| "no backend in the answer".to_owned());
+        if lookup.found.is_empty() { Err(none()) } else { Ok(lookup) }
     }
 
     async fn addresses(&self, url: &BackendUrl) -> Result<Lookup, String> {

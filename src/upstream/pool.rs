@@ -14,7 +14,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{
     backend::{Backend, LATENCY_MEMORY},
@@ -60,6 +60,8 @@ pub(crate) struct Pool {
     known: Arc<Vec<Arc<Backend>>>,
     /// There are health checks; without them nothing would find a backend well again.
     checked: bool,
+    /// Told when there are backends that nobody has checked.
+    pub(crate) unchecked: Notify,
     /// Its configuration serves: what it finds is shown.
     shown: AtomicBool,
     pub(super) endpoints: Endpoints,
@@ -117,6 +119,7 @@ impl Pool {
             breaker: config.circuit_breaker.as_ref().filter(|breaker| breaker.per_backend).map(BreakerConfig::policy),
             known: before.map_or_else(Arc::default, |before| before.endpoints.load_full()),
             checked: config.health_check.is_some(),
+            unchecked: Notify::new(),
             shown: AtomicBool::new(false),
             endpoints,
         }
@@ -154,6 +157,9 @@ impl Pool {
     /// Takes over what its URLs stand for now.
     async fn take_over(&self, balancer: &dyn Balancer) {
         self.adopt(self.found());
+        if self.checked && self.endpoints.load().iter().any(|backend| !backend.checks.any()) {
+            self.unchecked.notify_one();
+        }
         if self.shown.load(Relaxed) {
             self.show();
         }
@@ -224,6 +230,7 @@ impl Pool {
             peer: self.peers.peer(address, &url),
             url,
             checks,
+            http2_alone: AtomicBool::new(known.is_some_and(|known| known.http2_alone.load(Relaxed))),
             in_flight: known.map_or_else(Arc::default, |known| known.in_flight.clone()),
             conduct: known.map_or_else(Arc::default, |known| known.conduct.clone()),
             breaker,

@@ -203,7 +203,11 @@ impl Service {
         let mut tick = tokio::time::interval(check.every.0);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tick.tick().await;
+            // A backend that has just been found is not left unchecked until the next time.
+            tokio::select! {
+                _ = tick.tick() => {}
+                () = self.pool.unchecked.notified() => {}
+            }
             self.selector.balancer.view().run_health_check(true).await;
         }
     }

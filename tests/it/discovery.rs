@@ -291,3 +291,30 @@ fn another_backend_at_an_address_that_is_down_is_not_believed_to_be_up() {
         (0..6).for_each(|_| drop(gw.get("/").expect(200)));
     }
 }
+
+#[test]
+fn a_target_that_is_gone_takes_no_other_with_it() {
+    let (a, zone) = (Origin::start("a"), Zone::default());
+    let records = vec![srv(1, 1, a.address.port(), "gone.test"), srv(1, 1, a.address.port(), "host.test")];
+    zone.lock().insert(("users.test".into(), 33), records);
+    zone.lock().insert(("host.test".into(), 1), vec![vec![127, 0, 0, 1]]);
+    let gw = Gateway::start(&format!(
+        "services:\n  main:\n    urls: [\"http://users.test\"]\n    discovery: {{ dns: srv, resolver: \"{}\" }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        dns(zone.clone())
+    ));
+    gw.get("/").expect(200).says("a");
+}
+
+#[test]
+fn backends_that_were_just_found_are_checked_at_once() {
+    let (well, origin, zone) = (Origin::start("well"), Origin::start("ill"), Zone::default());
+    let ill = FaultProxy::start(origin.address, Fault::Status503);
+    zone.lock().insert(("users.test".into(), 1), vec![vec![127, 0, 0, 1]]);
+    let urls = format!("[\"http://users.test:{}\", \"{}\"]", ill.url().rsplit(':').next().unwrap(), well.url());
+    let begun = std::time::Instant::now();
+    let more = "    health_check: { path: /, every: 60s }\n    retry: { max_attempts: 1 }\n    outlier_ejection: { consecutive: 0 }\n";
+    let gw = named(&urls, &zone, more);
+    (0..10).for_each(|_| drop(gw.get("/").expect(200)));
+    assert!(!gw.errors().contains("not all backends are known"), "{}", gw.errors());
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10));
+}

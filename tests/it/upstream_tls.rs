@@ -244,3 +244,20 @@ fn a_backend_that_speaks_http2_alone_is_not_blamed_for_upgrades() {
     let said = elsewhere.raw(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n");
     assert!(said.starts_with("HTTP/1.1 502 "), "{said}");
 }
+
+#[test]
+fn a_backend_whose_handshake_fails_is_blamed_for_upgrades_too() {
+    let certs = Certs::new();
+    certs.issue("backend", "backend", &["backend.example"]);
+    let backend = Backend::start(&certs, Wants::H1);
+    // Its authority is not trusted.
+    let gw = Gateway::start(&format!(
+        "services:\n  main:\n    urls: [\"https://127.0.0.1:{}\"]\n    retry: {{ max_attempts: 1 }}\n    circuit_breaker: {{ failure_threshold: 2, reset_timeout: 60s }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        backend.port
+    ));
+    for _ in 0..2 {
+        let said = gw.raw(b"GET / HTTP/1.1\r\nHost: h\r\nConnection: upgrade, close\r\nUpgrade: websocket\r\n\r\n");
+        assert!(said.starts_with("HTTP/1.1 502 "), "{said}");
+    }
+    assert_eq!(gw.metric("gateway_circuit_breaker_state{backend=\"\",service=\"main\"}"), Some(1.0));
+}
