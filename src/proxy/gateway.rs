@@ -32,7 +32,10 @@ use crate::{
     },
     routing::decide::{Decision, decide},
     runtime::{Live, Shared},
-    upstream::{AttemptOutcome, response::verify},
+    upstream::{
+        AttemptOutcome,
+        response::{unframe, verify},
+    },
 };
 
 /// The gateway, as Pingora sees it.
@@ -177,6 +180,7 @@ impl ProxyHttp for Gateway {
         context: &mut Tracked,
     ) -> Result<()> {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+            unframe(head);
             if head.status == StatusCode::CONTINUE {
                 body::invite(session, context);
             }

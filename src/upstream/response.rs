@@ -21,6 +21,13 @@ pub(crate) fn verify(head: &mut ResponseHeader, asked: bool) -> pingora::Result<
         .and_then(|()| normalise(head, length))
 }
 
+/// Takes framing off an interim answer: it has no body, and must not announce one (RFC 9110 §8.6, RFC 9112 §6.1).
+pub(crate) fn unframe(head: &mut ResponseHeader) {
+    for name in &FRAMING {
+        head.remove_header(name);
+    }
+}
+
 /// `coding`: it has a transfer coding.
 fn check(head: &ResponseHeader, asked: bool, coding: bool) -> Result<(), Violation> {
     upgrade::check_switch(head.status, asked)?;
@@ -111,6 +118,13 @@ mod tests {
         let mut empty = answer(204, &[("Content-Length", "5"), ("Transfer-Encoding", "chunked")]);
         verify(&mut empty, false).unwrap();
         assert!(empty.headers.is_empty());
+    }
+
+    #[test]
+    fn interim_answers_have_no_framing() {
+        let mut head = answer(103, &[("Content-Length", "2"), ("Link", "</a>")]);
+        unframe(&mut head);
+        assert!(!head.headers.contains_key("content-length") && head.headers.contains_key("link"));
     }
 
     #[test]
