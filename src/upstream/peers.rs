@@ -14,6 +14,10 @@ use crate::{
 /// Requests that share one HTTP/2 connection to a backend; what common servers allow.
 const H2_STREAMS: usize = 100;
 
+/// What a backend may send of one answer before it has been read on: enough for 20 Mbit/s over 100 ms. A connection has
+/// room for more of them than there are streams.
+const H2_WINDOW: u32 = 256 << 10;
+
 /// What all connections of a service have in common.
 #[derive(Debug)]
 pub(crate) struct Peers {
@@ -38,6 +42,10 @@ impl Peers {
         options.verify_cert = self.tls.verify;
         options.verify_hostname = self.tls.verify;
         options.max_h2_streams = H2_STREAMS;
+        // What clients that do not read leave unread takes nothing away from the streams beside them: Pingora's windows
+        // are of one size for a stream and for the whole connection.
+        options.h2_stream_window_size = Some(H2_WINDOW);
+        options.h2_connection_window_size = Some(H2_WINDOW * 128);
         match url.scheme {
             BackendScheme::H2c => options.set_http_version(2, 2),
             BackendScheme::Https if self.tls.http2 => options.alpn = ALPN::H2H1,

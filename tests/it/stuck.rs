@@ -11,7 +11,7 @@ use bytes::Bytes;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::{
-    harness::{Certs, Gateway, Origin, eventually, program},
+    harness::{Certs, Gateway, H2Origin, Origin, eventually, program},
     http2::Frames,
 };
 
@@ -414,6 +414,9 @@ fn a_client_with_expect_is_invited_whatever_the_backend_speaks() {
 fn hedged_requests_keep_the_trailers_of_their_answers() {
     let url = format!("h2c://{}", h2c());
     let gw = gateway("", &[("a", url.clone(), "hedge: { after: 1s }"), ("b", url, "")]);
+    // A client of HTTP/1 gets the answer, at least.
+    let said = gw.raw(b"GET /a/x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    assert!(said.starts_with("HTTP/1.1 200 ") && said.contains("body"), "{said}");
     run(async {
         let stream = tokio::net::TcpStream::connect(("127.0.0.1", gw.port)).await.unwrap();
         let (mut send, connection) = h2::client::handshake(stream).await.unwrap();
@@ -482,4 +485,27 @@ fn what_is_said_last_comes_encrypted_too() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("\"status\":504"), "{said} {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn clients_that_do_not_read_leave_others_their_part_of_a_connection() {
+    let backend = H2Origin::start(|request, mut respond| {
+        let size = if request.uri().path().contains("big") { 30 << 20 } else { 3 };
+        let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+        body.send_data(vec![b'x'; size].into(), true).unwrap();
+    });
+    let gw = gateway("", &[("a", backend.url(), "")]);
+    let deaf: Vec<TcpStream> = (0..12)
+        .map(|_| {
+            let mut client = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+            client.write_all(b"GET /a/big HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+            client
+        })
+        .collect();
+    eventually("all have their heads", || backend.seen().len() == 12);
+    std::thread::sleep(Duration::from_secs(1));
+    let begun = Instant::now();
+    gw.get("/a/small").expect(200).says("xxx");
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    drop(deaf);
 }

@@ -275,6 +275,10 @@ async fn deliver(
     if !framed && !done && !request::is_http2(session) {
         head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
     }
+    if !request::is_http2(session) {
+        // Pingora writes no head of HTTP/2 to a client of HTTP/1.
+        head.set_version(Version::HTTP_11);
+    }
     response::head(shared, session, &mut head, context)?;
     // As tasks: these are written out at once, and not when enough has come together.
     session.write_response_tasks(vec![HttpTask::Header(Box::new(head), done)]).await?;
