@@ -71,7 +71,7 @@ fn named(head: &RequestHeader) -> Option<&str> {
     head.uri.authority().map(Authority::as_str).or_else(host)
 }
 
-/// Reads the request's body, within a size and a time limit.
+/// Reads the request's body, if there is one, within a size and a time limit.
 ///
 /// # Errors
 /// It is too large, too late, or broken off.
@@ -92,12 +92,6 @@ async fn read_body(session: &mut ServerSession, live: &Live) -> Result<Bytes, Re
     // Settings that take longer to arrive than a head may are not on their way.
     tokio::time::timeout(limits.stall.0, read).await.unwrap_or_else(|_| Err(replies::too_slow()))?;
     Ok(body.freeze())
-}
-
-/// True when the client says that something follows its head.
-fn announces_body(head: &RequestHeader) -> bool {
-    let length = head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
-    length || head.headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 /// The answer to a request that has been read.
@@ -122,7 +116,7 @@ impl ServeHttp for AdminApp {
     async fn response(&self, session: &mut ServerSession) -> http::Response<Vec<u8>> {
         let mut refused = self.refuses(session.req_header());
         let mut body = Bytes::new();
-        if announces_body(session.req_header()) && refused.is_none() {
+        if refused.is_none() {
             match read_body(session, &self.live).await {
                 Ok(read) => body = read,
                 Err(reply) => refused = Some(reply),

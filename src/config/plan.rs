@@ -36,7 +36,8 @@ pub struct Plan {
 /// Each has its own bit where routes say which ones they are for.
 const MAX_LISTENERS: usize = 30;
 
-pub(super) fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Plan {
+/// The addresses of all listeners, each of which is one listener's alone.
+fn addresses(config: &Config, root: &Node, problems: &mut Problems) {
     let mut taken: Vec<(SocketAddr, &Location)> = Vec::new();
     let admin_place = root.at("admin.address").place();
     let mut claim = |address: &str, place, problems: &mut Problems| match address.parse::<SocketAddr>() {
@@ -74,6 +75,10 @@ pub(super) fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Pla
         problems.push(root.at("listeners").place().problem(message));
     }
     admin_is_private(&config.admin, admin_place, problems);
+}
+
+pub(super) fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Plan {
+    addresses(config, root, problems);
     config.limits.validate(root.at("limits"), problems);
     let ports =
         config.listeners.iter().filter_map(|listener| Some(listener.address.parse::<SocketAddr>().ok()?.port()));

@@ -105,34 +105,10 @@ impl PingoraConfig {
     /// Fills in the paths that were left out, for an instance whose listeners have these `ports`, and checks the rest.
     pub(super) fn complete(&mut self, ports: &[u16], node: &Node, problems: &mut Problems) {
         let mut wrong = |key: &str, message: String| problems.push(node.at(key).place().problem(message));
-        if self.upgrade_sock.is_empty() {
-            let dir = runtime_dir();
-            let ports = if ports.is_empty() { &[0] } else { ports };
-            let named = |port| dir.join(format!("tollgate-{port}.sock")).to_string_lossy().into_owned();
-            self.earlier_socks = ports.iter().map(named).collect();
-            self.upgrade_sock = self.earlier_socks.remove(0);
-        }
-        if self.pid_file.is_empty() {
-            let beside = Path::new(&self.upgrade_sock).with_extension("pid");
-            self.pid_file = beside.to_string_lossy().into_owned();
-        }
-        if !(1..=1024).contains(&self.threads) {
-            wrong("threads", format!("{} is not a number of threads from 1 to 1024", self.threads));
-        }
-        if !(1..=64).contains(&self.listener_tasks_per_fd) {
-            wrong("listener_tasks_per_fd", format!("{} is not a number from 1 to 64", self.listener_tasks_per_fd));
-        }
-        if self.upstream_keepalive_pool_size.is_some_and(|size| !(1..=MOST_KEPT).contains(&size)) {
-            wrong("upstream_keepalive_pool_size", format!("not a number of connections from 1 to {MOST_KEPT}"));
-        }
+        self.name_paths(ports);
+        self.numbers(&mut wrong);
         if self.upgrade_sock.len() > SOCKET_PATH {
             wrong("upgrade_sock", format!("the path is longer than the {SOCKET_PATH} bytes that a socket may have"));
-        }
-        // A daemon lives in another directory.
-        for path in [&mut self.upgrade_sock, &mut self.pid_file] {
-            if let Ok(absolute) = std::path::absolute(&*path) {
-                *path = absolute.to_string_lossy().into_owned();
-            }
         }
         let account = self.account(&mut wrong);
         // Opened before the process becomes another user.
@@ -168,6 +144,39 @@ impl PingoraConfig {
         self.addresses(&mut wrong);
     }
 
+    /// Fills in the paths that were left out, after the listeners' `ports`, and makes all of them absolute.
+    fn name_paths(&mut self, ports: &[u16]) {
+        if self.upgrade_sock.is_empty() {
+            let dir = runtime_dir();
+            let ports = if ports.is_empty() { &[0] } else { ports };
+            let named = |port| dir.join(format!("tollgate-{port}.sock")).to_string_lossy().into_owned();
+            self.earlier_socks = ports.iter().map(named).collect();
+            self.upgrade_sock = self.earlier_socks.remove(0);
+        }
+        if self.pid_file.is_empty() {
+            self.pid_file = pid_beside(&self.upgrade_sock);
+        }
+        // A daemon lives in another directory.
+        for path in [&mut self.upgrade_sock, &mut self.pid_file] {
+            if let Ok(absolute) = std::path::absolute(&*path) {
+                *path = absolute.to_string_lossy().into_owned();
+            }
+        }
+    }
+
+    /// What only has to be within bounds.
+    fn numbers(&self, wrong: &mut impl FnMut(&str, String)) {
+        if !(1..=1024).contains(&self.threads) {
+            wrong("threads", format!("{} is not a number of threads from 1 to 1024", self.threads));
+        }
+        if !(1..=64).contains(&self.listener_tasks_per_fd) {
+            wrong("listener_tasks_per_fd", format!("{} is not a number from 1 to 64", self.listener_tasks_per_fd));
+        }
+        if self.upstream_keepalive_pool_size.is_some_and(|size| !(1..=MOST_KEPT).contains(&size)) {
+            wrong("upstream_keepalive_pool_size", format!("not a number of connections from 1 to {MOST_KEPT}"));
+        }
+    }
+
     /// For a successor whose first listener is another one than its predecessor's: the paths that are named after the
     /// listeners, when none is given, follow the process that is there.
     pub(crate) fn follow_predecessor(&mut self) {
@@ -175,9 +184,8 @@ impl PingoraConfig {
             return;
         }
         let Some(found) = self.earlier_socks.iter().find(|path| Path::new(path).exists()).cloned() else { return };
-        let beside = |sock: &str| Path::new(sock).with_extension("pid").to_string_lossy().into_owned();
-        if self.pid_file == beside(&self.upgrade_sock) {
-            self.pid_file = beside(&found);
+        if self.pid_file == pid_beside(&self.upgrade_sock) {
+            self.pid_file = pid_beside(&found);
         }
         self.upgrade_sock = found;
     }
@@ -270,6 +278,11 @@ impl PingoraConfig {
         conf.working_directory = Some(std::env::current_dir().map_err(|e| format!("the working directory: {e}"))?);
         Ok(conf)
     }
+}
+
+/// The pid file that belongs to an upgrade socket, when none is named.
+fn pid_beside(sock: &str) -> String {
+    Path::new(sock).with_extension("pid").to_string_lossy().into_owned()
 }
 
 /// The directory of `path` may be made: what it is to be in is there.

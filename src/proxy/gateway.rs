@@ -31,7 +31,7 @@ use crate::{
         waiting,
     },
     routing::decide::{Decision, decide},
-    runtime::{Live, Shared},
+    runtime::Live,
     upstream::{
         AttemptOutcome,
         response::{unframe, verify},
@@ -42,13 +42,12 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct Gateway {
     pub(super) live: Arc<Live>,
-    pub(super) shared: Arc<Shared>,
 }
 
 impl Gateway {
     /// A gateway that serves whatever `live` holds.
     pub(crate) fn new(live: Arc<Live>) -> Self {
-        Self { shared: live.shared.clone(), live }
+        Self { live }
     }
 }
 
@@ -57,7 +56,7 @@ impl ProxyHttp for Gateway {
     type CTX = Tracked;
 
     fn new_ctx(&self) -> Tracked {
-        Tracked::new(Context::new(self.live.load_full(), self.shared.clone()))
+        Tracked::new(Context::new(self.live.load_full(), self.live.shared.clone()))
     }
 
     fn init_downstream_modules(&self, _: &mut HttpModules) {
@@ -65,14 +64,14 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Tracked) -> Result<bool> {
-        request::receive(&self.shared, session, context);
+        request::receive(&self.live.shared, session, context);
         if let Some(reason) = context.info.as_ref().and_then(|info| info.fault()) {
             return respond(session, context, malformed(reason).closing(), ResponseSource::Gateway)
                 .await
                 .map(|()| true);
         }
         if context.runtime.publish
-            && let Some(page) = self.shared.page.get()
+            && let Some(page) = self.live.shared.page.get()
             && let Some(reply) = page(session.req_header().uri.path())
         {
             let reply = replies::read_only(&session.req_header().method).unwrap_or(reply);
@@ -94,7 +93,7 @@ impl ProxyHttp for Gateway {
         mirror::begin(context);
         if context.target.as_ref().is_some_and(|target| target.service.resilience.hedges()) {
             // Boxed: requests that are not hedged must not carry two attempts' memory around.
-            return Box::pin(hedge::run(&self.shared, session, context)).await;
+            return Box::pin(hedge::run(&self.live.shared, session, context)).await;
         }
         Ok(false)
     }
@@ -103,7 +102,7 @@ impl ProxyHttp for Gateway {
         let Some(service) = context.service() else {
             return Error::e_explain(ErrorType::InternalError, "a request without a service");
         };
-        match upstream_peer::next(&self.shared, session, context, &service).await {
+        match upstream_peer::next(&self.live.shared, session, context, &service).await {
             Ok(peer) => Ok(peer),
             Err(Stop::Reply(reply)) => error::refuse(context, *reply, ResponseSource::Gateway),
             Err(Stop::Left(error)) => Err(error),
@@ -211,7 +210,7 @@ impl ProxyHttp for Gateway {
         end: bool,
         context: &mut Tracked,
     ) -> Result<()> {
-        body::pass(&self.shared, session, body, end, context)
+        body::pass(&self.live.shared, session, body, end, context)
     }
 
     async fn response_filter(
@@ -223,7 +222,7 @@ impl ProxyHttp for Gateway {
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
-        response::head(&self.shared, session, head, context)
+        response::head(&self.live.shared, session, head, context)
     }
 
     fn response_body_filter(
@@ -246,6 +245,6 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut Tracked) {
-        logging::record(&self.shared, session, error, context);
+        logging::record(&self.live.shared, session, error, context);
     }
 }

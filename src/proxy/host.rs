@@ -21,13 +21,13 @@ impl Host for Gateway {
     }
 
     fn rejected(&self, rejection: &Rejection<'_>) {
-        self.shared.metrics.requests.unrouted(MethodClass::of(""), rejection.status, Duration::ZERO);
-        if let Some(log) = &*self.shared.access_log.load() {
+        self.live.shared.metrics.requests.unrouted(MethodClass::of(""), rejection.status, Duration::ZERO);
+        if let Some(log) = &*self.live.shared.access_log.load() {
             log.line(|out| access_line::write_refused(out, &self.live.load().access, rejection));
         }
     }
 
     fn turned_away(&self, reason: &'static str) {
-        self.shared.metrics.connections.refused(reason);
+        self.live.shared.metrics.connections.refused(reason);
     }
 }

@@ -44,7 +44,6 @@ pub(super) type Once = (broadcast::Receiver<ExecutionPhase>, Option<Predecessor>
 /// What a process does beside serving, from the moment in which it has forked, if it does.
 pub(super) struct BackgroundTasks {
     pub(super) live: Arc<Live>,
-    pub(super) shared: Arc<Shared>,
     pub(super) plan: Plan,
     pub(super) started: Started,
     /// How many services of the engine must have begun before this process serves.
@@ -58,12 +57,12 @@ impl BackgroundService for BackgroundTasks {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         // Dropping either ends what runs in it.
         let (mut certificates, mut tasks) = (JoinSet::new(), Tasks::default());
-        certificates.spawn(watch_certificates(self.plan.listeners.clone(), self.shared.clone()));
+        certificates.spawn(watch_certificates(self.plan.listeners.clone(), self.live.shared.clone()));
         let mut changes = self.live.changes();
         tasks.follow(&self.live.load_full());
         let once = self.once.lock().take();
         if let Some((phases, predecessor, launcher)) = once {
-            signals::follow(phases, self.shared.clone(), self.plan.clone(), self.handover.clone());
+            signals::follow(phases, self.live.shared.clone(), self.plan.clone(), self.handover.clone());
             tokio::select! {
                 () = self.settle(predecessor.is_some()) => {}
                 // It is told to leave before it has begun.
@@ -118,7 +117,7 @@ impl BackgroundTasks {
         let all = tokio::time::timeout(BEGIN, started.wait_for(|count| *count >= self.services)).await;
         all.map_err(|_| "the listeners do not begin to accept")?.map_err(|e| e.to_string())?;
         if let Some(predecessor) = predecessor {
-            let (socket, shared) = (self.handover.socket.clone(), self.shared.clone());
+            let (socket, shared) = (self.handover.socket.clone(), self.live.shared.clone());
             let told = tokio::task::spawn_blocking(move || predecessor.relieve(&socket, || shared.draining())).await;
             told.map_err(|e| e.to_string())??;
         }

@@ -8,7 +8,7 @@ use pingora::{
     connectors::ConnectorOptions,
     listeners::L4BufferSettings,
     proxy::http_proxy,
-    server::{RunArgs as PingoraArgs, Server},
+    server::{RunArgs as PingoraArgs, Server, configuration::ServerConf},
     services::background::background_service,
 };
 use rustix::fs::Uid;
@@ -80,10 +80,15 @@ pub(super) fn serve(
 ) -> ExitCode {
     let Loaded { runtime, mut plan, .. } = loaded;
     plan.pingora.daemon |= daemon;
-    warn_of_error_log(&plan.pingora);
-    if let Err(message) = may_start(&plan.pingora) {
-        return fail(exit::CONFIG, &message);
+    if upgrade {
+        // Before Pingora is told of the paths.
+        plan.pingora.follow_predecessor();
     }
+    warn_of_error_log(&plan.pingora);
+    let conf = match may_start(&plan.pingora) {
+        Ok(conf) => conf,
+        Err(message) => return fail(exit::CONFIG, &message),
+    };
     let launcher = match Launcher::of_this_process().filter(|_| plan.pingora.daemon) {
         None if plan.pingora.daemon => return launch(),
         None => None,
@@ -91,13 +96,6 @@ pub(super) fn serve(
         Some(Err(e)) => return fail(exit::FAILURE, &format!("cannot say when this process serves: {e}")),
     };
     count_panics(&shared);
-    let conf = match plan.pingora.server_conf() {
-        Ok(conf) => conf,
-        Err(e) => return fail(exit::CONFIG, &format!("pingora: {e}")),
-    };
-    if upgrade {
-        plan.pingora.follow_predecessor();
-    }
     let (predecessor, bound, upgrade_socket) = match claim(&plan, upgrade) {
         Ok(claimed) => claimed,
         Err(message) => return fail(exit::FAILURE, &message),
@@ -119,7 +117,6 @@ pub(super) fn serve(
     let services = assemble(&mut server, &live, &plan, bound, &started);
     let background = BackgroundTasks {
         live,
-        shared: shared.clone(),
         plan: plan.clone(),
         started,
         services,
@@ -135,13 +132,13 @@ pub(super) fn serve(
     signals::leave(&shared, &plan, &handover)
 }
 
-/// Whether the process may become who it should be, and Pingora takes its settings.
+/// The settings as Pingora takes them, when the process may become who it should be.
 ///
 /// # Errors
 /// What is in the way.
-pub(super) fn may_start(config: &PingoraConfig) -> Result<(), String> {
+pub(super) fn may_start(config: &PingoraConfig) -> Result<ServerConf, String> {
     account::may_assume(config)?;
-    config.server_conf().map(drop).map_err(|e| format!("pingora: {e}"))
+    config.server_conf().map_err(|e| format!("pingora: {e}"))
 }
 
 /// A setting that says nothing without a daemon, which the command line may make of it: so it is no mistake at `-t`.

@@ -698,20 +698,26 @@ fn says(command: &mut Command, errors: &Path, wanted: &str) -> Child {
     child
 }
 
+/// A folder for the default places, and in it a file for listeners on these ports.
+fn listening_on(dir: &Path, name: &str, ports: &[u16]) -> PathBuf {
+    let listeners: Vec<String> = ports.iter().map(|port| format!("{{ address: \"127.0.0.1:{port}\" }}")).collect();
+    let text = format!("listeners: [ {} ]\nadmin: {{ enabled: false }}\n{ROUTE}", listeners.join(", "));
+    fs::write(dir.join(name), text).unwrap();
+    dir.join(name)
+}
+
+/// A command whose default places are in `dir`.
+fn in_folder(dir: &Path, file: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(more).arg("-c").arg(file).env("XDG_RUNTIME_DIR", dir).env_remove("RUNTIME_DIRECTORY");
+    command
+}
+
 #[test]
 fn a_successor_finds_a_process_whose_first_listener_was_another_one() {
     let (dir, ports) = (tempfile::tempdir().unwrap(), [free_port(), free_port()]);
-    let file = |name: &str, ports: &[u16]| {
-        let listeners: Vec<String> = ports.iter().map(|port| format!("{{ address: \"127.0.0.1:{port}\" }}")).collect();
-        let text = format!("listeners: [ {} ]\nadmin: {{ enabled: false }}\n{ROUTE}", listeners.join(", "));
-        fs::write(dir.path().join(name), text).unwrap();
-        dir.path().join(name)
-    };
-    let command = |file: &Path, more: &[&str]| {
-        let mut command = Command::new(binary());
-        command.args(more).arg("-c").arg(file).env("XDG_RUNTIME_DIR", dir.path()).env_remove("RUNTIME_DIRECTORY");
-        command
-    };
+    let file = |name: &str, ports: &[u16]| listening_on(dir.path(), name, ports);
+    let command = |file: &Path, more: &[&str]| in_folder(dir.path(), file, more);
     let first = file("one.yaml", &ports[..1]);
     let mut one = says(&mut command(&first, &[]), &dir.path().join("one.log"), "listening on");
     let second = file("two.yaml", &[ports[1], ports[0]]);
@@ -724,6 +730,24 @@ fn a_successor_finds_a_process_whose_first_listener_was_another_one() {
     }
     three.kill().unwrap();
     three.wait().unwrap();
+}
+
+#[test]
+fn a_daemon_that_follows_a_process_has_the_same_pid_file() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), [free_port(), free_port()]);
+    let first = listening_on(dir.path(), "one.yaml", &ports[..1]);
+    let mut one = says(&mut in_folder(dir.path(), &first, &[]), &dir.path().join("one.log"), "listening on");
+    let second = listening_on(dir.path(), "two.yaml", &[ports[1], ports[0]]);
+    let log = fs::File::create(dir.path().join("two.log")).unwrap();
+    let mut two = in_folder(dir.path(), &second, &["-u", "-d"]);
+    assert!(two.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).status().unwrap().success());
+    eventually("the first leaves", || one.try_wait().unwrap().is_some());
+    let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let pids: Vec<String> = names.filter(|name| name.contains(".pid")).collect();
+    assert_eq!(pids, [format!("tollgate-{}.pid", ports[0])]);
+    let pid = fs::read_to_string(dir.path().join(&pids[0])).unwrap();
+    Request::new("GET", format!("http://127.0.0.1:{}/", ports[1])).expect(200).says("served");
+    kill(Pid::from_raw(pid.trim().parse().unwrap()), Signal::SIGINT).unwrap();
 }
 
 #[test]
