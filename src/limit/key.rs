@@ -8,7 +8,7 @@
 
 use std::{
     hash::{BuildHasher, Hasher},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
 };
 
 use ahash::{AHasher, RandomState};
@@ -61,14 +61,37 @@ fn mask(bits: u8) -> u128 {
 
 /// Where the parts of a key go: into a hash ([`Key`]), or, for a store that others share, into bytes ([`KeyBytes`]).
 pub trait KeySink {
+    /// Takes a part with its kind and its length.
+    fn part(&mut self, kind: PartKind, part: &[u8]);
+
+    /// Which bits of an IPv6 address make one client.
+    fn ipv6_mask(&self) -> u128;
+
     /// Adds a text, for instance a subject, a route or a claim.
-    fn text(&mut self, part: &str);
+    fn text(&mut self, part: &str) {
+        self.part(PartKind::Text, part.as_bytes());
+    }
+
     /// Adds raw bytes, for instance a header's value.
-    fn bytes(&mut self, part: &[u8]);
+    fn bytes(&mut self, part: &[u8]) {
+        self.part(PartKind::Bytes, part);
+    }
+
     /// Adds a client address: IPv4 whole (also when written as IPv6, `::ffff:192.0.2.1`), IPv6 cut to its prefix.
-    fn ip(&mut self, part: IpAddr);
+    fn ip(&mut self, part: IpAddr) {
+        match part.to_canonical() {
+            IpAddr::V4(address) => self.part(PartKind::V4, &address.octets()),
+            IpAddr::V6(address) => {
+                let network = address.to_bits() & self.ipv6_mask();
+                self.part(PartKind::V6, &network.to_be_bytes());
+            }
+        }
+    }
+
     /// Adds nothing, but differently from any other part: "there is no user" is not the user with the empty name.
-    fn absent(&mut self);
+    fn absent(&mut self) {
+        self.part(PartKind::Absent, b"");
+    }
 }
 
 /// What a limit counts by: it writes its parts, always the same ones in the same order for the same request.
@@ -78,13 +101,19 @@ pub trait KeyParts: Sync {
 }
 
 /// What marks a part, so that no part can be taken for one of another kind.
-#[derive(Clone, Copy)]
-enum Kind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartKind {
+    /// There is no such part.
     Absent,
+    /// A text.
     Text,
+    /// Raw bytes.
     Bytes,
+    /// A number.
     Number,
+    /// An IPv4 address.
     V4,
+    /// An IPv6 network.
     V6,
 }
 
@@ -104,8 +133,7 @@ impl Key {
 
     /// This key with a number added, for instance a row id.
     pub fn number(mut self, part: u64) -> Self {
-        self.hasher.write_u8(Kind::Number as u8);
-        self.hasher.write_u64(part);
+        self.part(PartKind::Number, &part.to_be_bytes());
         self
     }
 
@@ -113,39 +141,18 @@ impl Key {
     pub fn finish(self) -> u64 {
         self.hasher.finish()
     }
+}
 
-    fn sized(&mut self, kind: Kind, part: &[u8]) {
+impl KeySink for Key {
+    fn part(&mut self, kind: PartKind, part: &[u8]) {
         self.hasher.write_u8(kind as u8);
         // The length goes in by itself: a hasher may treat two writes as one.
         self.hasher.write_u64(part.len() as u64);
         self.hasher.write(part);
     }
-}
 
-impl KeySink for Key {
-    fn text(&mut self, part: &str) {
-        self.sized(Kind::Text, part.as_bytes());
-    }
-
-    fn bytes(&mut self, part: &[u8]) {
-        self.sized(Kind::Bytes, part);
-    }
-
-    fn ip(&mut self, part: IpAddr) {
-        match part.to_canonical() {
-            IpAddr::V4(address) => {
-                self.hasher.write_u8(Kind::V4 as u8);
-                self.hasher.write_u32(address.to_bits());
-            }
-            IpAddr::V6(address) => {
-                self.hasher.write_u8(Kind::V6 as u8);
-                self.hasher.write_u128(Ipv6Addr::to_bits(address) & self.ipv6_mask);
-            }
-        }
-    }
-
-    fn absent(&mut self) {
-        self.hasher.write_u8(Kind::Absent as u8);
+    fn ipv6_mask(&self) -> u128 {
+        self.ipv6_mask
     }
 }
 
@@ -166,32 +173,17 @@ impl KeyBytes {
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
+}
 
-    fn sized(&mut self, kind: Kind, part: &[u8]) {
+impl KeySink for KeyBytes {
+    fn part(&mut self, kind: PartKind, part: &[u8]) {
         self.bytes.push(kind as u8);
         self.bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
         self.bytes.extend_from_slice(part);
     }
-}
 
-impl KeySink for KeyBytes {
-    fn text(&mut self, part: &str) {
-        self.sized(Kind::Text, part.as_bytes());
-    }
-
-    fn bytes(&mut self, part: &[u8]) {
-        self.sized(Kind::Bytes, part);
-    }
-
-    fn ip(&mut self, part: IpAddr) {
-        match part.to_canonical() {
-            IpAddr::V4(address) => self.sized(Kind::V4, &address.octets()),
-            IpAddr::V6(address) => self.sized(Kind::V6, &(address.to_bits() & self.ipv6_mask).to_be_bytes()),
-        }
-    }
-
-    fn absent(&mut self) {
-        self.sized(Kind::Absent, b"");
+    fn ipv6_mask(&self) -> u128 {
+        self.ipv6_mask
     }
 }
 

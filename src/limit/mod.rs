@@ -32,7 +32,7 @@ mod table;
 mod tables;
 
 pub use gcra::{InvalidQuota, Quota, Tat, Verdict, decide};
-pub use key::{Key, KeyBytes, KeyHasher, KeyParts, KeySink};
+pub use key::{Key, KeyBytes, KeyHasher, KeyParts, KeySink, PartKind};
 pub use limiter::{Limiter, LocalLimiter, StoreDown, Take};
 pub use table::Table;
 pub use tables::{Tables, TablesDraft};

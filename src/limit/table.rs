@@ -369,13 +369,21 @@ mod tests {
 
     #[test]
     fn a_table_at_its_capacity_forgets_at_most_one_in_a_hundred() {
+        // Over several seeds: in a small table one seed alone may have a few more by chance.
+        const SEEDS: u64 = 16;
         for capacity in [1_000, 4_096, 100_000] {
-            let table = table(1, 1, capacity);
-            let hasher = super::super::KeyHasher::with_seed(3);
-            for key in 0..capacity {
-                table.take(hasher.key("").number(key as u64).finish(), 1, Duration::ZERO);
-            }
-            assert!(table.evictions() <= capacity as u64 / 100, "{} of {capacity}", table.evictions());
+            let evictions: u64 = (0..SEEDS)
+                .map(|seed| {
+                    let table = table(1, 1, capacity);
+                    let hasher = super::super::KeyHasher::with_seed(seed);
+                    for key in 0..capacity {
+                        table.take(hasher.key("").number(key as u64).finish(), 1, Duration::ZERO);
+                    }
+                    table.evictions()
+                })
+                .sum();
+            let keys = SEEDS * capacity as u64;
+            assert!(evictions <= keys / 100, "{evictions} of {keys}");
         }
     }
 

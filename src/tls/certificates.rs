@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 use super::{
     pem,
-    stamp::{Stamp, stamp},
+    stamp::{Reread, Stamp, stamp},
 };
 use crate::{auth, units::Problems, yaml::Spanned};
 
@@ -50,10 +50,7 @@ pub struct Certificates {
 struct Read {
     /// The certificate's file.
     file: String,
-    /// The files as they were when they were read.
-    stamps: [Stamp; 2],
-    /// As they were when they could not be read, which has been said.
-    failed: Option<[Stamp; 2]>,
+    stamps: Reread<[Stamp; 2]>,
     /// What they, or those before them, held.
     entry: Option<Arc<Entry>>,
 }
@@ -96,7 +93,7 @@ impl Certificates {
             let stamps = stamps(file);
             let entry =
                 Entry::read(file, groups, &provider).map_err(|message| problems.push(file.place.problem(message)));
-            read.push(Read { file: file.cert.clone(), stamps, failed: None, entry: entry.ok().map(Arc::new) });
+            read.push(Read { file: file.cert.clone(), stamps: Reread::new(stamps), entry: entry.ok().map(Arc::new) });
         }
         let files = files.iter().map(|file| file.value.clone()).collect();
         Self {
@@ -113,22 +110,18 @@ impl Certificates {
         let (mut all, mut renewed) = (self.read.lock(), Vec::new());
         for (file, read) in self.files.iter().zip(all.iter_mut()) {
             let found = stamps(file);
-            if read.stamps == found {
+            if !read.stamps.have_changed(&found) {
                 continue;
             }
             match Entry::read(file, &self.groups, &self.provider) {
                 Ok(entry) => {
                     read.entry = Some(Arc::new(entry));
                     renewed.push(&*file.cert);
-                    (read.stamps, read.failed) = (found, None);
-                }
-                // It is tried again, for it may have been want of descriptors.
-                Err(message) if read.failed == Some(found) => {
-                    log::debug!("certificate {}: {message}", file.cert);
+                    read.stamps = Reread::new(found);
                 }
                 Err(message) => {
-                    log::error!("certificate {}: {message}; the one that was read before stays", file.cert);
-                    read.failed = Some(found);
+                    let message = format!("certificate {}: {message}; the one that was read before stays", file.cert);
+                    read.stamps.failed(found, &message);
                 }
             }
         }

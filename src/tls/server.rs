@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     certificates::{CertificateConfig, Certificates},
     pem,
-    stamp::{Stamp, stamp},
+    stamp::{Reread, Stamp, stamp},
 };
 use crate::{
     units::Problems,
@@ -137,13 +137,7 @@ pub struct TlsFront {
     certificates: Arc<Certificates>,
     acceptor: Arc<ArcSwap<TlsAcceptor>>,
     /// The file of authorities.
-    authorities: Arc<Mutex<Authorities>>,
-}
-
-/// A file of authorities, as it was when it was read, and when it could not be read, which has been said.
-struct Authorities {
-    read: Stamp,
-    failed: Option<Stamp>,
+    authorities: Arc<Mutex<Reread<Stamp>>>,
 }
 
 impl fmt::Debug for TlsFront {
@@ -184,7 +178,7 @@ impl TlsFront {
                 config: config.clone(),
                 certificates,
                 acceptor: Arc::new(ArcSwap::from_pointee(acceptor)),
-                authorities: Arc::new(Mutex::new(Authorities { read: authorities, failed: None })),
+                authorities: Arc::new(Mutex::new(Reread::new(authorities))),
             }),
             Err(message) => {
                 problems.push(node.place().problem(message));
@@ -199,7 +193,7 @@ impl TlsFront {
         let Some(mtls) = &self.config.mtls else { return };
         let found = stamp(&mtls.ca);
         let mut authorities = self.authorities.lock();
-        if authorities.read == found {
+        if !authorities.have_changed(&found) {
             return;
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -208,15 +202,11 @@ impl TlsFront {
         match renewed {
             Ok(acceptor) => {
                 self.acceptor.store(Arc::new(acceptor));
-                *authorities = Authorities { read: found, failed: None };
+                *authorities = Reread::new(found);
                 log::info!("authorities of clients were read again: {}", mtls.ca);
             }
-            // It is tried again, for it may have been want of descriptors.
-            Err(message) if authorities.failed == Some(found) => log::debug!("authorities of clients: {message}"),
-            Err(message) => {
-                log::error!("authorities of clients: {message}; those that were read before stay");
-                authorities.failed = Some(found);
-            }
+            Err(message) => authorities
+                .failed(found, &format!("authorities of clients: {message}; those that were read before stay")),
         }
     }
 

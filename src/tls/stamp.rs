@@ -12,3 +12,34 @@ pub(crate) fn stamp(path: &str) -> Stamp {
     let (file, length) = (meta.ino().cast_signed(), meta.size().cast_signed());
     Some([file, length, meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()])
 }
+
+/// Files that are read again when they have changed. What cannot be read is tried again at every look, for it may have been
+/// want of descriptors; that is said once.
+#[derive(Debug)]
+pub(crate) struct Reread<S> {
+    /// As they were when they were read.
+    read: S,
+    /// As they were when they could not be read, which has been said.
+    failed: Option<S>,
+}
+
+impl<S: PartialEq> Reread<S> {
+    /// They have been read like this.
+    pub(crate) fn new(read: S) -> Self {
+        Self { read, failed: None }
+    }
+
+    /// True when they are not as they were when they were read.
+    pub(crate) fn have_changed(&self, found: &S) -> bool {
+        self.read != *found
+    }
+
+    /// They could not be read: to be said, if it has not been.
+    pub(crate) fn failed(&mut self, found: S, message: &str) {
+        if self.failed.as_ref() == Some(&found) {
+            return log::debug!("{message}");
+        }
+        log::error!("{message}");
+        self.failed = Some(found);
+    }
+}

@@ -26,20 +26,6 @@ impl Counter for AtomicUsize {
     }
 }
 
-impl<C: Counter + ?Sized> Counter for &C {
-    fn count(&self) -> &AtomicUsize {
-        (**self).count()
-    }
-
-    fn taken(&self) {
-        (**self).taken();
-    }
-
-    fn given_back(&self, left: usize) {
-        (**self).given_back(left);
-    }
-}
-
 impl<C: Counter + ?Sized> Counter for Arc<C> {
     fn count(&self) -> &AtomicUsize {
         (**self).count()
@@ -90,7 +76,7 @@ mod tests {
     fn never_more_than_there_may_be_and_all_come_back() {
         let count = Arc::new(AtomicUsize::new(0));
         let first = CountPermit::within(count.clone(), 1);
-        assert!(first.is_some() && CountPermit::within(&*count, 1).is_none());
+        assert!(first.is_some() && CountPermit::within(count.clone(), 1).is_none());
         let more = CountPermit::take(count.clone());
         assert_eq!(count.load(Relaxed), 2);
         drop((first, more));

@@ -163,7 +163,7 @@ impl Pool {
         if self.shown.load(Relaxed) {
             self.show();
         }
-        if let Err(e) = balancer.update().await {
+        if let Err(e) = balancer.books().update().await {
             log::error!("service {}: {e}", self.service);
         }
     }
@@ -199,7 +199,7 @@ impl Pool {
     /// Takes over what is known without asking anybody.
     pub(crate) fn adopt_known(&self, balancer: &dyn Balancer) {
         self.adopt(self.found());
-        let update = std::pin::pin!(balancer.update());
+        let update = std::pin::pin!(balancer.books().update());
         // Our discovery is ready at once, so the update is: one poll completes it (Pingora's own `try_from_iter` relies
         // on the same).
         let mut context = Context::from_waker(Waker::noop());

@@ -50,7 +50,7 @@ impl Selector {
             return Err(SelectError::Overloaded);
         }
         let Some(_waiting) =
-            CountPermit::within(&*self.resilience.waiting, usize::try_from(limits.queue).unwrap_or(usize::MAX))
+            CountPermit::within(self.resilience.waiting.clone(), usize::try_from(limits.queue).unwrap_or(usize::MAX))
         else {
             return Err(SelectError::Overloaded);
         };

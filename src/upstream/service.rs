@@ -208,7 +208,7 @@ impl Service {
                 _ = tick.tick() => {}
                 () = self.pool.unchecked.notified() => {}
             }
-            self.selector.balancer.view().run_health_check(true).await;
+            self.selector.balancer.books().view().run_health_check(true).await;
         }
     }
 }

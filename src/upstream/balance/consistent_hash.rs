@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use super::{
     Accept, Balancer,
-    pingora::{accepted, find},
+    pingora::{Bookkeeping, select},
 };
 use crate::{
     message::fields,
@@ -80,20 +80,14 @@ impl ConsistentHash {
     }
 }
 
-#[async_trait::async_trait]
 impl Balancer for ConsistentHash {
-    fn view(&self) -> &Backends {
-        self.ring.backends()
-    }
-
-    async fn update(&self) -> pingora::Result<()> {
-        self.ring.update().await
+    fn books(&self) -> &dyn Bookkeeping {
+        &self.ring
     }
 
     fn choose(&self, all: &[Arc<Backend>], choice: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>> {
         with_key(&self.by, choice, |key| {
-            let chosen = self.ring.select_with(key, STEPS, |candidate, _| accepted(all, accept, candidate));
-            chosen.and_then(|chosen| find(all, &chosen).cloned()).or_else(|| by_key(all, accept, key))
+            select(&self.ring, key, STEPS, all, accept).or_else(|| by_key(all, accept, key))
         })
     }
 }

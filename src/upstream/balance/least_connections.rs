@@ -7,7 +7,7 @@ use std::sync::{
 
 use pingora_load_balancing::{Backends, LoadBalancer, selection::RoundRobin};
 
-use super::{Accept, Balancer};
+use super::{Accept, Balancer, pingora::Bookkeeping};
 use crate::upstream::{backend::Backend, choice::Choice};
 
 pub(crate) struct LeastConnections {
@@ -22,14 +22,9 @@ impl LeastConnections {
     }
 }
 
-#[async_trait::async_trait]
 impl Balancer for LeastConnections {
-    fn view(&self) -> &Backends {
-        self.known.backends()
-    }
-
-    async fn update(&self) -> pingora::Result<()> {
-        self.known.update().await
+    fn books(&self) -> &dyn Bookkeeping {
+        &self.known
     }
 
     fn choose(&self, all: &[Arc<Backend>], _: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>> {

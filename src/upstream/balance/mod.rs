@@ -9,24 +9,20 @@ pub(crate) mod pingora;
 
 use std::{fmt, sync::Arc};
 
-use async_trait::async_trait;
 use pingora_load_balancing::Backends;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use self::pingora::Bookkeeping;
 use super::{backend::Backend, choice::Choice};
 
 /// Which backends may be chosen.
 pub(crate) type Accept<'a> = dyn Fn(&Backend) -> bool + 'a;
 
 /// A way of choosing the backend of the next attempt.
-#[async_trait]
 pub(crate) trait Balancer: Send + Sync {
-    /// Pingora's view of the backends, for health checks.
-    fn view(&self) -> &Backends;
-
-    /// Takes over the backends as they are known now.
-    async fn update(&self) -> ::pingora::Result<()>;
+    /// Pingora's side of it.
+    fn books(&self) -> &dyn Bookkeeping;
 
     /// True when it decides by latency.
     fn wants_latency(&self) -> bool {

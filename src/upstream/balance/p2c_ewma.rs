@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use pingora_load_balancing::{Backends, LoadBalancer, selection::RoundRobin};
 
-use super::{Accept, Balancer};
+use super::{Accept, Balancer, pingora::Bookkeeping};
 use crate::{
     resilience::cost,
     upstream::{backend::Backend, choice::Choice},
@@ -19,14 +19,9 @@ impl P2cEwma {
     }
 }
 
-#[async_trait::async_trait]
 impl Balancer for P2cEwma {
-    fn view(&self) -> &Backends {
-        self.0.backends()
-    }
-
-    async fn update(&self) -> pingora::Result<()> {
-        self.0.update().await
+    fn books(&self) -> &dyn Bookkeeping {
+        &self.0
     }
 
     fn wants_latency(&self) -> bool {

@@ -7,12 +7,13 @@ use std::{
 
 use async_trait::async_trait;
 use pingora::protocols::l4::socket::SocketAddr as L4Address;
-use pingora_load_balancing::{Backend as LbBackend, Backends, discovery::ServiceDiscovery};
-
-use crate::upstream::{
-    backend::{Backend, Endpoints},
-    balance::Accept,
+use pingora_load_balancing::{
+    Backend as LbBackend, Backends, LoadBalancer,
+    discovery::ServiceDiscovery,
+    selection::{BackendIter, BackendSelection},
 };
+
+use crate::upstream::backend::{Backend, Endpoints};
 
 /// Hands Pingora the backends that `pool.rs` found.
 struct Known(Endpoints);
@@ -33,12 +34,45 @@ pub(crate) fn backends(endpoints: Endpoints) -> Backends {
     Backends::new(Box::new(Known(endpoints)))
 }
 
-/// The backend that Pingora means.
-pub(super) fn find<'a>(all: &'a [Arc<Backend>], wanted: &LbBackend) -> Option<&'a Arc<Backend>> {
-    all.iter().find(|backend| wanted.addr.as_inet() == Some(&backend.address))
+/// The backend that Pingora's selection comes to for `key` within so many `steps`, among those that `accept` takes: it knows
+/// nothing of ejection, breakers or what a request has tried.
+pub(super) fn select<S>(
+    balancer: &LoadBalancer<S>,
+    key: &[u8],
+    steps: usize,
+    all: &[Arc<Backend>],
+    accept: &dyn Fn(&Backend) -> bool,
+) -> Option<Arc<Backend>>
+where
+    S: BackendSelection + 'static,
+    S::Iter: BackendIter,
+{
+    let find = |wanted: &LbBackend| all.iter().find(|backend| wanted.addr.as_inet() == Some(&backend.address));
+    let takes = |candidate: &LbBackend, _: bool| find(candidate).is_some_and(|backend| accept(backend));
+    balancer.select_with(key, steps, takes).and_then(|chosen| find(&chosen).cloned())
 }
 
-/// `accept` in Pingora's terms.
-pub(super) fn accepted(all: &[Arc<Backend>], accept: &Accept<'_>, candidate: &LbBackend) -> bool {
-    find(all, candidate).is_some_and(|backend| accept(backend))
+/// Pingora's bookkeeping of a service's backends, whatever chooses among them: health checks go by it.
+#[async_trait]
+pub(crate) trait Bookkeeping: Send + Sync {
+    /// Its view of the backends.
+    fn view(&self) -> &Backends;
+
+    /// Takes over the backends as they are known now.
+    async fn update(&self) -> pingora::Result<()>;
+}
+
+#[async_trait]
+impl<S> Bookkeeping for LoadBalancer<S>
+where
+    S: BackendSelection + Send + Sync + 'static,
+    S::Iter: BackendIter,
+{
+    fn view(&self) -> &Backends {
+        self.backends()
+    }
+
+    async fn update(&self) -> pingora::Result<()> {
+        LoadBalancer::update(self).await
+    }
 }

@@ -7,7 +7,7 @@ use pingora_load_balancing::{Backends, LoadBalancer, selection};
 use super::{
     Accept, Balancer,
     chance::by_chance,
-    pingora::{accepted, find},
+    pingora::{Bookkeeping, select},
 };
 use crate::upstream::{backend::Backend, choice::Choice};
 
@@ -19,19 +19,13 @@ impl Random {
     }
 }
 
-#[async_trait::async_trait]
 impl Balancer for Random {
-    fn view(&self) -> &Backends {
-        self.0.backends()
-    }
-
-    async fn update(&self) -> pingora::Result<()> {
-        self.0.update().await
+    fn books(&self) -> &dyn Bookkeeping {
+        &self.0
     }
 
     fn choose(&self, all: &[Arc<Backend>], _: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>> {
         // One step: beyond it, Pingora's selectors forget weights.
-        let chosen = self.0.select_with(b"", 1, |candidate, _| accepted(all, accept, candidate));
-        chosen.and_then(|chosen| find(all, &chosen).cloned()).or_else(|| by_chance(all, accept))
+        select(&self.0, b"", 1, all, accept).or_else(|| by_chance(all, accept))
     }
 }

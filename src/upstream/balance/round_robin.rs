@@ -8,7 +8,7 @@ use pingora_load_balancing::{Backends, LoadBalancer, selection};
 use super::{
     Accept, Balancer,
     chance::by_chance,
-    pingora::{accepted, find},
+    pingora::{Bookkeeping, select},
 };
 use crate::upstream::{backend::Backend, choice::Choice};
 
@@ -20,14 +20,9 @@ impl RoundRobin {
     }
 }
 
-#[async_trait::async_trait]
 impl Balancer for RoundRobin {
-    fn view(&self) -> &Backends {
-        self.0.backends()
-    }
-
-    async fn update(&self) -> pingora::Result<()> {
-        self.0.update().await
+    fn books(&self) -> &dyn Bookkeeping {
+        &self.0
     }
 
     fn choose(&self, all: &[Arc<Backend>], choice: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>> {
@@ -37,7 +32,6 @@ impl Balancer for RoundRobin {
             return by_chance(all, accept);
         }
         // One step: beyond it, Pingora's selectors forget weights, and a small backend would drown when a big one fails.
-        let chosen = self.0.select_with(b"", 1, |candidate, _| accepted(all, accept, candidate));
-        chosen.and_then(|chosen| find(all, &chosen).cloned()).or_else(|| by_chance(all, accept))
+        select(&self.0, b"", 1, all, accept).or_else(|| by_chance(all, accept))
     }
 }
