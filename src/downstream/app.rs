@@ -12,7 +12,7 @@ use pingora::{
 };
 use prometheus::IntGauge;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::AsyncWriteExt as _,
     sync::watch,
     time::{Instant, Sleep},
 };
@@ -23,7 +23,9 @@ use super::{
     connection_limits::{AddressPermit, ConnectionLimits},
     exchange::ExchangeWatch,
     head_reader::{BufferedRequest, Protocols, ReadOutcome},
-    stream::{DownstreamStream, Transport},
+    linger::linger,
+    stream::DownstreamStream,
+    transport::Transport,
 };
 use crate::{
     auth::Certificate,
@@ -150,8 +152,22 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         Ok(())
     }
 
-    /// Serves request after request.
+    /// Serves request after request, and closes when the client has been answered.
     async fn serve<T: Transport>(
+        self: &Arc<Self>,
+        stream: Box<DownstreamStream<T>>,
+        protocols: Protocols,
+        trusted: bool,
+    ) {
+        let info = stream.info().clone();
+        self.serve_requests(stream, protocols, trusted).await;
+        if let Some(mut unread) = info.take_unread() {
+            // Boxed: its buffer would make every connection larger.
+            Box::pin(linger(&mut unread)).await;
+        }
+    }
+
+    async fn serve_requests<T: Transport>(
         self: &Arc<Self>,
         stream: Box<DownstreamStream<T>>,
         protocols: Protocols,
@@ -253,18 +269,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         self.host.rejected(&Rejection { id: &id, client: stream.peer(), status, reason });
         let Ok(answer) = reply_wire::plain(reply, &id) else { return };
         let deliver = async {
-            if stream.write_all(&answer).await.is_ok() && stream.flush().await.is_ok() {
-                let _ = stream.shutdown().await;
-                // Closing over unread bytes resets the connection, and the answer may be lost with it.
-                let mut rest = [0; 4096];
-                for _ in 0..64 {
-                    if !matches!(stream.read(&mut rest).await, Ok(1..)) {
-                        break;
-                    }
-                }
-            }
+            stream.write_all(&answer).await?;
+            stream.flush().await
         };
-        let _ = tokio::time::timeout(Duration::from_secs(1), deliver).await;
+        if let Ok(Ok(())) = tokio::time::timeout(Duration::from_secs(1), deliver).await {
+            linger(stream).await;
+        }
     }
 }
 

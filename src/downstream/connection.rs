@@ -17,7 +17,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora::{http::ResponseHeader, protocols::raw_connect::ProxyDigest, proxy::Session};
 
-use super::{deadlines::StreamDeadlines, hangup};
+use super::{deadlines::StreamDeadlines, hangup, transport::Transport};
 use crate::{auth::Certificate, message::forwarded};
 
 /// Facts of one connection.
@@ -47,6 +47,8 @@ pub(crate) struct ConnectionInfo {
     pub(super) respond: Option<Mutex<SendResponse<Bytes>>>,
     /// The answer to a request that was dropped unanswered: said when its session is dropped.
     last_word: Mutex<Option<LastWord>>,
+    /// The connection itself, when its last session has been dropped and the client may still be sending.
+    unread: Mutex<Option<Box<dyn Transport>>>,
 }
 
 /// The head and the body of an answer.
@@ -72,6 +74,7 @@ impl ConnectionInfo {
             socket: OnceLock::new(),
             respond: None,
             last_word: Mutex::new(None),
+            unread: Mutex::new(None),
         })
     }
 
@@ -130,6 +133,16 @@ impl ConnectionInfo {
         self.last_word.lock().take()
     }
 
+    /// Hands on the connection, on which the client may still be sending.
+    pub(super) fn leave_unread(&self, connection: Box<dyn Transport>) {
+        *self.unread.lock() = Some(connection);
+    }
+
+    /// Takes that.
+    pub(super) fn take_unread(&self) -> Option<Box<dyn Transport>> {
+        self.unread.lock().take()
+    }
+
     /// One request after the other will be served over it; `socket` stays open for as long as one is under way.
     pub(super) fn serve_over(&self, socket: RawFd) {
         let _ = self.socket.set(socket);
@@ -167,6 +180,7 @@ impl ConnectionInfo {
             socket: OnceLock::new(),
             respond: Some(Mutex::new(respond)),
             last_word: Mutex::new(None),
+            unread: Mutex::new(None),
         })
     }
 

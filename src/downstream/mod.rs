@@ -23,11 +23,13 @@ mod hangup;
 pub(crate) mod head_reader;
 pub(crate) mod host;
 pub(crate) mod limits;
+mod linger;
 pub(crate) mod listener;
 pub(crate) mod metrics;
 pub(crate) mod proxy_protocol;
 mod read_ahead;
 pub(crate) mod stream;
+mod transport;
 pub(crate) mod validate;
 
 pub(crate) use self::app::App;

@@ -71,6 +71,18 @@ impl ReadAhead {
         true
     }
 
+    /// True when the client of an HTTP/1 request has sent, or may still be sending, what nobody is going to read.
+    pub(super) fn is_unread(&mut self, inner: &mut (impl AsyncRead + Unpin), context: &mut Context<'_>) -> bool {
+        if self.rest == RemainingRequest::Everything {
+            return false;
+        }
+        let mut space = [MaybeUninit::uninit(); 1];
+        let mut buffer = ReadBuf::uninit(&mut space);
+        !self.rest.is_done()
+            || !self.next.is_empty()
+            || (Pin::new(inner).poll_read(context, &mut buffer).is_ready() && !buffer.filled().is_empty())
+    }
+
     /// Another protocol begins: what follows the request belongs to that, also what has come too early. Backends do not get
     /// to see it before they have agreed: to one that does not, it is the next request.
     pub(super) fn switch_protocols(&mut self) {

@@ -17,13 +17,12 @@ use std::{
 use async_trait::async_trait;
 use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
-    UniqueIDType, l4::stream::Stream as L4Stream, raw_connect::ProxyDigest, tls::SslDigest,
+    UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     time::Sleep,
 };
-use tokio_rustls::server::TlsStream;
 
 use super::{
     connection::ConnectionInfo,
@@ -31,44 +30,15 @@ use super::{
     hangup::HangupWatch,
     head_reader::BufferedRequest,
     read_ahead::{ReadAhead, ReadStep},
+    transport::Transport,
 };
 use crate::message::{reply_wire, violation::Violation};
-
-/// What a wire runs over.
-pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + std::fmt::Debug + 'static {
-    /// The TCP connection beneath.
-    fn tcp(&self) -> &L4Stream;
-    /// Cipher and version, when it is encrypted.
-    fn tls(&self) -> Option<Arc<SslDigest>>;
-}
-
-impl Transport for Box<L4Stream> {
-    fn tcp(&self) -> &L4Stream {
-        self
-    }
-
-    fn tls(&self) -> Option<Arc<SslDigest>> {
-        None
-    }
-}
-
-impl Transport for Box<TlsStream<Box<L4Stream>>> {
-    fn tcp(&self) -> &L4Stream {
-        self.get_ref().0
-    }
-
-    fn tls(&self) -> Option<Arc<SslDigest>> {
-        let connection = self.get_ref().1;
-        let cipher = connection.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("");
-        let version = connection.protocol_version().and_then(|version| version.as_str()).unwrap_or("");
-        Some(Arc::new(SslDigest::new(cipher, version, None, None, Vec::new())))
-    }
-}
 
 /// A connection with its facts.
 #[derive(Debug)]
 pub(crate) struct DownstreamStream<T: Transport> {
-    inner: T,
+    /// `None` once it has been dropped.
+    inner: Option<T>,
     /// What has been read and not been handed on yet.
     ahead: ReadAhead,
     /// Tells that the client has gone, once no more is read ahead.
@@ -91,7 +61,7 @@ impl<T: Transport> DownstreamStream<T> {
     pub(crate) fn new(inner: T, info: Arc<ConnectionInfo>) -> Self {
         let digest = OnceLock::new();
         Self {
-            inner,
+            inner: Some(inner),
             ahead: ReadAhead::new(),
             hangup: None,
             info,
@@ -134,7 +104,8 @@ impl<T: Transport> DownstreamStream<T> {
         if self.info.has_switched() {
             self.ahead.switch_protocols();
         }
-        match std::task::ready!(self.ahead.poll_read(&mut self.inner, context, buffer))? {
+        let Some(inner) = &mut self.inner else { return Poll::Ready(Err(closed())) };
+        match std::task::ready!(self.ahead.poll_read(inner, context, buffer))? {
             ReadStep::Read => return Poll::Ready(Ok(())),
             ReadStep::Malformed(reason) => {
                 self.info.misread(reason);
@@ -143,7 +114,7 @@ impl<T: Transport> DownstreamStream<T> {
             ReadStep::Full => {}
         }
         if self.hangup.is_none() {
-            self.hangup = Some(Box::new(HangupWatch::new(self.inner.tcp().as_raw_fd())?));
+            self.hangup = Some(Box::new(HangupWatch::new(inner.tcp().as_raw_fd())?));
         }
         self.hangup.as_mut().map_or(Poll::Pending, |hangup| hangup.poll_hangup(context))
     }
@@ -217,7 +188,8 @@ impl<T: Transport> AsyncRead for DownstreamStream<T> {
 impl<T: Transport> AsyncWrite for DownstreamStream<T> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.inner).poll_write(context, bytes);
+        let Some(inner) = &mut this.inner else { return Poll::Ready(Err(closed())) };
+        let written = Pin::new(inner).poll_write(context, bytes);
         let written = this.bounded(context, written);
         this.count(&written);
         written
@@ -225,13 +197,15 @@ impl<T: Transport> AsyncWrite for DownstreamStream<T> {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.inner).poll_flush(context);
+        let Some(inner) = &mut this.inner else { return Poll::Ready(Err(closed())) };
+        let written = Pin::new(inner).poll_flush(context);
         this.bounded(context, written)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.inner).poll_shutdown(context);
+        let Some(inner) = &mut this.inner else { return Poll::Ready(Err(closed())) };
+        let written = Pin::new(inner).poll_shutdown(context);
         this.bounded(context, written)
     }
 
@@ -241,33 +215,47 @@ impl<T: Transport> AsyncWrite for DownstreamStream<T> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let written = Pin::new(&mut this.inner).poll_write_vectored(context, slices);
+        let Some(inner) = &mut this.inner else { return Poll::Ready(Err(closed())) };
+        let written = Pin::new(inner).poll_write_vectored(context, slices);
         let written = this.bounded(context, written);
         this.count(&written);
         written
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        self.inner.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 }
 
 impl<T: Transport> Drop for DownstreamStream<T> {
     /// Says what is left to say to the client of a request that was dropped: at once or not at all, and nothing stands in
-    /// the way of an answer when nothing was said before.
+    /// the way of an answer when nothing was said before. A connection on which the client may still be sending is handed
+    /// on (`linger.rs`).
     fn drop(&mut self) {
-        let Some(word) = self.info.take_last_word() else { return };
-        let (mut context, inner) = (Context::from_waker(Waker::noop()), &mut self.inner);
-        if Pin::new(&mut *inner).poll_write(&mut context, &reply_wire::wire(word.0, &word.1)).is_ready() {
-            let _ = Pin::new(inner).poll_flush(&mut context);
+        let Some(mut inner) = self.inner.take() else { return };
+        let mut context = Context::from_waker(Waker::noop());
+        if let Some(word) = self.info.take_last_word()
+            && let Poll::Ready(Ok(written)) =
+                Pin::new(&mut inner).poll_write(&mut context, &reply_wire::wire(word.0, &word.1))
+        {
+            self.written += written as u64;
+            let _ = Pin::new(&mut inner).poll_flush(&mut context);
+        }
+        if self.written > 0 && self.ahead.is_unread(&mut inner, &mut context) {
+            self.info.leave_unread(Box::new(inner));
         }
     }
+}
+
+fn closed() -> io::Error {
+    io::ErrorKind::NotConnected.into()
 }
 
 #[async_trait]
 impl<T: Transport> Shutdown for DownstreamStream<T> {
     async fn shutdown(&mut self) {
-        if let Err(e) = self.inner.shutdown().await {
+        let Some(inner) = &mut self.inner else { return };
+        if let Err(e) = inner.shutdown().await {
             log::debug!("shutting down a client's connection: {e}");
         }
     }
@@ -275,13 +263,13 @@ impl<T: Transport> Shutdown for DownstreamStream<T> {
 
 impl<T: Transport> UniqueID for DownstreamStream<T> {
     fn id(&self) -> UniqueIDType {
-        self.inner.tcp().id()
+        self.inner.as_ref().map_or(-1, |inner| inner.tcp().id())
     }
 }
 
 impl<T: Transport> Ssl for DownstreamStream<T> {
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.inner.tls()
+        self.inner.as_ref()?.tls()
     }
 
     fn selected_alpn_proto(&self) -> Option<ALPN> {
@@ -305,7 +293,7 @@ impl<T: Transport> GetProxyDigest for DownstreamStream<T> {
 
 impl<T: Transport> GetSocketDigest for DownstreamStream<T> {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.tcp().get_socket_digest()
+        self.inner.as_ref()?.tcp().get_socket_digest()
     }
 }
 

@@ -1,10 +1,12 @@
 //! What is written down of a request when it has ended: counters, the chain's notes, the access log.
 
+use http::StatusCode;
 use pingora::{Error, ErrorType, proxy::Session};
 
 use super::{context::Context, error};
 use crate::{
     filter::RequestOutcome,
+    message::source::ResponseSource,
     proxy::{
         access_line::{self, Ended},
         kept_head::KeptHead,
@@ -49,14 +51,17 @@ fn write_down(shared: &Shared, ended: &Ended<'_>, context: &mut Context) {
         context.error = Some("ReadTimedout".to_owned());
     }
     let metrics = &shared.metrics.requests;
-    let written = context.http_status_before_grpc.or(ended.written);
-    let written = written.map(|status| status.as_u16());
-    let left = !late && ended.left;
-    if left {
+    // An interim answer is none.
+    let is_answer = |status: &StatusCode| !status.is_informational() || *status == StatusCode::SWITCHING_PROTOCOLS;
+    let written = context.http_status_before_grpc.or(ended.written).filter(is_answer);
+    if !late && (ended.left || written.is_none()) {
         metrics.canceled.inc();
     }
-    // 499: the client went away before there was a status to send (nginx's number for it).
-    let status = written.unwrap_or(if left { 499 } else { 0 });
+    // 499: nobody was there to be sent a status (nginx's number for it).
+    let status = written.map_or(499, |status| status.as_u16());
+    if written.is_none() {
+        context.answered_by = ResponseSource::Nobody;
+    }
     let duration = context.start.elapsed();
     metrics.sent.inc_by(ended.sent);
     metrics.received.inc_by(ended.received);

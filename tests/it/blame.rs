@@ -382,18 +382,17 @@ fn connecting_to_a_backend_is_not_the_clients_slowness() {
         origin.url()
     ));
     // One in two begins at the backend that does not answer. The others are too slow indeed.
-    let said = (0..4).find_map(|_| {
+    let mut passed = (0..4).map(|_| {
         let mut client = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 9\r\n\r\n").unwrap();
-        let drip = |_| {
+        for _ in 0..9 {
             std::thread::sleep(Duration::from_millis(280));
-            client.write_all(b"x").is_ok()
-        };
-        let whole = (0..9).all(drip);
+            client.write_all(b"x").unwrap();
+        }
         let mut said = String::new();
-        let _ = client.read_to_string(&mut said);
-        whole.then_some(said)
+        client.read_to_string(&mut said).unwrap();
+        said.starts_with("HTTP/1.1 200 ")
     });
-    assert!(said.as_ref().is_some_and(|said| said.starts_with("HTTP/1.1 200 ")), "{said:?}");
+    assert!(passed.any(|passed| passed));
 }

@@ -183,3 +183,44 @@ fn the_proxy_protocol_tells_the_client_when_its_sender_is_trusted() {
     assert!(elsewhere.raw(&one).starts_with("HTTP/1.1 400 "), "from a stranger it is not a request");
     assert!(elsewhere.raw(request).starts_with("HTTP/1.1 200 "));
 }
+
+/// Sends all of `request` before it reads anything, as simple clients do.
+fn send_then_read(gw: &Gateway, request: &[u8], pause: u64) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+    for part in request.chunks(16 << 10) {
+        stream.write_all(part)?;
+        std::thread::sleep(Duration::from_millis(pause));
+    }
+    let mut said = String::new();
+    stream.read_to_string(&mut said)?;
+    Ok(said)
+}
+
+#[test]
+fn a_client_that_reads_when_it_has_sent_everything_gets_its_answer() {
+    let origin = Origin::start("o");
+    let gw = Gateway::start(&format!(
+        "limits: {{ body: 1s, body_rate: 0 }}\nservices:\n  main: {{ urls: [\"{}\"] }}\nroutes:\n  - {{ match: {{ path: /small/* }}, service: main, filters: [ {{ body_limit: {{ max: 1000 }} }} ] }}\n  - {{ match: {{ path: /no/* }}, respond: {{ status: 403 }} }}\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        origin.url()
+    ));
+    let upload = |path: &str, size: usize| {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n{size:x}\r\n");
+        [head.as_bytes(), &vec![b'x'; size]].concat()
+    };
+    // A limit that is found in the middle, an answer that reads no body, and a body that takes too long.
+    for (path, size, status) in [("/small/", 1 << 20, "413"), ("/no/", 1 << 20, "403"), ("/status/200", 7 << 18, "408")]
+    {
+        for _ in 0..3 {
+            let said = send_then_read(&gw, &upload(path, size), 12).unwrap_or_else(|e| panic!("{path}: {e}"));
+            assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {said}");
+            assert!(said.ends_with('}') || status == "403", "{said}");
+        }
+    }
+    // Requests sent after one that ends the connection.
+    let last = "GET /status/200 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+    let more = "GET /status/200 HTTP/1.1\r\nHost: h\r\n\r\n".repeat(2000);
+    let said = send_then_read(&gw, [last, &more].concat().as_bytes(), 1).unwrap();
+    assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+}

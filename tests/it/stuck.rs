@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     time::{Duration, Instant},
 };
 
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::{
-    harness::{Certs, Gateway, H2Origin, Origin, eventually, program},
+    harness::{Certs, Gateway, H2Origin, Origin, eventually, program, raw_backend as backend, read_head},
     http2::Frames,
 };
 
@@ -20,34 +20,10 @@ const LISTENER: &str = "listeners: [ { address: \"127.0.0.1:{port}\", h2c: true 
 /// More than sockets keep by themselves.
 const MUCH: usize = 24 << 20;
 
-/// A backend that does `talk` with each connection.
-fn backend(talk: impl Fn(TcpStream) + Clone + Send + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    // What the system keeps of its own accord is little.
-    setsockopt(&listener, sockopt::RcvBuf, &4096).unwrap();
-    let url = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
-    std::thread::spawn(move || {
-        while let Ok((stream, _)) = listener.accept() {
-            let talk = talk.clone();
-            std::thread::spawn(move || talk(stream));
-        }
-    });
-    url
-}
-
 /// Keeps a connection, for as long as any test lasts.
 fn keep(stream: TcpStream) {
     std::thread::sleep(Duration::from_secs(30));
     drop(stream);
-}
-
-/// Reads a head.
-fn read_head(stream: &mut TcpStream) -> String {
-    let (mut head, mut byte) = (Vec::new(), [0]);
-    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|read| read > 0) {
-        head.push(byte[0]);
-    }
-    String::from_utf8_lossy(&head).into_owned()
 }
 
 /// A backend that speaks HTTP/2: it takes what fits into the first window, and that is all.
@@ -508,4 +484,28 @@ fn clients_that_do_not_read_leave_others_their_part_of_a_connection() {
     gw.get("/a/small").expect(200).says("xxx");
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     drop(deaf);
+}
+
+#[test]
+fn a_client_that_leaves_after_an_interim_answer_has_seen_no_status() {
+    let interim = |stream: TcpStream, head: &str| {
+        let mut stream = stream;
+        read_head(&mut stream);
+        stream.write_all(head.as_bytes()).unwrap();
+        keep(stream);
+    };
+    let early = backend(move |stream| interim(stream, "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n"));
+    let inviting = backend(move |stream| interim(stream, "HTTP/1.1 100 Continue\r\n\r\n"));
+    let gw = gateway("", &[("a", format!("http://{early}"), ""), ("b", format!("http://{inviting}"), "")]);
+    let expecting = "POST /b/x HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    for (count, request, status) in [(1, "GET /a/x HTTP/1.1\r\nHost: h\r\n\r\n", "103"), (2, expecting, "100")] {
+        let mut client = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+        client.write_all(request.as_bytes()).unwrap();
+        assert!(read_head(&mut client).starts_with(&format!("HTTP/1.1 {status} ")));
+        drop(client);
+        nothing_in_flight(&gw);
+        let line = &gw.log(count)[count - 1];
+        assert_eq!((&line["status"], &line["by"]), (&499.into(), &"client".into()), "{line}");
+    }
+    assert_eq!(gw.metric("gateway_proxy_canceled_total"), Some(2.0));
 }

@@ -35,10 +35,8 @@ use tokio::sync::Notify;
 
 use self::{frames::Timed, stream::StreamSession};
 use super::{
-    connection::ConnectionInfo,
-    exchange::ExchangeWatch,
-    limits::ClientLimits,
-    stream::{DownstreamStream, Transport},
+    connection::ConnectionInfo, exchange::ExchangeWatch, limits::ClientLimits, stream::DownstreamStream,
+    transport::Transport,
 };
 use crate::{
     message::framing::Framing,

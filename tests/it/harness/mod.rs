@@ -7,6 +7,7 @@ mod gateway;
 mod h2_client;
 mod h2_origin;
 mod origin;
+mod raw;
 
 use std::{
     net::TcpListener,
@@ -21,6 +22,7 @@ pub(crate) use gateway::{BINARY, Gateway, binary};
 pub(crate) use h2_client::h2_request;
 pub(crate) use h2_origin::H2Origin;
 pub(crate) use origin::Origin;
+pub(crate) use raw::{raw_backend, read_head};
 
 /// A port that nobody listens on now and that this process gives to nobody else. It lies below those that the system
 /// hands out by itself (32768 and up), or the next connection could take it before its owner does, and a test would
