@@ -29,6 +29,6 @@ mod yaml;
 
 pub use self::{
     filter::{Configure, Exchange, Fault, Filter, Flow, Registry},
-    message::reply::Reply,
+    message::{reason::Reason, reply::Reply},
 };
 pub use server::run;

@@ -30,13 +30,15 @@ pub enum JwtError {
     Critical,
     /// A scope was not granted.
     MissingScope(String),
+    /// A claim that is asked for here is not there, or has a value that is not enough.
+    NotAllowed(String),
 }
 
 impl JwtError {
     /// The error code of RFC 6750, 3.1 for a `WWW-Authenticate` header.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::MissingScope(_) => "insufficient_scope",
+            Self::MissingScope(_) | Self::NotAllowed(_) => "insufficient_scope",
             _ => "invalid_token",
         }
     }
@@ -57,6 +59,7 @@ impl fmt::Display for JwtError {
             Self::MissingClaim(name) => return write!(f, "the token has no claim '{name}'"),
             Self::ClaimMismatch(name) => return write!(f, "the token's claim '{name}' is not accepted"),
             Self::MissingScope(name) => return write!(f, "the token lacks the scope '{name}'"),
+            Self::NotAllowed(name) => return write!(f, "the token's claim '{name}' does not allow this"),
         })
     }
 }

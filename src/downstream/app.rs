@@ -24,7 +24,7 @@ use super::{
     exchange::ExchangeWatch,
     head_reader::{BufferedRequest, Protocols, ReadOutcome},
     linger::linger,
-    stream::DownstreamStream,
+    stream::{DownstreamStream, LeftOver},
     transport::Transport,
 };
 use crate::{
@@ -152,22 +152,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         Ok(())
     }
 
-    /// Serves request after request, and closes when the client has been answered.
+    /// Serves request after request.
     async fn serve<T: Transport>(
-        self: &Arc<Self>,
-        stream: Box<DownstreamStream<T>>,
-        protocols: Protocols,
-        trusted: bool,
-    ) {
-        let info = stream.info().clone();
-        self.serve_requests(stream, protocols, trusted).await;
-        if let Some(mut unread) = info.take_unread() {
-            // Boxed: its buffer would make every connection larger.
-            Box::pin(linger(&mut unread)).await;
-        }
-    }
-
-    async fn serve_requests<T: Transport>(
         self: &Arc<Self>,
         stream: Box<DownstreamStream<T>>,
         protocols: Protocols,
@@ -179,8 +165,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
             let idle = tokio::time::sleep(Duration::ZERO);
             let leaving = closing.wait_for(|closing| *closing);
         }
-        let mut watch = ExchangeWatch::new(stream.info().clone());
-        let (mut stream, mut settings, mut protocols) = (stream, None, protocols);
+        let info = stream.info().clone();
+        let mut watch = ExchangeWatch::new(info.clone());
+        let (mut stream, mut settings, mut protocols, mut served) = (stream, None, protocols, 0);
         loop {
             let (arrived, h2) = match self.read_request(&mut stream, protocols, idle.as_mut(), leaving.as_mut()).await {
                 ReadOutcome::Head(arrived) => (arrived, false),
@@ -198,12 +185,22 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
                 return Box::pin(super::h2::serve(&self.app, stream, self.terms(trusted), &shutdown)).await;
             }
             stream.info().serve_over(stream.id());
-            let session = self.session(stream, settings);
-            let Some(reused) = watch.run(self.app.process_new_http(session, &shutdown)).await else { return };
-            let (handed_back, kept) = reused.consume();
-            // The HTTP layer hands back what it was given.
-            let Ok(same) = handed_back.into_any().downcast::<DownstreamStream<T>>() else { return };
-            (stream, settings, protocols) = (same, kept, Protocols::Http1);
+            let session = self.session(stream, settings, served);
+            served += 1;
+            protocols = Protocols::Http1;
+            if let Some(reused) = watch.run(self.app.process_new_http(session, &shutdown)).await {
+                let (handed_back, kept) = reused.consume();
+                // The HTTP layer hands back what it was given.
+                let Ok(same) = handed_back.into_any().downcast::<DownstreamStream<T>>() else { return };
+                (stream, settings) = (same, kept);
+            } else {
+                let Some(mut left) = info.take_left_over::<LeftOver<T>>() else { return };
+                if !left.serves_on {
+                    // Boxed: its buffer would make every connection larger.
+                    return Box::pin(linger(&mut left.inner)).await;
+                }
+                (stream, settings) = (Box::new(left.resume(info.clone())), None);
+            }
             if !stream.turn() {
                 return;
             }
@@ -249,15 +246,15 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         }
     }
 
-    /// A session for the next request on a connection; `settings` come from the request before.
-    fn session(&self, stream: Stream, settings: Option<HttpPersistentSettings>) -> ServerSession {
+    /// A session for the next request on a connection that has `served` others; `settings` come from the request before.
+    fn session(&self, stream: Stream, settings: Option<HttpPersistentSettings>, served: u32) -> ServerSession {
         let mut session = ServerSession::new_http1(stream);
         if let Some(settings) = settings {
             settings.apply_to_session(&mut session);
         } else {
             let limit = self.host.limits().requests_per_connection;
             session.set_keepalive(Some(1));
-            session.set_keepalive_reuses_remaining((limit > 0).then(|| limit - 1));
+            session.set_keepalive_reuses_remaining((limit > 0).then(|| (limit - 1).saturating_sub(served)));
         }
         session
     }

@@ -2,6 +2,7 @@
 //! ours; the one place that comes along is the digest's user data.
 
 use std::{
+    any::Any,
     net::{IpAddr, SocketAddr},
     os::fd::RawFd,
     sync::{
@@ -17,7 +18,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora::{http::ResponseHeader, protocols::raw_connect::ProxyDigest, proxy::Session};
 
-use super::{deadlines::StreamDeadlines, hangup, transport::Transport};
+use super::{deadlines::StreamDeadlines, hangup};
 use crate::{auth::Certificate, message::forwarded};
 
 /// Facts of one connection.
@@ -47,8 +48,11 @@ pub(crate) struct ConnectionInfo {
     pub(super) respond: Option<Mutex<SendResponse<Bytes>>>,
     /// The answer to a request that was dropped unanswered: said when its session is dropped.
     last_word: Mutex<Option<LastWord>>,
-    /// The connection itself, when its last session has been dropped and the client may still be sending.
-    unread: Mutex<Option<Box<dyn Transport>>>,
+    /// The last answer has gone out in full and nothing is left of its request: whatever becomes of the session, the
+    /// connection serves the next one.
+    kept: AtomicBool,
+    /// What a session that was dropped has left of the connection.
+    left_over: Mutex<Option<Box<dyn Any + Send + Sync>>>,
 }
 
 /// The head and the body of an answer.
@@ -74,7 +78,8 @@ impl ConnectionInfo {
             socket: OnceLock::new(),
             respond: None,
             last_word: Mutex::new(None),
-            unread: Mutex::new(None),
+            kept: AtomicBool::new(false),
+            left_over: Mutex::new(None),
         })
     }
 
@@ -133,14 +138,25 @@ impl ConnectionInfo {
         self.last_word.lock().take()
     }
 
-    /// Hands on the connection, on which the client may still be sending.
-    pub(super) fn leave_unread(&self, connection: Box<dyn Transport>) {
-        *self.unread.lock() = Some(connection);
+    /// The request has been read, and the answer to it written, in full, although it failed: Pingora gives up the session of
+    /// a request that fails, and the connection need not go with it.
+    pub(crate) fn keep_open(&self) {
+        self.kept.store(true, Relaxed);
+    }
+
+    /// True once after that.
+    pub(super) fn take_kept(&self) -> bool {
+        self.kept.swap(false, Relaxed)
+    }
+
+    /// Leaves the connection to whoever served the session.
+    pub(super) fn leave_over(&self, connection: impl Any + Send + Sync) {
+        *self.left_over.lock() = Some(Box::new(connection));
     }
 
     /// Takes that.
-    pub(super) fn take_unread(&self) -> Option<Box<dyn Transport>> {
-        self.unread.lock().take()
+    pub(super) fn take_left_over<C: Any>(&self) -> Option<Box<C>> {
+        self.left_over.lock().take()?.downcast().ok()
     }
 
     /// One request after the other will be served over it; `socket` stays open for as long as one is under way.
@@ -180,7 +196,8 @@ impl ConnectionInfo {
             socket: OnceLock::new(),
             respond: Some(Mutex::new(respond)),
             last_word: Mutex::new(None),
-            unread: Mutex::new(None),
+            kept: AtomicBool::new(false),
+            left_over: Mutex::new(None),
         })
     }
 

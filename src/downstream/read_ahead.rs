@@ -41,6 +41,12 @@ pub(super) struct ReadAhead {
     next: Vec<u8>,
 }
 
+impl Default for ReadAhead {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl ReadAhead {
     pub(super) fn new() -> Self {
         Self { own: Vec::new(), given: 0, rest: RemainingRequest::Everything, next: Vec::new() }
@@ -64,11 +70,16 @@ impl ReadAhead {
     /// A request is done with: reading goes on with the one after it. False when something of it has not been handed on,
     /// which must not be taken for the beginning of another one.
     pub(super) fn turn(&mut self) -> bool {
-        if self.given < self.own.len() || !self.rest.is_done() {
+        if !self.is_handed_on() {
             return false;
         }
         (self.own, self.given, self.rest) = (std::mem::take(&mut self.next), 0, RemainingRequest::Everything);
         true
+    }
+
+    /// True when the whole of a request has been handed on.
+    pub(super) fn is_handed_on(&self) -> bool {
+        self.given >= self.own.len() && self.rest.is_done()
     }
 
     /// True when the client of an HTTP/1 request has sent, or may still be sending, what nobody is going to read.

@@ -57,6 +57,23 @@ pub(crate) struct DownstreamStream<T: Transport> {
     written: u64,
 }
 
+/// What is left of a connection whose session was dropped.
+pub(super) struct LeftOver<T> {
+    pub(super) inner: T,
+    ahead: ReadAhead,
+    /// The next request can be served; else the client may still be sending what nobody reads.
+    pub(super) serves_on: bool,
+}
+
+impl<T: Transport> LeftOver<T> {
+    /// The connection, before the next request.
+    pub(super) fn resume(self, info: Arc<ConnectionInfo>) -> DownstreamStream<T> {
+        let mut stream = DownstreamStream::new(self.inner, info);
+        stream.ahead = self.ahead;
+        stream
+    }
+}
+
 impl<T: Transport> DownstreamStream<T> {
     pub(crate) fn new(inner: T, info: Arc<ConnectionInfo>) -> Self {
         let digest = OnceLock::new();
@@ -229,8 +246,8 @@ impl<T: Transport> AsyncWrite for DownstreamStream<T> {
 
 impl<T: Transport> Drop for DownstreamStream<T> {
     /// Says what is left to say to the client of a request that was dropped: at once or not at all, and nothing stands in
-    /// the way of an answer when nothing was said before. A connection on which the client may still be sending is handed
-    /// on (`linger.rs`).
+    /// the way of an answer when nothing was said before. A connection that serves the next request, or on which the client
+    /// may still be sending, is left over for `app.rs`.
     fn drop(&mut self) {
         let Some(mut inner) = self.inner.take() else { return };
         let mut context = Context::from_waker(Waker::noop());
@@ -241,8 +258,10 @@ impl<T: Transport> Drop for DownstreamStream<T> {
             self.written += written as u64;
             let _ = Pin::new(&mut inner).poll_flush(&mut context);
         }
-        if self.written > 0 && self.ahead.is_unread(&mut inner, &mut context) {
-            self.info.leave_unread(Box::new(inner));
+        let serves_on = self.info.take_kept() && self.ahead.is_handed_on();
+        if serves_on || self.written > 0 && self.ahead.is_unread(&mut inner, &mut context) {
+            let ahead = std::mem::take(&mut self.ahead);
+            self.info.leave_over(LeftOver { inner, ahead, serves_on });
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::message::{
     fields,
     framing::Framing,
     path::{self, PathError, Reading},
+    reason::Reason,
     replies,
     reply::Reply,
     target,
@@ -53,7 +54,9 @@ pub(crate) fn validate_request(head: &mut RequestHeader, limits: &ClientLimits) 
     }
     let expected = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
     if expect && !head.headers.get_all(header::EXPECT).iter().all(expected) {
-        return Err(Reply::problem(StatusCode::EXPECTATION_FAILED, "this expectation is not supported").closing());
+        return Err(Reply::problem(StatusCode::EXPECTATION_FAILED, "this expectation is not supported")
+            .because(Reason::Expectation)
+            .closing());
     }
     if head.method == Method::OPTIONS && head.uri.path() == "*" {
         return Ok(Admitted::default());

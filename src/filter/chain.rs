@@ -10,7 +10,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Body, Exchange, Fault, Filter, Flow, RequestOutcome, State};
-use crate::{message::reply::Reply, telemetry::Lazy};
+use crate::{
+    message::{reason::Reason, reply::Reply},
+    telemetry::Lazy,
+};
 
 /// What becomes of a request when a step fails.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -195,6 +198,7 @@ impl Step {
             OnFault::Refuse => {
                 let detail = "a step that this request depends on is not available";
                 Reply::problem(StatusCode::SERVICE_UNAVAILABLE, detail)
+                    .because(Reason::FilterFailed)
                     .retry_after(std::time::Duration::from_secs(1))
                     .into()
             }

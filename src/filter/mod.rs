@@ -18,6 +18,7 @@ mod subject;
 pub use self::builtin::headers::{HeaderEdits, HeaderEditsConfig};
 pub use self::contract::{Background, Body, Configure, Fault, Filter, Flow, Needs, RequestOutcome};
 pub use crate::clock::Now;
+pub use crate::message::reason::Reason;
 pub use crate::message::reply::{Reply, ReplyBody};
 pub use crate::message::request_id::RequestId;
 pub use chain::{Chain, OnFault, Refusal, Step, StepMetrics};

@@ -13,6 +13,7 @@ pub(crate) mod hops;
 pub(crate) mod host;
 pub(crate) mod method_class;
 pub mod path;
+pub(crate) mod reason;
 pub(crate) mod replies;
 pub(crate) mod reply;
 pub(crate) mod reply_wire;

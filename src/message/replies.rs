@@ -2,20 +2,21 @@
 
 use http::{HeaderValue, Method, StatusCode, header};
 
-use super::{hops, reply::Reply};
+use super::{hops, reason::Reason, reply::Reply};
 
 /// The answer to a head that could not be read in one way only.
 pub(crate) fn malformed(reason: &'static str) -> Reply {
-    Reply::problem(StatusCode::BAD_REQUEST, reason)
+    Reply::problem(StatusCode::BAD_REQUEST, reason).because(Reason::Malformed)
 }
 
 /// The answer to a head that outgrew its limits before it ended; `target`: still in its first line.
 pub(crate) fn too_large(target: bool) -> Reply {
-    if target {
+    let reply = if target {
         Reply::problem(StatusCode::URI_TOO_LONG, "the request target is too long")
     } else {
         Reply::problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the header fields are too large")
-    }
+    };
+    reply.because(Reason::HeadTooLarge)
 }
 
 /// The answer to CONNECT and TRACE, with the methods that there are (RFC 9110 §15.5.6).
@@ -26,22 +27,22 @@ pub(crate) fn no_such_method() -> Reply {
 /// 405 with what `Allow` says (RFC 9110 §15.5.6).
 pub(crate) fn method_not_allowed(allow: HeaderValue) -> Reply {
     let reply = Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this method is not available here");
-    reply.header(header::ALLOW, allow)
+    reply.header(header::ALLOW, allow).because(Reason::Method)
 }
 
 /// The answer to a method that is longer than any that there is (RFC 9112 §3).
 pub(crate) fn unknown_method() -> Reply {
-    Reply::problem(StatusCode::NOT_IMPLEMENTED, "this method is not known here")
+    Reply::problem(StatusCode::NOT_IMPLEMENTED, "this method is not known here").because(Reason::Method)
 }
 
 /// The answer to a head that did not come in time.
 pub(crate) fn too_slow() -> Reply {
-    Reply::problem(StatusCode::REQUEST_TIMEOUT, "the request came too slowly")
+    Reply::problem(StatusCode::REQUEST_TIMEOUT, "the request came too slowly").because(Reason::RequestTimeout)
 }
 
-/// The answer when the backend's has not come in time.
-pub(crate) fn too_late() -> Reply {
-    Reply::problem(StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time")
+/// The answer when the backend's has not come in time, for this `reason`.
+pub(crate) fn too_late(reason: Reason) -> Reply {
+    Reply::problem(StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time").because(reason)
 }
 
 /// A page that can only be read, and was asked for otherwise.
@@ -50,5 +51,5 @@ pub(crate) fn read_only(method: &Method) -> Option<Reply> {
         return None;
     }
     let reply = Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read");
-    Some(reply.header(header::ALLOW, HeaderValue::from_static("GET, HEAD")).closing())
+    Some(reply.header(header::ALLOW, HeaderValue::from_static("GET, HEAD")).because(Reason::Method).closing())
 }

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
+use super::reason::Reason;
+
 /// An answer made here. It is written in one place (`proxy/reply.rs`), after the chain's response phase.
 #[derive(Debug, Clone)]
 pub struct Reply {
@@ -16,6 +18,8 @@ pub struct Reply {
     pub body: ReplyBody,
     /// Close the connection after the answer: what follows on it cannot be trusted.
     pub close: bool,
+    /// Why it is a refusal or a failure, for the access log; the client is not told it.
+    pub reason: Option<Reason>,
 }
 
 /// The body of a [`Reply`].
@@ -39,13 +43,13 @@ pub enum ReplyBody {
 impl Reply {
     /// An answer without a body.
     pub fn empty(status: StatusCode) -> Self {
-        Self { status, headers: Vec::new(), body: ReplyBody::Empty, close: false }
+        Self { status, headers: Vec::new(), body: ReplyBody::Empty, close: false, reason: None }
     }
 
     /// A problem: `detail` is for the person who reads the answer, and must hold no secret and no address of ours.
     pub fn problem(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
         let body = ReplyBody::Problem { kind: None, detail: detail.into(), members: None };
-        Self { status, headers: Vec::new(), body, close: false }
+        Self { body, ..Self::empty(status) }
     }
 
     /// Names the problem's type (a URI) and further members.
@@ -77,6 +81,13 @@ impl Reply {
     #[must_use]
     pub fn retry_after(self, wait: std::time::Duration) -> Self {
         self.header(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)))
+    }
+
+    /// Says why, in the access log's word.
+    #[must_use]
+    pub fn because(mut self, reason: Reason) -> Self {
+        self.reason = Some(reason);
+        self
     }
 
     /// Closes the connection afterwards.

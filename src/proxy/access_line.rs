@@ -91,6 +91,9 @@ fn json(
     line.text(br#","protocol":"#, protocol(head.version));
     line.number(br#","status":"#, u64::from(status));
     line.text(br#","by":"#, context.answered_by.label());
+    if let Some(reason) = context.reason {
+        line.text(br#","reason":"#, reason.label());
+    }
     if let Some(error) = &context.error {
         line.text(br#","error":"#, error);
     }

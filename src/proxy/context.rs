@@ -13,7 +13,9 @@ use crate::{
     clock::Now,
     downstream::{ConnectionInfo, Lateness, StreamDeadlines},
     filter::State,
-    message::{forwarded::Origin, grpc, method_class::MethodClass, reply::Reply, source::ResponseSource},
+    message::{
+        forwarded::Origin, grpc, method_class::MethodClass, reason::Reason, reply::Reply, source::ResponseSource,
+    },
     proxy::{attempts::Attempts, kept_head::KeptHead, kind::RequestKind, subrequest::mirror_body::MirrorBody},
     routing::{destination::Destination, route::Route},
     runtime::{Runtime, Shared},
@@ -69,6 +71,10 @@ pub(crate) struct Context {
     pub answered_by: ResponseSource,
     /// The status that an answer of gRPC stands for: on the wire it is 200.
     pub http_status_before_grpc: Option<StatusCode>,
+    /// Why it was refused, or failed.
+    pub reason: Option<Reason>,
+    /// It is the gRPC client's own word that bounds the time for all attempts.
+    pub own_deadline: bool,
     /// What went wrong between us and the backend or the client, in one word.
     pub error: Option<String>,
     /// What a log line tells of its head, when it may have to be written without one.
@@ -109,6 +115,8 @@ impl Context {
             refusal: None,
             answered_by: ResponseSource::Nobody,
             http_status_before_grpc: None,
+            reason: None,
+            own_deadline: false,
             error: None,
             kept: None,
             written: None,
@@ -120,6 +128,11 @@ impl Context {
     /// What is left of the time for all attempts; `None` without a limit.
     pub(super) fn remaining(&self) -> Option<Duration> {
         Some(self.deadline?.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whose time it is that is over.
+    pub(super) fn out_of_time(&self) -> Reason {
+        if self.own_deadline { Reason::GrpcDeadline } else { Reason::TotalTimeout }
     }
 
     /// When an attempt whose reads Pingora bounds must have ended: its limit is one for each read, so that an answer which
@@ -157,6 +170,7 @@ impl Context {
         // Of a request that is not gRPC it means nothing, and anybody can send it.
         let own = if self.kind == RequestKind::Grpc { grpc::timeout(&head.headers) } else { None };
         let limit = [total, own].into_iter().flatten().min();
+        self.own_deadline = own.is_some() && limit == own;
         self.deadline = limit.and_then(|limit| self.start.checked_add(limit));
         if self.kind == RequestKind::Grpc
             && let Some(deadlines) = self.deadlines()

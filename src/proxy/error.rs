@@ -8,58 +8,53 @@ use pingora::{
 
 use crate::{
     message::{
-        replies::{self, malformed, too_late, too_slow},
+        reason::Reason,
+        replies::{malformed, too_late, too_slow},
         reply::Reply,
         source::ResponseSource,
     },
     proxy::{
         context::Context,
+        failure,
         reply::{self, respond},
         upstream_request::Unsendable,
     },
 };
 
 /// What to tell the client; `None` when it is gone.
-pub(crate) fn reply_for(error: &Error) -> Option<Reply> {
-    use ErrorType as E;
-    let kind = error.etype();
-    if let E::HTTPStatus(status) = kind {
-        let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        return Some(Reply::problem(status, "the request was refused").closing());
-    }
-    let (status, detail) = match error.esource() {
-        ErrorSource::Downstream => match kind {
-            E::ReadTimedout => return Some(too_slow().closing()),
-            E::WriteError | E::ReadError | E::ConnectionClosed | E::WriteTimedout => return None,
-            _ => (StatusCode::BAD_REQUEST, "the request could not be read"),
-        },
-        ErrorSource::Upstream if is_timeout(kind) => return Some(too_late().closing()),
-        ErrorSource::Upstream => (StatusCode::BAD_GATEWAY, "the service could not be reached or broke off"),
-        ErrorSource::Internal | ErrorSource::Unset => {
-            (StatusCode::INTERNAL_SERVER_ERROR, "the gateway could not handle this request")
+fn reply_for(reason: Reason) -> Option<Reply> {
+    Some(match reason {
+        Reason::ClientClosed => return None,
+        Reason::RequestTimeout => too_slow(),
+        Reason::Malformed => malformed("the request could not be read"),
+        Reason::ReadTimeout
+        | Reason::WriteTimeout
+        | Reason::ConnectTimeout
+        | Reason::IdleTimeout
+        | Reason::TotalTimeout
+        | Reason::GrpcDeadline => too_late(reason),
+        Reason::Internal | Reason::Refused => {
+            Reply::problem(StatusCode::INTERNAL_SERVER_ERROR, "the gateway could not handle this request")
+                .because(reason)
         }
-    };
-    Some(Reply::problem(status, detail).closing())
+        _ => Reply::problem(StatusCode::BAD_GATEWAY, "the service could not be reached or broke off").because(reason),
+    })
 }
 
-/// The error in one word, for the access log; `None` for refusals, whose author is named there anyway.
+/// The error in a word, for the access log; of a handshake with its cause; `None` for refusals, whose author is named there anyway.
 pub(crate) fn word(error: &Error) -> Option<String> {
-    (!matches!(error.etype(), ErrorType::HTTPStatus(_))).then(|| error.etype().as_str().to_owned())
+    let kind = error.etype();
+    let tls = matches!(kind, ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert);
+    match kind {
+        ErrorType::HTTPStatus(_) => None,
+        _ if tls => Some(format!("{}: {}", kind.as_str(), failure::cause(error))),
+        _ => Some(kind.as_str().to_owned()),
+    }
 }
 
 /// True when the fault is ours.
 pub(crate) fn is_internal(error: &Error) -> bool {
     word(error).is_some() && matches!(error.esource(), ErrorSource::Internal | ErrorSource::Unset)
-}
-
-/// True when the client, and nobody else, ended the exchange.
-pub(crate) fn client_left(error: &Error) -> bool {
-    *error.esource() == ErrorSource::Downstream && reply_for(error).is_none()
-}
-
-fn is_timeout(kind: &ErrorType) -> bool {
-    use ErrorType as E;
-    matches!(kind, E::ConnectTimedout | E::TLSHandshakeTimedout | E::ReadTimedout | E::WriteTimedout)
 }
 
 /// Ends a hook that can only fail, with an answer for `fail_to_proxy` to send.
@@ -91,17 +86,11 @@ pub(super) async fn answer(session: &mut Session, error: &Error, context: &mut C
     if is_internal(error) {
         log::error!("request {}: {error}", context.state.id);
     }
-    let refusal = context.refusal.take();
-    let (reply, by) = match refusal {
+    let (reply, by) = match context.refusal.take() {
         Some((reply, by)) => (Some(*reply), by),
         None => match context.info.as_ref().and_then(|info| info.fault()) {
-            Some(reason) => (Some(malformed(reason)), ResponseSource::Gateway),
-            // The time was over before the client had sent its request, though it had most of that for itself.
-            None if context.late().is_some() && context.is_slow() => {
-                (Some(replies::too_slow()), ResponseSource::Gateway)
-            }
-            None if context.late().is_some() => (Some(replies::too_late()), ResponseSource::Gateway),
-            None => (reply_for(error), ResponseSource::Gateway),
+            Some(fault) => (Some(malformed(fault)), ResponseSource::Gateway),
+            None => (reply_for(failure::reason(error, context)), ResponseSource::Gateway),
         },
     };
     let mut error_code = 0;
@@ -109,10 +98,23 @@ pub(super) async fn answer(session: &mut Session, error: &Error, context: &mut C
         && reply::is_open(session)
     {
         error_code = reply.status.as_u16();
-        // A refusal made here may leave a body half read.
-        if let Err(e) = respond(session, context, reply.closing(), by).await {
-            log::debug!("answer not delivered: {e}");
+        // Nothing of the request is left on the connection: it serves the next one.
+        let stays = matches!(error_code, 502..=504) && has_been_read(session);
+        let reply = if stays { reply } else { reply.closing() };
+        match respond(session, context, reply, by).await {
+            Ok(()) if session.get_keepalive().is_some() => {
+                if let Some(info) = &context.info {
+                    info.keep_open();
+                }
+            }
+            Ok(()) => {}
+            Err(e) => log::debug!("answer not delivered: {e}"),
         }
     }
     FailToProxy { error_code, can_reuse_downstream: false }
+}
+
+/// True when the whole of the request has been read.
+fn has_been_read(session: &mut Session) -> bool {
+    session.is_body_empty() || session.as_downstream_mut().is_body_done()
 }

@@ -15,10 +15,12 @@ use pingora::{
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::{
-    body, context::Context, error, logging, reply::respond, request, retry, subrequest::mirror, upstream_request,
+    body, context::Context, error, failure, logging, reply::respond, request, retry, subrequest::mirror,
+    upstream_request,
 };
 use crate::{
     message::{
+        reason::Reason,
         replies::{self, malformed},
         source::ResponseSource,
     },
@@ -33,10 +35,19 @@ use crate::{
     routing::decide::{Decision, decide},
     runtime::Live,
     upstream::{
-        AttemptOutcome,
+        AttemptOutcome, FailureKind,
         response::{unframe, verify},
     },
 };
+
+/// Connecting to a backend has ended; without a `reason` if there is a connection.
+fn note_connecting(context: &Context, reason: Option<Reason>, error: &dyn std::fmt::Display) {
+    let (Some(target), Some(backend)) = (&context.target, &context.attempts.backend) else { return };
+    if let Some(reason) = reason {
+        target.service.metrics.failure(reason);
+    }
+    target.service.note_connecting(backend, reason, error);
+}
 
 /// The gateway, as Pingora sees it.
 #[derive(Debug, Clone)]
@@ -122,6 +133,7 @@ impl ProxyHttp for Gateway {
         context.attempts.connect = context.attempts.began.map(|began| began.elapsed());
         // Meanwhile nothing was read of the client's body.
         context.held += context.attempts.connect.unwrap_or_default();
+        note_connecting(context, None, &"");
         upstream_peer::connected(session, context);
         Ok(())
     }
@@ -141,6 +153,7 @@ impl ProxyHttp for Gateway {
             error.set_retry(true);
             return error;
         }
+        note_connecting(context, Some(failure::reason(&error, context)), &failure::Cause(&error));
         let again = context.at_service(|service, context| retry::not_connected(session, context, service));
         error.set_retry(again.unwrap_or(false));
         error
@@ -167,7 +180,13 @@ impl ProxyHttp for Gateway {
             Some(_) => Error::explain(ErrorType::ReadTimedout, "the backend did not go on").into_up(),
             None => error,
         };
-        let again = context.at_service(|service, context| retry::broke(session, context, service, &error, reused));
+        let reason = failure::reason(&error, context);
+        let again = context.at_service(|service, context| {
+            if context.attempts.discarded.is_none() && FailureKind::of(&error).is_some() {
+                service.metrics.failure(reason);
+            }
+            retry::broke(session, context, service, &error, reused)
+        });
         error.set_retry(again.unwrap_or(false));
         error
     }

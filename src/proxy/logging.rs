@@ -3,10 +3,10 @@
 use http::StatusCode;
 use pingora::{Error, ErrorType, proxy::Session};
 
-use super::{context::Context, error};
+use super::{context::Context, error, failure};
 use crate::{
     filter::RequestOutcome,
-    message::source::ResponseSource,
+    message::{reason::Reason, source::ResponseSource},
     proxy::{
         access_line::{self, Ended},
         kept_head::KeptHead,
@@ -25,8 +25,11 @@ pub(crate) fn record(shared: &Shared, session: &Session, error: Option<&Error>, 
         written: session.response_written().map(|head| head.status),
         received: session.body_bytes_read() as u64,
         sent: session.body_bytes_sent() as u64,
-        left: error.is_some_and(error::client_left),
+        left: error.is_some_and(failure::client_left),
     };
+    if let (None, Some(error)) = (context.reason, error) {
+        context.reason = Some(failure::reason(error, context));
+    }
     context.error = error.and_then(error::word);
     write_down(shared, &ended, context);
 }
@@ -60,7 +63,7 @@ fn write_down(shared: &Shared, ended: &Ended<'_>, context: &mut Context) {
     // 499: nobody was there to be sent a status (nginx's number for it).
     let status = written.map_or(499, |status| status.as_u16());
     if written.is_none() {
-        context.answered_by = ResponseSource::Nobody;
+        (context.answered_by, context.reason) = (ResponseSource::Nobody, Some(Reason::ClientClosed));
     }
     let duration = context.start.elapsed();
     metrics.sent.inc_by(ended.sent);

@@ -7,6 +7,7 @@ pub(crate) mod body;
 pub(crate) mod compression;
 mod context;
 pub(crate) mod error;
+mod failure;
 pub(crate) mod gateway;
 pub(crate) mod host;
 pub(crate) mod kept_head;

@@ -9,6 +9,7 @@ use pingora::{http::ResponseHeader, protocols::http::HttpTask, proxy::Session};
 use super::{context::Context, request};
 use crate::message::{
     grpc,
+    reason::Reason,
     reply::{Reply, ReplyBody},
     reply_wire::build,
     source::ResponseSource,
@@ -50,6 +51,9 @@ pub(super) fn compose(
     http2: bool,
 ) -> pingora::Result<(ResponseHeader, Bytes)> {
     context.answered_by = by;
+    let filter =
+        matches!(by, ResponseSource::Filter(_)) && !reply.status.is_success() && !reply.status.is_redirection();
+    context.reason = reply.reason.or(filter.then_some(Reason::Refused));
     let detail = match &reply.body {
         ReplyBody::Problem { detail, .. } => detail.clone(),
         ReplyBody::Empty | ReplyBody::Bytes(..) => "".into(),

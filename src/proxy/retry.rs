@@ -113,9 +113,9 @@ pub(crate) fn broke(session: &Session, context: &mut Context, service: &Service,
     // attempt is repeated for nothing, and elsewhere: the backend may have closed because it is gone.
     let stale = reused && failure == FailureKind::Reset && context.attempts.first_byte.is_none();
     context.attempts.note_failed();
-    if stale {
+    if stale && free_repeat(session, context) {
         context.attempts.record_outcome(service, AttemptOutcome::Unknown);
-        return free_repeat(session, context) || again(session, context, service, failure);
+        return true;
     }
     if context.attempts.first_byte.is_some() {
         // It was booked as a success when its head came.

@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 use bytes::Bytes;
 use http::Version;
 
-use super::{context::Context, kept_head::KeptHead, logging, reply, retry};
+use super::{context::Context, failure, kept_head::KeptHead, logging, reply, retry};
 use crate::{
     downstream::StreamDeadlines,
     message::{replies, source::ResponseSource},
@@ -51,12 +51,14 @@ impl Drop for Tracked {
 fn end(context: &mut Context, left: bool) {
     if !left {
         context.at_service(|service, context| retry::cut_off(context, service));
+        let reason = failure::late(context);
+        context.reason = Some(reason);
         if context.attempts.first_byte.is_none()
             && let Some(info) = context.info.clone()
         {
             let grpc = context.kept.as_ref().is_some_and(KeptHead::is_grpc);
             let http2 = context.version == Version::HTTP_2;
-            match reply::compose(context, replies::too_late(), ResponseSource::Gateway, grpc, http2) {
+            match reply::compose(context, replies::too_late(reason), ResponseSource::Gateway, grpc, http2) {
                 Ok((head, body)) => {
                     let silent = context.kept.as_ref().is_some_and(KeptHead::is_head);
                     let body = if silent { Bytes::new() } else { body };

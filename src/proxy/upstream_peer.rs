@@ -75,7 +75,7 @@ async fn begin(
 ) -> Result<Box<HttpPeer>, Stop> {
     loop {
         if context.remaining().is_some_and(|left| left.is_zero()) {
-            return Err(Stop::reply(replies::too_late()));
+            return Err(Stop::reply(replies::too_late(context.out_of_time())));
         }
         let chosen = match context.attempts.reserved.take() {
             Some(chosen) => chosen,
@@ -86,7 +86,7 @@ async fn begin(
             Ok(peer) => return Ok(peer),
             // Its own breaker is half-open and has no room for another body: others may be well.
             Err(_) if !of_service && !context.attempts.tried.contains(&backend) => context.attempts.tried.push(backend),
-            Err(none) => return Err(Stop::reply(none.reply(&service.name))),
+            Err(none) => return Err(Stop::reply(none.reply())),
         }
     }
 }
@@ -98,13 +98,13 @@ async fn select(session: &mut Session, context: &mut Context, service: &Service)
     let now = if fresh { context.now.since_start } else { Now::monotonic() };
     let choice = Choice::new(session.req_header(), context.state.client, &context.attempts.tried, now);
     let chosen = match service.choose(&choice) {
-        Err(SelectError::Overloaded) => {
+        Err(SelectError::Overloaded(_)) => {
             let waited = Box::pin(wait_for_room(session, context, service, now)).await;
-            waited.map_err(Stop::Left)?.ok_or_else(|| Stop::reply(replies::too_late()))?
+            waited.map_err(Stop::Left)?.ok_or_else(|| Stop::reply(replies::too_late(context.out_of_time())))?
         }
         chosen => chosen,
     };
-    chosen.map_err(|none| Stop::reply(none.reply(&service.name)))
+    chosen.map_err(|none| Stop::reply(none.reply()))
 }
 
 /// The peer of an attempt at the backend that was chosen.

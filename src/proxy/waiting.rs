@@ -36,11 +36,12 @@ pub(super) async fn take_permits(session: &mut Session, context: &mut Context) -
         let before = context.held;
         // Boxed: whoever finds a place at once must not carry the waiting around.
         let Some(permit) = Box::pin(unless_left(session, context, concurrency.enter())).await? else {
-            return Ok(Some(replies::too_late()));
+            return Ok(Some(replies::too_late(context.out_of_time())));
         };
-        context.permits[place] = permit;
-        if context.permits[place].is_none() {
-            return Ok(Some(SelectError::Overloaded.reply(&service.name)));
+        match permit {
+            Ok(permit) => context.permits[place] = Some(permit),
+            Err(busy) if place == 0 => return Ok(Some(SelectError::of_route(busy))),
+            Err(busy) => return Ok(Some(SelectError::Overloaded(busy).reply())),
         }
         // The service's setting holds for what comes after the permit too.
         if place == 1 {

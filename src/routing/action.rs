@@ -15,6 +15,7 @@ use crate::{
     message::{
         host::host_of,
         path::{Spelling, decode},
+        reason::Reason,
         reply::{Reply, ReplyBody},
     },
 };
@@ -328,7 +329,9 @@ pub(crate) fn location(
     });
     match HeaderValue::try_from(text) {
         Ok(location) => Reply::empty(status).header(header::LOCATION, location),
-        Err(_) => Reply::problem(StatusCode::BAD_REQUEST, "this request cannot be redirected"),
+        Err(_) => {
+            Reply::problem(StatusCode::BAD_REQUEST, "this request cannot be redirected").because(Reason::Malformed)
+        }
     }
 }
 

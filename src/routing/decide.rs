@@ -17,7 +17,7 @@ use crate::{
     clock::Now,
     downstream::{limits::ClientLimits, validate},
     filter::{Exchange, State},
-    message::{hops, host::host_of, replies, reply::Reply, source::ResponseSource},
+    message::{hops, host::host_of, reason::Reason, replies, reply::Reply, source::ResponseSource},
 };
 
 /// The decision.
@@ -66,7 +66,10 @@ pub async fn decide(
         Pick::Route(route, pattern) => (route, pattern),
         Pick::Method(methods) => return Decision::own(replies::method_not_allowed(hops::allow(methods)), None),
         Pick::Nothing => {
-            return Decision::own(Reply::problem(StatusCode::NOT_FOUND, "no route leads there"), None);
+            return Decision::own(
+                Reply::problem(StatusCode::NOT_FOUND, "no route leads there").because(Reason::NoRoute),
+                None,
+            );
         }
     };
     if admitted.suspect
@@ -85,7 +88,8 @@ pub async fn decide(
                 return Decision::own(reply, Some(route));
             }
             let Some(target) = forward.pick(&head.headers).cloned() else {
-                let reply = Reply::problem(StatusCode::SERVICE_UNAVAILABLE, "this route leads nowhere");
+                let reply = Reply::problem(StatusCode::SERVICE_UNAVAILABLE, "this route leads nowhere")
+                    .because(Reason::NoDestination);
                 return Decision::own(reply, Some(route));
             };
             let sent = admitted.sent.as_deref().unwrap_or(head.uri.path());

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::message::{
     path::{self, Spelling},
+    reason::Reason,
     replies::malformed,
     reply::Reply,
 };
@@ -37,6 +38,10 @@ pub enum EncodedSlashes {
 pub struct PathsConfig {
     /// Paths with `%2F` or `%5C`: `refuse`, `same_route` (default) or `keep`.
     pub encoded_slashes: Option<EncodedSlashes>,
+}
+
+fn ambiguous(detail: &'static str) -> Reply {
+    malformed(detail).because(Reason::AmbiguousPath)
 }
 
 /// One reading of a path.
@@ -90,15 +95,15 @@ pub(crate) fn agree<T>(
     }
     let encoded = SLASHES.iter().chain(&BACKSLASHES).any(|code| subject.path.contains(code));
     if policy == EncodedSlashes::Refuse && encoded {
-        return Err(malformed("an encoded slash or backslash is not taken here"));
+        return Err(ambiguous("an encoded slash or backslash is not taken here"));
     }
-    let others = others(subject.path).ok_or_else(|| malformed(ELSEWHERE))?;
+    let others = others(subject.path).ok_or_else(|| ambiguous(ELSEWHERE))?;
     let leads_here = |other: &Other| {
         let found = router.pick(&RouteInput { path: &other.path, ..*subject });
         matches!(found, Pick::Route(there, by) if std::ptr::eq(there, route) && std::ptr::eq(by, pattern))
             && stays(pattern, subject.path, other)
     };
-    if others.iter().all(leads_here) { Ok(()) } else { Err(malformed(ELSEWHERE)) }
+    if others.iter().all(leads_here) { Ok(()) } else { Err(ambiguous(ELSEWHERE)) }
 }
 
 const ELSEWHERE: &str = "an encoded character or ';' lets this path be read as another one";

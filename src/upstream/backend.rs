@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 use super::{
     checks::Checks,
+    trouble::Trouble,
     url::{BackendScheme, BackendUrl},
 };
 use crate::{
@@ -54,6 +55,8 @@ pub struct Backend {
     pub(crate) checks: Checks,
     /// It has refused to speak HTTP/1.1 over TLS, without which there are no upgrades.
     pub(crate) http2_alone: AtomicBool,
+    /// Why it cannot be connected to, if it cannot.
+    pub(crate) trouble: Arc<Trouble>,
     pub(crate) in_flight: Arc<AtomicUsize>,
     /// Failures in a row, and the ejections that followed from them.
     pub(crate) conduct: Arc<Health>,

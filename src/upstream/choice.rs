@@ -9,8 +9,11 @@ use std::{
 use http::{HeaderMap, StatusCode};
 use pingora::http::RequestHeader;
 
-use super::backend::{Backend, BackendPermit};
-use crate::message::reply::Reply;
+use super::{
+    backend::{Backend, BackendPermit},
+    concurrency::Busy,
+};
+use crate::message::{reason::Reason, reply::Reply};
 
 /// What choosing a backend may look at.
 #[derive(Debug, Clone, Copy)]
@@ -47,13 +50,19 @@ pub struct Chosen {
     pub tickets: ProbeTickets,
 }
 
+const UNAVAILABLE: &str = "the service is not available at the moment: try again after Retry-After";
+
+const BUSY: &str = "the service is busy: try again after Retry-After";
+
 /// Why there is no backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SelectError {
-    /// No backend is healthy, or none is known.
+    /// No backend is healthy.
     NoneHealthy,
+    /// No backend is known: no name is resolved, or the file is empty.
+    NoneKnown,
     /// Those that are well have as much under way as they may have.
-    Overloaded,
+    Overloaded(Busy),
     /// A circuit breaker is open.
     CircuitOpen {
         /// When it is worth trying again.
@@ -62,16 +71,26 @@ pub enum SelectError {
 }
 
 impl SelectError {
-    /// What the client is told of it: 503, and when to come back.
-    pub(crate) fn reply(self, service: &str) -> Reply {
-        let (detail, wait) = match self {
-            Self::NoneHealthy => ("no backend of this service is available".to_owned(), None),
-            Self::Overloaded => (format!("the service '{service}' is busy"), None),
-            Self::CircuitOpen { retry_after } => {
-                (format!("the circuit breaker of the service '{service}' is open"), Some(retry_after))
-            }
+    /// What the client is told of it: 503, and when to come back; the reason is the operator's.
+    pub(crate) fn reply(self) -> Reply {
+        let (detail, reason) = match self {
+            Self::NoneHealthy => (UNAVAILABLE, Reason::NoHealthyBackend),
+            Self::NoneKnown => (UNAVAILABLE, Reason::NoBackendKnown),
+            Self::Overloaded(Busy::QueueFull) => (BUSY, Reason::ServiceQueueFull),
+            Self::Overloaded(Busy::WaitOver) => (BUSY, Reason::ServiceQueueTimeout),
+            Self::CircuitOpen { .. } => (UNAVAILABLE, Reason::BreakerOpen),
         };
-        Reply::problem(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(wait.unwrap_or(Duration::from_secs(1)))
+        let wait = if let Self::CircuitOpen { retry_after } = self { retry_after } else { Duration::from_secs(1) };
+        Reply::problem(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(wait).because(reason)
+    }
+
+    /// The same for a route that has as much under way as it may have.
+    pub(crate) fn of_route(busy: Busy) -> Reply {
+        let reason = match busy {
+            Busy::QueueFull => Reason::RouteQueueFull,
+            Busy::WaitOver => Reason::RouteQueueTimeout,
+        };
+        Self::Overloaded(busy).reply().because(reason)
     }
 }
 

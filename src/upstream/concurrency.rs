@@ -26,6 +26,15 @@ pub struct ConcurrencyLimit {
     waiting: Mutex<Waiting>,
 }
 
+/// Why there is no permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Busy {
+    /// As many wait as may.
+    QueueFull,
+    /// It has waited for as long as one may.
+    WaitOver,
+}
+
 /// Those who wait, in the order in which they came: first come, first served. Whoever gives up is taken out at once, or
 /// the next one to come would find a queue of the long gone.
 #[derive(Debug, Default)]
@@ -96,21 +105,24 @@ impl ConcurrencyLimit {
         }
     }
 
-    /// A permit, at once or after waiting; `None` when the queue is full or the wait is over.
-    pub async fn enter(self: &Arc<Self>) -> Option<Permit> {
+    /// A permit, at once or after waiting.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn enter(self: &Arc<Self>) -> Result<Permit, Busy> {
         if let Some(pass) = self.try_enter() {
-            return Some(pass);
+            return Ok(pass);
         }
         let before = self.queued.fetch_add(1, SeqCst);
         let mut queued = Queued { limiter: self, ticket: None };
         if before >= self.queue {
-            return None;
+            return Err(Busy::QueueFull);
         }
         let receiver = {
             let mut waiting = self.waiting.lock();
             // Whoever left before we were counted has woken nobody.
             if let Some(pass) = self.try_enter() {
-                return Some(pass);
+                return Ok(pass);
             }
             let (sender, receiver) = oneshot::channel();
             let ticket = waiting.next;
@@ -119,7 +131,8 @@ impl ConcurrencyLimit {
             queued.ticket = Some(ticket);
             receiver
         };
-        tokio::time::timeout(self.wait, receiver).await.ok()?.ok()
+        let received = tokio::time::timeout(self.wait, receiver).await;
+        received.ok().and_then(Result::ok).ok_or(Busy::WaitOver)
     }
 
     /// A permit, if one is free; without waiting.
@@ -167,12 +180,12 @@ mod tests {
             async move { limiter.enter().await }
         });
         tokio::task::yield_now().await;
-        assert!(limiter.enter().await.is_none(), "the queue is full");
+        assert_eq!(limiter.enter().await.err(), Some(Busy::QueueFull));
         drop(first);
         let second = waiter.await.unwrap().expect("the waiting one comes in");
         assert_eq!(limiter.inside(), 1);
         let begun = tokio::time::Instant::now();
-        assert!(limiter.enter().await.is_none(), "nobody leaves in time");
+        assert_eq!(limiter.enter().await.err(), Some(Busy::WaitOver), "nobody leaves in time");
         assert_eq!(begun.elapsed(), Duration::from_millis(100));
         drop(second);
         assert_eq!(limiter.inside(), 0);
@@ -204,7 +217,7 @@ mod tests {
         let waiters: Vec<_> = (0..100_000)
             .map(|_| {
                 let limiter = limiter.clone();
-                tokio::spawn(async move { limiter.enter().await.is_some() })
+                tokio::spawn(async move { limiter.enter().await.is_ok() })
             })
             .collect();
         while limiter.queued.load(SeqCst) < 100_000 {
@@ -222,10 +235,10 @@ mod tests {
         }
         // Whoever leaves now finds the last one, and not by as many calls deep as the queue was long.
         drop(first);
-        assert!(last.await.unwrap().is_some());
+        assert!(last.await.unwrap().is_ok());
         assert_eq!((limiter.inside(), limiter.queued.load(SeqCst)), (0, 0));
         assert!(limiter.waiting.lock().senders.is_empty());
-        assert!(limiter.enter().await.is_some());
+        assert!(limiter.enter().await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,9 +4,12 @@ use std::fmt;
 
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Registry};
 
-use crate::telemetry::{
-    Lazy,
-    registry::{Labels, counters, gauges, retain},
+use crate::{
+    message::reason::Reason,
+    telemetry::{
+        Lazy,
+        registry::{Labels, counters, gauges, retain},
+    },
 };
 
 /// The families that every service has children of.
@@ -21,6 +24,7 @@ pub struct UpstreamMetrics {
     ejections: IntCounterVec,
     concurrency_limit: IntGaugeVec,
     backend_up: IntGaugeVec,
+    failures: IntCounterVec,
 }
 
 /// The children of one service. None is there before it counts or is shown: a configuration that is rejected leaves no
@@ -71,6 +75,12 @@ impl UpstreamMetrics {
                 "Requests that may be under way, as the adaptive limit has it.",
                 service,
             ),
+            failures: counters(
+                r,
+                "gateway_upstream_failures_total",
+                "Attempts at backends that failed, by reason.",
+                &["service", "reason"],
+            ),
             backend_up: gauges(r, "gateway_backend_up", "1 when the backend may be used.", backend),
         }
     }
@@ -98,6 +108,7 @@ impl UpstreamMetrics {
             &self.hedges,
             &self.mirror_dropped,
             &self.ejections,
+            &self.failures,
         ];
         for family in counters {
             retain(family, &|labels| keep(labels["service"]));
@@ -131,6 +142,11 @@ impl ServiceMetrics {
     pub fn attempt(&self, failure: Option<&str>) {
         let place = failure.and_then(|failure| OUTCOMES.iter().position(|known| *known == failure)).unwrap_or(0);
         self.attempts[place].inc();
+    }
+
+    /// Counts why an attempt failed.
+    pub fn failure(&self, reason: Reason) {
+        self.families.failures.with_label_values(&[&self.service, reason.label()]).inc();
     }
 
     /// Shows the state of a circuit breaker: 0 closed, 1 open, 2 half-open. `backend` is empty for a service's own.

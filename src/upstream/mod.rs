@@ -20,6 +20,7 @@ pub(crate) mod service;
 pub(crate) mod settings;
 pub(crate) mod sticky;
 pub(crate) mod token;
+pub(crate) mod trouble;
 pub(crate) mod tunnel;
 pub(crate) mod url;
 pub(crate) mod watch;

@@ -231,6 +231,7 @@ impl Pool {
             url,
             checks,
             http2_alone: AtomicBool::new(known.is_some_and(|known| known.http2_alone.load(Relaxed))),
+            trouble: known.map_or_else(Arc::default, |known| known.trouble.clone()),
             in_flight: known.map_or_else(Arc::default, |known| known.in_flight.clone()),
             conduct: known.map_or_else(Arc::default, |known| known.conduct.clone()),
             breaker,

@@ -12,6 +12,7 @@ use std::{
 use super::{
     backend::{Backend, UnderWay},
     balance::Balancer,
+    concurrency::Busy,
     resilience::Resilience,
     settings::service::AllUnhealthy,
     sticky::Sticky,
@@ -44,15 +45,15 @@ impl Selector {
     /// # Errors
     /// Why there is none.
     pub(crate) async fn wait_for_room(&self, choice: Choice<'_>, waited: &mut Duration) -> Result<Chosen, SelectError> {
-        let Some(limits) = &self.resilience.in_flight else { return Err(SelectError::Overloaded) };
+        let Some(limits) = &self.resilience.in_flight else { return Err(SelectError::Overloaded(Busy::QueueFull)) };
         let left = limits.wait.0.saturating_sub(*waited);
         if left.is_zero() {
-            return Err(SelectError::Overloaded);
+            return Err(SelectError::Overloaded(Busy::WaitOver));
         }
         let Some(_waiting) =
             CountPermit::within(self.resilience.waiting.clone(), usize::try_from(limits.queue).unwrap_or(usize::MAX))
         else {
-            return Err(SelectError::Overloaded);
+            return Err(SelectError::Overloaded(Busy::QueueFull));
         };
         let begun = tokio::time::Instant::now();
         let result = self.room(choice, begun + left).await;
@@ -67,11 +68,11 @@ impl Selector {
             freed.as_mut().enable();
             fence(SeqCst);
             match self.choose(&Choice { now: Now::monotonic(), ..choice }) {
-                Err(SelectError::Overloaded) => {}
+                Err(SelectError::Overloaded(_)) => {}
                 other => return other,
             }
             if tokio::time::timeout_at(until, freed).await.is_err() {
-                return Err(SelectError::Overloaded);
+                return Err(SelectError::Overloaded(Busy::WaitOver));
             }
         }
     }
@@ -173,12 +174,15 @@ impl Selector {
 
     fn why_none(&self, backends: &[Arc<Backend>], choice: &Choice<'_>) -> SelectError {
         let most = self.resilience.per_backend();
+        if backends.is_empty() {
+            return SelectError::NoneKnown;
+        }
         let mut well = backends.iter().filter(|backend| backend.healthy()).peekable();
         if well.peek().is_none() {
             return SelectError::NoneHealthy;
         }
         if well.clone().all(|backend| !backend.has_room(most)) {
-            return SelectError::Overloaded;
+            return SelectError::Overloaded(Busy::QueueFull);
         }
         let open =
             |backend: &&Arc<Backend>| backend.breaker.as_ref().is_some_and(|breaker| !breaker.would_admit(choice.now));
@@ -186,6 +190,6 @@ impl Selector {
             return SelectError::CircuitOpen { retry_after: Duration::from_secs(1) };
         }
         // They were full a moment ago: by now a place has been given back.
-        if most > 0 { SelectError::Overloaded } else { SelectError::NoneHealthy }
+        if most > 0 { SelectError::Overloaded(Busy::QueueFull) } else { SelectError::NoneHealthy }
     }
 }

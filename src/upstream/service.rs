@@ -20,6 +20,8 @@ use super::{
     sticky::Sticky,
 };
 use crate::{
+    clock::Now,
+    message::reason::Reason,
     units::Problems,
     upstream::{
         ServiceMetrics, UpstreamMetrics,
@@ -185,6 +187,19 @@ impl Service {
     /// The cookie for a client that `backend` has answered, when there is to be one.
     pub fn set_cookie(&self, backend: &Backend, headers: &HeaderMap, secure: bool) -> Option<HeaderValue> {
         self.selector.sticky.as_ref()?.set_cookie(backend, headers, secure)
+    }
+
+    /// An attempt to connect to a backend has ended, without a `reason` if it came about: a change is logged.
+    pub fn note_connecting(&self, backend: &Backend, reason: Option<Reason>, error: &dyn fmt::Display) {
+        let millis = u64::try_from(Now::monotonic().as_millis()).unwrap_or(u64::MAX);
+        if !backend.trouble.changes(reason, millis) {
+            return;
+        }
+        let (service, name) = (&self.name, &backend.name);
+        match reason {
+            Some(reason) => log::warn!("service {service}: backend {name}: {}: {error}", reason.label()),
+            None => log::info!("service {service}: backend {name} can be connected to again"),
+        }
     }
 
     /// True when its names have been looked up and its backends been checked for the first time; with `success`, when all
@@ -367,7 +382,7 @@ mod tests {
                     for _ in 0..2000 {
                         let choice = choice(&headers, &[], Now::monotonic());
                         let chosen = match service.choose(&choice) {
-                            Err(SelectError::Overloaded) => service.wait_for_room(choice, &mut waited).await,
+                            Err(SelectError::Overloaded(_)) => service.wait_for_room(choice, &mut waited).await,
                             chosen => chosen,
                         };
                         tokio::task::yield_now().await;

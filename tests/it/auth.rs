@@ -171,5 +171,6 @@ fn a_token_without_the_scope_is_known_and_refused() {
     assert!(refused.get("www-authenticate").contains("error=\"insufficient_scope\""), "{refused:?}");
     gw.get("/rsa")
         .bearer(&token(json!({ "sub": "u", "role": "user", "scope": "write", "exp": now() + 60 })))
-        .expect(401);
+        .expect(403)
+        .says("claim 'role'");
 }

@@ -10,9 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::socket::{Backlog, listen};
-
-use crate::harness::{Gateway, Origin, eventually, free_port};
+use crate::harness::{Gateway, Origin, eventually, free_port, full_backend};
 
 /// A backend of a few lines: each request is answered by `answer`; without an answer the connection is cut.
 struct Raw {
@@ -361,24 +359,12 @@ fn a_sticky_cookie_cannot_be_made_by_others() {
     assert_ne!(first, cookie(&shared));
 }
 
-/// An address where nobody is accepted any more: connecting to it takes as long as one waits.
-fn full() -> (TcpListener, Vec<TcpStream>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listen(&listener, Backlog::new(1).unwrap()).unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut waiting = Vec::new();
-    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
-        waiting.push(stream);
-    }
-    (listener, waiting)
-}
-
 #[test]
 fn connecting_to_a_backend_is_not_the_clients_slowness() {
-    let (origin, (full, _waiting)) = (Origin::start("o"), full());
+    let (origin, full) = (Origin::start("o"), full_backend());
     let gw = Gateway::start(&format!(
         "limits: {{ stall: 1s, body: 1500ms, body_rate: 0 }}\nservices:\n  main:\n    urls: [\"http://{}\", \"{}\"]\n    timeouts: {{ connect: 2s }}\n    retry: {{ max_attempts: 2, on: [connect] }}\n    outlier_ejection: {{ consecutive: 0 }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
-        full.local_addr().unwrap(),
+        full.address,
         origin.url()
     ));
     // One in two begins at the backend that does not answer. The others are too slow indeed.

@@ -28,6 +28,7 @@ mod paths;
 mod pipelining;
 mod process;
 mod real_backends;
+mod reasons;
 mod resilience;
 mod retry;
 mod routing;

@@ -30,7 +30,7 @@ fn a_breaker_opens_probes_and_closes() {
     let gw = gateway(&[origin.url()], more);
     assert_eq!(gw.metric(STATE), Some(0.0));
     (0..3).for_each(|_| drop(gw.get("/status/500").expect(500)));
-    let open = gw.get("/").expect(503).problem().says("circuit breaker of the service 'main' is open");
+    let open = gw.get("/").expect(503).problem().says("the service is not available at the moment");
     assert_eq!(open.get("retry-after"), "1");
     assert_eq!(origin.seen().len(), 3, "open answers at once, without the backend");
     assert_eq!(gw.metric(STATE), Some(1.0));

@@ -20,15 +20,15 @@ use tokio_rustls::{
 use crate::harness::{Certs, Gateway};
 
 /// A TLS backend that speaks what was agreed on; it counts connections and answers with the protocol's name.
-struct Backend {
-    port: u16,
+pub(crate) struct Backend {
+    pub(crate) port: u16,
     connections: Arc<AtomicUsize>,
     _executor: tokio::runtime::Runtime,
 }
 
 /// What is wanted of a backend.
 #[derive(Clone, Copy, PartialEq)]
-enum Wants {
+pub(crate) enum Wants {
     H1,
     H2,
     H2Only,
@@ -37,7 +37,7 @@ enum Wants {
 }
 
 impl Backend {
-    fn start(certs: &Certs, wants: Wants) -> Self {
+    pub(crate) fn start(certs: &Certs, wants: Wants) -> Self {
         let executor = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let listener = executor.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let port = listener.local_addr().unwrap().port();

@@ -14,9 +14,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 use crate::{
-    auth::{Keys, Method},
+    auth::{Keys, Method, Refusal},
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
-    message::{fields::single, reply::Reply},
+    message::{fields::single, reason::Reason, reply::Reply},
 };
 
 /// Settings of `api_key`.
@@ -122,8 +122,8 @@ impl ApiKey {
         single(headers, header::AUTHORIZATION).and_then(bearer).map(str::as_bytes)
     }
 
-    fn refuse(&self, detail: &'static str) -> Flow {
-        Reply::unauthorized(self.challenge.clone(), detail).into()
+    fn refuse(&self, detail: &'static str, reason: Reason) -> Flow {
+        Reply::unauthorized(self.challenge.clone(), detail).because(reason).into()
     }
 }
 
@@ -131,16 +131,22 @@ impl ApiKey {
 impl Filter for ApiKey {
     async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
         let Some(key) = self.presented(exchange) else {
-            return Ok(self.refuse("an API key is required"));
+            return Ok(self.refuse("an API key is required", Reason::CredentialsMissing));
         };
-        let Ok(identity) = self.keys.find(key, exchange.now.unix) else {
-            return Ok(self.refuse("the API key is not valid"));
+        let identity = match self.keys.find(key, exchange.now.unix) {
+            Ok(identity) => identity,
+            // The client is told the same: which keys there were is nobody's business.
+            Err(Refusal::Unknown) => return Ok(self.refuse("the API key is not valid", Reason::KeyUnknown)),
+            Err(Refusal::Expired) => return Ok(self.refuse("the API key is not valid", Reason::KeyExpired)),
         };
-        let allowed = self.allow.is_empty() || identity.key_id.as_ref().is_some_and(|id| self.allow.contains(id));
-        if !allowed || !self.scopes.iter().all(|scope| identity.has_scope(scope)) {
-            return Ok(Reply::problem(StatusCode::FORBIDDEN, "the API key may not do this").into());
-        }
+        // Noted even when it is not allowed: the log names it.
         exchange.state.identities.note(identity.clone());
+        let allowed = self.allow.is_empty() || identity.key_id.as_ref().is_some_and(|id| self.allow.contains(id));
+        let granted = self.scopes.iter().all(|scope| identity.has_scope(scope));
+        if !allowed || !granted {
+            let reason = if allowed { Reason::ScopeMissing } else { Reason::KeyNotAllowed };
+            return Ok(Reply::problem(StatusCode::FORBIDDEN, "the API key may not do this").because(reason).into());
+        }
         Ok(Flow::Next)
     }
 

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::{
     filter::{Body, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
-    message::reply::Reply,
+    message::{reason::Reason, reply::Reply},
     units::Size,
 };
 
@@ -46,7 +46,7 @@ impl BodyLimit {
     fn refusal(&self) -> Flow {
         let detail = format!("the body is larger than the {} bytes that are allowed here", self.max);
         // What is left of the body will not be read: the connection cannot be used again.
-        Reply::problem(StatusCode::PAYLOAD_TOO_LARGE, detail).closing().into()
+        Reply::problem(StatusCode::PAYLOAD_TOO_LARGE, detail).because(Reason::BodyTooLarge).closing().into()
     }
 }
 

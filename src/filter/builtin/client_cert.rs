@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::{
     auth::{Identity, Method},
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
-    message::reply::Reply,
+    message::{reason::Reason, reply::Reply},
 };
 
 /// Settings of `client_cert`.
@@ -62,11 +62,12 @@ impl Configure for ClientCert {
 impl Filter for ClientCert {
     async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
         let Some(certificate) = exchange.state.certificate.clone() else {
-            return Ok(Reply::problem(StatusCode::FORBIDDEN, "a client certificate is required").into());
+            return Ok(Reply::problem(StatusCode::FORBIDDEN, "a client certificate is required")
+                .because(Reason::CredentialsMissing)
+                .into());
         };
-        if !self.allow.is_empty() && !self.allow.iter().any(|name| certificate.is(name)) {
-            return Ok(Reply::problem(StatusCode::FORBIDDEN, "this client certificate may not do this").into());
-        }
+        let allowed = self.allow.is_empty() || self.allow.iter().any(|name| certificate.is(name));
+        // Noted even when it is not allowed: the log names it.
         exchange.state.identities.note(Arc::new(Identity {
             subject: certificate.identity().to_owned(),
             method: Method::Certificate,
@@ -74,7 +75,11 @@ impl Filter for ClientCert {
             claims: serde_json::Map::new(),
             key_id: Some(certificate.fingerprint.clone()),
         }));
-        Ok(Flow::Next)
+        if allowed {
+            return Ok(Flow::Next);
+        }
+        let reply = Reply::problem(StatusCode::FORBIDDEN, "this client certificate may not do this");
+        Ok(reply.because(Reason::CertificateNotAllowed).into())
     }
 
     fn tells_backends(&self) -> Vec<HeaderName> {

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use super::compression::vary;
 use crate::{
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, Needs, State, env::schema_of},
-    message::{fields::single, reply::Reply},
+    message::{fields::single, reason::Reason, reply::Reply},
     units::Span,
 };
 
@@ -201,7 +201,9 @@ impl Filter for Cors {
             (false, _) => Flow::Next,
             (true, true) => self.preflight(exchange).into(),
             // Without the CORS headers the browser refuses; the status is for whoever reads the log.
-            (true, false) => Reply::problem(StatusCode::FORBIDDEN, "this origin may not use this service").into(),
+            (true, false) => Reply::problem(StatusCode::FORBIDDEN, "this origin may not use this service")
+                .because(Reason::OriginNotAllowed)
+                .into(),
         })
     }
 

@@ -19,7 +19,7 @@ use crate::{
         subject::{KeyPart, Subject},
     },
     limit::{KeyHasher, KeyParts as _},
-    message::reply::Reply,
+    message::{reason::Reason, reply::Reply},
 };
 
 /// Settings of `in_flight`.
@@ -73,7 +73,7 @@ impl Filter for InFlight {
         let (guard, count) = self.counts.incr(key.finish(), 1);
         if count > self.max {
             let detail = "too many requests at the same time";
-            let reply = Reply::problem(StatusCode::TOO_MANY_REQUESTS, detail);
+            let reply = Reply::problem(StatusCode::TOO_MANY_REQUESTS, detail).because(Reason::TooManyAtOnce);
             return Ok(reply.retry_after(std::time::Duration::from_secs(1)).into());
         }
         // The place is given back when the request's state is dropped, however the request ends.

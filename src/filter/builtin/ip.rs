@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::{
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, env::schema_of},
-    message::reply::Reply,
+    message::{reason::Reason, reply::Reply},
     units::Cidr,
 };
 
@@ -65,7 +65,9 @@ impl Filter for Ip {
         if self.admits(exchange.state.client) {
             return Ok(Flow::Next);
         }
-        Ok(Reply::problem(StatusCode::FORBIDDEN, "this address may not use this service").into())
+        Ok(Reply::problem(StatusCode::FORBIDDEN, "this address may not use this service")
+            .because(Reason::AddressNotAllowed)
+            .into())
     }
 }
 

@@ -21,7 +21,7 @@ use super::api_key::bearer;
 use crate::{
     auth::{Algorithm, Keyset, Method, Policy, Verifier, jwt_error::JwtError},
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany, State, env::schema_of},
-    message::{fields::single, reply::Reply},
+    message::{fields::single, reason::Reason, reply::Reply},
     units::{SecretRef, Span, read_file},
 };
 
@@ -239,26 +239,45 @@ impl Jwt {
     }
 }
 
+/// The access log's word for it.
+fn reason(error: &JwtError) -> Reason {
+    use JwtError as E;
+    match error {
+        E::Malformed | E::Critical => Reason::TokenMalformed,
+        E::Algorithm => Reason::TokenAlgorithm,
+        E::UnknownKey => Reason::TokenKey,
+        E::Signature => Reason::TokenSignature,
+        E::Expired => Reason::TokenExpired,
+        E::NotYet => Reason::TokenNotYet,
+        E::Issuer => Reason::TokenIssuer,
+        E::Audience => Reason::TokenAudience,
+        E::MissingClaim(_) | E::ClaimMismatch(_) => Reason::TokenClaim,
+        E::MissingScope(_) => Reason::ScopeMissing,
+        E::NotAllowed(_) => Reason::ClaimNotAllowed,
+    }
+}
+
 #[async_trait]
 impl Filter for Jwt {
     async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
         let Some(token) = self.token(exchange) else {
-            return Ok(Reply::unauthorized(self.challenge(None), "a bearer token is required").into());
+            let reply = Reply::unauthorized(self.challenge(None), "a bearer token is required");
+            return Ok(reply.because(Reason::CredentialsMissing).into());
         };
-        let error = match self.verifier.verify(token, exchange.now.unix) {
-            Ok(identity) => {
-                exchange.state.identities.note(identity);
-                return Ok(Flow::Next);
+        let identity = match self.verifier.authenticate(token, exchange.now.unix) {
+            Ok(identity) => identity,
+            Err(error) => {
+                let reply = Reply::unauthorized(self.challenge(Some(&error)), error.to_string());
+                return Ok(reply.because(reason(&error)).into());
             }
-            Err(error) => error,
         };
-        let challenge = self.challenge(Some(&error));
-        let reply = if matches!(error, JwtError::MissingScope(_)) {
-            Reply::problem(StatusCode::FORBIDDEN, error.to_string()).header(header::WWW_AUTHENTICATE, challenge)
-        } else {
-            Reply::unauthorized(challenge, error.to_string())
-        };
-        Ok(reply.into())
+        let allowed = self.verifier.allows(&identity);
+        // Noted even when it is not allowed: the log names it.
+        exchange.state.identities.note(identity);
+        let Err(error) = allowed else { return Ok(Flow::Next) };
+        let reply = Reply::problem(StatusCode::FORBIDDEN, error.to_string())
+            .header(header::WWW_AUTHENTICATE, self.challenge(Some(&error)));
+        Ok(reply.because(reason(&error)).into())
     }
 
     fn tells_backends(&self) -> Vec<HeaderName> {

@@ -23,7 +23,10 @@ use crate::{
         subject::{KeyPart, Subject},
     },
     limit::{Limiter, LocalLimiter, Quota, Take},
-    message::reply::{Reply, whole_seconds},
+    message::{
+        reason::Reason,
+        reply::{Reply, whole_seconds},
+    },
     telemetry::Lazy,
     units::Rate,
 };
@@ -168,6 +171,7 @@ impl Filter for RateLimit {
         self.limited.inc();
         let detail = "too many requests: wait as long as Retry-After says";
         let reply = Reply::problem(StatusCode::TOO_MANY_REQUESTS, detail)
+            .because(Reason::RateLimited)
             .kind("https://iana.org/assignments/http-problem-types#quota-exceeded", Some(self.violated.clone()));
         Ok(reply.retry_after(wait).into())
     }

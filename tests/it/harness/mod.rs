@@ -22,7 +22,7 @@ pub(crate) use gateway::{BINARY, Gateway, binary};
 pub(crate) use h2_client::h2_request;
 pub(crate) use h2_origin::H2Origin;
 pub(crate) use origin::Origin;
-pub(crate) use raw::{raw_backend, read_head};
+pub(crate) use raw::{full_backend, raw_backend, read_head};
 
 /// A port that nobody listens on now and that this process gives to nobody else. It lies below those that the system
 /// hands out by itself (32768 and up), or the next connection could take it before its owner does, and a test would

@@ -1,0 +1,110 @@
+//! Why an exchange failed: in the access log's word, from Pingora's error and from what is known of the request.
+
+use std::fmt;
+
+use http::StatusCode;
+use pingora::{Error, ErrorSource, ErrorType};
+
+use super::context::Context;
+use crate::{downstream::Lateness, message::reason::Reason, proxy::kind::RequestKind};
+
+/// Why it failed.
+pub(super) fn reason(error: &Error, context: &Context) -> Reason {
+    if client_left(error) && context.late().is_none() {
+        return Reason::ClientClosed;
+    }
+    if context.late().is_some() {
+        return late(context);
+    }
+    match (error.esource(), error.etype()) {
+        (_, ErrorType::HTTPStatus(_)) => Reason::Refused,
+        (ErrorSource::Downstream, ErrorType::ReadTimedout) => Reason::RequestTimeout,
+        (ErrorSource::Downstream, _) => Reason::Malformed,
+        (ErrorSource::Upstream, kind) => of_backend(kind, error, context),
+        (ErrorSource::Internal | ErrorSource::Unset, _) => Reason::Internal,
+    }
+}
+
+/// The same for an exchange that has lasted too long.
+pub(super) fn late(context: &Context) -> Reason {
+    let began = context.attempts.first_byte.is_some();
+    // The time was over before the client had sent its request, though it had most of that for itself.
+    if context.is_slow() && !began {
+        return Reason::RequestTimeout;
+    }
+    let tunnel = context.written == Some(StatusCode::SWITCHING_PROTOCOLS) || context.kind == RequestKind::Grpc;
+    match context.late() {
+        Some(Lateness::Silence) if tunnel => Reason::IdleTimeout,
+        Some(Lateness::Silence) => Reason::ReadTimeout,
+        Some(Lateness::Unread) => Reason::WriteTimeout,
+        Some(Lateness::Deadline) | None => context.out_of_time(),
+    }
+}
+
+fn of_backend(kind: &ErrorType, error: &Error, context: &Context) -> Reason {
+    use ErrorType as E;
+    let over = context.remaining().is_some_and(|left| left.is_zero());
+    match kind {
+        E::ConnectTimedout | E::TLSHandshakeTimedout | E::ReadTimedout | E::WriteTimedout if over => {
+            context.out_of_time()
+        }
+        E::ReadTimedout => Reason::ReadTimeout,
+        E::WriteTimedout => Reason::WriteTimeout,
+        E::InvalidHTTPHeader | E::InvalidH2 => Reason::MalformedResponse,
+        _ => connecting(kind, error).unwrap_or(Reason::ConnectionReset),
+    }
+}
+
+/// Why a connection did not come about, when that is what happened.
+fn connecting(kind: &ErrorType, error: &Error) -> Option<Reason> {
+    use ErrorType as E;
+    Some(match kind {
+        E::ConnectTimedout | E::TLSHandshakeTimedout => Reason::ConnectTimeout,
+        E::ConnectRefused => Reason::ConnectRefused,
+        E::ConnectNoRoute | E::ConnectError | E::SocketError | E::BindError | E::ConnectProxyFailure => {
+            Reason::ConnectFailed
+        }
+        E::TLSHandshakeFailure | E::InvalidCert | E::HandshakeError | E::TLSWantX509Lookup => tls(error),
+        _ => return None,
+    })
+}
+
+/// What rustls says, in one of our words: its text is all that Pingora hands on.
+fn tls(error: &Error) -> Reason {
+    let text = error.to_string();
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if says(&["certificate not valid for name", "NotValidForName"]) {
+        Reason::TlsName
+    } else if says(&["certificate expired", "certificate not valid yet", "Expired", "NotValidYet"]) {
+        Reason::TlsExpired
+    } else if says(&["UnknownIssuer", "CaUsedAsEndEntity"]) {
+        Reason::TlsUntrusted
+    } else if says(&["corrupt message"]) {
+        Reason::TlsPlain
+    } else {
+        Reason::TlsFailed
+    }
+}
+
+/// What is behind an error of connecting, without Pingora's own words around it.
+pub(super) fn cause(error: &Error) -> String {
+    let text = error.to_string();
+    let cause = text.split("cause: ").nth(1).unwrap_or(&text);
+    cause.split(", SNI: ").next().unwrap_or(cause).trim().to_owned()
+}
+
+/// The same for a line that may not be written at all.
+pub(super) struct Cause<'a>(pub(super) &'a Error);
+
+impl fmt::Display for Cause<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&cause(self.0))
+    }
+}
+
+/// True when the client, and nobody else, ended the exchange.
+pub(super) fn client_left(error: &Error) -> bool {
+    use ErrorType as E;
+    *error.esource() == ErrorSource::Downstream
+        && matches!(error.etype(), E::WriteError | E::ReadError | E::ConnectionClosed | E::WriteTimedout)
+}
