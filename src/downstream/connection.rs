@@ -166,7 +166,13 @@ impl ConnectionInfo {
 
     /// True when the other side of an HTTP/1 connection has hung up, whatever it has sent before that has not been read.
     pub(crate) fn has_hung_up(&self) -> bool {
-        self.socket.get().is_some_and(|socket| hangup::has_hung_up(*socket))
+        self.socket.get().is_some_and(|socket| hangup::has_hung_up(*socket, false))
+    }
+
+    /// True when it has been reset: what was sent through a tunnel before its client closed is delivered, as long as the
+    /// backend reads it.
+    pub(super) fn is_broken(&self) -> bool {
+        self.socket.get().is_some_and(|socket| hangup::has_hung_up(*socket, true))
     }
 
     /// True when the client has reset the stream, or its connection has ended; before the answer's head.

@@ -55,6 +55,8 @@ pub(crate) struct StreamDeadlines {
     blocked: AtomicU64,
     /// Milliseconds that the backend may take nothing; 0: any.
     unread: AtomicU64,
+    /// A part of the answer waits for the client to read.
+    writing: AtomicBool,
     /// The exchange as a whole is bounded (`exchange.rs`).
     watched: AtomicBool,
     /// The client is looked at: it was when the exchange was last asked to go on, after all else that was done then.
@@ -81,6 +83,7 @@ impl Default for StreamDeadlines {
             handed_on: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
             unread: AtomicU64::new(0),
+            writing: AtomicBool::new(false),
             watched: AtomicBool::new(false),
             looked: AtomicBool::new(false),
             left: AtomicBool::new(false),
@@ -121,6 +124,7 @@ impl StreamDeadlines {
         self.watch(false);
         self.limit_unread(None);
         self.client_is_asked();
+        self.wait_for_reader(false);
         self.blocked.store(0, Relaxed);
     }
 
@@ -132,6 +136,26 @@ impl StreamDeadlines {
     /// Something was read or written.
     pub(crate) fn note_movement(&self, at: Instant) {
         self.moved.store(millis(at.saturating_duration_since(self.born)), Relaxed);
+    }
+
+    /// The backend has said something, whatever becomes of it on the way to the client.
+    pub(crate) fn note_backend(&self) {
+        if self.counts_movement() {
+            self.note_movement(Instant::now());
+        }
+    }
+
+    /// A write waits for the client to read, or no longer does: meanwhile it is the client that is waited for, and what
+    /// bounds that is the limit of writes, if there is one.
+    pub(super) fn wait_for_reader(&self, waits: bool) {
+        if self.writing.load(Relaxed) != waits {
+            self.writing.store(waits, Relaxed);
+        }
+    }
+
+    /// The client is waited for, for as long as a write may take.
+    fn waits_for_reader(&self) -> bool {
+        self.writing.load(Relaxed) && self.stall.load(Relaxed) != 0
     }
 
     /// From now on the exchange as a whole is bounded, whatever it waits for; or it is not.
@@ -186,6 +210,7 @@ impl StreamDeadlines {
         let due = after(moved).and_then(|moved| self.due(moved));
         let unread = match (self.unread.load(Relaxed), self.handed_on.load(Relaxed)) {
             (0, _) | (_, 0) => None,
+            _ if self.waits_for_reader() => None,
             (limit, since) => after(since.max(moved).saturating_add(limit)).map(|due| (due, Lateness::Unread)),
         };
         [due, unread].into_iter().flatten().min_by_key(|(due, _)| *due)
@@ -213,8 +238,10 @@ impl StreamDeadlines {
     /// When it will be late, as far as is known; `moved`: the last read or write.
     pub(crate) fn due(&self, moved: Instant) -> Option<(Instant, Lateness)> {
         let after = |millis: u64| self.born.checked_add(Duration::from_millis(millis));
+        let moved = after(self.moved.load(Relaxed)).map_or(moved, |noted| noted.max(moved));
         let silence = match self.silence.load(Relaxed) {
             0 => None,
+            _ if self.waits_for_reader() => None,
             silence => {
                 let from = after(self.since.load(Relaxed)).map_or(moved, |since| since.max(moved));
                 from.checked_add(Duration::from_millis(silence)).map(|due| (due, Lateness::Silence))
@@ -269,6 +296,26 @@ mod tests {
         assert_eq!(deadlines.late(), Some(Lateness::Silence));
         deadlines.reset();
         assert_eq!((deadlines.late(), deadlines.due(start)), (None, None));
+    }
+
+    #[test]
+    fn while_a_write_waits_for_the_client_nobody_else_is_silent() {
+        let deadlines = StreamDeadlines::default();
+        let start = deadlines.born;
+        deadlines.limit_silence(3 * S);
+        deadlines.limit_unread(Some(3 * S));
+        deadlines.hand_on();
+        deadlines.limit_writes(Some(30 * S), 0);
+        deadlines.wait_for_reader(true);
+        assert_eq!((deadlines.due(start), deadlines.whole_due()), (None, None));
+        // A tunnel's writes have no limit of their own.
+        deadlines.limit_writes(None, 0);
+        assert!(deadlines.due(start).is_some());
+        deadlines.limit_writes(Some(30 * S), 0);
+        deadlines.wait_for_reader(false);
+        assert!(deadlines.due(start).is_some());
+        deadlines.note_movement(start + 10 * S);
+        assert_eq!(deadlines.due(start), Some((start + 13 * S, Lateness::Silence)));
     }
 
     #[test]

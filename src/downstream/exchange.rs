@@ -67,7 +67,10 @@ impl ExchangeWatch {
                 }
                 next = next.min(due);
             }
-            if self.info.is_reset(context) || self.info.has_hung_up() {
+            let tunnel = self.info.has_switched();
+            let gone =
+                if tunnel { self.info.is_broken() } else { self.info.is_reset(context) || self.info.has_hung_up() };
+            if gone {
                 deadlines.leave();
                 return Poll::Ready(());
             }

@@ -11,20 +11,21 @@ use std::{
     time::Duration,
 };
 
-use mio::{Events, Interest, Token, unix::SourceFd};
+use mio::{Events, Interest, Token, event::Event, unix::SourceFd};
 use tokio::time::{Instant, Sleep};
 
 /// How often it is asked.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// True when the other side of the connection `descriptor` has hung up.
-pub(super) fn has_hung_up(descriptor: RawFd) -> bool {
+/// True when the other side of the connection `descriptor` has hung up; with `both`, when nothing can be sent to it either.
+pub(super) fn has_hung_up(descriptor: RawFd, both: bool) -> bool {
     let look = || {
         let (mut poll, mut events) = (mio::Poll::new()?, Events::with_capacity(1));
         poll.registry().register(&mut SourceFd(&descriptor), Token(0), Interest::READABLE)?;
         // It does not wait.
         poll.poll(&mut events, Some(Duration::ZERO))?;
-        io::Result::Ok(events.iter().any(|event| event.is_read_closed() || event.is_error()))
+        let gone = |event: &Event| event.is_error() || event.is_read_closed() && (!both || event.is_write_closed());
+        io::Result::Ok(events.iter().any(gone))
     };
     look().unwrap_or(false)
 }

@@ -172,6 +172,7 @@ impl<T: Transport> DownstreamStream<T> {
 
     /// Bounds the waiting of a write: a client that never reads must not hold a request, and all that it holds.
     fn bounded<R>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        self.info.deadlines.wait_for_reader(written.is_pending());
         if written.is_ready() {
             self.note_movement();
             if let Some((since, _)) = self.blocked.take() {

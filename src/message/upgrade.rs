@@ -3,10 +3,7 @@
 use http::{StatusCode, header};
 use pingora::http::RequestHeader;
 
-use super::{
-    fields::{self, items},
-    violation::Violation,
-};
+use super::{fields, violation::Violation};
 
 /// What asks for an upgrade, as it is met in a head.
 #[derive(Debug, Default, Clone, Copy)]
@@ -15,8 +12,8 @@ pub(crate) struct UpgradeFields {
     named: bool,
     /// There is an `Upgrade` field.
     protocol: bool,
-    /// It names HTTP/2.
-    http2: bool,
+    /// It names something else than WebSocket.
+    other: bool,
 }
 
 impl UpgradeFields {
@@ -27,31 +24,33 @@ impl UpgradeFields {
 
     /// A line of `Upgrade`.
     pub(crate) fn protocols(&mut self, line: &[u8]) {
-        self.http2 |= items(line).any(is_http2);
+        // Pingora passes on no list and no second line.
+        self.other |= self.protocol || !is_websocket(line);
         self.protocol = true;
     }
 
     /// True when they ask for one. `Connection: upgrade` alone is what many an nginx before us sends with every request; one
     /// to HTTP/2 is ignored, and curl sends it along with bodies.
     pub(crate) fn ask(self) -> bool {
-        self.named && self.protocol && !self.http2
+        self.named && self.protocol && !self.other
     }
 }
 
 const NAME: &[u8] = b"upgrade";
 
-/// True for an item of `Upgrade` that means HTTP/2.
-fn is_http2(item: &[u8]) -> bool {
-    item.get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"h2"))
+/// True for a line of `Upgrade` that asks for WebSocket and nothing else.
+fn is_websocket(line: &[u8]) -> bool {
+    line.trim_ascii().eq_ignore_ascii_case(b"websocket")
 }
 
 /// Takes away an `Upgrade` that `Connection` does not name: it is not this hop's, and Pingora would take the request for one
-/// that ends in a tunnel, with other time limits. And one to HTTP/2: it is obsolete (RFC 9113 §3.1), and requests in a
-/// tunnel would pass every filter.
+/// that ends in a tunnel, with other time limits. And one to another protocol than WebSocket: Pingora passes none on, and
+/// one to HTTP/2 is obsolete (RFC 9113 §3.1): requests in a tunnel would pass every filter.
 pub(crate) fn ignore_what_is_none(head: &mut RequestHeader) {
     let named = fields::has(&head.headers, &header::CONNECTION, |name| name.eq_ignore_ascii_case(NAME));
-    let to_http2 = fields::has(&head.headers, &header::UPGRADE, is_http2);
-    if !named || to_http2 {
+    let mut lines = head.headers.get_all(header::UPGRADE).iter();
+    let websocket = lines.next().is_some_and(|line| is_websocket(line.as_bytes())) && lines.next().is_none();
+    if !named || !websocket {
         head.remove_header(&header::UPGRADE);
         head.remove_header("http2-settings");
     }
@@ -82,7 +81,9 @@ mod tests {
     fn both_readings_of_a_head_take_the_same_for_an_upgrade() {
         for (upgrade, stays) in [
             (&b"websocket"[..], true),
-            (b"x, websocket", true),
+            (b"WebSocket ", true),
+            (b"x, websocket", false),
+            (b"x", false),
             (b"h2c", false),
             (b"websocket, H2C", false),
             // Bytes beyond ASCII hide nothing.

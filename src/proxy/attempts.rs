@@ -62,6 +62,8 @@ pub(crate) struct Attempts {
     pub reserved: Option<Chosen>,
     /// The status of an answer that was thrown away for another attempt.
     pub discarded: Option<u16>,
+    /// The status of an answer that has begun well: it is booked at its end, when it has not broken off.
+    pub begun_well: Option<u16>,
     /// How far the running attempt is.
     pub phase: Phase,
     /// When a request with a body had been sent: the backend's time is counted from there.
@@ -103,7 +105,7 @@ impl Attempts {
     pub(super) fn begin(&mut self, chosen: Chosen) {
         let Chosen { backend, place, tickets } = chosen;
         self.count += 1;
-        (self.began, self.sent, self.suspended) = (Some(Instant::now()), None, false);
+        (self.began, self.sent, self.suspended, self.begun_well) = (Some(Instant::now()), None, false, None);
         (self.backend, self.place, self.tickets) = (Some(backend), Some(place), Some(tickets));
     }
 
@@ -141,17 +143,41 @@ impl Attempts {
         }
     }
 
-    /// Tells the service how the attempt ended; only the first time counts.
-    pub(crate) fn record_outcome(&mut self, service: &Service, outcome: AttemptOutcome) {
-        let (Some(tickets), Some(backend), Some(began)) = (self.tickets.take(), &self.backend, self.began) else {
-            return;
+    /// The answer's head has come. A failure is booked at once, and so is the answer to a probe, for which others wait; of
+    /// any other only the latency is, until it has ended.
+    pub(crate) fn record_head(&mut self, service: &Service, status: u16) {
+        let outcome = AttemptOutcome::Answered(status);
+        let probes = self.tickets.is_some_and(|tickets| tickets != ProbeTickets::default());
+        let Some(backend) = self.backend.as_ref().filter(|_| !probes && !service.resilience.is_failure(outcome)) else {
+            return self.record_outcome(service, outcome);
         };
         let now = Instant::now();
+        (self.settled, self.begun_well) = (Some(now), Some(status));
+        if let Some(elapsed) = self.elapsed(now) {
+            service.resilience.learn_latency(backend, Now::monotonic_at(now), elapsed, false);
+        }
+    }
+
+    /// How long the backend has taken so far. How long a client takes to send its request is not the backend's latency; of
+    /// an answer that came before the end of it nothing can be told.
+    fn elapsed(&self, now: Instant) -> Option<Duration> {
+        let from = if self.is_sending() { None } else { self.sent.or(self.began) };
+        from.map(|from| now.saturating_duration_since(from))
+    }
+
+    /// Tells the service how the attempt ended; only the first time counts.
+    pub(crate) fn record_outcome(&mut self, service: &Service, outcome: AttemptOutcome) {
+        // What its client or a time limit has ended had begun well, all the same.
+        let begun_well = self.begun_well.take();
+        let outcome = match (outcome, begun_well) {
+            (AttemptOutcome::Unknown, Some(status)) => AttemptOutcome::Answered(status),
+            (outcome, _) => outcome,
+        };
+        let (Some(tickets), Some(backend)) = (self.tickets.take(), &self.backend) else { return };
+        let now = Instant::now();
+        // Its latency is known.
+        let elapsed = if begun_well.is_some() { None } else { self.elapsed(now) };
         self.settled = Some(now);
-        // How long a client takes to send its request is not the backend's latency; of an answer that came before the end of
-        // it nothing can be told.
-        let from = if self.is_sending() { None } else { Some(self.sent.unwrap_or(began)) };
-        let elapsed = from.map(|from| now.saturating_duration_since(from));
         service.resilience.record_outcome(backend, tickets, Now::monotonic_at(now), elapsed, outcome);
     }
 }

@@ -49,6 +49,13 @@ fn note_connecting(context: &Context, reason: Option<Reason>, error: &dyn std::f
     target.service.note_connecting(backend, reason, error);
 }
 
+/// The backend has said something: coding, or a client that does not read, may keep it back.
+fn note_backend(context: &Context) {
+    if let Some(deadlines) = context.deadlines() {
+        deadlines.note_backend();
+    }
+}
+
 /// The gateway, as Pingora sees it.
 #[derive(Debug, Clone)]
 pub(crate) struct Gateway {
@@ -197,15 +204,30 @@ impl ProxyHttp for Gateway {
         head: &mut ResponseHeader,
         context: &mut Tracked,
     ) -> Result<()> {
+        note_backend(context);
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             unframe(head);
+            // It is no answer: the rest of the body is still wanted, and the connection stays.
+            session.as_downstream_mut().set_close_on_response_before_downstream_finish(false);
             if head.status == StatusCode::CONTINUE {
                 body::invite(session, context);
             }
             return Ok(());
         }
+        session.as_downstream_mut().set_close_on_response_before_downstream_finish(true);
         verify(head, context.kind == RequestKind::Upgrade)?;
         context.at_service(|service, context| retry::answered(session, context, service, head)).unwrap_or(Ok(()))
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        _: bool,
+        context: &mut Tracked,
+    ) -> Result<Option<Duration>> {
+        note_backend(context);
+        Ok(None)
     }
 
     async fn upstream_request_filter(

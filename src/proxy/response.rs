@@ -46,6 +46,8 @@ pub(super) fn head(
             && let Some(target) = &context.target
         {
             deadlines.limit_silence(target.service.timeouts().read.0);
+            let limits = &context.runtime.limits;
+            deadlines.limit_writes(Some(limits.stall.0), limits.body_rate);
         }
     }
     hop_by_hop::strip_response(head);

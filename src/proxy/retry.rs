@@ -151,7 +151,7 @@ pub(crate) fn answered(
     let status = head.status.as_u16();
     let repeats = status >= 400 && may_repeat(session, context, service, FailureKind::Status(status));
     // It may have opened a breaker, and then there is nowhere to go.
-    context.attempts.record_outcome(service, AttemptOutcome::Answered(status));
+    context.attempts.record_head(service, status);
     if repeats && reserve(session, context, service) {
         context.attempts.discarded = Some(status);
         return Err(Error::explain(ErrorType::HTTPStatus(status), "another attempt follows").into_up());

@@ -271,7 +271,17 @@ impl Resilience {
         }
     }
 
-    fn learn_latency(&self, backend: &Backend, now: Duration, elapsed: Duration, failed: bool) {
+    /// True when it counts for a breaker, or for ejection.
+    pub(crate) fn is_failure(&self, outcome: AttemptOutcome) -> bool {
+        let AttemptOutcome::Answered(status) = outcome else { return true };
+        let failure = FailureKind::Status(status);
+        status >= 500
+            || self.ejection.failures.contains(&failure)
+            || self.breaker_config.as_ref().is_some_and(|config| config.failures.contains(&failure))
+    }
+
+    /// Takes in how long an answer, or a failure, took to come.
+    pub(crate) fn learn_latency(&self, backend: &Backend, now: Duration, elapsed: Duration, failed: bool) {
         if self.wants_latency {
             // A backend that fails fast must not look fast.
             let floor = if failed { backend.latency.value().unwrap_or(elapsed) * 2 } else { elapsed };

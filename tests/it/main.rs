@@ -24,6 +24,7 @@ mod letter;
 mod limit;
 mod listeners;
 mod operation;
+mod pace;
 mod paths;
 mod pipelining;
 mod process;

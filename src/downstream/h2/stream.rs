@@ -45,9 +45,14 @@ pub(crate) struct StreamSession {
     pub(crate) read_timeout: Option<Duration>,
     pub(crate) write_timeout: Option<Duration>,
     pub(crate) drain_timeout: Option<Duration>,
+    /// Interim answers so far.
+    interim: u32,
     /// When something was read or written last.
     pub(crate) moved: Instant,
 }
+
+/// The most interim answers of one exchange that are passed on.
+const MOST_INTERIM: u32 = 64;
 
 impl StreamSession {
     pub(crate) fn new(head: RequestHeader, body: RecvStream, info: Arc<ConnectionInfo>, digest: Digest) -> Self {
@@ -70,6 +75,7 @@ impl StreamSession {
             read_timeout: None,
             write_timeout: None,
             drain_timeout: None,
+            interim: 0,
             moved: Instant::now(),
         }
     }
@@ -231,6 +237,11 @@ impl StreamSession {
             head.remove_header(name);
         }
         if head.status.is_informational() {
+            // Heads have no flow control: those that the client does not read would be kept, however many they are.
+            self.interim += 1;
+            if self.interim > MOST_INTERIM {
+                return Ok(false);
+            }
             let interim = Response::from_parts(head.as_owned_parts(), ());
             respond.send_informational(interim).or_err(ErrorType::WriteError, "while writing a 1xx")?;
             return Ok(false);
@@ -269,8 +280,12 @@ impl StreamSession {
                     let own = self.info.deadlines.write_limit(self.waited, self.sent as u64);
                     let limit = [own, self.write_timeout].into_iter().flatten().min().unwrap_or(Duration::MAX);
                     let begun = Instant::now();
+                    self.info.deadlines.wait_for_reader(true);
                     let waited = tokio::time::timeout(limit, room).await;
+                    self.info.deadlines.wait_for_reader(false);
                     self.waited += begun.elapsed();
+                    self.moved = Instant::now();
+                    self.info.deadlines.note_movement(self.moved);
                     waited
                         .map_err(|_| Error::explain(ErrorType::WriteTimedout, "the client does not read").into_down())?
                 }

@@ -23,6 +23,7 @@ use super::mirror;
 use crate::{
     clock::Now,
     proxy::{
+        attempts::Phase,
         context::Context,
         error,
         kind::RequestKind,
@@ -232,7 +233,7 @@ pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Co
     let HedgeResult { mut runner, result, late, loser } = run;
     context.attempts.tried.extend(loser);
     context.attempts.count = count;
-    context.attempts.began = Some(runner.began);
+    (context.attempts.began, context.attempts.phase) = (Some(runner.began), Phase::Sent);
     if let Some(Chosen { backend, place, tickets }) = runner.chosen.take() {
         (context.attempts.backend, context.attempts.place) = (Some(backend), Some(place));
         context.attempts.tickets = Some(tickets);
@@ -246,7 +247,12 @@ pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Co
                 context.attempts.note_failed();
                 return Ok(false);
             }
-            deliver(shared, session, context, answer, &connector).await.map(|()| true)
+            let delivered = deliver(shared, session, context, answer, &connector).await;
+            if let Err(e) = &delivered {
+                // The client has seen its head: nothing is repeated.
+                retry::broke(session, context, &service, e, false);
+            }
+            delivered.map(|()| true)
         }
         Err(failure) => {
             context.attempts.record_outcome(&service, failure.outcome(late));
