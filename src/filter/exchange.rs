@@ -13,7 +13,7 @@ use crate::{
     auth::{Certificate, Identities},
     clock::Now,
     limit::Verdict,
-    message::{fields::single, request_id::RequestId},
+    message::{coding_terms::CodingTerms, fields::single, request_id::RequestId},
 };
 
 /// One request on its way through the chain.
@@ -71,8 +71,8 @@ pub struct State {
     pub identities: Identities,
     /// Limits that were applied, in order.
     pub limits: Vec<Applied>,
-    /// Compress the answer at this level.
-    pub compress: Option<u32>,
+    /// Compress the answer like this.
+    pub compress: Option<Arc<CodingTerms>>,
     /// Bytes of the request's body seen so far in this attempt; for another attempt the body comes once more.
     pub body_seen: u64,
     /// Typed data of filters.

@@ -3,6 +3,7 @@
 
 pub(crate) mod byte_class;
 pub(crate) mod chunked;
+pub(crate) mod coding_terms;
 pub(crate) mod content_coding;
 pub(crate) mod fields;
 pub(crate) mod forwarded;

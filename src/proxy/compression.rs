@@ -17,7 +17,10 @@ use pingora::{
 use super::request;
 use crate::{
     downstream::ConnectionInfo,
-    message::content_coding::{self, ContentCoding},
+    message::{
+        coding_terms::CodingTerms,
+        content_coding::{self, ContentCoding},
+    },
 };
 
 static MODULES: LazyLock<HttpModules> = LazyLock::new(|| {
@@ -37,7 +40,7 @@ impl HttpModuleBuilder for Builder {
 /// What is done to the answer, once its head is on its way.
 struct Plan {
     coding: ContentCoding,
-    level: u32,
+    terms: Arc<CodingTerms>,
     /// The answer to a HEAD request says what one to GET would, and has no body.
     head_only: bool,
     /// Over HTTP/2, where trailers follow the end of the body; HTTP/1 loses them.
@@ -51,11 +54,11 @@ struct Compressor {
     encoder: Option<Box<dyn Encode + Send + Sync>>,
 }
 
-/// Compresses the answer with this head at `level`, if the client takes it.
+/// Compresses the answer with this head by these `terms`, if the client takes it.
 ///
 /// # Errors
 /// A field cannot be set.
-pub(super) fn begin(session: &mut Session, head: &mut ResponseHeader, level: u32) -> pingora::Result<()> {
+pub(super) fn begin(session: &mut Session, head: &mut ResponseHeader, terms: Arc<CodingTerms>) -> pingora::Result<()> {
     let asked = session.req_header();
     if request::is_old(asked) {
         return Ok(());
@@ -63,12 +66,12 @@ pub(super) fn begin(session: &mut Session, head: &mut ResponseHeader, level: u32
     if head.status == StatusCode::NOT_MODIFIED {
         return content_coding::recall(head, &asked.headers);
     }
-    let Some(coding) = content_coding::wanted(&asked.headers) else { return Ok(()) };
+    let Some(coding) = content_coding::wanted(&asked.headers, &terms.algorithms) else { return Ok(()) };
     let head_only = asked.method == Method::HEAD;
     let http2 = if request::is_http2(session) { ConnectionInfo::of(session).cloned() } else { None };
     session.downstream_modules_ctx = MODULES.build_ctx();
     if let Some(module) = session.downstream_modules_ctx.get_mut::<Compressor>() {
-        module.plan = Some(Plan { coding, level, head_only, http2 });
+        module.plan = Some(Plan { coding, terms, head_only, http2 });
     }
     Ok(())
 }
@@ -100,7 +103,7 @@ impl HttpModule for Compressor {
     async fn response_header_filter(&mut self, head: &mut ResponseHeader, end: bool) -> pingora::Result<()> {
         self.encoder = None;
         let Some(plan) = &self.plan else { return Ok(()) };
-        if !content_coding::may_be_coded(head) || end && !plan.head_only {
+        if !plan.terms.cover(head) || end && !plan.head_only {
             return Ok(());
         }
         if !plan.head_only {
@@ -109,7 +112,7 @@ impl HttpModule for Compressor {
                 ContentCoding::Brotli => Algorithm::Brotli,
                 ContentCoding::Gzip => Algorithm::Gzip,
             };
-            self.encoder = algorithm.compressor(plan.level);
+            self.encoder = algorithm.compressor(plan.terms.level);
         }
         content_coding::announce(head, plan.coding, !plan.head_only && plan.http2.is_none())
     }
@@ -154,7 +157,8 @@ mod tests {
         let text: Vec<u8> = (0..40_000u32).flat_map(|number| (number * number).to_string().into_bytes()).collect();
         for coding in [ContentCoding::Gzip, ContentCoding::Brotli, ContentCoding::Zstd] {
             for (level, length, parts) in [(1, 0, 1), (5, 1, 1), (5, 3000, 7), (9, 200_000, 3), (3, 200_000, 300)] {
-                let plan = Plan { coding, level, head_only: false, http2: None };
+                let terms = CodingTerms { level, ..CodingTerms::default() };
+                let plan = Plan { coding, terms: terms.into(), head_only: false, http2: None };
                 let mut module = Compressor { plan: Some(plan), encoder: None };
                 let mut head = ResponseHeader::build(200, None).unwrap();
                 head.insert_header("content-type", "text/plain").unwrap();

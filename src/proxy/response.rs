@@ -63,8 +63,8 @@ pub(super) fn head(
     if let Some(route) = &context.route {
         route.chain.response(head, &mut context.state);
     }
-    if let Some(level) = context.state.compress {
-        compression::begin(session, head, level)?;
+    if let Some(terms) = context.state.compress.take() {
+        compression::begin(session, head, terms)?;
     }
     Ok(())
 }

@@ -1,7 +1,10 @@
 //! `compression`: answers smaller on the wire, for clients that accept it.
 //!
-//! YAML: `compression` or `compression: { level: 5 }` (1 fast to 9 small). gzip, brotli and zstd by
-//! `Accept-Encoding`; which answers are left alone says `message/content_coding.rs`. It is done in `proxy/compression.rs`.
+//! YAML: `compression` or `compression: { level: 5, min_size: 512, types: [text/*], algorithms: [zstd, br, gzip] }`. Which
+//! answers are left alone say `message/coding_terms.rs` and `message/content_coding.rs`. It is done in
+//! `proxy/compression.rs`.
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::{HeaderValue, StatusCode, header};
@@ -11,38 +14,64 @@ use serde::Deserialize;
 
 use crate::{
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
-    message::{content_coding::may_be_coded, fields},
+    message::{
+        coding_terms::{CodingTerms, MediaPattern},
+        content_coding::ContentCoding,
+        fields,
+    },
+    units::Size,
 };
 
 /// Settings of `compression`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
     /// 1 (fast) to 9 (small). Default 5.
-    level: u32,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self { level: 5 }
-    }
+    level: Option<u32>,
+    /// Answers that are known to be shorter stay as they are. Default 512.
+    min_size: Option<Size>,
+    /// Media types: `application/json`, `text/*`, `*+json`. Default: text and what is made of text.
+    types: Option<Vec<String>>,
+    /// Codings, the best first. Default zstd, br, gzip.
+    algorithms: Option<Vec<ContentCoding>>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Compression {
-    level: u32,
-}
+pub(crate) struct Compression(Arc<CodingTerms>);
 
 impl Configure for Compression {
     const NAME: &'static str = "compression";
-    const SAMPLES: [&'static str; 2] = ["{ level: 3 }", "{ level: 4 }"];
+    const SAMPLES: [&'static str; 2] = [
+        "{ level: 3, min_size: 1KiB, types: [text/*], algorithms: [gzip] }",
+        "{ level: 4, min_size: 2KiB, types: [a/b], algorithms: [br, gzip] }",
+    ];
     type Config = Config;
 
     fn configure(config: Config, _: &Env) -> Result<Self, Invalid> {
-        if !(1..=9).contains(&config.level) {
-            return Err(Invalid::at("level", format!("{} is not a level from 1 to 9", config.level)));
+        let mut terms = CodingTerms::default();
+        if let Some(level) = config.level {
+            if !(1..=9).contains(&level) {
+                return Err(Invalid::at("level", format!("{level} is not a level from 1 to 9")));
+            }
+            terms.level = level;
         }
-        Ok(Self { level: config.level })
+        if let Some(size) = config.min_size {
+            terms.min_size = size.0;
+        }
+        if let Some(types) = config.types {
+            let known = |text: &String| {
+                let why = || Invalid::at("types", format!("'{text}' is not a media type, 'text/*' or '*+json'"));
+                MediaPattern::parse(text).ok_or_else(why)
+            };
+            terms.types = types.iter().map(known).collect::<Result<_, _>>()?;
+        }
+        if let Some(algorithms) = config.algorithms {
+            if algorithms.is_empty() {
+                return Err(Invalid::at("algorithms", "without any, nothing is compressed: leave the filter out"));
+            }
+            terms.algorithms = algorithms;
+        }
+        Ok(Self(terms.into()))
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
@@ -53,13 +82,13 @@ impl Configure for Compression {
 #[async_trait]
 impl Filter for Compression {
     async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
-        exchange.state.compress = Some(self.level);
+        exchange.state.compress = Some(self.0.clone());
         Ok(Flow::Next)
     }
 
     fn response(&self, head: &mut ResponseHeader, state: &mut State) -> Result<(), Fault> {
         // A 304 says nothing of what it stands for.
-        if head.status != StatusCode::NOT_MODIFIED && !may_be_coded(head) {
+        if head.status != StatusCode::NOT_MODIFIED && !self.0.cover(head) {
             state.compress = None;
             return Ok(());
         }
