@@ -60,6 +60,7 @@ pub(super) fn build(
     let sends = config.routes.iter().any(|route| route.mirror.is_some())
         || config.services.values().any(|service| service.hedge.is_some());
     let runtime = Runtime {
+        reserved: ReservedHeaders::new(router.routes().flat_map(|(_, route)| route.chain.tells_backends())),
         router,
         services,
         trusted: TrustedProxies(config.trusted_proxies),
@@ -214,10 +215,7 @@ impl Builder<'_> {
                 routes.push((matcher, route));
             }
         }
-        let told = routes.iter().flat_map(|(_, route)| route.chain.tells_backends());
-        let reserved = Arc::new(ReservedHeaders::new(told));
-        let shared = |(matcher, route)| (matcher, Arc::new(Route { reserved: reserved.clone(), ..route }));
-        Router::new(routes.into_iter().map(shared).collect())
+        Router::new(routes.into_iter().map(|(matcher, route)| (matcher, Arc::new(route))).collect())
     }
 
     fn route(&self, config: &Spanned<RouteConfig>, id: &Arc<str>, problems: &mut Problems) -> (Matcher, Option<Route>) {
@@ -274,7 +272,6 @@ impl Builder<'_> {
             encoded_slashes,
             methods: matcher.methods.clone(),
             via: self.via,
-            reserved: Arc::default(),
             metrics,
         });
         (matcher, route)

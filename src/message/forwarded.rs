@@ -103,21 +103,23 @@ fn address(text: &str) -> Option<IpAddr> {
     bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
-/// Drops what the client may not say and adds what we know, on the copy that goes to the backend. `known` is the peer's
-/// address as text, if somebody has it.
+/// Drops what the client may not say, before anything looks at it: `trusted`, if it is a proxy whose word is taken.
+pub(crate) fn drop_hearsay(head: &mut RequestHeader, trusted: bool, reserved: &ReservedHeaders) {
+    // Empty, and so without an allocation, for nearly every request.
+    let unwanted: Vec<HeaderName> =
+        head.headers.keys().filter(|name| unwanted(name.as_str(), trusted, reserved)).cloned().collect();
+    for name in &unwanted {
+        head.remove_header(name);
+    }
+}
+
+/// Adds what we know, on the copy that goes to the backend. `known` is the peer's address as text, if somebody has it.
 pub(crate) fn tell_backend(
     head: &mut RequestHeader,
     peer: IpAddr,
     known: Option<HeaderValue>,
     origin: Origin,
-    reserved: &ReservedHeaders,
 ) -> pingora::Result<()> {
-    // Empty, and so without an allocation, for nearly every request.
-    let unwanted: Vec<HeaderName> =
-        head.headers.keys().filter(|name| unwanted(name.as_str(), origin.trusted, reserved)).cloned().collect();
-    for name in &unwanted {
-        head.remove_header(name);
-    }
     let peer = peer.to_canonical();
     let address = known.unwrap_or_else(|| text(peer));
     // Nearly always the same address three times: then it is written out once and shared.

@@ -6,7 +6,7 @@ use pingora::{http::RequestHeader, proxy::Session};
 use super::context::Context;
 use crate::{
     downstream::ConnectionInfo,
-    message::{fields, method_class::MethodClass, upgrade},
+    message::{fields, forwarded, method_class::MethodClass, upgrade},
     proxy::kind::RequestKind,
     runtime::{Runtime, Shared},
 };
@@ -51,6 +51,7 @@ pub(crate) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
     context.method = MethodClass::of(session.req_header().method.as_str());
     context.origin = trusted.origin(context.peer, secure, &session.req_header().headers);
     context.state.client = context.origin.client;
+    forwarded::drop_hearsay(session.req_header_mut(), context.origin.trusted, &context.runtime.reserved);
     context.state.secure = context.origin.secure;
     context.info = info;
 }

@@ -36,7 +36,7 @@ pub(crate) fn prepare(head: &mut RequestHeader, context: &Context, route: &Route
         head.set_uri(http::Uri::from(target));
     }
     let known = context.info.as_ref().map(|info| info.address_text());
-    forwarded::tell_backend(head, context.peer, known, context.origin, &route.reserved)?;
+    forwarded::tell_backend(head, context.peer, known, context.origin)?;
     if route.via {
         hops::add_via(head, context.version)?;
     }

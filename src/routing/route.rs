@@ -15,7 +15,6 @@ use super::{
 };
 use crate::{
     filter::{Chain, Invalid, OneOrMany},
-    message::reserved::ReservedHeaders,
     upstream::{
         ConcurrencyLimit,
         settings::resilience::{GateConfig, RetryConfig},
@@ -122,8 +121,6 @@ pub struct Route {
     pub methods: Vec<Method>,
     /// Backends are told of this hop.
     pub via: bool,
-    /// Fields that no client may send.
-    pub reserved: Arc<ReservedHeaders>,
     /// Its counters, for requests that go to no service.
     pub metrics: super::metrics::RouteMetrics,
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     downstream::limits::ClientLimits,
     limit::TablesDraft,
-    message::forwarded::TrustedProxies,
+    message::{forwarded::TrustedProxies, reserved::ReservedHeaders},
     routing::{route::Route, router::Router},
     telemetry::access_log::config::AccessConfig,
     upstream::Service,
@@ -17,6 +17,8 @@ use crate::{
 pub struct Runtime {
     /// Its routes, ready to be matched.
     pub router: Router<Arc<Route>>,
+    /// Fields that no client may send.
+    pub reserved: ReservedHeaders,
     /// Services by name.
     pub services: BTreeMap<Arc<str>, Arc<Service>>,
     /// Proxies whose word is taken about the client.

@@ -126,3 +126,23 @@ fn a_token_need_not_name_anybody() {
     assert!(!origin.last().headers.contains_key("x-auth-subject"));
     gw.get("/strict").bearer(&token).expect(401);
 }
+
+#[test]
+fn what_a_client_may_not_say_is_dropped_before_anything_looks() {
+    let origin = Origin::start("o");
+    let yaml = |trusted: &str| {
+        format!(
+            "trusted_proxies: [{trusted}]\nservices:\n  main: {{ urls: [\"{}\"] }}\nroutes:\n  - {{ match: {{ path: /*, headers: {{ X-Consumer-ID: admin }} }}, respond: {{ status: 201 }} }}\n  - {{ match: {{ path: /*, headers: {{ X-Real-IP: null }} }}, respond: {{ status: 202 }} }}\n  - {{ match: {{ path: /* }}, service: main, filters: [ {{ rate_limit: {{ rate: 1/h, burst: 2, by: \"header:X-Forwarded-For\" }} }} ] }}\n",
+            origin.url()
+        )
+    };
+    let gw = Gateway::start(&yaml(""));
+    let ask = |gw: &Gateway, address: &str| {
+        gw.get("/").header("X-Consumer-ID", "admin").header("X-Real-IP", "1.2.3.4").header("X-Forwarded-For", address)
+    };
+    ask(&gw, "192.0.2.1").expect(200);
+    ask(&gw, "192.0.2.2").header("X_Consumer_ID", "admin").expect(200);
+    ask(&gw, "192.0.2.3").expect(429);
+    // A trusted proxy may say where a request came from, but not who the client is.
+    ask(&Gateway::start(&yaml("127.0.0.1")), "192.0.2.1").expect(202);
+}
