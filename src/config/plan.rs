@@ -164,8 +164,9 @@ fn front(config: &Spanned<ListenerConfig>, root: &Node, groups: &[u32], problems
         Some(tls) => Some(TlsFront::build(tls, node.at("tls"), groups, problems)?),
         None => None,
     };
-    let ListenerConfig { address, h2c, proxy_protocol, .. } = config.value.clone();
-    Some(Listener { address, tls, h2c, proxy_protocol })
+    let ListenerConfig { address, h2c, proxy_protocol, name, .. } = config.value.clone();
+    let name = name.as_deref().unwrap_or(&address).into();
+    Some(Listener { address, name, tls, h2c, proxy_protocol })
 }
 
 /// Two listeners cannot share a port on one address; an unspecified address is all of them. IPv4 in the clothes of IPv6

@@ -1,6 +1,6 @@
 //! A listener: what happens to its connections until a request begins.
 
-use std::{net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pingora::{
@@ -20,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::{
     ConnectionInfo, Listener,
+    connection::TlsFacts,
     connection_limits::{AddressPermit, ConnectionLimits},
     exchange::ExchangeWatch,
     head_reader::{BufferedRequest, Protocols, ReadOutcome},
@@ -98,12 +99,17 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         }
         let protocols = if listener.h2c { Protocols::Either } else { Protocols::Http1 };
         self.serve(
-            Box::new(DownstreamStream::new(plain, ConnectionInfo::new(peer, self.number, false, None))),
+            Box::new(DownstreamStream::new(plain, ConnectionInfo::new(peer, self.listener_id(), None))),
             protocols,
             trusted,
         )
         .await;
         Ok(())
+    }
+
+    /// Which listener it is, and what that is called.
+    fn listener_id(&self) -> (usize, Arc<str>) {
+        (self.number, self.listener.name.clone())
     }
 
     fn address_permit(&self, peer: SocketAddr, most: u32) -> Result<Option<AddressPermit>, &'static str> {
@@ -125,7 +131,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         match tokio::time::timeout(limit, plain.try_peek(&mut first)).await {
             // Somebody has typed http:// for https://.
             Ok(Ok(_)) if first[0].is_ascii_alphabetic() => {
-                let mut stream = DownstreamStream::new(plain, ConnectionInfo::new(peer, self.number, false, None));
+                let mut stream = DownstreamStream::new(plain, ConnectionInfo::new(peer, self.listener_id(), None));
                 Box::pin(self.refuse(&mut stream, replies::malformed("this port speaks TLS: use https"))).await;
                 return Err("tls_handshake");
             }
@@ -137,17 +143,21 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         let stream: Box<Encrypted> = match tokio::time::timeout(limit, handshake).await {
             Ok(Ok(stream)) => Box::new(stream),
             Ok(Err(e)) => {
-                log::debug!("TLS handshake with {peer}: {e}");
-                return Err("tls_handshake");
+                log::debug!("TLS handshake with {peer} at {}: {e}", self.listener.name);
+                return Err(handshake_failure(&e));
             }
             Err(_) => return Err("tls_handshake_timeout"),
         };
         let agreed = &stream.get_ref().1;
         let shown = agreed.peer_certificates().and_then(|chain| chain.first());
-        let certificate = shown.and_then(|leaf| Certificate::read(leaf)).map(Arc::new);
+        let facts = TlsFacts {
+            version: agreed.protocol_version().and_then(|version| version.as_str()).unwrap_or_default(),
+            sni: agreed.server_name().map(Into::into),
+            certificate: shown.and_then(|leaf| Certificate::read(leaf)).map(Arc::new),
+        };
         let h2 = agreed.alpn_protocol() == Some(b"h2");
         let protocols = if h2 { Protocols::Http2 } else { Protocols::Http1 };
-        let stream = DownstreamStream::new(stream, ConnectionInfo::new(peer, self.number, true, certificate));
+        let stream = DownstreamStream::new(stream, ConnectionInfo::new(peer, self.listener_id(), Some(facts)));
         self.serve(Box::new(stream), protocols, false).await;
         Ok(())
     }
@@ -272,6 +282,18 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         if let Ok(Ok(())) = tokio::time::timeout(Duration::from_secs(1), deliver).await {
             linger(stream).await;
         }
+    }
+}
+
+/// Why a handshake with a client has failed, as a label.
+fn handshake_failure(error: &io::Error) -> &'static str {
+    use rustls::Error as E;
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
+        Some(E::InvalidCertificate(_) | E::NoCertificatesPresented) => "tls_client_certificate",
+        Some(E::AlertReceived(_)) => "tls_refused_by_client",
+        Some(E::PeerIncompatible(_) | E::NoApplicationProtocol) => "tls_nothing_in_common",
+        Some(E::InvalidMessage(_) | E::InappropriateMessage { .. } | E::PeerMisbehaved(_)) => "tls_malformed",
+        _ => "tls_handshake",
     }
 }
 

@@ -28,10 +28,12 @@ pub(crate) struct ConnectionInfo {
     pub peer: SocketAddr,
     /// Which listener of the file accepted it.
     pub listener: usize,
+    /// What that one is called: its name, or its address.
+    pub listener_name: Arc<str>,
     /// The connection is encrypted.
     pub secure: bool,
-    /// The certificate that the client showed, verified.
-    pub certificate: Option<Arc<Certificate>>,
+    /// What was agreed on when it was.
+    pub tls: Option<Arc<TlsFacts>>,
     /// Its address, as backends are told it.
     text: OnceLock<HeaderValue>,
     /// What bounds the waiting of the request that is under way.
@@ -55,21 +57,32 @@ pub(crate) struct ConnectionInfo {
     left_over: Mutex<Option<Box<dyn Any + Send + Sync>>>,
 }
 
+/// What a handshake with a client has come to.
+#[derive(Debug, Default)]
+pub(crate) struct TlsFacts {
+    /// `TLSv1.3`.
+    pub version: &'static str,
+    /// The name that the client asked for.
+    pub sni: Option<Box<str>>,
+    /// The certificate that the client showed, verified.
+    pub certificate: Option<Arc<Certificate>>,
+}
+
 /// The head and the body of an answer.
 type LastWord = Box<(ResponseHeader, Bytes)>;
 
 impl ConnectionInfo {
     pub(crate) fn new(
         peer: SocketAddr,
-        listener: usize,
-        secure: bool,
-        certificate: Option<Arc<Certificate>>,
+        (listener, listener_name): (usize, Arc<str>),
+        tls: Option<TlsFacts>,
     ) -> Arc<Self> {
         Arc::new(Self {
             peer,
             listener,
-            secure,
-            certificate,
+            listener_name,
+            secure: tls.is_some(),
+            tls: tls.map(Arc::new),
             text: OnceLock::new(),
             deadlines: StreamDeadlines::default(),
             misread: OnceLock::new(),
@@ -191,8 +204,9 @@ impl ConnectionInfo {
         Arc::new(Self {
             peer: self.peer,
             listener: self.listener,
+            listener_name: self.listener_name.clone(),
             secure: self.secure,
-            certificate: self.certificate.clone(),
+            tls: self.tls.clone(),
             // Written out once for all streams.
             text: OnceLock::from(self.address_text()),
             deadlines: StreamDeadlines::default(),

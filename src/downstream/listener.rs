@@ -1,5 +1,7 @@
 //! `listeners:` in the YAML: an address and how clients speak there.
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -30,6 +32,8 @@ pub struct ListenerConfig {
 pub struct Listener {
     /// As in the YAML.
     pub address: String,
+    /// Its name in the YAML, else its address.
+    pub name: Arc<str>,
     /// TLS.
     pub tls: Option<TlsFront>,
     /// HTTP/2 without TLS.
@@ -41,6 +45,6 @@ pub struct Listener {
 impl Listener {
     /// HTTP/1 without TLS.
     pub fn plain(address: &str) -> Self {
-        Self { address: address.to_owned(), tls: None, h2c: false, proxy_protocol: false }
+        Self { address: address.to_owned(), name: address.into(), tls: None, h2c: false, proxy_protocol: false }
     }
 }

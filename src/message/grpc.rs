@@ -35,6 +35,11 @@ pub(crate) fn timeout(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
+/// How a call has ended, when these fields, or trailers, say so.
+pub(crate) fn said(fields: &HeaderMap) -> Option<u32> {
+    fields.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
 /// The gRPC status for an answer of the gateway's own. What the specification maps from foreign proxies' statuses is
 /// coarser than what we know.
 fn status(status: StatusCode) -> u8 {

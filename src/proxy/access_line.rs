@@ -5,7 +5,7 @@ use std::{cell::RefCell, io::Write as _, time::Duration};
 use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora::http::RequestHeader;
 
-use super::context::Context;
+use super::{attempts::Attempts, context::Context};
 use crate::{
     downstream::host::Rejection,
     message::{byte_class::JSON, host::host_of},
@@ -89,6 +89,7 @@ fn json(
         line.text(br#","query":"#, query);
     }
     line.text(br#","protocol":"#, protocol(head.version));
+    line.connection(context);
     line.number(br#","status":"#, u64::from(status));
     line.text(br#","by":"#, context.answered_by.label());
     if let Some(reason) = context.reason {
@@ -97,16 +98,7 @@ fn json(
     if let Some(error) = &context.error {
         line.text(br#","error":"#, error);
     }
-    if let Some(route) = &context.route {
-        line.text(br#","route":"#, &route.id);
-    }
-    if let Some(target) = &context.target {
-        line.text(br#","service":"#, &target.service.name);
-    }
-    if let Some(backend) = &context.attempts.backend {
-        line.text(br#","upstream":"#, &backend.name);
-        line.number(br#","attempts":"#, u64::from(context.attempts.count));
-    }
+    line.destination(context);
     line.number(br#","received":"#, ended.received);
     line.number(br#","sent":"#, ended.sent);
     line.millis(br#","duration_ms":"#, duration);
@@ -116,13 +108,11 @@ fn json(
     if let Some(first) = context.attempts.first_byte {
         line.millis(br#","first_byte_ms":"#, first.duration_since(context.start));
     }
+    if let Some(status) = context.grpc_status {
+        line.number(br#","grpc_status":"#, u64::from(status));
+    }
     line.judgement(context);
-    if let Some(trace) = trace_id(head.headers.get(TRACEPARENT)) {
-        line.text(br#","trace_id":"#, trace);
-    }
-    if let Some(agent) = head.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()) {
-        line.text(br#","user_agent":"#, agent);
-    }
+    line.sender(config, head);
     out.push(b'}');
 }
 
@@ -185,6 +175,60 @@ impl Line<'_> {
         if let Some(applied) = context.state.limits.last() {
             self.text(br#","limit":"#, &applied.policy);
             self.number(br#","limit_remaining":"#, u64::from(applied.verdict.remaining));
+        }
+    }
+
+    /// How the client is connected.
+    fn connection(&mut self, context: &Context) {
+        self.text(br#","scheme":"#, if context.origin.secure { "https" } else { "http" });
+        if let Some(info) = &context.info {
+            self.text(br#","listener":"#, &info.listener_name);
+            if let Some(tls) = &info.tls {
+                self.text(br#","tls":"#, tls.version);
+                tls.sni.iter().for_each(|name| self.text(br#","sni":"#, name));
+            }
+        }
+    }
+
+    /// Where it went.
+    fn destination(&mut self, context: &Context) {
+        if let Some(route) = &context.route {
+            self.text(br#","route":"#, &route.id);
+        }
+        if let Some(target) = &context.target {
+            self.text(br#","service":"#, &target.service.name);
+        }
+        if let Some(backend) = &context.attempts.backend {
+            self.text(br#","upstream":"#, &backend.name);
+            self.number(br#","attempts":"#, u64::from(context.attempts.count));
+            self.tried(&context.attempts);
+        }
+    }
+
+    /// What the client says of itself.
+    fn sender(&mut self, config: &AccessConfig, head: &RequestHeader) {
+        if let Some(trace) = trace_id(head.headers.get(TRACEPARENT)) {
+            self.text(br#","trace_id":"#, trace);
+        }
+        if let Some(agent) = head.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()) {
+            self.text(br#","user_agent":"#, agent);
+        }
+        if let Some(referer) = head.headers.get(header::REFERER).and_then(|value| value.to_str().ok()) {
+            // Its query too is left out unless asked for.
+            let shown = if config.query { referer } else { referer.split(['?', '#']).next().unwrap_or_default() };
+            self.text(br#","referer":"#, shown);
+        }
+    }
+
+    /// Backends that were tried before the last one, in order.
+    fn tried(&mut self, attempts: &Attempts) {
+        let earlier = usize::try_from(attempts.count.saturating_sub(1)).unwrap_or(usize::MAX);
+        for (place, address) in attempts.tried.iter().take(earlier).enumerate() {
+            self.0.extend_from_slice(if place == 0 { br#","tried":[""# } else { br#"",""# });
+            let _ = write!(self.0, "{address}");
+        }
+        if earlier > 0 && !attempts.tried.is_empty() {
+            self.0.extend_from_slice(br#""]"#);
         }
     }
 

@@ -77,6 +77,8 @@ pub(crate) struct Context {
     pub own_deadline: bool,
     /// What went wrong between us and the backend or the client, in one word.
     pub error: Option<String>,
+    /// How a call of gRPC ended, as its backend says.
+    pub grpc_status: Option<u32>,
     /// What a log line tells of its head, when it may have to be written without one.
     pub kept: Option<KeptHead>,
     /// The status of an answer that went towards the client.
@@ -118,6 +120,7 @@ impl Context {
             reason: None,
             own_deadline: false,
             error: None,
+            grpc_status: None,
             kept: None,
             written: None,
             sent: 0,

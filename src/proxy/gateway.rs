@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use pingora::{
     Error, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     message::{
+        grpc,
         reason::Reason,
         replies::{self, malformed},
         source::ResponseSource,
@@ -228,6 +229,16 @@ impl ProxyHttp for Gateway {
     ) -> Result<Option<Duration>> {
         note_backend(context);
         Ok(None)
+    }
+
+    fn upstream_response_trailer_filter(
+        &self,
+        _: &mut Session,
+        trailers: &mut HeaderMap,
+        context: &mut Tracked,
+    ) -> Result<()> {
+        context.grpc_status = grpc::said(trailers).or(context.grpc_status);
+        Ok(())
     }
 
     async fn upstream_request_filter(

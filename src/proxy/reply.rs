@@ -64,6 +64,7 @@ pub(super) fn compose(
         // Metrics and logs tell what happened, not how it was wrapped.
         context.http_status_before_grpc = Some(head.status);
         grpc::trailers_only(&mut head, &detail, http2)?;
+        context.grpc_status = grpc::said(&head.headers);
         body = Bytes::new();
     }
     if let Some(route) = &context.route {

@@ -39,7 +39,7 @@ pub(crate) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
     let secure = info.as_ref().is_some_and(|info| info.secure);
     if let Some(info) = &info {
         context.peer = info.address();
-        context.state.certificate.clone_from(&info.certificate);
+        context.state.certificate = info.tls.as_ref().and_then(|tls| tls.certificate.clone());
         context.state.listener = info.listener;
         let rate = if timed { limits.body_rate } else { 0 };
         info.deadlines.limit_writes(Some(limits.stall.0), rate);

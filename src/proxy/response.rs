@@ -8,7 +8,7 @@ use pingora::{Error, ErrorType, http::ResponseHeader, proxy::Session};
 
 use super::{compression, context::Context, request};
 use crate::{
-    message::{hop_by_hop, source::ResponseSource},
+    message::{grpc, hop_by_hop, source::ResponseSource},
     proxy::kind::RequestKind,
     runtime::Shared,
 };
@@ -49,6 +49,9 @@ pub(super) fn head(
             let limits = &context.runtime.limits;
             deadlines.limit_writes(Some(limits.stall.0), limits.body_rate);
         }
+    }
+    if context.kind == RequestKind::Grpc {
+        context.grpc_status = grpc::said(&head.headers);
     }
     hop_by_hop::strip_response(head);
     if request::is_old(session.req_header()) && head.remove_header(&header::TRANSFER_ENCODING).is_some() {

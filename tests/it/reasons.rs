@@ -4,6 +4,7 @@ use std::{
     fmt::Write as _,
     io::{Read as _, Write as _},
     net::TcpStream,
+    process::Command,
     time::Duration,
 };
 
@@ -265,5 +266,53 @@ fn a_request_that_was_read_to_its_end_keeps_its_connection_when_it_fails() {
             assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {head}");
             assert!(!head.to_lowercase().contains("connection: close"), "{path}: {head}");
         }
+    }
+}
+
+#[test]
+fn a_line_tells_how_a_request_came_and_where_it_went() {
+    let certs = Certs::new();
+    certs.issue("front", "front", &["front.example"]);
+    let (origin, refusing) = (Origin::start("o"), free_port());
+    let gw = Gateway::start(&format!(
+        "listeners:\n  - {{ address: \"127.0.0.1:{{port}}\", name: secure, tls: {{ certificates: [ {{ {} }} ] }} }}\nservices:\n  main: {{ urls: [\"http://127.0.0.1:{refusing}\", \"{}\"], retry: {{ max_attempts: 3 }}, outlier_ejection: {{ consecutive: 0 }} }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        certs.yaml("front"),
+        origin.url()
+    ));
+    let mut count = 0;
+    let line = loop {
+        let answer = Command::new("curl")
+            .args(["-s", "--cacert", &certs.path("ca.pem"), "-e", "https://from.example/page?secret=1"])
+            .args(["--resolve", &format!("front.example:{}:127.0.0.1", gw.port)])
+            .arg(format!("https://front.example:{}/x", gw.port))
+            .output()
+            .unwrap();
+        assert!(answer.status.success(), "{answer:?}");
+        count += 1;
+        let line = gw.log(count).remove(count - 1);
+        if line["attempts"] == 2 {
+            break line;
+        }
+        assert!(count < 10, "{line}");
+    };
+    for (field, value) in [
+        ("scheme", "https"),
+        ("listener", "secure"),
+        ("tls", "TLSv1_3"),
+        ("sni", "front.example"),
+        ("referer", "https://from.example/page"),
+    ] {
+        assert_eq!(line[field], value, "{line}");
+    }
+    assert_eq!(line["tried"], json!([format!("127.0.0.1:{refusing}")]));
+    // Handshakes that fail are counted by kind.
+    let refused = Command::new("curl")
+        .args(["-s", "--resolve", &format!("front.example:{}:127.0.0.1", gw.port)])
+        .arg(format!("https://front.example:{}/x", gw.port))
+        .status();
+    assert!(!refused.unwrap().success());
+    TcpStream::connect(("127.0.0.1", gw.port)).unwrap().write_all(&[22, 3, 1, 0, 2, 0, 0, 0, 0]).unwrap();
+    for kind in ["tls_refused_by_client", "tls_malformed"] {
+        eventually(kind, || gw.metric(&format!("gateway_connections_refused_total{{reason=\"{kind}\"}}")) == Some(1.0));
     }
 }
