@@ -30,7 +30,7 @@ fn build(yaml: &str, shared: &Arc<Shared>) -> Result<Loaded, String> {
 fn page(shared: &Shared) -> String {
     // Time and memory pass, whatever is built.
     let text = String::from_utf8(shared.metrics.render()).unwrap();
-    let passes = |line: &&str| line.contains("uptime") || line.contains("memory");
+    let passes = |line: &&str| line.contains("uptime") || line.contains("memory") || line.contains("process_");
     text.lines().filter(|line| !passes(line)).collect::<Vec<_>>().join("\n")
 }
 

@@ -154,6 +154,7 @@ impl Attempts {
         let now = Instant::now();
         (self.settled, self.begun_well) = (Some(now), Some(status));
         if let Some(elapsed) = self.elapsed(now) {
+            service.metrics.first_byte.observe(elapsed.as_secs_f64());
             service.resilience.learn_latency(backend, Now::monotonic_at(now), elapsed, false);
         }
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use prometheus::{
-    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry,
     core::Collector as _,
     proto::{Metric, MetricFamily},
 };
@@ -22,12 +22,9 @@ use crate::{
     message::method_class::MethodClass,
     telemetry::{
         Lazy,
-        registry::{Labels, counter, counters, gauge, histograms, register, retain},
+        registry::{BUCKETS, Labels, counter, counters, gauge, histograms, retain},
     },
 };
-
-/// The buckets that OpenTelemetry's semantic conventions name for `http.server.request.duration`.
-const BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
 /// The families of requests.
 #[derive(Debug)]
@@ -36,7 +33,6 @@ pub struct RequestMetrics {
     duration: HistogramVec,
     success: IntCounter,
     errors: IntCounter,
-    success_rate: Gauge,
     /// Requests that no route took.
     no_route: OnceLock<RouteMetrics>,
     /// Requests of routes that are gone, below 500 and not: totals must not fall.
@@ -101,10 +97,6 @@ impl RequestMetrics {
             ),
             success: counter(r, "gateway_requests_success_total", "Requests answered below 500."),
             errors: counter(r, "gateway_requests_error_total", "Requests answered with 500 or above."),
-            success_rate: register(
-                r,
-                Gauge::new("gateway_success_ratio", "Share of requests answered below 500, since the start."),
-            ),
             no_route: OnceLock::new(),
             past: Default::default(),
             in_flight: gauge(r, "gateway_requests_in_flight", "Requests being served now."),
@@ -116,13 +108,14 @@ impl RequestMetrics {
 
     /// Counts a request that no route took.
     pub fn unrouted(&self, method: MethodClass, status: u16, duration: Duration) {
-        let metrics = self.no_route.get_or_init(|| self.route(NO_ROUTE, ""));
+        let metrics = self.no_route.get_or_init(|| self.route(NONE, NONE));
         metrics.count(method, status);
         metrics.duration.observe(duration.as_secs_f64());
     }
 
     /// The children of a route. A reload asks again and gets the same counters.
     pub fn route(&self, route: &str, service: &str) -> RouteMetrics {
+        let service = if service.is_empty() { NONE } else { service };
         RouteMetrics {
             requests: self.requests.clone(),
             route: route.to_owned(),
@@ -134,7 +127,7 @@ impl RequestMetrics {
 
     /// Ends the series of routes that are gone.
     pub fn keep_routes(&self, keep: &dyn Fn(&str) -> bool) {
-        let keep = |labels: &Labels<'_>| labels["route"] == NO_ROUTE || keep(labels["route"]);
+        let keep = |labels: &Labels<'_>| labels["route"] == NONE || keep(labels["route"]);
         let mut gone = Totals::default();
         for series in retain(&self.requests, &keep) {
             gone.add(&series);
@@ -157,16 +150,14 @@ impl RequestMetrics {
 
     /// Takes what is only known when somebody asks: a request then pays for one counter, not three.
     pub fn refresh(&self) {
-        let Totals { all, success, errors } = self.totals();
+        let Totals { success, errors, .. } = self.totals();
         self.success.inc_by(success.saturating_sub(self.success.get()));
         self.errors.inc_by(errors.saturating_sub(self.errors.get()));
-        #[expect(clippy::cast_precision_loss, reason = "a ratio")]
-        self.success_rate.set(if all == 0 { 1.0 } else { success as f64 / all as f64 });
     }
 }
 
-/// What requests are counted under that no route took.
-const NO_ROUTE: &str = "none";
+/// What requests are counted under that no route took, or that went to no service.
+const NONE: &str = "none";
 
 // Counters are not settings: what a Runtime shows of itself must not change with traffic.
 impl fmt::Debug for RouteMetrics {
@@ -215,7 +206,6 @@ mod tests {
             text.contains(r#"gateway_requests_total{method="OTHER",route="users",service="users",status="503"} 1"#)
         );
         assert!(text.contains("gateway_requests_success_total 1"), "{text}");
-        assert!(text.contains("gateway_success_ratio 0.5"));
         assert_eq!(metrics.totals(), Totals { all: 2, success: 1, errors: 1 });
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use prometheus::{Gauge, IntCounter, IntGauge, Registry};
+use prometheus::{Gauge, IntCounter, IntGauge, Registry, process_collector::ProcessCollector};
 
 use super::registry::{counter, gauge, gauges, register};
 
@@ -21,6 +21,10 @@ impl ProcessMetrics {
     pub fn new(r: &Registry) -> Self {
         let build = gauges(r, "gateway_build_info", "Always 1; the version is in the label.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        // `process_*`, as every exporter names them.
+        if let Err(e) = r.register(Box::new(ProcessCollector::for_self())) {
+            log::warn!("metrics of the process: {e}");
+        }
         Self {
             started: Instant::now(),
             uptime: register(r, Gauge::new("gateway_uptime_seconds", "Time since the start.")),

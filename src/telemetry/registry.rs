@@ -13,6 +13,9 @@ use prometheus::{
     proto::{Metric, MetricFamily},
 };
 
+/// The buckets that OpenTelemetry's semantic conventions name for `http.server.request.duration`.
+pub(crate) const BUCKETS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
 /// Registers `metric`.
 pub(crate) fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
     // Names are constants of this program: a clash or a malformed name fails every test that starts anything.

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Registry};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry};
 
 use crate::{
     message::reason::Reason,
     telemetry::{
         Lazy,
-        registry::{Labels, counters, gauges, retain},
+        registry::{BUCKETS, Labels, counters, gauges, histograms, retain},
     },
 };
 
@@ -25,6 +25,7 @@ pub struct UpstreamMetrics {
     concurrency_limit: IntGaugeVec,
     backend_up: IntGaugeVec,
     failures: IntCounterVec,
+    first_byte: HistogramVec,
 }
 
 /// The children of one service. None is there before it counts or is shown: a configuration that is rejected leaves no
@@ -34,6 +35,8 @@ pub struct ServiceMetrics {
     families: UpstreamMetrics,
     service: String,
     attempts: [Lazy<IntCounter>; OUTCOMES.len()],
+    /// Seconds from the end of a request, or the beginning of its attempt, to the answer's head.
+    pub first_byte: Lazy<Histogram>,
     /// Retries and hedges that the budget refused.
     pub budget_exhausted: Lazy<IntCounter>,
     /// Second attempts at answers that were late.
@@ -81,6 +84,13 @@ impl UpstreamMetrics {
                 "Attempts at backends that failed, by reason.",
                 &["service", "reason"],
             ),
+            first_byte: histograms(
+                r,
+                "gateway_upstream_first_byte_seconds",
+                "Time from a request's end to its answer's head.",
+                service,
+                BUCKETS,
+            ),
             backend_up: gauges(r, "gateway_backend_up", "1 when the backend may be used.", backend),
         }
     }
@@ -90,6 +100,7 @@ impl UpstreamMetrics {
         let counter = |family: &IntCounterVec| Lazy::<IntCounter>::of(family, &[service]);
         ServiceMetrics {
             attempts: OUTCOMES.map(|outcome| Lazy::<IntCounter>::of(&self.attempts, &[service, outcome])),
+            first_byte: Lazy::histogram(&self.first_byte, &[service]),
             budget_exhausted: counter(&self.budget_exhausted),
             hedges: counter(&self.hedges),
             mirror_dropped: counter(&self.mirror_dropped),
@@ -113,6 +124,7 @@ impl UpstreamMetrics {
         for family in counters {
             retain(family, &|labels| keep(labels["service"]));
         }
+        retain(&self.first_byte, &|labels| keep(labels["service"]));
         for family in [&self.breaker_state, &self.concurrency_limit, &self.backend_up] {
             retain(family, &|labels| keep(labels["service"]));
         }

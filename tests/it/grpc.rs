@@ -255,8 +255,9 @@ async fn errors_of_the_gateway_are_grpc_statuses() {
     let limited = peers.unary("/test.Test/Unary", b"x").await.unwrap_err();
     assert_eq!(limited.code(), Code::ResourceExhausted);
     assert!(!limited.message().is_empty());
-    let refused =
-        peers.gw.metric("gateway_requests_total{method=\"POST\",route=\"/test.Test/*\",service=\"\",status=\"429\"}");
+    let refused = peers
+        .gw
+        .metric("gateway_requests_total{method=\"POST\",route=\"/test.Test/*\",service=\"none\",status=\"429\"}");
     assert_eq!(refused, Some(1.0), "metrics tell the real status");
     let said: Vec<_> = peers.gw.log(5).iter().map(|line| line["grpc_status"].as_u64()).collect();
     assert_eq!(said, [Some(16), Some(14), Some(12), Some(0), Some(8)]);
