@@ -1,6 +1,12 @@
 //! A listener: what happens to its connections until a request begins.
 
-use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use pingora::{
@@ -43,6 +49,9 @@ use crate::{
 
 /// Time for connections accepted last to send their request.
 const LINGER: Duration = Duration::from_millis(1500);
+
+/// Time for requests that the end of the process cuts.
+const LAST_WORDS: Duration = Duration::from_millis(300);
 
 /// The application of one listener, before `app` sees a request.
 pub(crate) struct App<A> {
@@ -99,7 +108,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         }
         let protocols = if listener.h2c { Protocols::Either } else { Protocols::Http1 };
         self.serve(
-            Box::new(DownstreamStream::new(plain, ConnectionInfo::new(peer, self.listener_id(), None))),
+            Box::new(DownstreamStream::new(
+                plain,
+                ConnectionInfo::new(peer, self.listener_id(), None, self.host.cut_flag()),
+            )),
             protocols,
             trusted,
         )
@@ -131,7 +143,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         match tokio::time::timeout(limit, plain.try_peek(&mut first)).await {
             // Somebody has typed http:// for https://.
             Ok(Ok(_)) if first[0].is_ascii_alphabetic() => {
-                let mut stream = DownstreamStream::new(plain, ConnectionInfo::new(peer, self.listener_id(), None));
+                let mut stream = DownstreamStream::new(
+                    plain,
+                    ConnectionInfo::new(peer, self.listener_id(), None, self.host.cut_flag()),
+                );
                 Box::pin(self.refuse(&mut stream, replies::malformed("this port speaks TLS: use https"))).await;
                 return Err("tls_handshake");
             }
@@ -157,7 +172,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         };
         let h2 = agreed.alpn_protocol() == Some(b"h2");
         let protocols = if h2 { Protocols::Http2 } else { Protocols::Http1 };
-        let stream = DownstreamStream::new(stream, ConnectionInfo::new(peer, self.listener_id(), Some(facts)));
+        let stream = DownstreamStream::new(
+            stream,
+            ConnectionInfo::new(peer, self.listener_id(), Some(facts), self.host.cut_flag()),
+        );
         self.serve(Box::new(stream), protocols, false).await;
         Ok(())
     }
@@ -305,7 +323,19 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for App<A> {
         let app = self.clone();
         // In a task of its own: Pingora's carries 10 KB around, for handshakes that it might have had to make.
         tokio::spawn(async move {
-            if let Err(reason) = app.accept(plain).await {
+            let mut cut = app.host.cut();
+            let mut accepted = pin!(app.accept(plain));
+            let ended = tokio::select! {
+                biased;
+                result = &mut accepted => Some(result),
+                () = async { drop(cut.wait_for(|cut| *cut).await) } => None,
+            };
+            let result = match ended {
+                Some(result) => result,
+                // From here on reading fails: what is under way is answered and logged, if that does not take long.
+                None => tokio::time::timeout(LAST_WORDS, accepted).await.unwrap_or(Ok(())),
+            };
+            if let Err(reason) = result {
                 app.host.turned_away(reason);
             }
         });

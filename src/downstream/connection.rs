@@ -44,6 +44,8 @@ pub(crate) struct ConnectionInfo {
     before_trailers: OnceLock<Bytes>,
     /// It has been turned over to another protocol.
     switched: AtomicBool,
+    /// The process ends what is under way.
+    cut: Arc<AtomicBool>,
     /// Its socket, when one request after the other is served over it.
     socket: OnceLock<RawFd>,
     /// Over HTTP/2, what the stream is answered with.
@@ -76,6 +78,7 @@ impl ConnectionInfo {
         peer: SocketAddr,
         (listener, listener_name): (usize, Arc<str>),
         tls: Option<TlsFacts>,
+        cut: Arc<AtomicBool>,
     ) -> Arc<Self> {
         Arc::new(Self {
             peer,
@@ -88,6 +91,7 @@ impl ConnectionInfo {
             misread: OnceLock::new(),
             before_trailers: OnceLock::new(),
             switched: AtomicBool::new(false),
+            cut,
             socket: OnceLock::new(),
             respond: None,
             last_word: Mutex::new(None),
@@ -134,6 +138,11 @@ impl ConnectionInfo {
     /// The backend agrees to another protocol: what the client sends from now on is not a request.
     pub(crate) fn switch_protocols(&self) {
         self.switched.store(true, Relaxed);
+    }
+
+    /// True when the process ends what is under way on it.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.load(Relaxed)
     }
 
     /// True when another protocol is spoken on it.
@@ -213,6 +222,7 @@ impl ConnectionInfo {
             misread: OnceLock::new(),
             before_trailers: OnceLock::new(),
             switched: AtomicBool::new(false),
+            cut: self.cut.clone(),
             socket: OnceLock::new(),
             respond: Some(Mutex::new(respond)),
             last_word: Mutex::new(None),

@@ -1,6 +1,11 @@
 //! What connections ask of the floor above: they know neither configurations nor logs.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use tokio::sync::watch;
 
 use super::limits::ClientLimits;
 use crate::message::request_id::RequestId;
@@ -12,6 +17,12 @@ pub(crate) trait Host: Send + Sync + 'static {
 
     /// True for a proxy whose word about the client is taken.
     fn trusts(&self, peer: IpAddr) -> bool;
+
+    /// Tells when the process ends what is under way.
+    fn cut(&self) -> watch::Receiver<bool>;
+
+    /// Whether it does: looked at when something is read.
+    fn cut_flag(&self) -> Arc<AtomicBool>;
 
     /// A head was refused that never became a request: it is to be counted and logged.
     fn rejected(&self, rejection: &Rejection<'_>);

@@ -31,6 +31,7 @@ mod read_ahead;
 pub(crate) mod stream;
 mod transport;
 pub(crate) mod validate;
+mod websocket;
 
 pub(crate) use self::app::App;
 pub(crate) use self::deadlines::{Lateness, StreamDeadlines};

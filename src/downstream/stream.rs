@@ -31,6 +31,7 @@ use super::{
     head_reader::BufferedRequest,
     read_ahead::{ReadAhead, ReadStep},
     transport::Transport,
+    websocket::{GOING_AWAY, SentFrames},
 };
 use crate::message::{reply_wire, violation::Violation};
 
@@ -55,6 +56,8 @@ pub(crate) struct DownstreamStream<T: Transport> {
     waited: Duration,
     /// What has been written for this request.
     written: u64,
+    /// Of a tunnel: where the frames end that were written.
+    frames: Option<SentFrames>,
 }
 
 /// What is left of a connection whose session was dropped.
@@ -88,6 +91,7 @@ impl<T: Transport> DownstreamStream<T> {
             blocked: None,
             waited: Duration::ZERO,
             written: 0,
+            frames: None,
         }
     }
 
@@ -120,6 +124,9 @@ impl<T: Transport> DownstreamStream<T> {
     fn poll_request(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.info.has_switched() {
             self.ahead.switch_protocols();
+        }
+        if self.info.is_cut() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the process is leaving")));
         }
         let Some(inner) = &mut self.inner else { return Poll::Ready(Err(closed())) };
         match std::task::ready!(self.ahead.poll_read(inner, context, buffer))? {
@@ -164,9 +171,17 @@ impl<T: Transport> DownstreamStream<T> {
         }
     }
 
-    fn count(&mut self, written: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(bytes)) = written {
-            self.written += *bytes as u64;
+    fn count(&mut self, parts: &[io::IoSlice<'_>], written: &Poll<io::Result<usize>>) {
+        let Poll::Ready(Ok(mut bytes)) = *written else { return };
+        self.written += bytes as u64;
+        if !self.info.has_switched() {
+            return;
+        }
+        let frames = self.frames.get_or_insert_with(SentFrames::new);
+        for part in parts {
+            let taken = bytes.min(part.len());
+            frames.note(&part[..taken]);
+            bytes -= taken;
         }
     }
 
@@ -209,7 +224,7 @@ impl<T: Transport> AsyncWrite for DownstreamStream<T> {
         let Some(inner) = &mut this.inner else { return Poll::Ready(Err(closed())) };
         let written = Pin::new(inner).poll_write(context, bytes);
         let written = this.bounded(context, written);
-        this.count(&written);
+        this.count(&[io::IoSlice::new(bytes)], &written);
         written
     }
 
@@ -236,7 +251,7 @@ impl<T: Transport> AsyncWrite for DownstreamStream<T> {
         let Some(inner) = &mut this.inner else { return Poll::Ready(Err(closed())) };
         let written = Pin::new(inner).poll_write_vectored(context, slices);
         let written = this.bounded(context, written);
-        this.count(&written);
+        this.count(slices, &written);
         written
     }
 
@@ -257,6 +272,10 @@ impl<T: Transport> Drop for DownstreamStream<T> {
                 Pin::new(&mut inner).poll_write(&mut context, &reply_wire::wire(word.0, &word.1))
         {
             self.written += written as u64;
+            let _ = Pin::new(&mut inner).poll_flush(&mut context);
+        }
+        if self.info.is_cut() && self.frames.is_some_and(SentFrames::is_between) {
+            let _ = Pin::new(&mut inner).poll_write(&mut context, GOING_AWAY);
             let _ = Pin::new(&mut inner).poll_flush(&mut context);
         }
         let serves_on = self.info.take_kept() && self.ahead.is_handed_on();

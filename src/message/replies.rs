@@ -45,6 +45,11 @@ pub(crate) fn too_late(reason: Reason) -> Reply {
     Reply::problem(StatusCode::GATEWAY_TIMEOUT, "the service did not answer in time").because(reason)
 }
 
+/// The answer when the process ends before there is another one.
+pub(crate) fn shutting_down() -> Reply {
+    Reply::problem(StatusCode::SERVICE_UNAVAILABLE, "the gateway is leaving: try again").because(Reason::Shutdown)
+}
+
 /// A page that can only be read, and was asked for otherwise.
 pub(crate) fn read_only(method: &Method) -> Option<Reply> {
     if matches!(*method, Method::GET | Method::HEAD) {

@@ -9,7 +9,7 @@ use pingora::{
 use crate::{
     message::{
         reason::Reason,
-        replies::{malformed, too_late, too_slow},
+        replies::{malformed, shutting_down, too_late, too_slow},
         reply::Reply,
         source::ResponseSource,
     },
@@ -25,6 +25,7 @@ use crate::{
 fn reply_for(reason: Reason) -> Option<Reply> {
     Some(match reason {
         Reason::ClientClosed => return None,
+        Reason::Shutdown => shutting_down(),
         Reason::RequestTimeout => too_slow(),
         Reason::Malformed => malformed("the request could not be read"),
         Reason::ReadTimeout

@@ -11,7 +11,7 @@ use crate::{downstream::Lateness, message::reason::Reason, proxy::kind::RequestK
 /// Why it failed.
 pub(super) fn reason(error: &Error, context: &Context) -> Reason {
     if client_left(error) && context.late().is_none() {
-        return Reason::ClientClosed;
+        return if context.shared.is_cut() { Reason::Shutdown } else { Reason::ClientClosed };
     }
     if context.late().is_some() {
         return late(context);

@@ -1,6 +1,12 @@
 //! What the gateway answers to the connections below it (`downstream/host.rs`).
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use tokio::sync::watch;
 
 use super::{access_line, gateway::Gateway};
 use crate::{
@@ -18,6 +24,14 @@ impl Host for Gateway {
 
     fn trusts(&self, peer: IpAddr) -> bool {
         self.live.load().trusted.trusts(peer)
+    }
+
+    fn cut(&self) -> watch::Receiver<bool> {
+        self.live.shared.cut_signal()
+    }
+
+    fn cut_flag(&self) -> Arc<AtomicBool> {
+        self.live.shared.cut_flag.clone()
     }
 
     fn rejected(&self, rejection: &Rejection<'_>) {

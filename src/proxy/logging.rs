@@ -53,17 +53,21 @@ fn write_down(shared: &Shared, ended: &Ended<'_>, context: &mut Context) {
     if late {
         context.error = Some("ReadTimedout".to_owned());
     }
+    let cut = shared.is_cut() && (ended.left || context.reason == Some(Reason::Shutdown));
     let metrics = &shared.metrics.requests;
     // An interim answer is none.
     let is_answer = |status: &StatusCode| !status.is_informational() || *status == StatusCode::SWITCHING_PROTOCOLS;
     let written = context.http_status_before_grpc.or(ended.written).filter(is_answer);
-    if !late && (ended.left || written.is_none()) {
+    if !late && !cut && (ended.left || written.is_none()) {
         metrics.canceled.inc();
     }
     // 499: nobody was there to be sent a status (nginx's number for it).
-    let status = written.map_or(499, |status| status.as_u16());
+    let status = written.map_or(if cut { 503 } else { 499 }, |status| status.as_u16());
     if written.is_none() {
         (context.answered_by, context.reason) = (ResponseSource::Nobody, Some(Reason::ClientClosed));
+    }
+    if cut {
+        (context.answered_by, context.reason) = (ResponseSource::Gateway, Some(Reason::Shutdown));
     }
     let duration = context.start.elapsed();
     metrics.sent.inc_by(ended.sent);

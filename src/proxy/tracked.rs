@@ -10,7 +10,7 @@ use http::Version;
 use super::{context::Context, failure, kept_head::KeptHead, logging, reply, retry};
 use crate::{
     downstream::StreamDeadlines,
-    message::{replies, source::ResponseSource},
+    message::{reason::Reason, replies, source::ResponseSource},
 };
 
 /// The context of one request; what is left to do is done when it is dropped.
@@ -42,23 +42,31 @@ impl Drop for Tracked {
     fn drop(&mut self) {
         let context = &mut self.0;
         let left = context.deadlines().is_some_and(StreamDeadlines::has_left);
-        if !context.recorded && (left || context.late().is_some()) {
-            end(context, left);
+        let cut = context.shared.is_cut();
+        if !context.recorded && (left || cut || context.late().is_some()) {
+            end(context, left && !cut, cut);
         }
     }
 }
 
-fn end(context: &mut Context, left: bool) {
+/// `left`: because its client has gone; `cut`: because the process ends.
+fn end(context: &mut Context, left: bool, cut: bool) {
     if !left {
-        context.at_service(|service, context| retry::cut_off(context, service));
-        let reason = failure::late(context);
-        context.reason = Some(reason);
+        let reply = if cut {
+            context.reason = Some(Reason::Shutdown);
+            replies::shutting_down()
+        } else {
+            context.at_service(|service, context| retry::cut_off(context, service));
+            let reason = failure::late(context);
+            context.reason = Some(reason);
+            replies::too_late(reason)
+        };
         if context.attempts.first_byte.is_none()
             && let Some(info) = context.info.clone()
         {
             let grpc = context.kept.as_ref().is_some_and(KeptHead::is_grpc);
             let http2 = context.version == Version::HTTP_2;
-            match reply::compose(context, replies::too_late(reason), ResponseSource::Gateway, grpc, http2) {
+            match reply::compose(context, reply, ResponseSource::Gateway, grpc, http2) {
                 Ok((head, body)) => {
                     let silent = context.kept.as_ref().is_some_and(KeptHead::is_head);
                     let body = if silent { Bytes::new() } else { body };

@@ -10,6 +10,7 @@ use std::{
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use pingora::connectors::{ConnectorOptions, http::Connector};
+use tokio::sync::watch;
 
 use super::Metrics;
 use crate::{
@@ -42,6 +43,9 @@ pub struct Shared {
     pub tunnels: OnceLock<Tunnels>,
     draining: AtomicBool,
     stopping: AtomicBool,
+    cut: watch::Sender<bool>,
+    /// The same, for those who look and do not wait.
+    pub(crate) cut_flag: Arc<AtomicBool>,
 }
 
 impl Shared {
@@ -58,6 +62,8 @@ impl Shared {
             tunnels: OnceLock::new(),
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            cut: watch::Sender::new(false),
+            cut_flag: Arc::default(),
         })
     }
 
@@ -76,6 +82,22 @@ impl Shared {
         if let Some(options) = self.connections.get() {
             self.connector.get_or_init(|| Arc::new(Connector::new(Some(options.clone()))));
         }
+    }
+
+    /// Ends what is under way.
+    pub fn cut(&self) {
+        self.cut_flag.store(true, Ordering::Relaxed);
+        self.cut.send_replace(true);
+    }
+
+    /// True when that has been done.
+    pub fn is_cut(&self) -> bool {
+        self.cut_flag.load(Ordering::Relaxed)
+    }
+
+    /// Tells when it is.
+    pub(crate) fn cut_signal(&self) -> watch::Receiver<bool> {
+        self.cut.subscribe()
     }
 
     /// True while answers close their connections, because this process will leave.

@@ -49,6 +49,9 @@ pub(super) struct Signals {
 /// Answered connections need a moment to be closed, and connections accepted last one to ask (`downstream/app.rs`).
 const SETTLE: Duration = Duration::from_secs(2);
 
+/// What is still under way then has so long to say its last word.
+const CUT: Duration = Duration::from_millis(500);
+
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
@@ -118,13 +121,22 @@ pub(super) fn follow(
         // Another SIGINT during the grace period ends it: whoever presses Ctrl-C twice means it.
         let impatient = impatience();
         let begun = Instant::now();
-        while begun.elapsed() < SETTLE || shared.metrics.requests.in_flight.get() > 0 {
+        let under_way = || shared.metrics.requests.in_flight.get();
+        // A little before the engine ends its tasks without a word.
+        let grace = Duration::from_secs(plan.pingora.grace_period_seconds).saturating_sub(CUT);
+        while begun.elapsed() < grace && (begun.elapsed() < SETTLE || under_way() > 0) {
             if impatient.is_finished() {
                 break;
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        log::info!("left with {} requests under way", shared.metrics.requests.in_flight.get());
+        let left = under_way();
+        shared.cut();
+        let cut = Instant::now();
+        while under_way() > 0 && cut.elapsed() < CUT {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        log::info!("left with {left} {} under way", if left == 1 { "request" } else { "requests" });
         leave(&shared, &plan, &handover);
     });
 }

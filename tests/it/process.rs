@@ -2,14 +2,19 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
 use nix::{sys::signal::Signal, unistd::Pid};
+use serde_json::Value;
 
-use crate::harness::{BINARY, Gateway, Origin, binary, eventually, free_port};
+use crate::{
+    harness::{BINARY, Gateway, Origin, binary, eventually, free_port, raw_backend, read_head},
+    http2::Frames,
+};
 
 fn gateway(origin: &Origin) -> Gateway {
     Gateway::start(&format!(
@@ -156,4 +161,46 @@ fn a_daemon_leaves_its_pid() {
     let pid: i32 = fs::read_to_string(dir.path().join("pid")).unwrap().trim().parse().unwrap();
     nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
     eventually("the daemon leaves", || nix::sys::signal::kill(Pid::from_raw(pid), None).is_err());
+}
+
+#[test]
+fn what_the_end_of_the_grace_period_cuts_is_told_and_logged() {
+    let waits = raw_backend(|mut stream| {
+        read_head(&mut stream);
+        std::thread::sleep(Duration::from_secs(20));
+    });
+    let agrees = raw_backend(|mut stream| {
+        read_head(&mut stream);
+        let agreed = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        // Three frames, the last one without data.
+        let _ = stream.write_all(agreed.as_bytes()).and_then(|()| stream.write_all(b"\x81\x02hi\x82\x01x\x89\x00"));
+        std::thread::sleep(Duration::from_secs(20));
+    });
+    let mut gw = Gateway::start(&format!(
+        "pingora: {{ threads: 2, grace_period_seconds: 2, pid_file: {{dir}}/pid, upgrade_sock: {{dir}}/sock }}\nlisteners: [ {{ address: \"127.0.0.1:{{port}}\", h2c: true }} ]\nservices:\n  waits: {{ urls: [\"http://{waits}\"] }}\n  agrees: {{ urls: [\"http://{agrees}\"] }}\nroutes:\n  - {{ match: {{ path: /ws }}, service: agrees }}\n  - {{ match: {{ path: /* }}, service: waits }}\n"
+    ));
+    let connect = |request: &str| {
+        let mut client = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        client.write_all(request.as_bytes()).unwrap();
+        client
+    };
+    let mut tunnel = connect("GET /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
+    assert!(read_head(&mut tunnel).starts_with("HTTP/1.1 101 "));
+    let mut slow = connect("GET /slow HTTP/1.1\r\nHost: h\r\n\r\n");
+    let mut frames = Frames::connect(&gw);
+    frames.request(b"GET", &[], true);
+    eventually("all are under way", || gw.metric("gateway_requests_in_flight") == Some(3.0));
+    gw.signal(Signal::SIGTERM);
+    let mut said = Vec::new();
+    tunnel.read_to_end(&mut said).unwrap();
+    assert_eq!(said, b"\x81\x02hi\x82\x01x\x89\x00\x88\x02\x03\xe9", "1001, between two frames");
+    assert!(read_head(&mut slow).starts_with("HTTP/1.1 503 "));
+    gw.wait();
+    assert!(gw.errors().contains("left with 3 requests under way"), "{}", gw.errors());
+    let mut lines: Vec<_> =
+        gw.log(3).iter().map(|line| (line["status"].as_u64(), line["by"].clone(), line["reason"].clone())).collect();
+    lines.sort_by_key(|line| line.0);
+    let cut = |status| (Some(status), Value::from("gateway"), Value::from("shutdown"));
+    assert_eq!(lines, [cut(101), cut(503), cut(503)]);
 }
