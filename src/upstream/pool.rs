@@ -20,7 +20,8 @@ use super::{
     backend::{Backend, LATENCY_MEMORY},
     balance::Balancer,
     discovery::Discovery,
-    names::{Found, Names},
+    known_names::Found,
+    names::Names,
     peers::Peers,
     sticky::Key,
     url::BackendUrl,
@@ -105,7 +106,7 @@ impl Pool {
         let listed = listed.unwrap_or_default();
         let credentials = Credentials::load(&config.tls, node.at("tls"), problems);
         let targets: Vec<BackendUrl> = fixed.iter().cloned().chain(listed).collect();
-        let names = Names::new(config.discovery.every.0);
+        let names = Names::new(config.discovery.dns, config.discovery.every.0);
         names.follow(&targets, before.map(|before| &before.names));
         Self {
             service: service.into(),
@@ -252,22 +253,26 @@ impl Pool {
         self.names.give_back();
         loop {
             let due = self.names.take_due(Instant::now()).into_iter();
-            looks.extend(due.map(|url| async {
-                let result = self.discovery.lookup(&url).await;
-                (url, result)
+            looks.extend(due.map(|question| async {
+                let result = self.discovery.lookup(&question).await;
+                (question, result)
             }));
-            let next = self.names.next().into_iter().chain(file.as_ref().map(|_| Instant::now() + LOOK)).min();
+            let now = Instant::now();
+            let next = self.names.next(now).into_iter().chain(file.as_ref().map(|_| now + LOOK)).min();
             tokio::select! {
-                Some((url, result)) = looks.next() => {
-                    if let Some(message) = self.names.learn(&url, result, Instant::now()) {
+                Some((question, result)) = looks.next() => {
+                    for message in self.names.learn(&question, result, Instant::now()) {
                         log::warn!("service {}: {message}", self.service);
                     }
                     self.take_over(balancer).await;
                 }
-                () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
+                () = tokio::time::sleep_until(next.unwrap_or(now)), if next.is_some() => {
                     let text = file.as_mut().and_then(|file| file.changed(Instant::now()));
-                    if text.is_some_and(|text| self.reread(text)) {
+                    let listed = text.is_some_and(|text| self.reread(text));
+                    if listed {
                         self.names.follow(&self.targets.load(), None);
+                    }
+                    if self.names.leave(Instant::now()) || listed {
                         self.take_over(balancer).await;
                     }
                 }

@@ -23,6 +23,7 @@ mod identity;
 mod letter;
 mod limit;
 mod listeners;
+mod names;
 mod operation;
 mod paths;
 mod pipelining;
