@@ -61,8 +61,8 @@ pub(crate) struct Pool {
     known: Arc<Vec<Arc<Backend>>>,
     /// There are health checks; without them nothing would find a backend well again.
     checked: bool,
-    /// Told when there are backends that nobody has checked.
-    pub(crate) unchecked: Notify,
+    /// Told when there may be other backends than before.
+    pub(crate) changed: Notify,
     /// Its configuration serves: what it finds is shown.
     shown: AtomicBool,
     pub(super) endpoints: Endpoints,
@@ -120,7 +120,7 @@ impl Pool {
             breaker: config.circuit_breaker.as_ref().filter(|breaker| breaker.per_backend).map(BreakerConfig::policy),
             known: before.map_or_else(Arc::default, |before| before.endpoints.load_full()),
             checked: config.health_check.is_some(),
-            unchecked: Notify::new(),
+            changed: Notify::new(),
             shown: AtomicBool::new(false),
             endpoints,
         }
@@ -158,9 +158,7 @@ impl Pool {
     /// Takes over what its URLs stand for now.
     async fn take_over(&self, balancer: &dyn Balancer) {
         self.adopt(self.found());
-        if self.checked && self.endpoints.load().iter().any(|backend| !backend.checks.any()) {
-            self.unchecked.notify_one();
-        }
+        self.changed.notify_one();
         if self.shown.load(Relaxed) {
             self.show();
         }

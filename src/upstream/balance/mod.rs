@@ -2,7 +2,7 @@
 //! way is its file and one line.
 //!
 //! Round robin, random and ketama hashing are Pingora's; it has neither least-connections nor a choice by latency. Its
-//! balancer also keeps the bookkeeping of health checks, so every way holds one.
+//! balancer also keeps the bookkeeping of backends, so every way holds one.
 
 mod chance;
 pub(crate) mod pingora;
