@@ -1,6 +1,7 @@
 //! `discovery:` of a service: how its backends are found, beyond addresses that stand in the YAML.
 
 use std::{
+    collections::{HashMap, hash_map::Entry},
     net::{IpAddr, SocketAddr},
     sync::OnceLock,
 };
@@ -145,12 +146,26 @@ impl Discovery {
     pub(crate) fn parse(&self, text: &str) -> Result<Vec<BackendUrl>, Vec<String>> {
         let path = self.config.file.as_deref().unwrap_or_default();
         let (mut urls, mut wrong) = (Vec::new(), Vec::new());
-        for (number, line) in text.lines().enumerate() {
+        // In which line each place stands.
+        let mut places: HashMap<(String, u16), (usize, BackendUrl)> = HashMap::new();
+        for (line, number) in text.lines().zip(1..) {
             let line = line.split('#').next().unwrap_or_default().trim();
             match line_url(line) {
-                Ok(Some(url)) if urls.contains(&url) => {}
-                Ok(url) => urls.extend(url),
-                Err(message) => wrong.push(format!("{path}:{}: {message}", number + 1)),
+                Ok(None) => {}
+                Ok(Some(url)) => match places.entry((url.host.clone(), url.port)) {
+                    Entry::Vacant(entry) => {
+                        entry.insert((number, url.clone()));
+                        urls.push(url);
+                    }
+                    // The same line twice says nothing new.
+                    Entry::Occupied(first) if first.get().1 == url => {}
+                    Entry::Occupied(first) => {
+                        let (place, first) = (url.authority(), first.get().0);
+                        let twice = format!("'{place}' is listed twice, and otherwise (first in line {first})");
+                        wrong.push(format!("{path}:{number}: {twice}: leave one of them out"));
+                    }
+                },
+                Err(message) => wrong.push(format!("{path}:{number}: {message}")),
             }
         }
         // A file of another kind is wrong in each line.
@@ -250,6 +265,11 @@ fn one_family(all: Vec<IpAddr>) -> Answer {
 fn line_url(line: &str) -> Result<Option<BackendUrl>, String> {
     let mut words = line.split_whitespace();
     let Some(url) = words.next() else { return Ok(None) };
+    // The file may be another one, such as that of a key: nothing of it is repeated.
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    if !scheme.is_some_and(|scheme| !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
+        return Err("expected a URL, and a weight if it is not 1: write it like 'http://127.0.0.1:8081 3'".to_owned());
+    }
     let url: BackendUrl = url.parse()?;
     let weight = match words.next().map(str::parse::<usize>) {
         None => 1,
