@@ -162,7 +162,9 @@ impl Pool {
         if self.shown.load(Relaxed) {
             self.show();
         }
-        if let Err(e) = balancer.books().update().await {
+        if let Some(books) = balancer.books()
+            && let Err(e) = books.update().await
+        {
             log::error!("service {}: {e}", self.service);
         }
     }
@@ -198,7 +200,8 @@ impl Pool {
     /// Takes over what is known without asking anybody.
     pub(crate) fn adopt_known(&self, balancer: &dyn Balancer) {
         self.adopt(self.found());
-        let update = std::pin::pin!(balancer.books().update());
+        let Some(books) = balancer.books() else { return };
+        let update = std::pin::pin!(books.update());
         // Our discovery is ready at once, so the update is: one poll completes it (Pingora's own `try_from_iter` relies
         // on the same).
         let mut context = Context::from_waker(Waker::noop());
