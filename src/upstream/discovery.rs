@@ -14,11 +14,10 @@ use hickory_resolver::{
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::time::Instant;
 
 use super::{
-    known_names::Question,
-    url::{BackendScheme, BackendUrl},
+    lookup::{Answer, Dns, Lookup, Question, Target},
+    url::BackendUrl,
     watch,
 };
 use crate::units::Span;
@@ -46,70 +45,8 @@ impl Default for DiscoveryConfig {
     }
 }
 
-/// A kind of DNS record.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Dns {
-    /// Addresses (A, AAAA).
-    #[default]
-    A,
-    /// Services (RFC 2782).
-    Srv,
-}
-
 /// So many wrong lines of a file are told one by one.
 const WRONG: usize = 10;
-
-/// What is known of a name, and until when that holds.
-pub(crate) struct Lookup {
-    pub(crate) answer: Answer,
-    pub(crate) until: Option<Instant>,
-    /// Parts of the answer that are of no use, and why.
-    pub(crate) useless: Vec<String>,
-}
-
-/// What a name stands for.
-#[derive(Debug, Clone)]
-pub(crate) enum Answer {
-    Addresses(Vec<IpAddr>),
-    Services(Vec<Target>),
-}
-
-impl Default for Answer {
-    fn default() -> Self {
-        Self::Addresses(Vec::new())
-    }
-}
-
-/// A backend that an SRV record names.
-#[derive(Debug, Clone)]
-pub(crate) struct Target {
-    /// With a final dot: names in records are absolute.
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    pub(crate) weight: usize,
-}
-
-impl Target {
-    /// The name without the final dot.
-    fn shown(&self) -> &str {
-        self.host.trim_end_matches('.')
-    }
-
-    /// The address, when the host is one.
-    pub(crate) fn address(&self) -> Option<IpAddr> {
-        self.shown().parse().ok()
-    }
-
-    /// True when both are the same backend; how much goes there is another question.
-    pub(crate) fn is_same_place(&self, other: &Self) -> bool {
-        self.host == other.host && self.port == other.port
-    }
-
-    pub(crate) fn url(&self, scheme: BackendScheme) -> BackendUrl {
-        BackendUrl { scheme, host: self.shown().to_owned(), port: self.port, weight: self.weight }
-    }
-}
 
 /// Looks up names and reads the file of backends, as `discovery:` says.
 pub(crate) struct Discovery {
@@ -287,6 +224,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
+    use crate::upstream::url::BackendScheme;
 
     #[test]
     fn names_in_records_are_absolute() {

@@ -8,7 +8,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
-    discovery::{Answer, Dns, Target},
+    lookup::{Answer, Question, Target},
     url::BackendUrl,
 };
 
@@ -20,21 +20,6 @@ pub(crate) struct Found {
     /// The backend's own: an SRV record names host and port.
     pub(crate) url: BackendUrl,
     pub(crate) address: SocketAddr,
-}
-
-/// What is asked about a name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Question {
-    /// Its addresses, or its services.
-    pub(crate) kind: Dns,
-    /// With a final dot when it is absolute, as those in records are: no search list is for them.
-    pub(crate) name: String,
-}
-
-impl Question {
-    fn addresses(target: &Target) -> Self {
-        Self { kind: Dns::A, name: target.host.clone() }
-    }
 }
 
 /// One name with what is known of it.

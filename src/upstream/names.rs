@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
-    discovery::{Answer, Dns, Lookup},
-    known_names::{Found, Known, Name, Question},
+    known_names::{Found, Known, Name},
+    lookup::{Answer, Dns, Lookup, Question},
     url::BackendUrl,
 };
 
@@ -147,7 +147,7 @@ impl Names {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
-    use super::{super::discovery::Target, *};
+    use super::{super::lookup::Target, *};
 
     fn seconds(n: u64) -> Duration {
         Duration::from_secs(n)

@@ -67,10 +67,8 @@ fn urls(config: &ServiceConfig, node: &Node, problems: &mut Problems) {
         let message = format!("'{resolver}' is not an address with a port: write it like 127.0.0.1:53");
         problems.push(node.at("discovery.resolver").place().problem(message));
     }
-    for url in config
-        .urls
-        .iter()
-        .filter(|url| discovery.dns == crate::upstream::discovery::Dns::Srv && url.address().is_some())
+    for url in
+        config.urls.iter().filter(|url| discovery.dns == crate::upstream::lookup::Dns::Srv && url.address().is_some())
     {
         problems.push(url.place.problem("an address has no SRV records: write the service's name"));
     }
