@@ -6,7 +6,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -58,7 +58,13 @@ impl HealthChecks {
                 let backends = self.0.endpoints.load();
                 let known: HashMap<usize, &Checks> =
                     backends.iter().map(|backend| (backend.checks.id(), &backend.checks)).collect();
-                rounds.retain(|id, _| known.contains_key(id));
+                rounds.retain(|id, _| {
+                    let stays = known.contains_key(id);
+                    if !stays {
+                        self.0.may_say_again(*id);
+                    }
+                    stays
+                });
                 for (id, checks) in known {
                     rounds.entry(id).or_insert_with(|| Round {
                         task: tokio::spawn(self.0.clone().check_again(checks.clone())),
@@ -77,8 +83,8 @@ pub(crate) struct Probe {
     service: String,
     endpoints: Endpoints,
     metrics: ServiceMetrics,
-    /// That checks fail on our side has been said.
-    said: AtomicBool,
+    /// That checks fail on our side has been said, of the backend with these checks; 0: of none.
+    said: AtomicUsize,
     /// Whom to trust when the service does not say: the same as requests do.
     ca_file: Option<String>,
     /// Made at the first check: a connector reads the system's certificates, which `-t` and tests need not wait for.
@@ -95,7 +101,7 @@ impl Probe {
         ca_file: Option<String>,
     ) -> Self {
         let service = service.to_owned();
-        let said = AtomicBool::new(false);
+        let said = AtomicUsize::new(0);
         Self { config, service, endpoints, metrics, said, ca_file, http: OnceLock::new(), tcp: OnceLock::new() }
     }
 
@@ -110,6 +116,11 @@ impl Probe {
         self.endpoints.load().iter().find(|backend| backend.checks.id() == checks.id()).cloned()
     }
 
+    /// The backend of which it was said that checks fail on our side can be checked, or is gone.
+    fn may_say_again(&self, id: usize) {
+        let _ = self.said.compare_exchange(id, 0, Relaxed, Relaxed);
+    }
+
     /// Checks a backend every `every`, at once for the first time, until it is gone.
     async fn check_again(self: Arc<Self>, checks: Checks) {
         let mut tick = tokio::time::interval(self.config.every.0);
@@ -122,13 +133,13 @@ impl Probe {
             let Some(backend) = self.backend(&checks) else { return };
             // Want of something on our side says nothing about the backend.
             if let Some(cause) = result.as_ref().err().and_then(|error| local_cause(error)) {
-                if !self.said.swap(true, Relaxed) {
+                if self.said.compare_exchange(0, checks.id(), Relaxed, Relaxed).is_ok() {
                     let (service, name) = (&self.service, &backend.name);
                     log::error!("service {service}: backend {name} cannot be checked: {cause}; it stays as it was");
                 }
                 continue;
             }
-            self.said.store(false, Relaxed);
+            self.may_say_again(checks.id());
             self.record(&backend, result.is_ok());
         }
     }
