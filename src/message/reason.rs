@@ -106,6 +106,8 @@ reasons! {
     ConnectRefused = "connect_refused",
     /// The backend was not reached for another reason.
     ConnectFailed = "connect_failed",
+    /// There was no connection, because this machine or process has run out of descriptors, ports or memory.
+    LocalResources = "local_resources",
     /// The connection did not stand in time.
     ConnectTimeout = "connect_timeout",
     /// The backend's certificate comes from an authority that is not trusted.

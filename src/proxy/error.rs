@@ -34,6 +34,11 @@ fn reply_for(reason: Reason) -> Option<Reply> {
         | Reason::IdleTimeout
         | Reason::TotalTimeout
         | Reason::GrpcDeadline => too_late(reason),
+        Reason::LocalResources => {
+            Reply::problem(StatusCode::SERVICE_UNAVAILABLE, "the gateway has run out of something: try again")
+                .retry_after(std::time::Duration::from_secs(1))
+                .because(reason)
+        }
         Reason::Internal | Reason::Refused => {
             Reply::problem(StatusCode::INTERNAL_SERVER_ERROR, "the gateway could not handle this request")
                 .because(reason)

@@ -6,7 +6,9 @@ use http::StatusCode;
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::context::Context;
-use crate::{downstream::Lateness, message::reason::Reason, proxy::kind::RequestKind};
+use crate::{
+    downstream::Lateness, message::reason::Reason, proxy::kind::RequestKind, upstream::failure_kind::local_cause,
+};
 
 /// Why it failed.
 pub(super) fn reason(error: &Error, context: &Context) -> Reason {
@@ -15,6 +17,9 @@ pub(super) fn reason(error: &Error, context: &Context) -> Reason {
     }
     if context.late().is_some() {
         return late(context);
+    }
+    if *error.esource() != ErrorSource::Downstream && local_cause(error).is_some() {
+        return Reason::LocalResources;
     }
     match (error.esource(), error.etype()) {
         (_, ErrorType::HTTPStatus(_)) => Reason::Refused,

@@ -162,7 +162,7 @@ impl ProxyHttp for Gateway {
             return error;
         }
         note_connecting(context, Some(failure::reason(&error, context)), &failure::Cause(&error));
-        let again = context.at_service(|service, context| retry::not_connected(session, context, service));
+        let again = context.at_service(|service, context| retry::not_connected(session, context, service, &error));
         error.set_retry(again.unwrap_or(false));
         error
     }
@@ -190,7 +190,8 @@ impl ProxyHttp for Gateway {
         };
         let reason = failure::reason(&error, context);
         let again = context.at_service(|service, context| {
-            if context.attempts.discarded.is_none() && FailureKind::of(&error).is_some() {
+            let failed = FailureKind::of(&error).is_some() || reason == Reason::LocalResources;
+            if context.attempts.discarded.is_none() && failed {
                 service.metrics.failure(reason);
             }
             retry::broke(session, context, service, &error, reused)

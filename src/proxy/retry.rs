@@ -12,7 +12,10 @@ use crate::{
         attempts::{Attempts, FreeRepeat, Phase},
         kind::RequestKind,
     },
-    upstream::{AttemptOutcome, FailureKind, Service, choice::Choice, settings::resilience::RetryConfig},
+    upstream::{
+        AttemptOutcome, FailureKind, Service, choice::Choice, failure_kind::local_cause,
+        settings::resilience::RetryConfig,
+    },
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -70,9 +73,13 @@ pub(crate) fn cut_off(context: &mut Context, service: &Service) {
 }
 
 /// After a connection that did not come about: true when another attempt follows.
-pub(crate) fn not_connected(session: &Session, context: &mut Context, service: &Service) -> bool {
+pub(crate) fn not_connected(session: &Session, context: &mut Context, service: &Service, error: &Error) -> bool {
     context.attempts.note_failed();
-    let outcome = blame(context, service, FailureKind::Connect);
+    // What this machine has run out of is no backend's doing.
+    let outcome = match local_cause(error) {
+        Some(_) => AttemptOutcome::Unknown,
+        None => blame(context, service, FailureKind::Connect),
+    };
     context.attempts.record_outcome(service, outcome);
     again(session, context, service, FailureKind::Connect)
 }

@@ -98,8 +98,10 @@ impl BackgroundTasks {
             let left = runtime.services.values().filter(|service| !service.is_settled(predecessor));
             left.map(|service| service.name.to_string()).collect()
         };
+        // One that is told to leave goes on accepting for a while, and so it has to begin: nobody else serves its clients.
+        let leaves = || !predecessor && self.live.shared.draining();
         let settled = async {
-            while !unsettled().is_empty() {
+            while !unsettled().is_empty() && !leaves() {
                 tokio::time::sleep(LOOK).await;
             }
         };

@@ -38,7 +38,10 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt};
+use rustix::{
+    io::retry_on_intr,
+    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg, sockopt},
+};
 use tokio::sync::{mpsc, watch};
 
 use super::{pid, place::UpgradeSocket, sockets::Held};
@@ -80,11 +83,17 @@ pub(super) fn is_ours(stream: &UnixStream, user: Option<&str>) -> bool {
     })
 }
 
-/// Reads a line without its end; nothing at the end of the stream.
+/// Reads a line without its end; nothing at the end of the stream. A process that is stopped and goes on finds its read
+/// interrupted, and repeats it.
 pub(super) fn line(stream: &mut impl Read) -> io::Result<String> {
     let (mut text, mut byte) = (Vec::new(), [0]);
-    while text.len() < LINE && stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
-        text.push(byte[0]);
+    while text.len() < LINE {
+        match stream.read(&mut byte) {
+            Ok(1) if byte[0] != b'\n' => text.push(byte[0]),
+            Ok(_) => break,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
     }
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
@@ -96,6 +105,8 @@ pub(super) struct Handover {
     pub(super) held: Held,
     user: Option<String>,
     pid_file: String,
+    /// This process is to take over from another one.
+    succeeds: bool,
     /// True when this process has not come to serve: it finishes what it has accepted, and ends.
     pub(super) failed: watch::Sender<bool>,
     taken: Arc<AtomicBool>,
@@ -105,8 +116,10 @@ pub(super) struct Handover {
 }
 
 impl Handover {
-    pub(super) fn new(socket: UpgradeSocket, held: Held, config: &PingoraConfig) -> Self {
+    /// `succeeds`: from a process that serves until this one does.
+    pub(super) fn new(socket: UpgradeSocket, held: Held, config: &PingoraConfig, succeeds: bool) -> Self {
         Self {
+            succeeds,
             socket: Arc::new(socket),
             held,
             user: config.user.clone(),
@@ -121,6 +134,11 @@ impl Handover {
     pub(super) fn begin(&self) {
         *self.begun.0.lock() = true;
         self.begun.1.notify_all();
+    }
+
+    /// True when this process was to take over, and has not done so.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.succeeds && !*self.begun.0.lock()
     }
 
     /// Waits, for `BEGIN` at most, until this process serves itself.
@@ -240,7 +258,8 @@ fn send(stream: &mut UnixStream, text: &[u8], descriptors: &[BorrowedFd<'_>]) ->
     if !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::Error::other("there are too many sockets"));
     }
-    let sent = sendmsg(&*stream, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL)?;
+    let text_part = [IoSlice::new(text)];
+    let sent = retry_on_intr(|| sendmsg(&*stream, &text_part, &mut control, SendFlags::NOSIGNAL))?;
     stream.write_all(&text[sent..])
 }
 

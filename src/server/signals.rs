@@ -7,6 +7,7 @@
 //! Pingora always sleeps its whole grace period; the watcher here ends the process as soon as nothing is under way.
 
 use std::{
+    io::{self, Write as _},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -165,6 +166,11 @@ pub(super) fn leave(shared: &Shared, plan: &Plan, handover: &Handover) -> ! {
     }
     pid::remove(&plan.pingora.pid_file);
     handover.socket.remove();
-    let failed = *handover.failed.borrow();
+    let mut failed = *handover.failed.borrow();
+    // Who has asked for an upgrade must not believe that there was one.
+    if !failed && handover.is_unfinished() {
+        failed = true;
+        let _ = writeln!(io::stderr().lock(), "upgrade: this process was told to leave before it had taken over");
+    }
     std::process::exit(if failed { exit::FAILURE.into() } else { 0 })
 }

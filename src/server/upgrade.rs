@@ -10,7 +10,10 @@ use std::{
     os::{fd::OwnedFd, unix::net::UnixStream},
 };
 
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::{
+    io::retry_on_intr,
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
+};
 
 use super::{
     handover::{GOING, HELLO, LEAVING, MOST, PROMPT, REFUSED, SERVING, SOCKETS, TAKEN, is_ours, line},
@@ -124,7 +127,8 @@ fn receive(stream: &mut UnixStream) -> io::Result<(String, Vec<OwnedFd>)> {
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut first = [0];
-    let read = recvmsg(&*stream, &mut [IoSliceMut::new(&mut first)], &mut control, RecvFlags::CMSG_CLOEXEC)?.bytes;
+    let flags = RecvFlags::CMSG_CLOEXEC;
+    let read = retry_on_intr(|| recvmsg(&*stream, &mut [IoSliceMut::new(&mut first)], &mut control, flags))?.bytes;
     let mut descriptors = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(received) = message {

@@ -50,6 +50,9 @@ impl FromStr for Span {
         if text == "0" {
             return Ok(Self(Duration::ZERO));
         }
+        if seconds(text.trim()).is_some_and(|seconds| seconds > LONGEST.as_secs_f64()) {
+            return Err(format!("'{text}' is too long: at most {}d", LONGEST.as_secs() / 86_400));
+        }
         let wrong = || format!("'{text}' is not a duration: write it like 250ms, 5s, 1h30m (units us, ms, s, m, h, d)");
         let mut units = text.trim().split(|c: char| c.is_ascii_digit() || c == '.').filter(|unit| !unit.is_empty());
         if !units.all(|unit| TIME_UNITS.contains(&unit)) {
@@ -60,6 +63,19 @@ impl FromStr for Span {
         let time = Duration::try_from(time).map_err(|_| wrong())?;
         if time > LONGEST { Err(wrong()) } else { Ok(Self(time)) }
     }
+}
+
+/// How many seconds `text` means, if it is a duration; also of one that is longer than any that there is.
+fn seconds(text: &str) -> Option<f64> {
+    let (mut rest, mut total) = (text, 0.0);
+    while !rest.is_empty() {
+        let (number, unit) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?);
+        let (unit, next) = unit.split_at(unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len()));
+        let unit = [1e-6, 1e-3, 1.0, 60.0, 3600.0, 86_400.0][TIME_UNITS.iter().position(|known| *known == unit)?];
+        total += number.parse::<f64>().ok()? * unit;
+        rest = next;
+    }
+    Some(total)
 }
 
 impl FromStr for Size {
@@ -92,7 +108,11 @@ impl FromStr for Rate {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        // In units that may be written.
+        if self.0.is_zero() {
+            return f.write_str("0s");
+        }
+        f.write_str(&format!("{:?}", self.0).replace('µ', "u"))
     }
 }
 
@@ -145,9 +165,17 @@ mod tests {
         assert_eq!("1h30m".parse::<Span>().unwrap().0, Duration::from_secs(5400));
         assert_eq!("1.5s".parse::<Span>().unwrap().0, Duration::from_millis(1500));
         assert_eq!("0".parse::<Span>().unwrap().0, Duration::ZERO);
-        for wrong in ["", "5", "5 s", "s", "5x", "-1s", "1e9s", "99999999999d"] {
-            assert!(wrong.parse::<Span>().is_err(), "{wrong:?}");
+        for wrong in ["", "5", "5 s", "s", "5x", "-1s", "1e9s", "1s1h"] {
+            assert!(wrong.parse::<Span>().unwrap_err().contains("is not a duration"), "{wrong:?}");
         }
+        for long in ["3651d", "99999999999d", "3650d1us", "87600h1s"] {
+            assert_eq!(long.parse::<Span>().unwrap_err(), format!("'{long}' is too long: at most 3650d"));
+        }
+        assert_eq!("3650d".parse::<Span>().unwrap().0, LONGEST);
+        assert_eq!(
+            ["0", "0s", "1500us", "90s"].map(|text| text.parse::<Span>().unwrap().to_string()),
+            ["0s", "0s", "1.5ms", "90s"]
+        );
     }
 
     #[test]

@@ -1,18 +1,25 @@
 //! `discovery:` of a service: how its backends are found, beyond addresses that stand in the YAML.
 
-use std::{net::SocketAddr, sync::OnceLock};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    net::{IpAddr, SocketAddr},
+    sync::OnceLock,
+};
 
 use hickory_resolver::{
     Resolver, TokioResolver,
     config::{NameServerConfig, ResolverConfig},
     net::runtime::TokioRuntimeProvider,
-    proto::rr::RData,
+    proto::rr::{RData, rdata::SRV},
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::time::Instant;
 
-use super::{url::BackendUrl, watch};
+use super::{
+    lookup::{Answer, Dns, Lookup, Question, Target},
+    url::BackendUrl,
+    watch,
+};
 use crate::units::Span;
 
 /// `discovery:` of a service.
@@ -38,25 +45,8 @@ impl Default for DiscoveryConfig {
     }
 }
 
-/// A kind of DNS record.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Dns {
-    /// Addresses (A, AAAA).
-    #[default]
-    A,
-    /// Services (RFC 2782).
-    Srv,
-}
-
 /// So many wrong lines of a file are told one by one.
 const WRONG: usize = 10;
-
-/// Backends that a name stands for, and until when that holds.
-pub(crate) struct Lookup {
-    pub(crate) found: Vec<(BackendUrl, SocketAddr)>,
-    pub(crate) until: Option<Instant>,
-}
 
 /// Looks up names and reads the file of backends, as `discovery:` says.
 pub(crate) struct Discovery {
@@ -93,12 +83,26 @@ impl Discovery {
     pub(crate) fn parse(&self, text: &str) -> Result<Vec<BackendUrl>, Vec<String>> {
         let path = self.config.file.as_deref().unwrap_or_default();
         let (mut urls, mut wrong) = (Vec::new(), Vec::new());
-        for (number, line) in text.lines().enumerate() {
+        // In which line each place stands.
+        let mut places: HashMap<(String, u16), (usize, BackendUrl)> = HashMap::new();
+        for (line, number) in text.lines().zip(1..) {
             let line = line.split('#').next().unwrap_or_default().trim();
             match line_url(line) {
-                Ok(Some(url)) if urls.contains(&url) => {}
-                Ok(url) => urls.extend(url),
-                Err(message) => wrong.push(format!("{path}:{}: {message}", number + 1)),
+                Ok(None) => {}
+                Ok(Some(url)) => match places.entry((url.host.clone(), url.port)) {
+                    Entry::Vacant(entry) => {
+                        entry.insert((number, url.clone()));
+                        urls.push(url);
+                    }
+                    // The same line twice says nothing new.
+                    Entry::Occupied(first) if first.get().1 == url => {}
+                    Entry::Occupied(first) => {
+                        let (place, first) = (url.authority(), first.get().0);
+                        let twice = format!("'{place}' is listed twice, and otherwise (first in line {first})");
+                        wrong.push(format!("{path}:{number}: {twice}: leave one of them out"));
+                    }
+                },
+                Err(message) => wrong.push(format!("{path}:{number}: {message}")),
             }
         }
         // A file of another kind is wrong in each line.
@@ -111,58 +115,42 @@ impl Discovery {
     }
 
     /// Looks up a name: addresses, or the services that its SRV records name.
-    pub(crate) async fn lookup(&self, url: &BackendUrl) -> Result<Lookup, String> {
-        match self.config.dns {
-            Dns::Srv => self.services(url).await,
-            Dns::A if self.config.resolver.is_some() => self.addresses(url).await,
+    pub(crate) async fn lookup(&self, question: &Question) -> Result<Lookup, String> {
+        let name = question.name.as_str();
+        match question.kind {
+            Dns::Srv => self.services(name).await,
+            Dns::A if self.config.resolver.is_some() || self.config.dns == Dns::Srv => self.addresses(name).await,
             Dns::A => {
-                let found = tokio::net::lookup_host((url.host.as_str(), url.port)).await.map_err(|e| e.to_string())?;
-                Ok(Lookup { found: one_family(url, found.collect()), until: None })
+                let found = tokio::net::lookup_host((name, 0)).await.map_err(|e| e.to_string())?;
+                let answer = one_family(found.map(|address| address.ip()).collect());
+                Ok(Lookup { answer, until: None, useless: Vec::new() })
             }
         }
     }
 
-    async fn services(&self, url: &BackendUrl) -> Result<Lookup, String> {
-        let answer = self.resolver()?.srv_lookup(url.host.as_str()).await.map_err(|e| e.to_string())?;
+    async fn services(&self, name: &str) -> Result<Lookup, String> {
+        let answer = self.resolver()?.srv_lookup(name).await.map_err(|e| e.to_string())?;
         let records = answer.answers().iter().filter_map(|record| match &record.data {
-            RData::SRV(service) => Some((service.priority, service.weight, service.port, service.target.to_utf8())),
+            RData::SRV(service) => Some(service),
             _ => None,
         });
-        let records: Vec<_> = records.collect();
-        let lowest = records.iter().map(|record| record.0).min();
-        let heaviest = records.iter().map(|record| record.1).max().unwrap_or(1).max(1);
-        let mut lookup = Lookup { found: Vec::new(), until: Some(answer.valid_until().into()) };
-        // One that is gone takes no other with it.
-        let mut failed = None;
-        for (_, weight, port, target) in records.into_iter().filter(|record| Some(record.0) == lowest) {
-            // Weights go up to 65535 there and up to 1000 here; 0 means "hardly ever".
-            let weight = if heaviest > 1000 { u32::from(weight) * 1000 / u32::from(heaviest) } else { weight.into() };
-            let weight = usize::try_from(weight.max(1)).unwrap_or(1);
-            let host = target.trim_end_matches('.').to_owned();
-            match self.addresses(&BackendUrl { scheme: url.scheme, host: host.clone(), port, weight }).await {
-                Ok(of) => {
-                    lookup.until = lookup.until.min(of.until.or(lookup.until));
-                    lookup.found.extend(of.found);
-                }
-                Err(e) => failed = Some(format!("its target '{host}': {e}")),
-            }
+        let (targets, useless) = usable(records);
+        if targets.is_empty() {
+            let none = || "no backend in the answer".to_owned();
+            return Err(useless.into_iter().reduce(|all, part| format!("{all}; {part}")).unwrap_or_else(none));
         }
-        let none = || failed.unwrap_or_else(|| "no backend in the answer".to_owned());
-        if lookup.found.is_empty() { Err(none()) } else { Ok(lookup) }
+        Ok(Lookup { answer: Answer::Services(targets), until: Some(answer.valid_until().into()), useless })
     }
 
-    async fn addresses(&self, url: &BackendUrl) -> Result<Lookup, String> {
-        if let Some(address) = url.address() {
-            return Ok(Lookup { found: vec![(url.clone(), SocketAddr::new(address, url.port))], until: None });
-        }
-        let answer = self.resolver()?.lookup_ip(url.host.as_str()).await.map_err(|e| e.to_string())?;
-        let found = answer.iter().map(|ip| SocketAddr::new(ip, url.port)).collect();
-        Ok(Lookup { found: one_family(url, found), until: Some(answer.valid_until().into()) })
+    async fn addresses(&self, name: &str) -> Result<Lookup, String> {
+        let answer = self.resolver()?.lookup_ip(name).await.map_err(|e| e.to_string())?;
+        let until = Some(answer.valid_until().into());
+        Ok(Lookup { answer: one_family(answer.iter().collect()), until, useless: Vec::new() })
     }
 
     fn resolver(&self) -> Result<&TokioResolver, String> {
         let made = self.resolver.get_or_init(|| {
-            let builder = match self.config.resolver.as_deref().map(str::parse::<SocketAddr>) {
+            let mut builder = match self.config.resolver.as_deref().map(str::parse::<SocketAddr>) {
                 Some(Ok(address)) => {
                     let mut server = NameServerConfig::udp_and_tcp(address.ip());
                     server.connections.iter_mut().for_each(|connection| connection.port = address.port());
@@ -171,21 +159,54 @@ impl Discovery {
                 }
                 _ => Resolver::builder_tokio().map_err(|e| e.to_string())?,
             };
+            // `names.rs` knows for how long an answer holds, and when to ask again: also after none, and sooner than that.
+            builder.options_mut().cache_size = 0;
             builder.build().map_err(|e| e.to_string())
         });
         made.as_ref().map_err(Clone::clone)
     }
 }
 
+/// The backends among SRV records, and what is wrong with the others.
+fn usable<'r>(records: impl Iterator<Item = &'r SRV>) -> (Vec<Target>, Vec<String>) {
+    let (mut services, mut useless) = (Vec::new(), Vec::new());
+    for service in records {
+        let host = service.target.to_ascii().to_lowercase();
+        let shown = host.trim_end_matches('.');
+        if shown.is_empty() {
+            useless.push("a record has the target '.': the service is not available there (RFC 2782)".to_owned());
+        } else if service.port == 0 {
+            useless.push(format!("the record of '{shown}' has port 0, which is nobody's"));
+        } else {
+            services.push((service, host));
+        }
+    }
+    let lowest = services.iter().map(|(service, _)| service.priority).min();
+    services.retain(|(service, _)| Some(service.priority) == lowest);
+    let heaviest = services.iter().map(|(service, _)| service.weight).max().unwrap_or(1).max(1);
+    let target = |(service, host): (&SRV, String)| {
+        // Weights go up to 65535 there and up to 1000 here; 0 means "hardly ever".
+        let weight = u32::from(service.weight);
+        let weight = if heaviest > 1000 { weight * 1000 / u32::from(heaviest) } else { weight };
+        Target { host, port: service.port, weight: usize::try_from(weight.max(1)).unwrap_or(1) }
+    };
+    (services.into_iter().map(target).collect(), useless)
+}
+
 /// Of a name that has both, the IPv4 addresses.
-fn one_family(url: &BackendUrl, all: Vec<SocketAddr>) -> Vec<(BackendUrl, SocketAddr)> {
-    let four = all.iter().any(SocketAddr::is_ipv4);
-    all.into_iter().filter(|address| address.is_ipv4() == four).map(|address| (url.clone(), address)).collect()
+fn one_family(all: Vec<IpAddr>) -> Answer {
+    let four = all.iter().any(IpAddr::is_ipv4);
+    Answer::Addresses(all.into_iter().filter(|address| address.is_ipv4() == four).collect())
 }
 
 fn line_url(line: &str) -> Result<Option<BackendUrl>, String> {
     let mut words = line.split_whitespace();
     let Some(url) = words.next() else { return Ok(None) };
+    // The file may be another one, such as that of a key: nothing of it is repeated.
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    if !scheme.is_some_and(|scheme| !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
+        return Err("expected a URL, and a weight if it is not 1: write it like 'http://127.0.0.1:8081 3'".to_owned());
+    }
     let url: BackendUrl = url.parse()?;
     let weight = match words.next().map(str::parse::<usize>) {
         None => 1,
@@ -200,7 +221,29 @@ fn line_url(line: &str) -> Result<Option<BackendUrl>, String> {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
+    use crate::upstream::url::BackendScheme;
+
+    #[test]
+    fn names_in_records_are_absolute() {
+        let record = |priority, weight, port, name: &str| SRV::new(priority, weight, port, name.parse().unwrap());
+        let records = [
+            record(2, 9, 80, "later.test."),
+            record(1, 60_000, 80, "Two.dots.test."),
+            record(1, 30_000, 81, "one.test."),
+            record(0, 1, 0, "none.test."),
+            record(0, 1, 80, "."),
+        ];
+        let (targets, useless) = usable(records.iter());
+        let of = |target: &Target| (target.host.clone(), target.port, target.weight);
+        let expected = [("two.dots.test.".to_owned(), 80, 1000), ("one.test.".to_owned(), 81, 500)];
+        assert_eq!(targets.iter().map(of).collect::<Vec<_>>(), expected);
+        // Where it is shown, and in what is said to the backend, the final dot is left out.
+        assert_eq!(targets[0].url(BackendScheme::Http).host, "two.dots.test");
+        assert_eq!(useless.len(), 2, "{useless:?}");
+    }
 
     #[test]
     fn reads_lines() {

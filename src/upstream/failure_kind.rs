@@ -1,7 +1,8 @@
 //! What an attempt at a backend can come to, as retries, breakers and ejection name it.
 
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{borrow::Cow, error::Error as StdError, fmt, io, str::FromStr};
 
+use nix::errno::Errno;
 use pingora::{Error, ErrorSource, ErrorType};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
@@ -19,10 +20,31 @@ pub enum FailureKind {
     Status(u16),
 }
 
+/// What this machine, or this process, has run out of, when that is why there is no connection: descriptors, ports, memory.
+pub(crate) fn local_cause(error: &Error) -> Option<&io::Error> {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            let local = [Errno::EMFILE, Errno::ENFILE, Errno::EADDRNOTAVAIL, Errno::ENOBUFS, Errno::ENOMEM];
+            return Some(error)
+                .filter(|error| error.raw_os_error().is_some_and(|e| local.contains(&Errno::from_raw(e))));
+        }
+        // Pingora's have their cause in a field of their own.
+        next = match error.downcast_ref::<Box<Error>>().map(|error| &**error).or_else(|| error.downcast_ref()) {
+            Some(Error { cause, .. }) => cause.as_deref().map(|cause| cause as _),
+            None => error.source(),
+        };
+    }
+    None
+}
+
 impl FailureKind {
     /// What an error on the backend's side means; `None` for errors of others.
     pub(crate) fn of(error: &Error) -> Option<Self> {
         use ErrorType as E;
+        if local_cause(error).is_some() {
+            return None;
+        }
         match (error.esource(), error.etype()) {
             (ErrorSource::Upstream, E::ReadTimedout | E::WriteTimedout) => Some(Self::Timeout),
             (
@@ -97,5 +119,28 @@ impl JsonSchema for FailureKind {
                 { "type": "integer", "minimum": 400, "maximum": 599 }
             ]
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_is_no_failure_of_a_backend() {
+        let because = |errno: Errno| {
+            let cause = io::Error::from_raw_os_error(errno as i32);
+            Error::because(ErrorType::SocketError, "socket", cause).into_up()
+        };
+        for errno in [Errno::EMFILE, Errno::ENFILE, Errno::EADDRNOTAVAIL, Errno::ENOBUFS, Errno::ENOMEM] {
+            let error = because(errno);
+            assert_eq!((FailureKind::of(&error), local_cause(&error).is_some()), (None, true), "{errno}");
+            let wrapped = Error::because(ErrorType::InternalError, "connect", error).into_up();
+            assert_eq!(FailureKind::of(&wrapped), None, "{errno}");
+        }
+        for errno in [Errno::ECONNREFUSED, Errno::EHOSTUNREACH, Errno::ECONNRESET] {
+            assert_eq!(FailureKind::of(&because(errno)), Some(FailureKind::Connect), "{errno}");
+        }
+        assert!(local_cause(&Error::explain(ErrorType::ConnectTimedout, "none")).is_none());
     }
 }

@@ -1,11 +1,15 @@
-//! Active health checks: all backends of a service at once, every `every`. Scheduling is ours (one task a service in
-//! one background service, where Pingora would take a thread per service), and so are the checks: Pingora's ask every
-//! backend by one name, and a service may have several. What they come to is counted in `checks.rs`.
+//! Active health checks: each backend by itself, every `every`, whatever the others do. Scheduling is ours (Pingora waits
+//! for the slowest backend before it asks any of them again), and so are the checks: Pingora's ask every backend by one
+//! name, and a service may have several. What they come to is counted in `checks.rs`.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
 
-use arc_swap::ArcSwap;
-use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::{
     Error, ErrorType,
@@ -13,17 +17,74 @@ use pingora::{
     http::RequestHeader,
     prelude::HttpPeer,
 };
-use pingora_load_balancing::{Backend as LbBackend, health_check::HealthCheck};
+use tokio::{sync::Notify, task::JoinHandle, time::MissedTickBehavior};
 
-use super::{backend::Backend, exchange, settings::service::HealthCheckConfig};
+use super::{
+    backend::{Backend, Endpoints},
+    checks::Checks,
+    exchange,
+    failure_kind::local_cause,
+    settings::service::HealthCheckConfig,
+};
 use crate::{clock::Now, upstream::ServiceMetrics};
+
+/// The checks of one service's backends.
+#[derive(Clone)]
+pub(crate) struct HealthChecks(Arc<Probe>);
+
+/// The checks of one backend; dropping it ends them.
+struct Round {
+    task: JoinHandle<()>,
+    /// Held, so that nobody else comes to have its place in memory.
+    _checks: Checks,
+}
+
+impl Drop for Round {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl HealthChecks {
+    pub(crate) fn new(probe: Probe) -> Self {
+        Self(Arc::new(probe))
+    }
+
+    /// Checks the backends that are known now, and others from the moment when they have `changed`, until it is dropped.
+    pub(crate) async fn run(&self, changed: &Notify) {
+        let mut rounds: HashMap<usize, Round> = HashMap::new();
+        loop {
+            {
+                let backends = self.0.endpoints.load();
+                let known: HashMap<usize, &Checks> =
+                    backends.iter().map(|backend| (backend.checks.id(), &backend.checks)).collect();
+                rounds.retain(|id, _| {
+                    let stays = known.contains_key(id);
+                    if !stays {
+                        self.0.may_say_again(*id);
+                    }
+                    stays
+                });
+                for (id, checks) in known {
+                    rounds.entry(id).or_insert_with(|| Round {
+                        task: tokio::spawn(self.0.clone().check_again(checks.clone())),
+                        _checks: checks.clone(),
+                    });
+                }
+            }
+            changed.notified().await;
+        }
+    }
+}
 
 /// The health check of one service: how it asks a backend, and whom it tells of changes.
 pub(crate) struct Probe {
     config: HealthCheckConfig,
     service: String,
-    endpoints: Arc<ArcSwap<Vec<Arc<Backend>>>>,
+    endpoints: Endpoints,
     metrics: ServiceMetrics,
+    /// That checks fail on our side has been said, of the backend with these checks; 0: of none.
+    said: AtomicUsize,
     /// Whom to trust when the service does not say: the same as requests do.
     ca_file: Option<String>,
     /// Made at the first check: a connector reads the system's certificates, which `-t` and tests need not wait for.
@@ -35,12 +96,13 @@ impl Probe {
     pub(crate) fn new(
         config: HealthCheckConfig,
         service: &str,
-        endpoints: Arc<ArcSwap<Vec<Arc<Backend>>>>,
+        endpoints: Endpoints,
         metrics: ServiceMetrics,
         ca_file: Option<String>,
     ) -> Self {
         let service = service.to_owned();
-        Self { config, service, endpoints, metrics, ca_file, http: OnceLock::new(), tcp: OnceLock::new() }
+        let said = AtomicUsize::new(0);
+        Self { config, service, endpoints, metrics, said, ca_file, http: OnceLock::new(), tcp: OnceLock::new() }
     }
 
     fn options(&self) -> ConnectorOptions {
@@ -49,8 +111,37 @@ impl Probe {
         options
     }
 
-    fn backend(&self, target: &LbBackend) -> Option<Arc<Backend>> {
-        self.endpoints.load().iter().find(|backend| target.addr.as_inet() == Some(&backend.address)).cloned()
+    /// The backend whose checks these are, if it is still one: with another weight it is another value.
+    fn backend(&self, checks: &Checks) -> Option<Arc<Backend>> {
+        self.endpoints.load().iter().find(|backend| backend.checks.id() == checks.id()).cloned()
+    }
+
+    /// The backend of which it was said that checks fail on our side can be checked, or is gone.
+    fn may_say_again(&self, id: usize) {
+        let _ = self.said.compare_exchange(id, 0, Relaxed, Relaxed);
+    }
+
+    /// Checks a backend every `every`, at once for the first time, until it is gone.
+    async fn check_again(self: Arc<Self>, checks: Checks) {
+        let mut tick = tokio::time::interval(self.config.every.0);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let Some(backend) = self.backend(&checks) else { return };
+            let result = self.check(&backend).await;
+            // It may have gone meanwhile, or come to have another weight.
+            let Some(backend) = self.backend(&checks) else { return };
+            // Want of something on our side says nothing about the backend.
+            if let Some(cause) = result.as_ref().err().and_then(|error| local_cause(error)) {
+                if self.said.compare_exchange(0, checks.id(), Relaxed, Relaxed).is_ok() {
+                    let (service, name) = (&self.service, &backend.name);
+                    log::error!("service {service}: backend {name} cannot be checked: {cause}; it stays as it was");
+                }
+                continue;
+            }
+            self.may_say_again(checks.id());
+            self.record(&backend, result.is_ok());
+        }
     }
 
     /// The way requests go there, with the check's patience: the backend's own name and certificate.
@@ -96,32 +187,17 @@ impl Probe {
         let connector = self.tcp.get_or_init(|| TransportConnector::new(Some(self.options())));
         connector.new_stream(&*self.peer(backend)).await.map(drop)
     }
-}
 
-#[async_trait]
-impl HealthCheck for Probe {
-    async fn check(&self, target: &LbBackend) -> pingora::Result<()> {
-        let Some(backend) = self.backend(target) else { return Ok(()) };
+    async fn check(&self, backend: &Backend) -> pingora::Result<()> {
         let check = async {
             match &self.config.path {
-                Some(path) => self.over_http(path, &backend).await,
-                None => self.over_tcp(&backend).await,
+                Some(path) => self.over_http(path, backend).await,
+                None => self.over_tcp(backend).await,
             }
         };
-        let result = match tokio::time::timeout(self.config.timeout.0, check).await {
+        match tokio::time::timeout(self.config.timeout.0, check).await {
             Ok(result) => result,
             Err(_) => Error::e_explain(ErrorType::ReadTimedout, "health check took too long"),
-        };
-        self.record(&backend, result.is_ok());
-        result
-    }
-
-    fn health_threshold(&self, _: bool) -> usize {
-        // `checks.rs` counts.
-        usize::MAX
-    }
-
-    fn backend_summary(&self, target: &LbBackend) -> String {
-        target.addr.to_string()
+        }
     }
 }

@@ -9,6 +9,8 @@ pub(crate) mod discovery;
 pub(crate) mod exchange;
 pub(crate) mod failure_kind;
 pub(crate) mod health;
+pub(crate) mod known_names;
+pub(crate) mod lookup;
 pub(crate) mod metrics;
 pub(crate) mod names;
 pub(crate) mod peers;

@@ -1,46 +1,32 @@
-//! What is known of the names among a service's URLs. Each is looked up by itself: a name whose server does not answer
-//! keeps the others waiting for nothing, what is found is used at once, and a name that cannot be resolved keeps the
-//! addresses it had.
+//! What is known of the names among a service's URLs, and of those that SRV records name. Each is looked up by itself: a
+//! name whose server does not answer keeps the others waiting for nothing, what is found is used at once, and a name that
+//! cannot be resolved keeps the addresses it had. What is known of a name is no business of its URL's weight.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{discovery::Lookup, url::BackendUrl};
+use super::{
+    known_names::{Found, Known, Name},
+    lookup::{Answer, Dns, Lookup, Question},
+    url::BackendUrl,
+};
 
 /// The shortest time between two looks at a name, whatever its time to live; and the first pause after a failure.
 const SOON: Duration = Duration::from_secs(1);
 
-/// A backend that a URL stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Found {
-    /// The URL in the YAML, or in the file.
-    pub(crate) source: BackendUrl,
-    /// The backend's own: an SRV record names host and port.
-    pub(crate) url: BackendUrl,
-    pub(crate) address: SocketAddr,
-}
-
-/// One name with what is known of it.
-struct Name {
-    url: BackendUrl,
-    found: Vec<Found>,
-    /// When to look again.
-    due: Instant,
-    /// Somebody is looking.
-    looking: bool,
-    /// It has been looked up, with or without success.
-    looked: bool,
-    /// Looks in a row that failed.
-    failures: u32,
-}
+/// Targets that an SRV name has no longer stay in use for so long at most, until those in their place have been looked up:
+/// where all have changed there would be no backend meanwhile.
+const STAY: Duration = Duration::from_secs(2);
 
 /// The names of a service.
 pub(crate) struct Names {
+    /// What the names in URLs are.
+    kind: Dns,
     /// The longest time between two looks.
     every: Duration,
-    names: Mutex<Vec<Name>>,
+    known: Mutex<Known>,
 }
 
 // What has been found is no setting.
@@ -52,76 +38,108 @@ impl fmt::Debug for Names {
 
 impl Names {
     /// No names; `every` is the longest time between two looks at one.
-    pub(crate) fn new(every: Duration) -> Self {
-        Self { every, names: Mutex::default() }
+    pub(crate) fn new(kind: Dns, every: Duration) -> Self {
+        Self { kind, every, known: Mutex::default() }
+    }
+
+    fn question(&self, url: &BackendUrl) -> Question {
+        Question { kind: self.kind, name: url.host.clone() }
     }
 
     /// Knows the names among `urls`, and no others. What `before` has found of them holds until they have been looked up.
     pub(crate) fn follow(&self, urls: &[BackendUrl], before: Option<&Self>) {
-        let mut names = self.names.lock();
-        names.retain(|name| urls.contains(&name.url));
-        for url in urls.iter().filter(|url| url.address().is_none()) {
-            if names.iter().any(|name| name.url == *url) {
-                continue;
-            }
-            let found = before.map(|before| before.of(url)).unwrap_or_default();
-            let url = url.clone();
-            names.push(Name { url, found, due: Instant::now(), looking: false, looked: false, failures: 0 });
-        }
+        let before = before.map(|before| before.known.lock());
+        let mut known = self.known.lock();
+        known.asked = urls.iter().filter(|url| url.address().is_none()).map(|url| self.question(url)).collect();
+        known.complete(before.as_deref());
     }
 
     /// The backends that a name stands for, by the last look that succeeded.
     pub(crate) fn of(&self, url: &BackendUrl) -> Vec<Found> {
-        let names = self.names.lock();
-        names.iter().find(|name| name.url == *url).map(|name| name.found.clone()).unwrap_or_default()
+        self.known.lock().of(url, &self.question(url))
     }
 
-    /// The names that are due at `now`; whoever asks looks them up.
-    pub(crate) fn take_due(&self, now: Instant) -> Vec<BackendUrl> {
-        let mut names = self.names.lock();
-        let due = names.iter_mut().filter(|name| !name.looking && name.due <= now);
-        due.map(|name| {
+    /// What is due at `now`; whoever asks looks it up.
+    pub(crate) fn take_due(&self, now: Instant) -> Vec<Question> {
+        let mut known = self.known.lock();
+        let is_due = |name: &Name| !name.looking && name.due.is_none_or(|due| due <= now);
+        let due = known.names.iter_mut().filter(|(_, name)| is_due(name));
+        due.map(|(question, name)| {
             name.looking = true;
-            name.url.clone()
+            question.clone()
         })
         .collect()
     }
 
     /// Nobody is looking any more.
     pub(crate) fn give_back(&self) {
-        self.names.lock().iter_mut().for_each(|name| name.looking = false);
+        self.known.lock().names.values_mut().for_each(|name| name.looking = false);
     }
 
-    /// When the next name is due.
-    pub(crate) fn next(&self) -> Option<Instant> {
-        self.names.lock().iter().filter(|name| !name.looking).map(|name| name.due).min()
+    /// When there is something to do: a name is due, or a target leaves.
+    pub(crate) fn next(&self, now: Instant) -> Option<Instant> {
+        let known = self.known.lock();
+        let due = known.names.values().filter(|name| !name.looking).map(|name| name.due.unwrap_or(now));
+        due.chain(known.names.values().filter_map(|name| Some(name.leaving.as_ref()?.1))).min()
     }
 
-    /// True when each has been looked up; with `success`, when each has been found, too.
+    /// Lets targets go that are no longer in an answer and need not stay; true when some have gone.
+    pub(crate) fn leave(&self, now: Instant) -> bool {
+        let mut known = self.known.lock();
+        let is_over = |name: &Name| match &name.leaving {
+            Some((_, until)) => *until <= now || known.are_looked_up(name),
+            None => false,
+        };
+        let over = known.names.iter().filter(|(_, name)| is_over(name)).map(|(question, _)| question.clone());
+        let over: Vec<Question> = over.collect();
+        over.iter().filter_map(|question| known.names.get_mut(question)?.leaving.take()).for_each(drop);
+        known.complete(None);
+        !over.is_empty()
+    }
+
+    /// True when each has been looked up; with `success`, when each that a URL asks for has been found, too.
     pub(crate) fn all_looked_up(&self, success: bool) -> bool {
-        self.names.lock().iter().all(|name| name.looked && !(success && name.failures > 0))
+        let known = self.known.lock();
+        let found = || known.asked.iter().all(|question| known.is_found(question));
+        known.names.values().all(Name::is_looked_up) && (!success || found())
     }
 
-    /// Takes in what a look at `url` has come to. Answers what there is to say about it: changes only.
-    pub(crate) fn learn(&self, url: &BackendUrl, result: Result<Lookup, String>, now: Instant) -> Option<String> {
-        let mut names = self.names.lock();
-        let name = names.iter_mut().find(|name| name.url == *url)?;
-        (name.looking, name.looked) = (false, true);
+    /// Takes in what a look has come to. Answers what there is to say about it: changes only.
+    pub(crate) fn learn(&self, question: &Question, result: Result<Lookup, String>, now: Instant) -> Vec<String> {
+        let mut known = self.known.lock();
+        let Some(name) = known.names.get_mut(question) else { return Vec::new() };
+        name.looking = false;
+        let shown = question.name.trim_end_matches('.');
+        let mut news = Vec::new();
         match result {
-            Ok(Lookup { found, until }) => {
-                let found = found.into_iter().map(|(of, address)| Found { source: url.clone(), url: of, address });
-                name.found = found.collect();
-                name.due = until.map_or(now + self.every, |until| until.min(now + self.every)).max(now + SOON);
-                let again = std::mem::take(&mut name.failures) > 0;
-                again.then(|| format!("'{}' can be resolved again", url.host))
+            Ok(Lookup { answer, until, useless }) => {
+                let before = std::mem::replace(&mut name.answer, answer);
+                if let Answer::Services(mut targets) = before {
+                    targets.retain(|target| !name.current().iter().any(|new| new.is_same_place(target)));
+                    name.leaving = (!targets.is_empty()).then(|| (targets, now + STAY));
+                }
+                name.due = Some(until.map_or(now + self.every, |until| until.min(now + self.every)).max(now + SOON));
+                if std::mem::take(&mut name.failures) > 0 {
+                    news.push(format!("'{shown}' can be resolved again"));
+                }
+                if name.useless != useless {
+                    news.extend(useless.iter().map(|part| format!("'{shown}': {part}")));
+                    name.useless = useless;
+                }
             }
             Err(reason) => {
                 // A server that is busy for a moment must not be felt for as long as names are good for.
-                name.due = now + (SOON * 2u32.saturating_pow(name.failures)).min(self.every);
+                name.due = Some(now + (SOON * 2u32.saturating_pow(name.failures)).min(self.every));
                 name.failures += 1;
-                (name.failures == 1).then(|| format!("cannot resolve '{}': {reason}", url.host))
+                if name.failures == 1 {
+                    news.push(format!("cannot resolve '{shown}': {reason}"));
+                }
             }
         }
+        known.complete(None);
+        drop(known);
+        self.leave(now);
+        news
     }
 }
 
@@ -129,37 +147,91 @@ impl Names {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
-    use super::*;
+    use super::{super::lookup::Target, *};
 
     fn seconds(n: u64) -> Duration {
         Duration::from_secs(n)
     }
 
+    fn addresses(of: &[&str], until: Option<Instant>) -> Lookup {
+        let answer = Answer::Addresses(of.iter().map(|ip| ip.parse().unwrap()).collect());
+        Lookup { answer, until, useless: Vec::new() }
+    }
+
+    fn services(hosts: &[&str]) -> Lookup {
+        let target = |host: &&str| Target { host: (*host).to_owned(), port: 80, weight: 1 };
+        Lookup { answer: Answer::Services(hosts.iter().map(target).collect()), until: None, useless: Vec::new() }
+    }
+
+    fn name(kind: Dns, name: &str) -> Question {
+        Question { kind, name: name.to_owned() }
+    }
+
     #[test]
     fn a_failure_is_tried_again_soon_and_said_once() {
         let url: BackendUrl = "http://a.test:80".parse().unwrap();
-        let names = Names::new(seconds(30));
+        let names = Names::new(Dns::A, seconds(30));
         names.follow(std::slice::from_ref(&url), None);
-        let now = Instant::now();
-        assert_eq!(names.take_due(now), std::slice::from_ref(&url));
+        let (now, asked) = (Instant::now(), name(Dns::A, "a.test"));
+        assert_eq!(names.take_due(now), std::slice::from_ref(&asked));
         assert!(names.take_due(now).is_empty(), "somebody looks already");
-        let address: SocketAddr = "192.0.2.1:80".parse().unwrap();
-        let good = |ttl| Ok(Lookup { found: vec![(url.clone(), address)], until: Some(now + seconds(ttl)) });
-        assert!(names.learn(&url, good(5), now).is_none());
-        assert_eq!(names.next(), Some(now + seconds(5)), "its time to live");
-        assert!(names.learn(&url, Err("no".to_owned()), now).unwrap().contains("cannot resolve 'a.test'"));
+        let good = |ttl| Ok(addresses(&["192.0.2.1"], Some(now + seconds(ttl))));
+        assert!(names.learn(&asked, good(5), now).is_empty());
+        assert_eq!(names.next(now), Some(now + seconds(5)), "its time to live");
+        assert!(names.learn(&asked, Err("no".to_owned()), now)[0].contains("cannot resolve 'a.test'"));
         let mut pauses = Vec::new();
         for _ in 0..6 {
-            pauses.push((names.next().unwrap() - now).as_secs());
-            assert!(names.learn(&url, Err("no".to_owned()), now).is_none());
+            pauses.push((names.next(now).unwrap() - now).as_secs());
+            assert!(names.learn(&asked, Err("no".to_owned()), now).is_empty());
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30]);
         assert_eq!(names.of(&url).len(), 1, "it keeps what it had");
         assert!(names.all_looked_up(false) && !names.all_looked_up(true));
-        assert!(names.learn(&url, good(0), now).unwrap().contains("again"));
-        assert_eq!(names.next(), Some(now + SOON));
-        let next = Names::new(seconds(30));
+        assert!(names.learn(&asked, good(0), now)[0].contains("again"));
+        assert_eq!(names.next(now), Some(now + SOON));
+        assert!(names.learn(&asked, good(600), now).is_empty());
+        assert_eq!(names.next(now), Some(now + seconds(30)), "'every' bounds it");
+        let next = Names::new(Dns::A, seconds(30));
         next.follow(std::slice::from_ref(&url), Some(&names));
         assert_eq!(next.of(&url), names.of(&url));
+        // Another weight is no other name.
+        let heavier = BackendUrl { weight: 7, ..url };
+        names.follow(std::slice::from_ref(&heavier), None);
+        let found = names.of(&heavier);
+        assert_eq!((found.len(), found[0].url.weight, found[0].source.weight), (1, 7, 7));
+        assert!(names.all_looked_up(true));
+    }
+
+    #[test]
+    fn each_target_of_records_is_a_name_of_its_own() {
+        let url: BackendUrl = "http://users.test".parse().unwrap();
+        let names = Names::new(Dns::Srv, seconds(30));
+        names.follow(std::slice::from_ref(&url), None);
+        let now = Instant::now();
+        let (asked, one, two) = (name(Dns::Srv, "users.test"), name(Dns::A, "one.test."), name(Dns::A, "two.test."));
+        assert_eq!(names.take_due(now), std::slice::from_ref(&asked));
+        names.learn(&asked, Ok(services(&["one.test.", "two.test."])), now);
+        assert!(names.of(&url).is_empty() && !names.all_looked_up(false));
+        assert_eq!(names.take_due(now).len(), 2, "side by side");
+        names.learn(&one, Ok(addresses(&["192.0.2.1"], None)), now);
+        assert_eq!(names.of(&url)[0].url.host, "one.test", "used at once");
+        assert!(names.learn(&two, Err("no".to_owned()), now)[0].contains("cannot resolve 'two.test'"));
+        assert!(names.all_looked_up(true), "one that is gone takes no other with it");
+        assert_eq!(names.next(now), Some(now + SOON));
+        names.learn(&two, Ok(addresses(&["192.0.2.2"], None)), now);
+        names.learn(&two, Err("no".to_owned()), now);
+        assert_eq!(names.of(&url).len(), 2, "it keeps what it had");
+        // All of them change: the old ones stay until the new ones are known, or do not answer.
+        let (three, four) = (name(Dns::A, "three.test."), name(Dns::A, "four.test."));
+        names.learn(&asked, Ok(services(&["three.test.", "four.test."])), now);
+        assert_eq!(names.of(&url).len(), 2);
+        names.learn(&three, Ok(addresses(&["192.0.2.3"], None)), now);
+        assert_eq!(names.of(&url).len(), 3);
+        assert!(!names.leave(now) && names.leave(now + STAY));
+        assert_eq!(names.of(&url).len(), 1, "the fourth does not answer");
+        names.learn(&four, Ok(addresses(&["192.0.2.4"], None)), now);
+        assert_eq!(names.of(&url).len(), 2);
+        names.learn(&asked, Ok(services(&["four.test."])), now);
+        assert_eq!(names.of(&url)[0].url.host, "four.test", "nobody has to be waited for");
     }
 }

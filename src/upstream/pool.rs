@@ -20,7 +20,8 @@ use super::{
     backend::{Backend, LATENCY_MEMORY},
     balance::Balancer,
     discovery::Discovery,
-    names::{Found, Names},
+    known_names::Found,
+    names::Names,
     peers::Peers,
     sticky::Key,
     url::BackendUrl,
@@ -60,8 +61,8 @@ pub(crate) struct Pool {
     known: Arc<Vec<Arc<Backend>>>,
     /// There are health checks; without them nothing would find a backend well again.
     checked: bool,
-    /// Told when there are backends that nobody has checked.
-    pub(crate) unchecked: Notify,
+    /// Told when there may be other backends than before.
+    pub(crate) changed: Notify,
     /// Its configuration serves: what it finds is shown.
     shown: AtomicBool,
     pub(super) endpoints: Endpoints,
@@ -105,7 +106,7 @@ impl Pool {
         let listed = listed.unwrap_or_default();
         let credentials = Credentials::load(&config.tls, node.at("tls"), problems);
         let targets: Vec<BackendUrl> = fixed.iter().cloned().chain(listed).collect();
-        let names = Names::new(config.discovery.every.0);
+        let names = Names::new(config.discovery.dns, config.discovery.every.0);
         names.follow(&targets, before.map(|before| &before.names));
         Self {
             service: service.into(),
@@ -119,7 +120,7 @@ impl Pool {
             breaker: config.circuit_breaker.as_ref().filter(|breaker| breaker.per_backend).map(BreakerConfig::policy),
             known: before.map_or_else(Arc::default, |before| before.endpoints.load_full()),
             checked: config.health_check.is_some(),
-            unchecked: Notify::new(),
+            changed: Notify::new(),
             shown: AtomicBool::new(false),
             endpoints,
         }
@@ -157,13 +158,13 @@ impl Pool {
     /// Takes over what its URLs stand for now.
     async fn take_over(&self, balancer: &dyn Balancer) {
         self.adopt(self.found());
-        if self.checked && self.endpoints.load().iter().any(|backend| !backend.checks.any()) {
-            self.unchecked.notify_one();
-        }
+        self.changed.notify_one();
         if self.shown.load(Relaxed) {
             self.show();
         }
-        if let Err(e) = balancer.books().update().await {
+        if let Some(books) = balancer.books()
+            && let Err(e) = books.update().await
+        {
             log::error!("service {}: {e}", self.service);
         }
     }
@@ -199,7 +200,8 @@ impl Pool {
     /// Takes over what is known without asking anybody.
     pub(crate) fn adopt_known(&self, balancer: &dyn Balancer) {
         self.adopt(self.found());
-        let update = std::pin::pin!(balancer.books().update());
+        let Some(books) = balancer.books() else { return };
+        let update = std::pin::pin!(books.update());
         // Our discovery is ready at once, so the update is: one poll completes it (Pingora's own `try_from_iter` relies
         // on the same).
         let mut context = Context::from_waker(Waker::noop());
@@ -252,22 +254,26 @@ impl Pool {
         self.names.give_back();
         loop {
             let due = self.names.take_due(Instant::now()).into_iter();
-            looks.extend(due.map(|url| async {
-                let result = self.discovery.lookup(&url).await;
-                (url, result)
+            looks.extend(due.map(|question| async {
+                let result = self.discovery.lookup(&question).await;
+                (question, result)
             }));
-            let next = self.names.next().into_iter().chain(file.as_ref().map(|_| Instant::now() + LOOK)).min();
+            let now = Instant::now();
+            let next = self.names.next(now).into_iter().chain(file.as_ref().map(|_| now + LOOK)).min();
             tokio::select! {
-                Some((url, result)) = looks.next() => {
-                    if let Some(message) = self.names.learn(&url, result, Instant::now()) {
+                Some((question, result)) = looks.next() => {
+                    for message in self.names.learn(&question, result, Instant::now()) {
                         log::warn!("service {}: {message}", self.service);
                     }
                     self.take_over(balancer).await;
                 }
-                () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
+                () = tokio::time::sleep_until(next.unwrap_or(now)), if next.is_some() => {
                     let text = file.as_mut().and_then(|file| file.changed(Instant::now()));
-                    if text.is_some_and(|text| self.reread(text)) {
+                    let listed = text.is_some_and(|text| self.reread(text));
+                    if listed {
                         self.names.follow(&self.targets.load(), None);
+                    }
+                    if self.names.leave(Instant::now()) || listed {
                         self.take_over(balancer).await;
                     }
                 }

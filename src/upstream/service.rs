@@ -2,13 +2,10 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue};
-use tokio::time::MissedTickBehavior;
-
 use super::{
     backend::Backend,
     balance,
-    health::Probe,
+    health::{HealthChecks, Probe},
     pool::{Pool, PoolParts},
     resilience::Resilience,
     selector::Selector,
@@ -30,6 +27,7 @@ use crate::{
     },
     yaml::Node,
 };
+use http::{HeaderMap, HeaderValue};
 
 /// A service that is ready for traffic.
 pub struct Service {
@@ -42,6 +40,7 @@ pub struct Service {
     /// What it learns from attempts, and does about it.
     pub(crate) resilience: Arc<Resilience>,
     selector: Selector,
+    checks: Option<HealthChecks>,
     /// The settings that it was built of.
     config: ServiceConfig,
     ca_file: Option<String>,
@@ -92,11 +91,8 @@ impl Service {
         let probe = |check: &HealthCheckConfig| {
             Probe::new(check.clone(), name, endpoints.clone(), metrics.clone(), ca_file.clone())
         };
-        let mut backends = balance::pingora::backends(endpoints.clone());
-        if let Some(probe) = config.health_check.as_ref().map(probe) {
-            backends.set_health_check(Box::new(probe));
-        }
-        let balancer = config.balance.build(backends);
+        let checks = config.health_check.as_ref().map(|check| HealthChecks::new(probe(check)));
+        let balancer = config.balance.build(balance::pingora::backends(endpoints.clone()));
         let known = before.and_then(|before| before.selector.sticky.as_ref());
         let sticky = config.sticky.as_ref().and_then(|sticky| Sticky::build(sticky, node.at("sticky"), problems));
         let sticky = sticky.map(|sticky| known.filter(|known| known.same(&sticky)).cloned().unwrap_or(sticky));
@@ -128,7 +124,7 @@ impl Service {
         };
         pool.adopt_known(&*selector.balancer);
         let config = config.clone();
-        Arc::new(Self { name: name.into(), metrics, pool, resilience, selector, config, ca_file })
+        Arc::new(Self { name: name.into(), metrics, pool, resilience, selector, checks, config, ca_file })
     }
 
     /// Shows its state in the metrics, once the configuration that it belongs to serves.
@@ -210,21 +206,12 @@ impl Service {
 
     /// Runs checks and name look-ups until it is dropped.
     pub async fn run_background(&self) {
-        tokio::join!(self.pool.watch(&*self.selector.balancer), self.check_health());
-    }
-
-    async fn check_health(&self) {
-        let Some(check) = &self.config.health_check else { return };
-        let mut tick = tokio::time::interval(check.every.0);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            // A backend that has just been found is not left unchecked until the next time.
-            tokio::select! {
-                _ = tick.tick() => {}
-                () = self.pool.unchecked.notified() => {}
+        let checks = async {
+            if let Some(checks) = &self.checks {
+                checks.run(&self.pool.changed).await;
             }
-            self.selector.balancer.books().view().run_health_check(true).await;
-        }
+        };
+        tokio::join!(self.pool.watch(&*self.selector.balancer), checks);
     }
 }
 

@@ -60,8 +60,11 @@ impl FromStr for BackendUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // A password is not repeated.
+        // Neither a password nor a path is repeated: either may be a secret.
         let shown = text.rsplit_once('@').map_or_else(|| text.to_owned(), |(_, rest)| format!("***@{rest}"));
+        let authority = shown.find("://").map_or(0, |scheme| scheme + 3);
+        let path = shown[authority..].find(['/', '?', '#']).map(|path| authority + path);
+        let shown = path.map_or(shown.clone(), |path| format!("{}...", &shown[..=path]));
         // Nor a whole file that has been taken for one line.
         let cut = shown.char_indices().nth(SHOWN).map(|(end, _)| format!("{}...", &shown[..end]));
         let shown = cut.unwrap_or(shown);

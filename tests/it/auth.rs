@@ -68,6 +68,15 @@ pub(crate) fn hs256(claims: &Value) -> String {
 }
 
 #[test]
+fn a_realm_is_one_quoted_string_whatever_the_route_is_called() {
+    let gw = Gateway::start(&format!(
+        "api_keys: [ {{ id: k1, sha256: {} }} ]\nroutes:\n  - {{ id: 'a\"b\\c', match: {{ path: /* }}, filters: [api_key], respond: {{ body: a }} }}\n",
+        sha256("key-1")
+    ));
+    gw.get("/").expect(401).has("www-authenticate", "ApiKey realm=\"abc\", header=\"x-api-key\"");
+}
+
+#[test]
 fn an_api_key_opens_its_route_and_stays_here() {
     let origin = Origin::start("o");
     let (gw, _dir) = gateway(&origin);

@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command, time::Instant};
 
-use crate::harness::BINARY;
+use crate::harness::{BINARY, binary};
 
 /// Runs `tollgate check` on `yaml`: the exit code, and what it says, without the file's path.
 fn check(yaml: &str) -> (i32, String) {
@@ -13,7 +13,7 @@ fn check_with(yaml: &str, variables: &[(&str, &str)]) -> (i32, String) {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tollgate.yaml");
     fs::write(&file, yaml).unwrap();
-    let out = Command::new(BINARY).arg("-t").arg("-c").arg(&file).envs(variables.iter().copied()).output().unwrap();
+    let out = Command::new(binary()).arg("-t").arg("-c").arg(&file).envs(variables.iter().copied()).output().unwrap();
     let text = String::from_utf8(out.stderr).unwrap().replace(&file.display().to_string(), "tollgate.yaml");
     (out.status.code().unwrap(), text)
 }
@@ -551,4 +551,22 @@ fn long_keys_around_many_nodes_are_no_bomb() {
     let (code, text) = check(&yaml);
     assert_eq!(code, 78);
     assert!(text.contains("keys are very long"), "{}", &text[..500]);
+}
+
+#[test]
+fn a_duration_is_repeated_as_it_may_be_written_and_named_with_its_limit() {
+    for (keys, said) in [
+        ("timeouts: { total: 0s }", "services.s.timeouts.total: 0s is too short: at least 1ms"),
+        ("timeouts: { total: 999us }", "services.s.timeouts.total: 999us is too short: at least 1ms"),
+        ("sticky: { cookie: c, ttl: 0s }", "services.s.sticky.ttl: 0s is too short: at least 1s"),
+        ("discovery: { every: 0s }", "services.s.discovery.every: 0s is too short: at least 1s"),
+        ("slow_start: 3651d", "services.s.slow_start: '3651d' is too long: at most 3650d"),
+        ("slow_start: 99999999999d", "services.s.slow_start: '99999999999d' is too long: at most 3650d"),
+    ] {
+        let yaml = format!(
+            "listeners: [{{ address: \"127.0.0.1:1\" }}]\nservices: {{ s: {{ urls: [\"http://h\"], {keys} }} }}\nroutes: [ {{ match: {{ path: /* }}, service: s }} ]\n"
+        );
+        let (code, text) = check(&yaml);
+        assert!(code == 78 && text.contains(said), "{keys}: {text}");
+    }
 }

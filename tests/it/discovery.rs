@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::harness::{Fault, FaultProxy, Gateway, Origin, eventually};
 
-fn names(gw: &Gateway, times: usize) -> BTreeMap<String, usize> {
+pub(crate) fn names(gw: &Gateway, times: usize) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     (0..times).for_each(|_| *counts.entry(gw.get("/").send().body).or_default() += 1);
     counts
@@ -53,7 +53,8 @@ fn a_file_of_backends_is_watched() {
 /// What the test's DNS server answers: by name, and by type (1: A, 33: SRV).
 pub(crate) type Zone = Arc<Mutex<HashMap<(String, u16), Vec<Vec<u8>>>>>;
 
-/// A DNS server of a few lines (RFC 1035): every answer lives for one second. Of names below `silent` it says nothing.
+/// A DNS server of a few lines (RFC 1035): every answer lives for one second, and that there is none is not to be
+/// remembered. Of names below `silent` it says nothing; what it says of those below `lasting` holds for ten minutes.
 pub(crate) fn dns(zone: Zone) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
@@ -71,13 +72,21 @@ pub(crate) fn dns(zone: Zone) -> SocketAddr {
                 continue;
             }
             let records = zone.lock().get(&(labels.join("."), kind)).cloned().unwrap_or_default();
-            let count = u16::try_from(records.len()).unwrap().to_be_bytes();
-            let mut answer = [&query[..2], &[0x84, 0, 0, 1], &count, &[0, 0, 0, 0], &query[12..at + 5]].concat();
+            let lasting = labels.last().is_some_and(|label| label == "lasting");
+            let life = if lasting { 600u32 } else { 1 }.to_be_bytes();
+            let (count, none) = (u16::try_from(records.len()).unwrap().to_be_bytes(), lasting && records.is_empty());
+            let counts = [&count[..], &[0, u8::from(none), 0, 0]].concat();
+            let mut answer = [&query[..2], &[0x84, 0, 0, 1], &counts, &query[12..at + 5]].concat();
+            if none {
+                // An SOA record of the root: its last number is for how long there is no answer.
+                answer.extend([&[0, 0, 6, 0, 1][..], &life, &[0, 22, 0, 0], &[0; 16], &life].concat());
+            }
             for data in records {
                 let length = u16::try_from(data.len()).unwrap().to_be_bytes();
                 answer.extend([0xc0, 12]);
                 answer.extend(kind.to_be_bytes());
-                answer.extend([0, 1, 0, 0, 0, 1]);
+                answer.extend([0, 1]);
+                answer.extend(life);
                 answer.extend(length);
                 answer.extend(data);
             }
@@ -88,9 +97,9 @@ pub(crate) fn dns(zone: Zone) -> SocketAddr {
     address
 }
 
-fn srv(priority: u16, weight: u16, port: u16, target: &str) -> Vec<u8> {
+pub(crate) fn srv(priority: u16, weight: u16, port: u16, target: &str) -> Vec<u8> {
     let mut data = [priority.to_be_bytes(), weight.to_be_bytes(), port.to_be_bytes()].concat();
-    for label in target.split('.') {
+    for label in target.split('.').filter(|label| !label.is_empty()) {
         data.push(u8::try_from(label.len()).unwrap());
         data.extend_from_slice(label.as_bytes());
     }
@@ -210,7 +219,7 @@ fn a_file_that_is_being_written_at_the_start_is_waited_for() {
 }
 
 /// A gateway whose one service has these backends, and asks this server for names; no further look for half a minute.
-fn named(urls: &str, zone: &Zone, more: &str) -> Gateway {
+pub(crate) fn named(urls: &str, zone: &Zone, more: &str) -> Gateway {
     Gateway::start(&format!(
         "services:\n  main:\n    urls: {urls}\n    discovery: {{ resolver: \"{}\" }}\n{more}routes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
         dns(zone.clone())

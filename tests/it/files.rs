@@ -23,11 +23,12 @@ fn check(dir: &Path, yaml: &str) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-fn refused(dir: &Path, yaml: &str, said: &str) {
+fn refused(dir: &Path, yaml: &str, said: &str) -> String {
     let (code, errors) = check(dir, yaml);
     assert_eq!(code, Some(78), "{yaml}: {errors}");
     assert!(errors.contains(said), "{yaml}: {errors}");
     assert!(errors.len() < 2000, "{yaml}: {} bytes", errors.len());
+    errors
 }
 
 fn accepted(dir: &Path, yaml: &str) {
@@ -146,11 +147,40 @@ fn of_a_file_that_is_too_large_little_is_said_and_read() {
     let dir = tempfile::tempdir().unwrap();
     let yaml = format!("{}services: {{ s: {{ discovery: {{ file: @/backends }} }} }}\n", listeners());
     fs::write(dir.path().join("backends"), "x".repeat(3 << 20) + "\n").unwrap();
-    refused(dir.path(), &yaml, "xxx...' is not a backend");
+    refused(dir.path(), &yaml, "backends:1: expected a URL");
     fs::write(dir.path().join("backends"), "wrong\n".repeat(1000)).unwrap();
     refused(dir.path(), &yaml, "and 990 lines more are wrong");
     fs::File::create(dir.path().join("backends")).unwrap().set_len(1 << 34).unwrap();
     refused(dir.path(), &yaml, "is larger than 16 MiB");
+}
+
+#[test]
+fn nothing_of_a_file_that_lists_no_backends_is_repeated() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let yaml = format!("{}services: {{ s: {{ discovery: {{ file: @/backends }} }} }}\n", listeners());
+    for line in [
+        "MIIEvgsecretBADANBgkqhkiG9w0BAQEFAASC",
+        "-----BEGIN secret KEY-----",
+        "HOOK=https://hooks.test/secret",
+        "https://hooks.test/secret",
+        "https://hooks.test?secret",
+        "postgres://user:secret@db.test/orders",
+        "http://user:a/secret@db.test",
+        "http://user:secret@",
+    ] {
+        fs::write(dir.join("backends"), format!("http://127.0.0.1:1\n{line}\n")).unwrap();
+        let said = refused(dir, &yaml, "backends:2: ");
+        assert!(!said.contains("secret"), "{said}");
+    }
+}
+
+#[test]
+fn a_place_with_two_weights_is_a_mistake_of_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let yaml = format!("{}services: {{ s: {{ discovery: {{ file: @/backends }} }} }}\n", listeners());
+    fs::write(dir.path().join("backends"), "http://a.test\n\nhttp://b.test 2\nhttp://b.test:80 3\n").unwrap();
+    refused(dir.path(), &yaml, "backends:4: 'b.test:80' is listed twice, and otherwise (first in line 3)");
 }
 
 #[test]

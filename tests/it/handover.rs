@@ -459,6 +459,27 @@ fn a_look_at_the_upgrade_socket_is_not_worth_a_line() {
 }
 
 #[test]
+fn a_process_that_was_stopped_for_a_moment_hands_over_all_the_same() {
+    let mut gw = gateway();
+    let (mut stream, _) = asking(&gw);
+    gw.signal(Signal::SIGSTOP);
+    let process = gw.child.id();
+    eventually("it is stopped", || {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        status.contains("State:\tT")
+    });
+    gw.signal(Signal::SIGCONT);
+    serves(&mut gw);
+    stream.write_all(b"serving\n").unwrap();
+    let mut answer = [0; 8];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"leaving\n");
+    drop(stream);
+    eventually("the successor is missed", || gw.errors().contains("goes on serving"));
+    serves(&mut gw);
+}
+
+#[test]
 fn a_successor_that_has_gone_while_the_process_was_stopped_does_not_relieve_it() {
     let mut gw = gateway();
     let (mut stream, _) = asking(&gw);
@@ -629,6 +650,15 @@ fn a_process_that_leaves_is_not_said_to_go_on_serving() {
     gw.wait();
 }
 
+/// Waits until a process handles signals.
+pub(crate) fn handles_signals(child: &Child) {
+    eventually("signals are handled", || {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(caught.trim(), 16).unwrap() >> (Signal::SIGHUP as u64 - 1) & 1 == 1
+    });
+}
+
 #[test]
 fn a_successor_that_is_told_to_leave_does_not_take_over() {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
@@ -636,11 +666,7 @@ fn a_successor_that_is_told_to_leave_does_not_take_over() {
         let mut child = spawn(&file);
         let (mut stream, answer) = hand_over(&fake, &socket, &socket.local_addr().unwrap().to_string());
         assert_eq!(answer, "serving\n");
-        eventually("signals are handled", || {
-            let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
-            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
-            u64::from_str_radix(caught.trim(), 16).unwrap() >> (Signal::SIGHUP as u64 - 1) & 1 == 1
-        });
+        handles_signals(&child);
         kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
         let errors = || fs::read_to_string(format!("{file}.errors")).unwrap();
         let ended = |child: &mut Child| child.try_wait().unwrap().is_some();

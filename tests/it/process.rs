@@ -12,6 +12,8 @@ use nix::{sys::signal::Signal, unistd::Pid};
 use serde_json::Value;
 
 use crate::{
+    discovery::{Zone, dns},
+    handover::handles_signals,
     harness::{BINARY, Gateway, Origin, binary, eventually, free_port, raw_backend, read_head},
     http2::Frames,
 };
@@ -203,4 +205,39 @@ fn what_the_end_of_the_grace_period_cuts_is_told_and_logged() {
     lines.sort_by_key(|line| line.0);
     let cut = |status| (Some(status), Value::from("gateway"), Value::from("shutdown"));
     assert_eq!(lines, [cut(101), cut(503), cut(503)]);
+}
+
+#[test]
+fn clients_that_wait_for_a_start_are_served_when_it_is_told_to_leave() {
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let (folder, resolver) = (dir.path().display(), dns(Zone::default()));
+    let file = dir.path().join("t.yaml");
+    let text = format!(
+        "pingora: {{ threads: 1, pid_file: {folder}/pid, upgrade_sock: {folder}/sock }}\nlisteners: [ {{ address: \"127.0.0.1:{port}\" }} ]\nadmin: {{ enabled: false }}\nshutdown: {{ delay: 800ms }}\nservices: {{ s: {{ urls: [\"http://users.silent\"], discovery: {{ resolver: \"{resolver}\" }} }} }}\nroutes: [ {{ match: {{ path: /s }}, service: s }}, {{ match: {{ path: /* }}, respond: {{ body: here }} }} ]\n"
+    );
+    fs::write(&file, text).unwrap();
+    let mut child = Command::new(binary())
+        .arg("-c")
+        .arg(&file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(dir.path().join("errors")).unwrap())
+        .spawn()
+        .unwrap();
+    let mut client = None;
+    eventually("it listens", || {
+        client = TcpStream::connect(("127.0.0.1", port)).ok();
+        client.is_some()
+    });
+    let mut client = client.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n").unwrap();
+    // Its one name is not answered for: it waits for it, and nobody is accepted.
+    handles_signals(&child);
+    nix::sys::signal::kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let mut answer = String::new();
+    let read = client.read_to_string(&mut answer);
+    assert!(read.is_ok() && answer.ends_with("here"), "{read:?} {answer}");
+    eventually("it ends", || child.try_wait().unwrap().is_some());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

@@ -6,8 +6,11 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::signal::Signal;
+
 use crate::{
     discovery::{Zone, dns},
+    handover::handles_signals,
     harness::{Fault, FaultProxy, Gateway, Origin, eventually, program},
 };
 
@@ -87,4 +90,26 @@ fn a_successor_lets_the_process_before_serve_until_it_knows_its_backends() {
     });
     taken_over_without_a_failure(&mut gw);
     later.join().unwrap();
+}
+
+#[test]
+fn a_successor_that_is_told_to_leave_before_it_has_taken_over_says_so() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let (origin, zone) = (Origin::start("o"), Zone::default());
+        zone.lock().insert(("users.test".into(), 1), vec![vec![127, 0, 0, 1]]);
+        let mut gw = Gateway::start(&format!(
+            "services:\n  main:\n    urls: [\"http://users.test:{}\"]\n    discovery: {{ resolver: \"{}\" }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main }}\n",
+            origin.address.port(),
+            dns(zone.clone())
+        ));
+        // It waits for its backends, and the process before serves.
+        zone.lock().clear();
+        let predecessor = gw.upgrade();
+        handles_signals(&gw.child);
+        gw.signal(signal);
+        assert_eq!(gw.wait().code(), Some(1), "{signal}: {}", gw.errors());
+        assert!(gw.errors().contains("told to leave before it had taken over"), "{}", gw.errors());
+        gw.child = predecessor;
+        gw.get("/").expect(200).says("o");
+    }
 }

@@ -92,7 +92,9 @@ impl Configure for ApiKey {
                 invalid.push(format!("allow[{i}]"), format!("no key has the id '{id}'{near}"));
             }
         }
-        let challenge = HeaderValue::try_from(format!("ApiKey realm=\"{}\", header=\"{header}\"", env.route));
+        // What would have to be escaped in a quoted string is left out.
+        let realm = env.route.replace(['"', '\\'], "");
+        let challenge = HeaderValue::try_from(format!("ApiKey realm=\"{realm}\", header=\"{header}\""));
         let challenge = challenge.unwrap_or_else(|_| HeaderValue::from_static("ApiKey"));
         invalid.into_result()?;
         let Config { bearer, forward, allow, scopes, .. } = config;

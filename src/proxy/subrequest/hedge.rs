@@ -112,7 +112,8 @@ impl Failure {
 
     /// What the service learns of it; nothing when it is the time of the whole request that was over (`late`).
     fn outcome(&self, late: bool) -> AttemptOutcome {
-        let blameless = self.is_stale() || late && self.failure() == FailureKind::Timeout;
+        let local = FailureKind::of(&self.error).is_none();
+        let blameless = local || self.is_stale() || late && self.failure() == FailureKind::Timeout;
         if blameless { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(self.failure()) }
     }
 }

@@ -106,10 +106,9 @@ async fn deliver(
             }
         }
         Err(failure) => {
-            let kind = FailureKind::of(&failure.error).unwrap_or(FailureKind::Reset);
-            // A kept connection that the backend closes says nothing about it either.
-            let stale = failure.reused && kind == FailureKind::Reset;
-            record_outcome(chosen.tickets, if stale { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(kind) });
+            // A kept connection that the backend closes says nothing about it either, nor does what we have run out of.
+            let kind = FailureKind::of(&failure.error).filter(|kind| !failure.reused || *kind != FailureKind::Reset);
+            record_outcome(chosen.tickets, kind.map_or(AttemptOutcome::Unknown, AttemptOutcome::Failed));
         }
     }
 }

@@ -81,8 +81,8 @@ impl ConsistentHash {
 }
 
 impl Balancer for ConsistentHash {
-    fn books(&self) -> &dyn Bookkeeping {
-        &self.ring
+    fn books(&self) -> Option<&dyn Bookkeeping> {
+        Some(&self.ring)
     }
 
     fn choose(&self, all: &[Arc<Backend>], choice: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>> {

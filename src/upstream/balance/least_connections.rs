@@ -5,28 +5,22 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use pingora_load_balancing::{Backends, LoadBalancer, selection::RoundRobin};
+use pingora_load_balancing::Backends;
 
-use super::{Accept, Balancer, pingora::Bookkeeping};
+use super::{Accept, Balancer};
 use crate::upstream::{backend::Backend, choice::Choice};
 
 pub(crate) struct LeastConnections {
-    /// For health checks; the choice is ours.
-    known: LoadBalancer<RoundRobin>,
     turn: AtomicUsize,
 }
 
 impl LeastConnections {
-    pub(super) fn new(backends: Backends) -> Self {
-        Self { known: LoadBalancer::from_backends(backends), turn: AtomicUsize::new(0) }
+    pub(super) fn new(_: Backends) -> Self {
+        Self { turn: AtomicUsize::new(0) }
     }
 }
 
 impl Balancer for LeastConnections {
-    fn books(&self) -> &dyn Bookkeeping {
-        &self.known
-    }
-
     fn choose(&self, all: &[Arc<Backend>], _: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>> {
         least(all, self.turn.fetch_add(1, Ordering::Relaxed), accept)
     }

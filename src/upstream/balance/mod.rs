@@ -2,7 +2,7 @@
 //! way is its file and one line.
 //!
 //! Round robin, random and ketama hashing are Pingora's; it has neither least-connections nor a choice by latency. Its
-//! balancer also keeps the bookkeeping of health checks, so every way holds one.
+//! balancer keeps a list of backends of its own, which must be told of changes.
 
 mod chance;
 pub(crate) mod pingora;
@@ -21,8 +21,10 @@ pub(crate) type Accept<'a> = dyn Fn(&Backend) -> bool + 'a;
 
 /// A way of choosing the backend of the next attempt.
 pub(crate) trait Balancer: Send + Sync {
-    /// Pingora's side of it.
-    fn books(&self) -> &dyn Bookkeeping;
+    /// Pingora's side of it, where Pingora chooses.
+    fn books(&self) -> Option<&dyn Bookkeeping> {
+        None
+    }
 
     /// True when it decides by latency.
     fn wants_latency(&self) -> bool {

@@ -2,28 +2,23 @@
 
 use std::{sync::Arc, time::Duration};
 
-use pingora_load_balancing::{Backends, LoadBalancer, selection::RoundRobin};
+use pingora_load_balancing::Backends;
 
-use super::{Accept, Balancer, pingora::Bookkeeping};
+use super::{Accept, Balancer};
 use crate::{
     resilience::cost,
     upstream::{backend::Backend, choice::Choice},
 };
 
-/// Pingora's balancer is there for health checks; the choice is ours.
-pub(crate) struct P2cEwma(LoadBalancer<RoundRobin>);
+pub(crate) struct P2cEwma;
 
 impl P2cEwma {
-    pub(super) fn new(backends: Backends) -> Self {
-        Self(LoadBalancer::from_backends(backends))
+    pub(super) fn new(_: Backends) -> Self {
+        Self
     }
 }
 
 impl Balancer for P2cEwma {
-    fn books(&self) -> &dyn Bookkeeping {
-        &self.0
-    }
-
     fn wants_latency(&self) -> bool {
         true
     }

@@ -52,12 +52,9 @@ where
     balancer.select_with(key, steps, takes).and_then(|chosen| find(&chosen).cloned())
 }
 
-/// Pingora's bookkeeping of a service's backends, whatever chooses among them: health checks go by it.
+/// Pingora's bookkeeping of a service's backends, whatever chooses among them.
 #[async_trait]
 pub(crate) trait Bookkeeping: Send + Sync {
-    /// Its view of the backends.
-    fn view(&self) -> &Backends;
-
     /// Takes over the backends as they are known now.
     async fn update(&self) -> pingora::Result<()>;
 }
@@ -68,10 +65,6 @@ where
     S: BackendSelection + Send + Sync + 'static,
     S::Iter: BackendIter,
 {
-    fn view(&self) -> &Backends {
-        self.backends()
-    }
-
     async fn update(&self) -> pingora::Result<()> {
         LoadBalancer::update(self).await
     }

@@ -20,8 +20,8 @@ impl Random {
 }
 
 impl Balancer for Random {
-    fn books(&self) -> &dyn Bookkeeping {
-        &self.0
+    fn books(&self) -> Option<&dyn Bookkeeping> {
+        Some(&self.0)
     }
 
     fn choose(&self, all: &[Arc<Backend>], _: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>> {

@@ -21,8 +21,8 @@ impl RoundRobin {
 }
 
 impl Balancer for RoundRobin {
-    fn books(&self) -> &dyn Bookkeeping {
-        &self.0
+    fn books(&self) -> Option<&dyn Bookkeeping> {
+        Some(&self.0)
     }
 
     fn choose(&self, all: &[Arc<Backend>], choice: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>> {

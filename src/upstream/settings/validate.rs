@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::service::{HealthCheckConfig, ServiceConfig};
 use crate::{
-    units::Problems,
+    units::{Problems, Span},
     yaml::{Node, Value},
 };
 
@@ -21,6 +21,17 @@ pub(crate) fn validate(config: &ServiceConfig, node: &Node, problems: &mut Probl
     if config.retry_budget.window.0 < Duration::from_secs(1) {
         let message = format!("{} is too short: at least 1s", config.retry_budget.window);
         problems.push(node.at("retry_budget.window").place().problem(message));
+    }
+    let at_least = |problems: &mut Problems, key: &str, span: Span, least: Span| {
+        if span < least {
+            problems.push(node.at(key).place().problem(format!("{span} is too short: at least {least}")));
+        }
+    };
+    if let Some(total) = config.timeouts.total {
+        at_least(problems, "timeouts.total", total, Span(Duration::from_millis(1)));
+    }
+    if let Some(ttl) = config.sticky.as_ref().and_then(|sticky| sticky.ttl) {
+        at_least(problems, "sticky.ttl", ttl, Span(Duration::from_secs(1)));
     }
     if let Some(sticky) = &config.sticky {
         let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
@@ -56,10 +67,8 @@ fn urls(config: &ServiceConfig, node: &Node, problems: &mut Problems) {
         let message = format!("'{resolver}' is not an address with a port: write it like 127.0.0.1:53");
         problems.push(node.at("discovery.resolver").place().problem(message));
     }
-    for url in config
-        .urls
-        .iter()
-        .filter(|url| discovery.dns == crate::upstream::discovery::Dns::Srv && url.address().is_some())
+    for url in
+        config.urls.iter().filter(|url| discovery.dns == crate::upstream::lookup::Dns::Srv && url.address().is_some())
     {
         problems.push(url.place.problem("an address has no SRV records: write the service's name"));
     }
