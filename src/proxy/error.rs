@@ -19,6 +19,7 @@ use crate::{
         reply::{self, respond},
         upstream_request::Unsendable,
     },
+    upstream::failure_kind,
 };
 
 /// What to tell the client; `None` when it is gone.
@@ -53,7 +54,7 @@ pub(crate) fn word(error: &Error) -> Option<String> {
     let tls = matches!(kind, ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert);
     match kind {
         ErrorType::HTTPStatus(_) => None,
-        _ if tls => Some(format!("{}: {}", kind.as_str(), failure::cause(error))),
+        _ if tls => Some(format!("{}: {}", kind.as_str(), failure_kind::cause(error))),
         _ => Some(kind.as_str().to_owned()),
     }
 }

@@ -1,7 +1,5 @@
 //! Why an exchange failed: in the access log's word, from Pingora's error and from what is known of the request.
 
-use std::fmt;
-
 use http::StatusCode;
 use pingora::{Error, ErrorSource, ErrorType};
 
@@ -88,22 +86,6 @@ fn tls(error: &Error) -> Reason {
         Reason::TlsPlain
     } else {
         Reason::TlsFailed
-    }
-}
-
-/// What is behind an error of connecting, without Pingora's own words around it.
-pub(super) fn cause(error: &Error) -> String {
-    let text = error.to_string();
-    let cause = text.split("cause: ").nth(1).unwrap_or(&text);
-    cause.split(", SNI: ").next().unwrap_or(cause).trim().to_owned()
-}
-
-/// The same for a line that may not be written at all.
-pub(super) struct Cause<'a>(pub(super) &'a Error);
-
-impl fmt::Display for Cause<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&cause(self.0))
     }
 }
 

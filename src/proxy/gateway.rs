@@ -36,7 +36,7 @@ use crate::{
     routing::decide::{Decision, decide},
     runtime::Live,
     upstream::{
-        AttemptOutcome, FailureKind,
+        AttemptOutcome, FailureKind, failure_kind,
         response::{unframe, verify},
     },
 };
@@ -161,7 +161,7 @@ impl ProxyHttp for Gateway {
             error.set_retry(true);
             return error;
         }
-        note_connecting(context, Some(failure::reason(&error, context)), &failure::Cause(&error));
+        note_connecting(context, Some(failure::reason(&error, context)), &failure_kind::Cause(&error));
         let again = context.at_service(|service, context| retry::not_connected(session, context, service, &error));
         error.set_retry(again.unwrap_or(false));
         error

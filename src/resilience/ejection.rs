@@ -2,7 +2,7 @@
 //! Never too many of them, or those that are left would break too.
 
 use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -34,6 +34,8 @@ pub struct Health {
     row: AtomicU32,
     /// The end of the last ejection, in nanoseconds.
     until: AtomicU64,
+    /// It has been ejected, and that it is back has not been told.
+    away: AtomicBool,
     /// How often it has been ejected, less what good conduct has taken off.
     times: AtomicU32,
 }
@@ -56,6 +58,11 @@ impl Health {
     /// The end of the last ejection; 0 when there was none.
     pub fn until(&self) -> Duration {
         Duration::from_nanos(self.until.load(Relaxed))
+    }
+
+    /// True once after each ejection that is over.
+    pub fn has_come_back(&self, now: Duration) -> bool {
+        self.away.load(Relaxed) && !self.ejected(now) && self.away.swap(false, Relaxed)
     }
 
     /// Notes a result. Answers for how long the backend is ejected, if this is the call that ejects it. `ejected` of all
@@ -88,6 +95,7 @@ impl Health {
         // Of several threads that get here, one ejects.
         self.until.compare_exchange(until, nanos(now.saturating_add(span)), Relaxed, Relaxed).ok()?;
         self.times.store(before + 1, Relaxed);
+        self.away.store(true, Relaxed);
         self.row.store(0, Relaxed);
         Some(span)
     }
@@ -96,6 +104,7 @@ impl Health {
     pub fn restore(&self) {
         self.row.store(0, Relaxed);
         self.until.store(0, Relaxed);
+        self.away.store(false, Relaxed);
     }
 }
 

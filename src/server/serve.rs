@@ -63,11 +63,28 @@ pub(super) fn run(args: &RunArgs, registry: &Registry) -> ExitCode {
     match load(args.conf.as_deref(), registry, &shared) {
         Ok((name, loaded)) => {
             loaded.plan.log.install();
-            log::info!("{name}: loaded, {} tests passed", loaded.tests);
+            announce(&name, &loaded);
             serve(loaded, shared, args.upgrade, args.daemon, |_| {})
         }
         Err(rejected) => fail(exit::CONFIG, &rejected.to_string()),
     }
+}
+
+/// What begins here, in a line.
+fn announce(name: &str, loaded: &Loaded) {
+    let some = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    let (runtime, plan) = (&loaded.runtime, &loaded.plan);
+    let listeners: Vec<&str> = plan.listeners.iter().map(|listener| &*listener.address).collect();
+    log::info!(
+        "tollgate {} (pid {}): {name}: {}, {}, {} passed; listeners {}; admin {}",
+        env!("CARGO_PKG_VERSION"),
+        std::process::id(),
+        some(runtime.router.routes().count(), "route"),
+        some(runtime.services.len(), "service"),
+        some(loaded.tests, "test"),
+        listeners.join(", "),
+        plan.admin.as_ref().map_or("off", |admin| &admin.address),
+    );
 }
 
 /// Serves until told to leave. `more` adds services of one's own.

@@ -122,6 +122,25 @@ impl JsonSchema for FailureKind {
     }
 }
 
+/// What is behind an error of connecting, without Pingora's own words around it.
+pub(crate) fn cause(error: &Error) -> String {
+    if let ErrorType::CustomCode(what, code) = error.etype() {
+        return format!("{what} {code}");
+    }
+    let text = error.to_string();
+    let cause = text.split("cause: ").nth(1).unwrap_or(&text);
+    cause.split(", SNI: ").next().unwrap_or(cause).trim().to_owned()
+}
+
+/// The same for a line that may not be written at all.
+pub(crate) struct Cause<'a>(pub(crate) &'a Error);
+
+impl fmt::Display for Cause<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&cause(self.0))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

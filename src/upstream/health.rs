@@ -23,7 +23,7 @@ use super::{
     backend::{Backend, Endpoints},
     checks::Checks,
     exchange,
-    failure_kind::local_cause,
+    failure_kind::{cause, local_cause},
     settings::service::HealthCheckConfig,
 };
 use crate::{clock::Now, upstream::ServiceMetrics};
@@ -140,7 +140,7 @@ impl Probe {
                 continue;
             }
             self.may_say_again(checks.id());
-            self.record(&backend, result.is_ok());
+            self.record(&backend, &result);
         }
     }
 
@@ -174,13 +174,17 @@ impl Probe {
     }
 
     /// Takes in a check, and says when it has changed what is known of the backend.
-    fn record(&self, backend: &Backend, good: bool) {
+    fn record(&self, backend: &Backend, result: &pingora::Result<()>) {
         let (healthy_after, unhealthy_after) = (self.config.healthy_after, self.config.unhealthy_after);
-        let Some(healthy) = backend.checks.record(good, healthy_after, unhealthy_after) else { return };
+        let changed = backend.checks.record(result.is_ok(), healthy_after, unhealthy_after);
+        let Some(healthy) = changed else { return };
         backend.set_healthy(healthy, Now::monotonic());
         self.metrics.backend_up(&backend.name, healthy);
-        let state = if healthy { "healthy" } else { "unhealthy" };
-        log::warn!("service {}: backend {} is {state}", self.service, backend.name);
+        let (service, name) = (&self.service, &backend.name);
+        match result {
+            Ok(()) => log::info!("service {service}: backend {name} is healthy"),
+            Err(e) => log::warn!("service {service}: backend {name} is unhealthy: {}", cause(e)),
+        }
     }
 
     async fn over_tcp(&self, backend: &Backend) -> pingora::Result<()> {

@@ -297,7 +297,8 @@ impl Pool {
                     keeps(&format!("'{file}' lists no backend"));
                     return false;
                 }
-                log::info!("service {}: {} backends in the file", self.service, urls.len());
+                let (count, s) = (urls.len(), if urls.len() == 1 { "" } else { "s" });
+                log::info!("service {}: {count} backend{s} in the file", self.service);
                 self.targets.store(Arc::new(all));
                 true
             }

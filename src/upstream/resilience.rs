@@ -248,7 +248,9 @@ impl Resilience {
         let Some(Transition { to, reason }) = transition else { return };
         self.metrics.breaker_state(backend, to.gauge());
         let of = if backend.is_empty() { String::new() } else { format!(", backend {backend}") };
-        log::warn!("service {}{of}: circuit breaker is {}: {reason}", self.service, to.label());
+        // What gets worse is for somebody to look at.
+        let level = if to == BreakerState::Open { log::Level::Warn } else { log::Level::Info };
+        log::log!(level, "service {}{of}: circuit breaker is {}: {reason}", self.service, to.label());
     }
 
     /// Ejects a backend that has failed too often.
@@ -259,6 +261,9 @@ impl Resilience {
             let backends = self.endpoints.load();
             ejected = backends.iter().filter(|other| other.ejected(now)).count();
             all = backends.len();
+        }
+        if backend.conduct.has_come_back(now) {
+            log::info!("service {}: backend {} is back after its ejection", self.service, backend.name);
         }
         if let Some(span) = backend.conduct.record(policy, now, ok, ejected, all) {
             self.metrics.ejected(&backend.name);

@@ -5,6 +5,10 @@ use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -315,4 +319,69 @@ fn a_line_tells_how_a_request_came_and_where_it_went() {
     for kind in ["tls_refused_by_client", "tls_malformed"] {
         eventually(kind, || gw.metric(&format!("gateway_connections_refused_total{{reason=\"{kind}\"}}")) == Some(1.0));
     }
+}
+
+#[test]
+fn each_change_of_state_is_a_line_in_both_directions() {
+    let ill = Arc::new(AtomicBool::new(false));
+    let state = ill.clone();
+    let url = raw_backend(move |mut stream| {
+        let head = read_head(&mut stream);
+        let fails = state.load(SeqCst) || head.starts_with("GET /fail");
+        let status = if fails { "500 Internal Server Error" } else { "200 OK" };
+        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let _ = stream.write_all(answer.as_bytes());
+    });
+    let origin = Origin::start("o");
+    let (urls, retry) = (format!("\"http://{url}\""), "retry: { max_attempts: 1 }");
+    let services = [
+        (
+            "checked",
+            format!(
+                "{{ urls: [{urls}], health_check: {{ path: /x, every: 50ms, healthy_after: 1, unhealthy_after: 1 }} }}"
+            ),
+        ),
+        (
+            "breaks",
+            format!("{{ urls: [{urls}], {retry}, circuit_breaker: {{ failure_threshold: 1, reset_timeout: 100ms }} }}"),
+        ),
+        (
+            "ejects",
+            format!(
+                "{{ urls: [{urls}, \"{}\"], {retry}, outlier_ejection: {{ consecutive: 1, base: 100ms, failures: [500] }} }}",
+                origin.url()
+            ),
+        ),
+    ];
+    let gw = gateway("", &services);
+    let says = |text: &str| {
+        let begun = std::time::Instant::now();
+        while !gw.errors().contains(text) {
+            assert!(begun.elapsed() < Duration::from_secs(5), "{text} is not in {}", gw.errors());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(gw.errors().matches(text).count(), 1, "{text}: {}", gw.errors());
+    };
+    assert!(gw.errors().contains(&format!("(pid {})", gw.child.id())), "{}", gw.errors());
+    says("3 routes, 3 services, 0 tests passed; listeners 127.0.0.1:");
+    ill.store(true, SeqCst);
+    says(&format!(
+        "WARN  tollgate::upstream::health] service checked: backend {url} is unhealthy: unexpected status 500"
+    ));
+    ill.store(false, SeqCst);
+    says(&format!("INFO  tollgate::upstream::health] service checked: backend {url} is healthy"));
+    gw.get("/breaks/fail").expect(500);
+    says("WARN  tollgate::upstream::resilience] service breaks: circuit breaker is open");
+    std::thread::sleep(Duration::from_millis(150));
+    gw.get("/breaks/x").expect(200);
+    says("INFO  tollgate::upstream::resilience] service breaks: circuit breaker is half");
+    says("INFO  tollgate::upstream::resilience] service breaks: circuit breaker is closed");
+    eventually("it is ejected", || {
+        gw.get("/ejects/fail").send();
+        gw.errors().contains(&format!("backend {url} is ejected for 100ms"))
+    });
+    eventually("it is back", || {
+        gw.get("/ejects/status/200").send();
+        gw.errors().contains(&format!("INFO  tollgate::upstream::resilience] service ejects: backend {url} is back"))
+    });
 }
