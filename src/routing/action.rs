@@ -1,15 +1,14 @@
 //! What a route does once its chain has let a request through: forward it, redirect it, or answer it.
 
-use std::{collections::BTreeMap, fmt::Write as _, str::FromStr};
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use pingora::http::RequestHeader;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{destination::Forward, pattern::PathPattern};
+use super::{destination::Forward, pattern::PathPattern, template::Template};
 use crate::{
     filter::Invalid,
     message::{
@@ -70,108 +69,6 @@ fn ok() -> u16 {
 
 fn text_plain() -> String {
     "text/plain; charset=utf-8".into()
-}
-
-/// Text with `{names}` in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Template(Vec<Piece>);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Piece {
-    Text(String),
-    Name(String),
-}
-
-impl FromStr for Template {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (mut pieces, mut rest) = (Vec::new(), text);
-        while let Some((before, after)) = rest.split_once('{') {
-            let (name, tail) = after.split_once('}').ok_or_else(|| format!("'{text}': a '{{' without its '}}'"))?;
-            pieces.push(Piece::Text(before.to_owned()));
-            pieces.push(Piece::Name(name.to_owned()));
-            rest = tail;
-        }
-        pieces.push(Piece::Text(rest.to_owned()));
-        Ok(Self(pieces))
-    }
-}
-
-impl Template {
-    fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().filter_map(|piece| match piece {
-            Piece::Name(name) => Some(name.as_str()),
-            Piece::Text(_) => None,
-        })
-    }
-
-    /// Checks that every name will have a value.
-    fn check(&self, extra: &[&str], paths: &[PathPattern]) -> Result<(), String> {
-        for name in self.names() {
-            if !extra.contains(&name) && !paths.iter().all(|path| path.names().any(|known| known == name)) {
-                let known: Vec<_> = extra.iter().copied().chain(paths.iter().flat_map(PathPattern::names)).collect();
-                return Err(match crate::units::nearest(name, known.iter().copied()) {
-                    Some(right) => format!("nothing is called '{{{name}}}' here (did you mean '{{{right}}}'?)"),
-                    None => format!("nothing is called '{{{name}}}' here (known: {})", known.join(", ")),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Checks that `text`, which it was read from, is a path as backends are sent it.
-    fn check_path(&self, text: &str) -> Result<(), String> {
-        for piece in &self.0 {
-            if let Piece::Text(literal) = piece {
-                path_only(literal).map_err(|why| format!("'{text}': {why}"))?;
-            }
-        }
-        // Any value would do: names stand for whole or parts of segments.
-        let sample = self.fill(|_, out| out.push('x'));
-        match crate::message::path::normalise(&sample) {
-            Ok(same) if same == sample => Ok(()),
-            Ok(other) if sample == text => {
-                Err(format!("'{text}' is not sent in that spelling (did you mean '{other}'?)"))
-            }
-            Ok(_) => Err(format!("'{text}' is not sent in that spelling")),
-            Err(e) => Err(format!("'{text}': {}", e.detail())),
-        }
-    }
-
-    fn fill(&self, value: impl Fn(&str, &mut String)) -> String {
-        let mut out = String::new();
-        for piece in &self.0 {
-            match piece {
-                Piece::Text(text) => out.push_str(text),
-                Piece::Name(name) => value(name, &mut out),
-            }
-        }
-        out
-    }
-}
-
-/// Says what in a literal part of a path is none (RFC 3986 §3.3).
-fn path_only(text: &str) -> Result<(), String> {
-    for (at, found) in text.char_indices() {
-        match found {
-            '?' => return Err("a query stays as it is: write the path alone".to_owned()),
-            '%' => {
-                let hex = |i: usize| text.as_bytes().get(at + i).is_some_and(u8::is_ascii_hexdigit);
-                if !(hex(1) && hex(2)) {
-                    return Err("'%' is not followed by two hexadecimal digits".to_owned());
-                }
-            }
-            'a'..='z' | 'A'..='Z' | '0'..='9' => {}
-            _ if "/-._~!$&'()*+,;=:@".contains(found) => {}
-            _ => {
-                let mut utf8 = [0; 4];
-                let escaped = percent_encode(found.encode_utf8(&mut utf8).as_bytes(), NON_ALPHANUMERIC);
-                return Err(format!("'{found}' in it must be written {escaped}"));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn capture(pattern: &PathPattern, path: &str, name: &str, out: &mut String) {
@@ -268,6 +165,7 @@ impl Action {
         }
         let template = config.to.parse::<Template>().and_then(|template| {
             template.check(&["host", "path", "query"], paths)?;
+            template.check_fragment()?;
             HeaderValue::try_from(&config.to).map_err(|_| "a location cannot hold that".to_owned())?;
             Ok(template)
         });
@@ -322,7 +220,9 @@ pub(crate) fn location(
         "path" => out.push_str(path),
         "query" => {
             if let Some(query) = head.uri.query() {
-                let _ = write!(out, "?{query}");
+                // The target may have a query of its own.
+                let joint = if out.contains('?') { '&' } else { '?' };
+                let _ = write!(out, "{joint}{query}");
             }
         }
         name => capture(pattern, path, name, out),
@@ -358,6 +258,22 @@ mod tests {
         assert_eq!(strip("/api/users").unwrap(), "/users");
         assert_eq!(strip("/api").unwrap(), "/");
         assert_eq!(strip("/apiary"), None);
+    }
+
+    #[test]
+    fn a_target_with_a_query_of_its_own_takes_the_requests_too() {
+        for (to, target, location) in [
+            ("https://new/{path}?from=old{query}", "/x?a=1", "https://new//x?from=old&a=1"),
+            ("https://new?from=old{query}", "/x", "https://new?from=old"),
+            ("https://new{path}{query}#top", "/x?a=1", "https://new/x?a=1#top"),
+        ] {
+            let head = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
+            let path = head.uri.path().to_owned();
+            let reply = super::location(StatusCode::FOUND, &to.parse().unwrap(), &"/*".parse().unwrap(), &head, &path);
+            assert_eq!(reply.headers[0].1, location, "{to}");
+        }
+        let checked = |text: &str| text.parse::<Template>().unwrap().check_fragment();
+        assert!(checked("/x#top{query}").is_err() && checked("/x{query}#{path}").is_ok());
     }
 
     #[test]

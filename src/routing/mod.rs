@@ -12,6 +12,7 @@ pub(crate) mod readings;
 pub(crate) mod route;
 pub(crate) mod router;
 pub(crate) mod shadow;
+pub(crate) mod template;
 
 pub use self::{
     decide::{Decision, decide},

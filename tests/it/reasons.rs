@@ -321,6 +321,12 @@ fn a_line_tells_how_a_request_came_and_where_it_went() {
     }
 }
 
+/// The log says this, and has said it once.
+fn said_once(gw: &Gateway, text: &str) {
+    eventually(text, || gw.errors().contains(text));
+    assert_eq!(gw.errors().matches(text).count(), 1, "{text}: {}", gw.errors());
+}
+
 #[test]
 fn each_change_of_state_is_a_line_in_both_directions() {
     let ill = Arc::new(AtomicBool::new(false));
@@ -354,14 +360,7 @@ fn each_change_of_state_is_a_line_in_both_directions() {
         ),
     ];
     let gw = gateway("", &services);
-    let says = |text: &str| {
-        let begun = std::time::Instant::now();
-        while !gw.errors().contains(text) {
-            assert!(begun.elapsed() < Duration::from_secs(5), "{text} is not in {}", gw.errors());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        assert_eq!(gw.errors().matches(text).count(), 1, "{text}: {}", gw.errors());
-    };
+    let says = |text: &str| said_once(&gw, text);
     assert!(gw.errors().contains(&format!("(pid {})", gw.child.id())), "{}", gw.errors());
     says("3 routes, 3 services, 0 tests passed; listeners 127.0.0.1:");
     ill.store(true, SeqCst);
