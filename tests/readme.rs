@@ -62,15 +62,20 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap()
 }
 
+fn fixture(name: &str) -> String {
+    format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
 fn check(what: &str, file: &Path, dir: &Path) {
+    fs::copy(fixture("leaves/backends-a.txt"), dir.join("backends.txt")).unwrap();
     let out = Command::new(BINARY)
         .arg("check")
         .arg(file)
         .env("JWT_SECRET", "0123456789abcdef0123456789abcdef")
         .env("JWKS_FILE", dir.join("jwks.json"))
-        .env("TLS_CERT", "tests/fixtures/tls/a.pem")
+        .env("TLS_CERT", fixture("tls/a.pem"))
         .env("TLS_KEY", dir.join("tls.key"))
-        .env("TLS_CA", "tests/fixtures/tls/a.pem")
+        .env("TLS_CA", fixture("tls/a.pem"))
         .output()
         .unwrap();
     assert!(out.status.success(), "{what}: {}", String::from_utf8_lossy(&out.stderr));

@@ -29,6 +29,14 @@ pub struct Rejected {
     pub problems: Vec<Problem>,
 }
 
+impl Rejected {
+    /// What is wrong is the file as a whole.
+    pub(crate) fn whole(file: &str, message: String) -> Self {
+        let problem = Problem { line: 1, column: 1, path: String::new(), message };
+        Self { file: file.to_owned(), problems: vec![problem] }
+    }
+}
+
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for problem in &self.problems {
@@ -76,13 +84,21 @@ pub fn load(file: &str, text: &str, registry: &Registry, shared: &Arc<Shared>) -
 /// # Errors
 /// Every problem; that it cannot be read is one.
 pub fn check(path: &Path, registry: &Registry, shared: &Arc<Shared>) -> Result<Loaded, Rejected> {
+    load(&path.display().to_string(), &read_text(path)?, registry, shared)
+}
+
+/// The text of a configuration file.
+///
+/// # Errors
+/// It cannot be read, or is no text.
+pub fn read_text(path: &Path) -> Result<String, Rejected> {
     let file = path.display().to_string();
     let problem = |line, column, message| Problem { line, column, path: String::new(), message };
     let problem = match std::fs::read(path) {
-        Ok(bytes) => match str::from_utf8(&bytes) {
-            Ok(text) => return load(&file, text, registry, shared),
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => return Ok(text),
             Err(e) => {
-                let (good, bad) = bytes.split_at(e.valid_up_to());
+                let (good, bad) = e.as_bytes().split_at(e.utf8_error().valid_up_to());
                 let before = String::from_utf8_lossy(good);
                 let last = before.rsplit('\n').next().unwrap_or_default();
                 let byte = bad.first().copied().unwrap_or_default();

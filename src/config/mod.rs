@@ -20,7 +20,7 @@ mod seams;
 pub(crate) mod test_config;
 
 pub use self::root::{ApiKeyConfig, Config, ShutdownConfig, Via};
-pub use load::{Loaded, Rejected, check, load};
+pub use load::{Loaded, Rejected, check, load, read_text};
 pub use plan::Plan;
 pub use process::PingoraConfig;
 pub use schema::schema;

@@ -50,9 +50,19 @@ pub(super) fn load(
     shared: &Arc<Shared>,
 ) -> Result<(String, Loaded), Rejected> {
     match path {
-        Some(path) => Ok((path.display().to_string(), config::check(path, registry, shared)?)),
+        Some(path) => {
+            let (file, text) = (path.display().to_string(), config::read_text(path)?);
+            enter(path).map_err(|e| Rejected::whole(&file, e))?;
+            Ok((file.clone(), config::load(&file, &text, registry, shared)?))
+        }
         None => Ok(("built-in".to_owned(), config::load("built-in", DEFAULT, registry, shared)?)),
     }
+}
+
+/// Paths in a file are relative to the file, wherever the process was started.
+fn enter(file: &Path) -> Result<(), String> {
+    let Some(directory) = file.parent().filter(|directory| !directory.as_os_str().is_empty()) else { return Ok(()) };
+    std::env::set_current_dir(directory).map_err(|e| format!("cannot enter its directory: {e}"))
 }
 
 /// `tollgate`, `tollgate run`.

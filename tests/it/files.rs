@@ -234,3 +234,22 @@ fn a_check_says_what_a_start_would_and_makes_nothing() {
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
     assert_eq!(fs::read_dir(places.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn paths_are_relative_to_the_file_wherever_the_process_was_started() {
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    fs::write(dir.path().join("backends"), "http://127.0.0.1:1\n").unwrap();
+    let text = format!(
+        "{}admin: {{ enabled: false }}\naccess_log: {{ output: {{ file: access.log }} }}\nservices: {{ main: {{ discovery: {{ file: backends }} }} }}\nroutes: [ {{ match: {{ path: /* }}, service: main }} ]\n",
+        listeners()
+    );
+    fs::write(dir.path().join("t.yaml"), text).unwrap();
+    let file = dir.path().join("t.yaml");
+    let output = Command::new(binary()).arg("-t").arg("-c").arg(&file).current_dir(&elsewhere).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    fs::write(elsewhere.path().join("backends"), "http://127.0.0.1:1\n").unwrap();
+    fs::remove_file(dir.path().join("backends")).unwrap();
+    let output = Command::new(binary()).arg("-t").arg("-c").arg(&file).current_dir(&elsewhere).output().unwrap();
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("{}:", file.display())), "{output:?}");
+}
