@@ -7,7 +7,8 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
 
 use super::{demo, exit, run_args::CONFIG, serve};
 use crate::{
@@ -17,12 +18,15 @@ use crate::{
     server::{failure::fail, run_args::RunArgs},
 };
 
+/// The version, and what it was built of.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("TOLLGATE_BUILD"), ")");
+
 /// A programmable API gateway and reverse proxy.
 ///
-/// Without a file it proxies $BACKEND_URL (default http://localhost:8000) on $GATEWAY_PORT (default 8080), with
+/// Without a file, and without ./tollgate.yaml, it proxies $BACKEND_URL (default http://localhost:8000) on $GATEWAY_PORT (default 8080), with
 /// 10 requests a second per client, burst 20.
 #[derive(Debug, Parser)]
-#[command(name = "tollgate", version, args_conflicts_with_subcommands = true)]
+#[command(name = "tollgate", version, long_version = VERSION, args_conflicts_with_subcommands = true)]
 pub(super) struct Cli {
     #[command(flatten)]
     run: RunArgs,
@@ -47,6 +51,13 @@ enum Command {
     Schema,
     /// Run three small backends and the gateway in front of them.
     Demo,
+    /// Print the completions for a shell.
+    Completions {
+        /// bash, zsh, fish, elvish or powershell.
+        shell: Shell,
+    },
+    /// Print the manual page.
+    Man,
     /// Print the SHA-256 of an API key read from standard input, for `api_keys:`.
     HashKey {
         /// Make a new random key and print it with its digest.
@@ -67,6 +78,18 @@ impl Cli {
             }
             Some(Command::Schema) => print(&format!("{:#}\n", config::schema(registry))),
             Some(Command::Demo) => demo::run(registry),
+            Some(Command::Completions { shell }) => {
+                let mut text = Vec::new();
+                clap_complete::generate(shell, &mut Self::command(), "tollgate", &mut text);
+                print(&String::from_utf8_lossy(&text))
+            }
+            Some(Command::Man) => {
+                let mut text = Vec::new();
+                match clap_mangen::Man::new(Self::command()).render(&mut text) {
+                    Ok(()) => print(&String::from_utf8_lossy(&text)),
+                    Err(e) => fail(exit::FAILURE, &format!("no manual page could be made: {e}")),
+                }
+            }
             Some(Command::HashKey { new }) => hash_key(new),
         }
     }

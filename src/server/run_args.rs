@@ -10,7 +10,7 @@ pub(super) const CONFIG: &str = "TOLLGATE_CONFIG";
 /// The flags of `tollgate` and `tollgate run`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunArgs {
-    /// The configuration file.
+    /// The configuration file; `-` is standard input. Default: ./tollgate.yaml, if there is one.
     #[arg(short = 'c', long = "conf", visible_alias = "config", env = CONFIG, value_name = "FILE")]
     pub(crate) conf: Option<PathBuf>,
     /// Check the configuration, run its tests, and exit.

@@ -1,6 +1,11 @@
 //! From a configuration to a process that serves.
 
-use std::{path::Path, process::ExitCode, sync::Arc};
+use std::{
+    io::{self, Read as _},
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 use pingora::{
@@ -43,21 +48,31 @@ const FIRST: u32 = 2;
 /// What serves when no file is given.
 const DEFAULT: &str = include_str!("../../conf/default.yaml");
 
-/// Loads the file, or the built-in configuration without one. Answers its name, too.
+/// Loads the file, or standard input; without a name `./tollgate.yaml` if it is there, else the built-in configuration. Answers its name, too.
 pub(super) fn load(
     path: Option<&Path>,
     registry: &Registry,
     shared: &Arc<Shared>,
 ) -> Result<(String, Loaded), Rejected> {
-    match path {
-        Some(path) => {
-            let (file, text) = (path.display().to_string(), config::read_text(path)?);
-            enter(path).map_err(|e| Rejected::whole(&file, e))?;
-            Ok((file.clone(), config::load(&file, &text, registry, shared)?))
-        }
-        None => Ok(("built-in".to_owned(), config::load("built-in", DEFAULT, registry, shared)?)),
+    let own = Path::new(OWN);
+    let Some(path) = path.or_else(|| own.is_file().then_some(own)) else {
+        return Ok(("built-in".to_owned(), config::load("built-in", DEFAULT, registry, shared)?));
+    };
+    if path == Path::new("-") {
+        let (name, mut text) = ("standard input", String::new());
+        io::stdin()
+            .lock()
+            .read_to_string(&mut text)
+            .map_err(|e| Rejected::whole(name, format!("cannot read it: {e}")))?;
+        return Ok((name.to_owned(), config::load(name, &text, registry, shared)?));
     }
+    let (file, text) = (path.display().to_string(), config::read_text(path)?);
+    enter(path).map_err(|e| Rejected::whole(&file, e))?;
+    Ok((file.clone(), config::load(&file, &text, registry, shared)?))
 }
+
+/// The file that is taken when none is named.
+const OWN: &str = "tollgate.yaml";
 
 /// Paths in a file are relative to the file, wherever the process was started.
 fn enter(file: &Path) -> Result<(), String> {

@@ -241,3 +241,40 @@ fn clients_that_wait_for_a_start_are_served_when_it_is_told_to_leave() {
     eventually("it ends", || child.try_wait().unwrap().is_some());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn a_file_is_found_read_from_standard_input_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |arguments: &[&str], input: &str| {
+        let mut child = Command::new(BINARY)
+            .args(arguments)
+            .current_dir(&dir)
+            .env_remove("TOLLGATE_CONFIG")
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let yaml = "listeners: [ { address: \"127.0.0.1:18080\" } ]\nadmin: { enabled: false }\nroutes: [ { match: { path: /* }, respond: { status: 204 } } ]\n";
+    let counts = "ok (1 route, 0 services, 0 tests)\n";
+    assert!(check(&["-t"], "").1.starts_with("built-in: ok"));
+    assert_eq!(check(&["-t", "-c", "-"], yaml), (Some(0), format!("standard input: {counts}")));
+    let (code, errors) = check(&["-t", "-c", "-"], "routs: 1\n");
+    assert!(code == Some(78) && errors.starts_with("standard input:1:1: routs: "), "{errors}");
+    fs::write(dir.path().join("tollgate.yaml"), yaml).unwrap();
+    assert_eq!(check(&["-t"], ""), (Some(0), format!("tollgate.yaml: {counts}")));
+}
+
+#[test]
+fn the_program_tells_what_it_is_and_how_it_is_used() {
+    let said = |arguments: &[&str]| String::from_utf8(run(arguments).stdout).unwrap();
+    let version = said(&["--version"]);
+    assert!(version.contains("pingora 0.9.1") && version.contains("rustls 0.23"), "{version}");
+    for (shell, text) in [("bash", "complete -F"), ("zsh", "#compdef tollgate"), ("fish", "complete -c tollgate")] {
+        assert!(said(&["completions", shell]).contains(text), "{shell}");
+    }
+    assert!(said(&["man"]).contains(".TH tollgate 1"));
+}
