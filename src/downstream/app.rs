@@ -210,7 +210,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
             }
             if h2 {
                 // Boxed: a connection that speaks HTTP/1 must not carry the memory of HTTP/2 around.
-                return Box::pin(super::h2::serve(&self.app, stream, self.terms(trusted), &shutdown)).await;
+                return Box::pin(super::h2::serve(&self.app, stream, self.terms(trusted), &shutdown, self.host.cut()))
+                    .await;
             }
             stream.info().serve_over(stream.id());
             let session = self.session(stream, settings, served);

@@ -140,6 +140,11 @@ impl ConnectionInfo {
         self.switched.store(true, Relaxed);
     }
 
+    /// True unless one request after the other is served over it.
+    pub(super) fn is_multiplexed(&self) -> bool {
+        self.socket.get().is_none()
+    }
+
     /// True when the process ends what is under way on it.
     pub(super) fn is_cut(&self) -> bool {
         self.cut.load(Relaxed)

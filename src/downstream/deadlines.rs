@@ -55,6 +55,8 @@ pub(crate) struct StreamDeadlines {
     blocked: AtomicU64,
     /// Milliseconds that the backend may take nothing; 0: any.
     unread: AtomicU64,
+    /// Milliseconds that writes have waited for the client to read.
+    read_slowly: AtomicU64,
     /// A part of the answer waits for the client to read.
     writing: AtomicBool,
     /// The exchange as a whole is bounded (`exchange.rs`).
@@ -83,6 +85,7 @@ impl Default for StreamDeadlines {
             handed_on: AtomicU64::new(0),
             blocked: AtomicU64::new(0),
             unread: AtomicU64::new(0),
+            read_slowly: AtomicU64::new(0),
             writing: AtomicBool::new(false),
             watched: AtomicBool::new(false),
             looked: AtomicBool::new(false),
@@ -125,6 +128,7 @@ impl StreamDeadlines {
         self.limit_unread(None);
         self.client_is_asked();
         self.wait_for_reader(false);
+        self.read_slowly.store(0, Relaxed);
         self.blocked.store(0, Relaxed);
     }
 
@@ -143,6 +147,16 @@ impl StreamDeadlines {
         if self.counts_movement() {
             self.note_movement(Instant::now());
         }
+    }
+
+    /// A write has waited for the client to read for so long.
+    pub(super) fn add_reading(&self, waited: Duration) {
+        self.read_slowly.fetch_add(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// How long writes of this request have waited for the client to read.
+    pub(crate) fn read_slowly(&self) -> Duration {
+        Duration::from_millis(self.read_slowly.load(Relaxed))
     }
 
     /// A write waits for the client to read, or no longer does: meanwhile it is the client that is waited for, and what
@@ -191,6 +205,13 @@ impl StreamDeadlines {
     /// How long the client was not looked at since this was asked last, because the backend did not read.
     pub(crate) fn take_blocked(&self) -> Duration {
         Duration::from_millis(self.blocked.swap(0, Relaxed))
+    }
+
+    /// How long it has not been looked at by now, beside what was taken.
+    pub(crate) fn blocked_now(&self) -> Duration {
+        let since = self.handed_on.load(Relaxed);
+        let running = if since == 0 { 0 } else { millis(self.born.elapsed()).saturating_sub(since) };
+        Duration::from_millis(self.blocked.load(Relaxed) + running)
     }
 
     /// The client is not looked at: until it is, nothing is known of it.

@@ -125,7 +125,8 @@ impl<T: Transport> DownstreamStream<T> {
         if self.info.has_switched() {
             self.ahead.switch_protocols();
         }
-        if self.info.is_cut() {
+        // Over HTTP/2 its streams are told, and it must live until they have answered.
+        if self.info.is_cut() && !self.info.is_multiplexed() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the process is leaving")));
         }
         let Some(inner) = &mut self.inner else { return Poll::Ready(Err(closed())) };
@@ -192,6 +193,7 @@ impl<T: Transport> DownstreamStream<T> {
             self.note_movement();
             if let Some((since, _)) = self.blocked.take() {
                 self.waited += since.elapsed();
+                self.info.deadlines.add_reading(since.elapsed());
             }
             return written;
         }

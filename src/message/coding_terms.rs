@@ -30,6 +30,8 @@ const TYPES: [&str; 20] = [
     "image/vnd.microsoft.icon",
 ];
 
+const GRPC: &[u8] = b"application/grpc";
+
 /// A media type, `text/*`, or `*+json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MediaPattern {
@@ -92,8 +94,9 @@ impl CodingTerms {
         let length = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let media = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         let media = media.and_then(|media| media.split(|byte| *byte == b';').next()).unwrap_or_default().trim_ascii();
-        // Streams whose every piece must arrive at once: the compressor would hold them back.
-        let stream = media.eq_ignore_ascii_case(b"text/event-stream");
+        // Streams whose every piece must arrive at once: the compressor would hold them back. gRPC compresses by itself.
+        let grpc = media.get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC));
+        let stream = grpc || media.eq_ignore_ascii_case(b"text/event-stream");
         may_be_coded(head)
             && length.is_none_or(|length: u64| length >= self.min_size)
             && !stream
@@ -132,6 +135,14 @@ mod tests {
                 head.insert_header(header::CONTENT_LENGTH, length.to_string()).unwrap();
             }
             assert_eq!(terms.cover(&head), covered, "{media} {length:?}");
+        }
+        let all = CodingTerms { types: vec![MediaPattern::parse("application/*").unwrap()], ..CodingTerms::default() };
+        for (media, covered) in
+            [("application/x", true), ("application/grpc", false), ("application/grpc-web+proto", false)]
+        {
+            let mut head = ResponseHeader::build(200, None).unwrap();
+            head.insert_header(header::CONTENT_TYPE, media).unwrap();
+            assert_eq!(all.cover(&head), covered, "{media}");
         }
         for (pattern, good) in
             [("text/*", true), ("*+json", true), ("a/b", true), ("*/*", false), ("json", false), ("a/b c", false)]

@@ -146,15 +146,16 @@ impl Attempts {
     /// The answer's head has come. A failure is booked at once, and so is the answer to a probe, for which others wait; of
     /// any other only the latency is, until it has ended.
     pub(crate) fn record_head(&mut self, service: &Service, status: u16) {
-        let outcome = AttemptOutcome::Answered(status);
+        let (outcome, now) = (AttemptOutcome::Answered(status), Instant::now());
+        if let Some(elapsed) = self.elapsed(now) {
+            service.metrics.first_byte.observe(elapsed.as_secs_f64());
+        }
         let probes = self.tickets.is_some_and(|tickets| tickets != ProbeTickets::default());
         let Some(backend) = self.backend.as_ref().filter(|_| !probes && !service.resilience.is_failure(outcome)) else {
             return self.record_outcome(service, outcome);
         };
-        let now = Instant::now();
         (self.settled, self.begun_well) = (Some(now), Some(status));
         if let Some(elapsed) = self.elapsed(now) {
-            service.metrics.first_byte.observe(elapsed.as_secs_f64());
             service.resilience.learn_latency(backend, Now::monotonic_at(now), elapsed, false);
         }
     }

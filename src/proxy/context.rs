@@ -151,7 +151,7 @@ impl Context {
 
     /// True when it is the client that has not sent its request in time: it has not ended, and most of the time was its own.
     pub(super) fn is_slow(&self) -> bool {
-        let held = self.held + self.deadlines().map_or(Duration::ZERO, StreamDeadlines::take_blocked);
+        let held = self.held + self.deadlines().map_or(Duration::ZERO, StreamDeadlines::blocked_now);
         self.attempts.is_sending() && !self.uninvited && held < self.start.elapsed() / 2
     }
 

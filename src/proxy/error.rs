@@ -1,13 +1,15 @@
 //! From an error of Pingora's to the answer that the client gets.
 
-use http::StatusCode;
+use http::{StatusCode, header};
 use pingora::{
     Error, ErrorSource, ErrorType,
+    http::ResponseHeader,
     proxy::{FailToProxy, Session},
 };
 
 use crate::{
     message::{
+        fields,
         reason::Reason,
         replies::{malformed, shutting_down, too_late, too_slow},
         reply::Reply,
@@ -100,6 +102,12 @@ pub(super) async fn answer(session: &mut Session, error: &Error, context: &mut C
             None => (reply_for(failure::reason(error, context)), ResponseSource::Gateway),
         },
     };
+    if let Some(reply) = &reply
+        && !reply::is_open(session)
+    {
+        // It comes too late for its client, not for the log.
+        context.reason = reply.reason;
+    }
     let mut error_code = 0;
     if let Some(reply) = reply
         && reply::is_open(session)
@@ -109,7 +117,8 @@ pub(super) async fn answer(session: &mut Session, error: &Error, context: &mut C
         let stays = matches!(error_code, 502..=504) && has_been_read(session);
         let reply = if stays { reply } else { reply.closing() };
         match respond(session, context, reply, by).await {
-            Ok(()) if session.get_keepalive().is_some() => {
+            // Not one that its own answer has closed: it may have had its last request.
+            Ok(()) if says_keep_alive(session) => {
                 if let Some(info) = &context.info {
                     info.keep_open();
                 }
@@ -119,6 +128,12 @@ pub(super) async fn answer(session: &mut Session, error: &Error, context: &mut C
         }
     }
     FailToProxy { error_code, can_reuse_downstream: false }
+}
+
+/// True when the answer has not told the client that the connection ends (RFC 9112 §9.6).
+fn says_keep_alive(session: &Session) -> bool {
+    let closes = |head: &ResponseHeader| fields::has(&head.headers, &header::CONNECTION, |word| word == b"close");
+    session.get_keepalive().is_some() && !session.response_written().is_none_or(closes)
 }
 
 /// True when the whole of the request has been read.

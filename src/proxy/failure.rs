@@ -16,6 +16,9 @@ pub(super) fn reason(error: &Error, context: &Context) -> Reason {
     if context.late().is_some() {
         return late(context);
     }
+    if context.info.as_ref().is_some_and(|info| info.fault().is_some()) {
+        return Reason::Malformed;
+    }
     if *error.esource() != ErrorSource::Downstream && local_cause(error).is_some() {
         return Reason::LocalResources;
     }
@@ -30,6 +33,9 @@ pub(super) fn reason(error: &Error, context: &Context) -> Reason {
 
 /// The same for an exchange that has lasted too long.
 pub(super) fn late(context: &Context) -> Reason {
+    if context.late() == Some(Lateness::Unread) {
+        return Reason::WriteTimeout;
+    }
     let began = context.attempts.first_byte.is_some();
     // The time was over before the client had sent its request, though it had most of that for itself.
     if context.is_slow() && !began {
@@ -39,8 +45,7 @@ pub(super) fn late(context: &Context) -> Reason {
     match context.late() {
         Some(Lateness::Silence) if tunnel => Reason::IdleTimeout,
         Some(Lateness::Silence) => Reason::ReadTimeout,
-        Some(Lateness::Unread) => Reason::WriteTimeout,
-        Some(Lateness::Deadline) | None => context.out_of_time(),
+        Some(Lateness::Deadline | Lateness::Unread) | None => context.out_of_time(),
     }
 }
 
@@ -53,7 +58,8 @@ fn of_backend(kind: &ErrorType, error: &Error, context: &Context) -> Reason {
         }
         E::ReadTimedout => Reason::ReadTimeout,
         E::WriteTimedout => Reason::WriteTimeout,
-        E::InvalidHTTPHeader | E::InvalidH2 => Reason::MalformedResponse,
+        // What an answer's chunks cannot be read by has no type of its own.
+        E::InvalidHTTPHeader | E::InvalidH2 | E::Custom(_) | E::CustomCode(..) => Reason::MalformedResponse,
         _ => connecting(kind, error).unwrap_or(Reason::ConnectionReset),
     }
 }

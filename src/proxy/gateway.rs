@@ -46,6 +46,10 @@ fn note_connecting(context: &Context, reason: Option<Reason>, error: &dyn std::f
     let (Some(target), Some(backend)) = (&context.target, &context.attempts.backend) else { return };
     if let Some(reason) = reason {
         target.service.metrics.failure(reason);
+        if matches!(reason, Reason::TotalTimeout | Reason::GrpcDeadline | Reason::LocalResources) {
+            // That says nothing about the backend.
+            return;
+        }
     }
     target.service.note_connecting(backend, reason, error);
 }
@@ -131,7 +135,7 @@ impl ProxyHttp for Gateway {
     async fn connected_to_upstream(
         &self,
         session: &mut Session,
-        _reused: bool,
+        reused: bool,
         _: &HttpPeer,
         _: std::os::unix::io::RawFd,
         _: Option<&Digest>,
@@ -141,7 +145,9 @@ impl ProxyHttp for Gateway {
         context.attempts.connect = context.attempts.began.map(|began| began.elapsed());
         // Meanwhile nothing was read of the client's body.
         context.held += context.attempts.connect.unwrap_or_default();
-        note_connecting(context, None, &"");
+        if !reused {
+            note_connecting(context, None, &"");
+        }
         upstream_peer::connected(session, context);
         Ok(())
     }

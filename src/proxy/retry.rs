@@ -1,6 +1,9 @@
 //! Attempts at backends: where the next one goes, whether a failed one is repeated, and what the service learns.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderName, Method, StatusCode};
 use pingora::{Error, ErrorType, http::ResponseHeader, proxy::Session};
@@ -19,6 +22,9 @@ use crate::{
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// A backend that breaks off an answer whose client was waited for longer than this is not blamed for it.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How a request is repeated: as its route says, else as its service does.
 pub(super) fn policy<'c>(context: &'c Context, service: &'c Service) -> &'c RetryConfig {
@@ -50,7 +56,13 @@ fn blame(context: &Context, service: &Service, failure: FailureKind) -> AttemptO
         FailureKind::Connect => service.timeouts().connect.0,
         FailureKind::Timeout => service.timeouts().read.0,
         FailureKind::Reset | FailureKind::Status(_) => {
-            return if unsent { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(failure) };
+            // Whoever waits long for a client that does not read may give up (nginx's `send_timeout`).
+            let unread = context.deadlines().is_some_and(|deadlines| deadlines.read_slowly() >= PATIENCE);
+            return if unsent || context.attempts.first_byte.is_some() && unread {
+                AttemptOutcome::Unknown
+            } else {
+                AttemptOutcome::Failed(failure)
+            };
         }
     };
     let waited = context.attempts.waited_for_backend(failure == FailureKind::Connect);

@@ -59,6 +59,9 @@ fn end(context: &mut Context, left: bool, cut: bool) {
             context.at_service(|service, context| retry::cut_off(context, service));
             let reason = failure::late(context);
             context.reason = Some(reason);
+            if let Some(target) = &context.target {
+                target.service.metrics.failure(reason);
+            }
             replies::too_late(reason)
         };
         if context.attempts.first_byte.is_none()

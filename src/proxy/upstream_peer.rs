@@ -123,7 +123,7 @@ fn connect(
         request::ignore_upgrade(session, context);
     }
     let upgrade = context.kind == RequestKind::Upgrade;
-    let mut peer = chosen.backend.peer(if upgrade { None } else { remaining }, upgrade);
+    let mut peer = chosen.backend.peer(remaining, upgrade);
     // A request without a body is one small write: no timer for that.
     let empty = session.is_body_empty();
     if empty {

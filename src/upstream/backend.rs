@@ -153,8 +153,10 @@ impl Backend {
             let cap = |timeout: &mut Option<Duration>| *timeout = Some(timeout.map_or(limit, |own| own.min(limit)));
             cap(&mut peer.options.total_connection_timeout);
             cap(&mut peer.options.connection_timeout);
-            cap(&mut peer.options.read_timeout);
-            cap(&mut peer.options.write_timeout);
+            if !upgrade {
+                cap(&mut peer.options.read_timeout);
+                cap(&mut peer.options.write_timeout);
+            }
         }
         peer
     }

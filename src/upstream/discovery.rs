@@ -3,7 +3,8 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     net::{IpAddr, SocketAddr},
-    sync::OnceLock,
+    os::unix::fs::MetadataExt as _,
+    time::SystemTime,
 };
 
 use hickory_resolver::{
@@ -12,6 +13,7 @@ use hickory_resolver::{
     net::runtime::TokioRuntimeProvider,
     proto::rr::{RData, rdata::SRV},
 };
+use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -52,7 +54,8 @@ const WRONG: usize = 10;
 pub(crate) struct Discovery {
     pub(crate) config: DiscoveryConfig,
     /// Made at the first look: it reads the system's configuration.
-    resolver: OnceLock<Result<TokioResolver, String>>,
+    /// Made when it is needed, and again when the system's configuration has changed: at boot, or in another network.
+    resolver: Mutex<Option<(SystemStamp, TokioResolver)>>,
 }
 
 impl std::fmt::Debug for Discovery {
@@ -63,7 +66,7 @@ impl std::fmt::Debug for Discovery {
 
 impl Discovery {
     pub(crate) fn new(config: DiscoveryConfig) -> Self {
-        Self { config, resolver: OnceLock::new() }
+        Self { config, resolver: Mutex::new(None) }
     }
 
     /// The backends in the file.
@@ -86,6 +89,7 @@ impl Discovery {
         // In which line each place stands.
         let mut places: HashMap<(String, u16), (usize, BackendUrl)> = HashMap::new();
         for (line, number) in text.lines().zip(1..) {
+            let whole = line;
             let line = line.split('#').next().unwrap_or_default().trim();
             match line_url(line) {
                 Ok(None) => {}
@@ -102,6 +106,8 @@ impl Discovery {
                         wrong.push(format!("{path}:{number}: {twice}: leave one of them out"));
                     }
                 },
+                // What stands before an '@' may be a password, and what was cut off may belong to it.
+                Err(_) if whole.contains('@') => wrong.push(format!("{path}:{number}: {EXPECTED}")),
                 Err(message) => wrong.push(format!("{path}:{number}: {message}")),
             }
         }
@@ -148,23 +154,41 @@ impl Discovery {
         Ok(Lookup { answer: one_family(answer.iter().collect()), until, useless: Vec::new() })
     }
 
-    fn resolver(&self) -> Result<&TokioResolver, String> {
-        let made = self.resolver.get_or_init(|| {
-            let mut builder = match self.config.resolver.as_deref().map(str::parse::<SocketAddr>) {
-                Some(Ok(address)) => {
-                    let mut server = NameServerConfig::udp_and_tcp(address.ip());
-                    server.connections.iter_mut().for_each(|connection| connection.port = address.port());
-                    let config = ResolverConfig::from_name_servers(vec![server]);
-                    Resolver::builder_with_config(config, TokioRuntimeProvider::default())
-                }
-                _ => Resolver::builder_tokio().map_err(|e| e.to_string())?,
-            };
-            // `names.rs` knows for how long an answer holds, and when to ask again: also after none, and sooner than that.
-            builder.options_mut().cache_size = 0;
-            builder.build().map_err(|e| e.to_string())
-        });
-        made.as_ref().map_err(Clone::clone)
+    fn resolver(&self) -> Result<TokioResolver, String> {
+        let found = system_stamp();
+        let mut known = self.resolver.lock();
+        if let Some((stamp, resolver)) = &*known
+            && (*stamp == found || self.config.resolver.is_some())
+        {
+            return Ok(resolver.clone());
+        }
+        let resolver = self.make()?;
+        *known = Some((found, resolver.clone()));
+        Ok(resolver)
     }
+
+    fn make(&self) -> Result<TokioResolver, String> {
+        let mut builder = match self.config.resolver.as_deref().map(str::parse::<SocketAddr>) {
+            Some(Ok(address)) => {
+                let mut server = NameServerConfig::udp_and_tcp(address.ip());
+                server.connections.iter_mut().for_each(|connection| connection.port = address.port());
+                let config = ResolverConfig::from_name_servers(vec![server]);
+                Resolver::builder_with_config(config, TokioRuntimeProvider::default())
+            }
+            _ => Resolver::builder_tokio().map_err(|e| e.to_string())?,
+        };
+        // `names.rs` knows for how long an answer holds, and when to ask again: also after none, and sooner than that.
+        builder.options_mut().cache_size = 0;
+        builder.build().map_err(|e| e.to_string())
+    }
+}
+
+/// Which file the system's configuration is, and when it was written.
+type SystemStamp = Option<(u64, SystemTime)>;
+
+fn system_stamp() -> SystemStamp {
+    let meta = std::fs::metadata("/etc/resolv.conf").ok()?;
+    Some((meta.ino(), meta.modified().ok()?))
 }
 
 /// The backends among SRV records, and what is wrong with the others.
@@ -199,13 +223,15 @@ fn one_family(all: Vec<IpAddr>) -> Answer {
     Answer::Addresses(all.into_iter().filter(|address| address.is_ipv4() == four).collect())
 }
 
+const EXPECTED: &str = "expected a URL, and a weight if it is not 1: write it like 'http://127.0.0.1:8081 3'";
+
 fn line_url(line: &str) -> Result<Option<BackendUrl>, String> {
     let mut words = line.split_whitespace();
     let Some(url) = words.next() else { return Ok(None) };
     // The file may be another one, such as that of a key: nothing of it is repeated.
     let scheme = url.split_once("://").map(|(scheme, _)| scheme);
-    if !scheme.is_some_and(|scheme| !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
-        return Err("expected a URL, and a weight if it is not 1: write it like 'http://127.0.0.1:8081 3'".to_owned());
+    if !scheme.is_some_and(|scheme| ["http", "https", "h2c"].contains(&scheme.to_ascii_lowercase().as_str())) {
+        return Err(EXPECTED.to_owned());
     }
     let url: BackendUrl = url.parse()?;
     let weight = match words.next().map(str::parse::<usize>) {

@@ -246,6 +246,10 @@ impl Resilience {
     /// Logs and shows a breaker's change of state; `backend` is empty for the service's own.
     pub(crate) fn announce(&self, backend: &str, transition: Option<Transition>) {
         let Some(Transition { to, reason }) = transition else { return };
+        // Of one that has gone meanwhile, nobody wants to know.
+        if !backend.is_empty() && !self.endpoints.load().iter().any(|known| known.name == backend) {
+            return;
+        }
         self.metrics.breaker_state(backend, to.gauge());
         let of = if backend.is_empty() { String::new() } else { format!(", backend {backend}") };
         // What gets worse is for somebody to look at.
@@ -265,7 +269,8 @@ impl Resilience {
         if backend.conduct.has_come_back(now) {
             log::info!("service {}: backend {} is back after its ejection", self.service, backend.name);
         }
-        if let Some(span) = backend.conduct.record(policy, now, ok, ejected, all) {
+        let here = || self.endpoints.load().iter().any(|known| known.name == backend.name);
+        if let Some(span) = backend.conduct.record(policy, now, ok, ejected, all).filter(|_| here()) {
             self.metrics.ejected(&backend.name);
             let row = policy.consecutive;
             log::warn!(

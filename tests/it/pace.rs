@@ -241,3 +241,26 @@ fn an_upgrade_that_is_not_granted_is_bounded_like_any_other_request() {
     eventually("both have begun", || gw.metric("gateway_requests_in_flight") == Some(2.0));
     eventually("both are over", || gw.metric("gateway_requests_in_flight") == Some(0.0));
 }
+
+#[test]
+fn a_backend_that_gives_up_on_a_client_that_does_not_read_is_not_blamed() {
+    let url = raw_backend(|mut stream| {
+        read_request(&mut stream);
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n";
+        let _ = stream.write_all(head.as_bytes());
+        // As nginx's `send_timeout` has it.
+        stream.set_nonblocking(true).unwrap();
+        let mut moved = Instant::now();
+        while moved.elapsed() < Duration::from_millis(1500) {
+            match stream.write(&[b'a'; 16_384]) {
+                Ok(_) => moved = Instant::now(),
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    });
+    let gw = gateway(&url, "circuit_breaker: { failure_threshold: 1 }", "");
+    let read = slow_reader(&gw, "GET / HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(read > 1000 && read < 100_000_000, "{read} {}", gw.read("stdout"));
+    assert_eq!(gw.log(1)[0]["reason"], "connection_reset");
+    assert_eq!((attempts(&gw, "ok"), attempts(&gw, "reset")), (1.0, 0.0));
+}

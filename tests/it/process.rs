@@ -198,6 +198,8 @@ fn what_the_end_of_the_grace_period_cuts_is_told_and_logged() {
     tunnel.read_to_end(&mut said).unwrap();
     assert_eq!(said, b"\x81\x02hi\x82\x01x\x89\x00\x88\x02\x03\xe9", "1001, between two frames");
     assert!(read_head(&mut slow).starts_with("HTTP/1.1 503 "));
+    let end = std::iter::repeat_with(|| frames.end()).find(|end| end != "goaway");
+    assert_eq!(end.as_deref(), Some("status 503"), "the stream is answered too");
     gw.wait();
     assert!(gw.errors().contains("left with 3 requests under way"), "{}", gw.errors());
     let mut lines: Vec<_> =

@@ -384,3 +384,16 @@ fn each_change_of_state_is_a_line_in_both_directions() {
         gw.errors().contains(&format!("INFO  tollgate::upstream::resilience] service ejects: backend {url} is back"))
     });
 }
+
+#[test]
+fn a_connection_that_was_said_to_close_serves_no_more() {
+    let refusing = format!("http://127.0.0.1:{}", free_port());
+    let gw = gateway("limits: { requests_per_connection: 2 }\n", &[("main", format!("{{ urls: [\"{refusing}\"] }}"))]);
+    let mut client = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    client.write_all("GET /main/x HTTP/1.1\r\nHost: h\r\n\r\n".repeat(5).as_bytes()).unwrap();
+    let mut said = String::new();
+    let _ = client.read_to_string(&mut said);
+    assert_eq!(said.matches("HTTP/1.1 502 ").count(), 2, "{said}");
+    assert_eq!(said.to_lowercase().matches("connection: close").count(), 1, "{said}");
+}

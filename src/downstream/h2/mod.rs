@@ -31,7 +31,7 @@ use pingora::{
     },
     server::ShutdownWatch,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use self::{frames::Timed, stream::StreamSession};
 use super::{
@@ -93,6 +93,8 @@ pub(crate) fn options(limits: &ClientLimits) -> Builder {
 struct Active {
     count: AtomicUsize,
     idle: Notify,
+    /// The process ends what is under way.
+    cut: Notify,
 }
 
 impl Counter for Active {
@@ -118,8 +120,13 @@ impl Active {
 }
 
 /// Serves the streams of a connection until it ends.
-pub(crate) async fn serve<A, T>(app: &Arc<A>, wire: Box<DownstreamStream<T>>, terms: Terms, shutdown: &ShutdownWatch)
-where
+pub(crate) async fn serve<A, T>(
+    app: &Arc<A>,
+    wire: Box<DownstreamStream<T>>,
+    terms: Terms,
+    shutdown: &ShutdownWatch,
+    mut cut: watch::Receiver<bool>,
+) where
     A: HttpServerApp + Send + Sync + 'static,
     T: Transport,
 {
@@ -132,6 +139,8 @@ where
         Ok(connection) => connection,
         Err(e) => return log::debug!("HTTP/2 with {}: {e}", info.peer),
     };
+    let mut cut = std::pin::pin!(async { drop(cut.wait_for(|cut| *cut).await) });
+    let mut told = false;
     let (active, mut leaving, mut closing) = (Arc::new(Active::default()), shutdown.clone(), false);
     let mut accepted_streams = 0;
     // Made once for all streams: to enter a waiter anew for each costs more.
@@ -143,6 +152,11 @@ where
             _ = &mut left, if !closing => {
                 connection.graceful_shutdown();
                 closing = true;
+                continue;
+            }
+            () = &mut cut, if !told => {
+                active.cut.notify_waiters();
+                told = true;
                 continue;
             }
             accepted = connection.accept() => accepted,
@@ -163,16 +177,34 @@ where
             connection.graceful_shutdown();
         }
         let stream = CountPermit::take(active.clone());
-        let (app, shutdown) = (app.clone(), shutdown.clone());
+        let (app, shutdown, streams) = (app.clone(), shutdown.clone(), active.clone());
         let session = session(request, info.of_stream(respond), &digest, &terms);
         let stall = terms.stall;
         tokio::spawn(async move {
-            let mut session = session;
-            session.settle_empty_body(stall).await;
-            let mut watch = ExchangeWatch::new(session.info.clone());
-            watch.run(app.process_new_http(ServerSession::new_custom(Box::new(session)), &shutdown)).await;
+            exchange(app, session, &shutdown, &streams, stall).await;
             drop(stream);
         });
+    }
+}
+
+/// Serves one stream.
+async fn exchange<A: HttpServerApp + Send + Sync + 'static>(
+    app: Arc<A>,
+    session: StreamSession,
+    shutdown: &ShutdownWatch,
+    streams: &Active,
+    stall: Duration,
+) {
+    let mut session = session;
+    session.settle_empty_body(stall).await;
+    let mut watch = ExchangeWatch::new(session.info.clone());
+    let served = watch.run(app.process_new_http(ServerSession::new_custom(Box::new(session)), shutdown));
+    let mut served = std::pin::pin!(served);
+    tokio::select! {
+        biased;
+        _ = &mut served => {}
+        // It looks at its client once more, and finds that it has to end.
+        () = streams.cut.notified() => drop(served.await),
     }
 }
 

@@ -162,6 +162,9 @@ impl StreamSession {
         let (info, writer) = (&self.info, &mut self.writer);
         let reset = std::future::poll_fn(|context| {
             info.deadlines.client_is_asked();
+            if info.is_cut() {
+                return Poll::Ready(Ok(Reason::NO_ERROR));
+            }
             match (&mut *writer, &info.respond) {
                 (Some(writer), _) => writer.poll_reset(context),
                 (None, Some(respond)) => respond.lock().poll_reset(context),
@@ -284,6 +287,7 @@ impl StreamSession {
                     let waited = tokio::time::timeout(limit, room).await;
                     self.info.deadlines.wait_for_reader(false);
                     self.waited += begun.elapsed();
+                    self.info.deadlines.add_reading(begun.elapsed());
                     self.moved = Instant::now();
                     self.info.deadlines.note_movement(self.moved);
                     waited

@@ -25,7 +25,7 @@ use crate::{
     proxy::{
         attempts::Phase,
         context::Context,
-        error,
+        error, failure,
         kind::RequestKind,
         request, response, retry,
         upstream_request::{self, X_ATTEMPTS},
@@ -256,6 +256,7 @@ pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Co
             delivered.map(|()| true)
         }
         Err(failure) => {
+            service.metrics.failure(failure::reason(&failure.error, context));
             context.attempts.record_outcome(&service, failure.outcome(late));
             context.attempts.note_failed();
             let again = failure.is_stale() && retry::free_repeat(session, context)
