@@ -1,7 +1,6 @@
 //! A listener: what happens to its connections until a request begins.
 
 use std::{
-    io,
     net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
@@ -31,6 +30,7 @@ use super::{
     exchange::ExchangeWatch,
     head_reader::{BufferedRequest, Protocols, ReadOutcome},
     linger::linger,
+    metrics,
     stream::{DownstreamStream, LeftOver},
     transport::Transport,
 };
@@ -159,7 +159,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
             Ok(Ok(stream)) => Box::new(stream),
             Ok(Err(e)) => {
                 log::debug!("TLS handshake with {peer} at {}: {e}", self.listener.name);
-                return Err(handshake_failure(&e));
+                return Err(metrics::handshake_failure(&e));
             }
             Err(_) => return Err("tls_handshake_timeout"),
         };
@@ -301,18 +301,6 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         if let Ok(Ok(())) = tokio::time::timeout(Duration::from_secs(1), deliver).await {
             linger(stream).await;
         }
-    }
-}
-
-/// Why a handshake with a client has failed, as a label.
-fn handshake_failure(error: &io::Error) -> &'static str {
-    use rustls::Error as E;
-    match error.get_ref().and_then(|error| error.downcast_ref()) {
-        Some(E::InvalidCertificate(_) | E::NoCertificatesPresented) => "tls_client_certificate",
-        Some(E::AlertReceived(_)) => "tls_refused_by_client",
-        Some(E::PeerIncompatible(_) | E::NoApplicationProtocol) => "tls_nothing_in_common",
-        Some(E::InvalidMessage(_) | E::InappropriateMessage { .. } | E::PeerMisbehaved(_)) => "tls_malformed",
-        _ => "tls_handshake",
     }
 }
 

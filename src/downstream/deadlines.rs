@@ -163,6 +163,8 @@ impl StreamDeadlines {
     /// bounds that is the limit of writes, if there is one.
     pub(super) fn wait_for_reader(&self, waits: bool) {
         if self.writing.load(Relaxed) != waits {
+            // Silence begins to count anew.
+            self.note_movement(Instant::now());
             self.writing.store(waits, Relaxed);
         }
     }

@@ -1,6 +1,6 @@
 //! Metrics of client connections and of the certificates shown to them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
@@ -46,5 +46,17 @@ impl ConnectionMetrics {
         for (name, end) in ends {
             self.certificates.with_label_values(&[name]).set(*end);
         }
+    }
+}
+
+/// Why a handshake with a client has failed, as a label.
+pub(super) fn handshake_failure(error: &io::Error) -> &'static str {
+    use rustls::Error as E;
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
+        Some(E::InvalidCertificate(_) | E::NoCertificatesPresented) => "tls_client_certificate",
+        Some(E::AlertReceived(_)) => "tls_refused_by_client",
+        Some(E::PeerIncompatible(_) | E::NoApplicationProtocol) => "tls_nothing_in_common",
+        Some(E::InvalidMessage(_) | E::InappropriateMessage { .. } | E::PeerMisbehaved(_)) => "tls_malformed",
+        _ => "tls_handshake",
     }
 }

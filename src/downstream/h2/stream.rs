@@ -288,8 +288,6 @@ impl StreamSession {
                     self.info.deadlines.wait_for_reader(false);
                     self.waited += begun.elapsed();
                     self.info.deadlines.add_reading(begun.elapsed());
-                    self.moved = Instant::now();
-                    self.info.deadlines.note_movement(self.moved);
                     waited
                         .map_err(|_| Error::explain(ErrorType::WriteTimedout, "the client does not read").into_down())?
                 }
