@@ -6,7 +6,7 @@ use super::{Config, Plan, build, expectations as tests};
 use crate::{
     filter::Registry,
     runtime::{Runtime, Shared},
-    units::{Problem, Problems},
+    units::{Problem, Problems, counted},
     yaml::{UNSET, parse, read},
 };
 
@@ -43,7 +43,7 @@ impl fmt::Display for Rejected {
             writeln!(f, "{}:{}:{}: {problem}", self.file, problem.line.max(1), problem.column.max(1))?;
         }
         let count = self.problems.len();
-        write!(f, "{}: {count} problem{}", self.file, if count == 1 { "" } else { "s" })
+        write!(f, "{}: {}", self.file, counted(count, "problem"))
     }
 }
 
@@ -106,7 +106,7 @@ pub fn read_text(path: &Path) -> Result<String, Rejected> {
                 problem(before.matches('\n').count() + 1, last.chars().count() + 1, message)
             }
         },
-        Err(e) => problem(1, 1, format!("cannot read the file: {e}")),
+        Err(e) => return Err(Rejected::whole(&file, format!("cannot read the file: {e}"))),
     };
     Err(Rejected { file, problems: vec![problem] })
 }

@@ -107,21 +107,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
             return Box::pin(self.encrypted(plain, peer, tls, limits.head.0)).await;
         }
         let protocols = if listener.h2c { Protocols::Either } else { Protocols::Http1 };
-        self.serve(
-            Box::new(DownstreamStream::new(
-                plain,
-                ConnectionInfo::new(peer, self.listener_id(), None, self.host.cut_flag()),
-            )),
-            protocols,
-            trusted,
-        )
-        .await;
+        self.serve(Box::new(DownstreamStream::new(plain, self.info(peer, None))), protocols, trusted).await;
         Ok(())
     }
 
-    /// Which listener it is, and what that is called.
-    fn listener_id(&self) -> (usize, Arc<str>) {
-        (self.number, self.listener.name.clone())
+    /// What is known of a connection from `peer`.
+    fn info(&self, peer: SocketAddr, tls: Option<TlsFacts>) -> Arc<ConnectionInfo> {
+        ConnectionInfo::new(peer, (self.number, self.listener.name.clone()), tls, self.host.cut_flag())
     }
 
     fn address_permit(&self, peer: SocketAddr, most: u32) -> Result<Option<AddressPermit>, &'static str> {
@@ -143,10 +135,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         match tokio::time::timeout(limit, plain.try_peek(&mut first)).await {
             // Somebody has typed http:// for https://.
             Ok(Ok(_)) if first[0].is_ascii_alphabetic() => {
-                let mut stream = DownstreamStream::new(
-                    plain,
-                    ConnectionInfo::new(peer, self.listener_id(), None, self.host.cut_flag()),
-                );
+                let mut stream = DownstreamStream::new(plain, self.info(peer, None));
                 Box::pin(self.refuse(&mut stream, replies::malformed("this port speaks TLS: use https"))).await;
                 return Err("tls_handshake");
             }
@@ -172,10 +161,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         };
         let h2 = agreed.alpn_protocol() == Some(b"h2");
         let protocols = if h2 { Protocols::Http2 } else { Protocols::Http1 };
-        let stream = DownstreamStream::new(
-            stream,
-            ConnectionInfo::new(peer, self.listener_id(), Some(facts), self.host.cut_flag()),
-        );
+        let stream = DownstreamStream::new(stream, self.info(peer, Some(facts)));
         self.serve(Box::new(stream), protocols, false).await;
         Ok(())
     }

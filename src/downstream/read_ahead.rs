@@ -41,12 +41,6 @@ pub(super) struct ReadAhead {
     next: Vec<u8>,
 }
 
-impl Default for ReadAhead {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl ReadAhead {
     pub(super) fn new() -> Self {
         Self { own: Vec::new(), given: 0, rest: RemainingRequest::Everything, next: Vec::new() }

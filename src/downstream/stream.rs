@@ -282,7 +282,7 @@ impl<T: Transport> Drop for DownstreamStream<T> {
         }
         let serves_on = self.info.take_kept() && self.ahead.is_handed_on();
         if serves_on || self.written > 0 && self.ahead.is_unread(&mut inner, &mut context) {
-            let ahead = std::mem::take(&mut self.ahead);
+            let ahead = std::mem::replace(&mut self.ahead, ReadAhead::new());
             self.info.leave_over(LeftOver { inner, ahead, serves_on });
         }
     }

@@ -33,19 +33,15 @@ pub(super) fn reason(error: &Error, context: &Context) -> Reason {
 
 /// The same for an exchange that has lasted too long.
 pub(super) fn late(context: &Context) -> Reason {
-    if context.late() == Some(Lateness::Unread) {
-        return Reason::WriteTimeout;
-    }
     let began = context.attempts.first_byte.is_some();
-    // The time was over before the client had sent its request, though it had most of that for itself.
-    if context.is_slow() && !began {
-        return Reason::RequestTimeout;
-    }
     let tunnel = context.written == Some(StatusCode::SWITCHING_PROTOCOLS) || context.kind == RequestKind::Grpc;
     match context.late() {
+        Some(Lateness::Unread) => Reason::WriteTimeout,
+        // The time was over before the client had sent its request, though it had most of that for itself.
+        _ if context.is_slow() && !began => Reason::RequestTimeout,
         Some(Lateness::Silence) if tunnel => Reason::IdleTimeout,
         Some(Lateness::Silence) => Reason::ReadTimeout,
-        Some(Lateness::Deadline | Lateness::Unread) | None => context.out_of_time(),
+        Some(Lateness::Deadline) | None => context.out_of_time(),
     }
 }
 

@@ -4,11 +4,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tokio::task::JoinHandle;
-
 use super::Runtime;
 use crate::{
     filter::{Background, Filter},
+    units::OwnedTask,
     upstream::Service,
 };
 
@@ -20,14 +19,8 @@ pub(crate) struct Tasks(HashMap<Id, Running>);
 type Id = usize;
 
 struct Running {
-    task: JoinHandle<()>,
+    _task: OwnedTask,
     _owner: Owner,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 /// A part that may have background work.
@@ -67,7 +60,7 @@ impl Tasks {
             if let Some(running) = before.remove(&id) {
                 self.0.insert(id, running);
             } else if let Some(work) = owner.work() {
-                self.0.insert(id, Running { task: tokio::spawn(work), _owner: owner });
+                self.0.insert(id, Running { _task: OwnedTask::spawn(work), _owner: owner });
             }
         }
     }

@@ -16,6 +16,7 @@ use crate::{
     filter::Registry,
     runtime::Shared,
     server::{failure::fail, run_args::RunArgs},
+    units::counted,
 };
 
 /// The version, and what it was built of.
@@ -113,22 +114,17 @@ fn check(conf: Option<&Path>, registry: &Registry) -> ExitCode {
                 return fail(exit::CONFIG, &message);
             }
             let (routes, services) = (loaded.runtime.router.routes().count(), loaded.runtime.services.len());
-            let tests = loaded.tests;
             let _ = writeln!(
                 io::stderr().lock(),
-                "{name}: ok ({routes} route{}, {services} service{}, {tests} test{})",
-                plural(routes),
-                plural(services),
-                plural(tests)
+                "{name}: ok ({}, {}, {})",
+                counted(routes, "route"),
+                counted(services, "service"),
+                counted(loaded.tests, "test")
             );
             ExitCode::SUCCESS
         }
         Err(rejected) => fail(exit::CONFIG, &rejected.to_string()),
     }
-}
-
-fn plural(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
 }
 
 fn hash_key(new: bool) -> ExitCode {

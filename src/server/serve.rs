@@ -39,6 +39,7 @@ use crate::{
     proxy::Gateway,
     runtime::{Live, Shared},
     server::{failure::fail, run_args::RunArgs},
+    units::counted,
     upstream::tunnel::Tunnels,
 };
 
@@ -97,16 +98,15 @@ pub(super) fn run(args: &RunArgs, registry: &Registry) -> ExitCode {
 
 /// What begins here, in a line.
 fn announce(name: &str, loaded: &Loaded) {
-    let some = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let (runtime, plan) = (&loaded.runtime, &loaded.plan);
     let listeners: Vec<&str> = plan.listeners.iter().map(|listener| &*listener.address).collect();
     log::info!(
         "tollgate {} (pid {}): {name}: {}, {}, {} passed; listeners {}; admin {}",
         env!("CARGO_PKG_VERSION"),
         std::process::id(),
-        some(runtime.router.routes().count(), "route"),
-        some(runtime.services.len(), "service"),
-        some(loaded.tests, "test"),
+        counted(runtime.router.routes().count(), "route"),
+        counted(runtime.services.len(), "service"),
+        counted(loaded.tests, "test"),
         listeners.join(", "),
         plan.admin.as_ref().map_or("off", |admin| &admin.address),
     );

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{exit, handover::Handover, notify, pid};
-use crate::{config::Plan, runtime::Shared};
+use crate::{config::Plan, runtime::Shared, units::counted};
 
 /// Signals that change nothing, or open a log anew, must not end a process that cannot receive them yet: from now on they
 /// wait until somebody does.
@@ -131,13 +131,13 @@ pub(super) fn follow(
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        let left = under_way();
+        let left = counted(usize::try_from(under_way()).unwrap_or(0), "request");
         shared.cut();
         let cut = Instant::now();
         while under_way() > 0 && cut.elapsed() < CUT {
             std::thread::sleep(Duration::from_millis(10));
         }
-        log::info!("left with {left} {} under way", if left == 1 { "request" } else { "requests" });
+        log::info!("left with {left} under way");
         leave(&shared, &plan, &handover);
     });
 }

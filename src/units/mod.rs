@@ -3,6 +3,7 @@
 //! Nothing here knows HTTP, Pingora or a clock.
 
 mod cidr;
+mod counted;
 mod file;
 mod measure;
 mod permit;
@@ -10,8 +11,10 @@ mod problem;
 mod secret;
 mod share;
 pub(crate) mod suggest;
+mod task;
 
 pub use cidr::Cidr;
+pub(crate) use counted::counted;
 pub use file::{read_file, read_text};
 pub use measure::{Rate, Size, Span};
 pub(crate) use permit::{CountPermit, Counter};
@@ -19,3 +22,4 @@ pub use problem::{Problem, Problems};
 pub use secret::{Secret, SecretRef, private};
 pub use share::Share;
 pub use suggest::nearest;
+pub(crate) use task::OwnedTask;

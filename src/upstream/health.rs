@@ -17,7 +17,7 @@ use pingora::{
     http::RequestHeader,
     prelude::HttpPeer,
 };
-use tokio::{sync::Notify, task::JoinHandle, time::MissedTickBehavior};
+use tokio::{sync::Notify, time::MissedTickBehavior};
 
 use super::{
     backend::{Backend, Endpoints},
@@ -26,23 +26,17 @@ use super::{
     failure_kind::{cause, local_cause},
     settings::service::HealthCheckConfig,
 };
-use crate::{clock::Now, upstream::ServiceMetrics};
+use crate::{clock::Now, units::OwnedTask, upstream::ServiceMetrics};
 
 /// The checks of one service's backends.
 #[derive(Clone)]
 pub(crate) struct HealthChecks(Arc<Probe>);
 
-/// The checks of one backend; dropping it ends them.
+/// The checks of one backend.
 struct Round {
-    task: JoinHandle<()>,
+    _task: OwnedTask,
     /// Held, so that nobody else comes to have its place in memory.
     _checks: Checks,
-}
-
-impl Drop for Round {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 impl HealthChecks {
@@ -67,7 +61,7 @@ impl HealthChecks {
                 });
                 for (id, checks) in known {
                     rounds.entry(id).or_insert_with(|| Round {
-                        task: tokio::spawn(self.0.clone().check_again(checks.clone())),
+                        _task: OwnedTask::spawn(self.0.clone().check_again(checks.clone())),
                         _checks: checks.clone(),
                     });
                 }

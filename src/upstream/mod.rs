@@ -19,6 +19,7 @@ pub(crate) mod resilience;
 pub(crate) mod response;
 pub(crate) mod selector;
 pub(crate) mod service;
+pub(crate) mod service_limits;
 pub(crate) mod settings;
 pub(crate) mod sticky;
 pub(crate) mod token;

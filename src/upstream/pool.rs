@@ -31,7 +31,7 @@ use crate::{
     clock::Now,
     resilience::{Breaker, BreakerPolicy, Ewma},
     tls::client::Credentials,
-    units::Problems,
+    units::{Problems, counted},
     upstream::{
         ServiceMetrics,
         backend::Endpoints,
@@ -297,8 +297,7 @@ impl Pool {
                     keeps(&format!("'{file}' lists no backend"));
                     return false;
                 }
-                let (count, s) = (urls.len(), if urls.len() == 1 { "" } else { "s" });
-                log::info!("service {}: {count} backend{s} in the file", self.service);
+                log::info!("service {}: {} in the file", self.service, counted(urls.len(), "backend"));
                 self.targets.store(Arc::new(all));
                 true
             }

@@ -13,6 +13,7 @@ use super::{
     backend::{Backend, LATENCY_MEMORY},
     concurrency::ConcurrencyLimit,
     failure_kind::FailureKind,
+    service_limits::ServiceLimits,
     settings::{
         resilience::{BreakerConfig, EjectionConfig, InFlightConfig},
         service::ServiceConfig,
@@ -64,32 +65,6 @@ pub(crate) struct Resilience {
     pub(crate) latencies: Option<Arc<Quantile>>,
 }
 
-/// What counts requests under way.
-struct Limits {
-    concurrency: Option<Arc<ConcurrencyLimit>>,
-    gradient: Option<Arc<Gradient>>,
-    freed: Arc<Notify>,
-    waiting: Arc<AtomicUsize>,
-}
-
-impl Limits {
-    /// By the settings, or those of `same`, which has the same ones.
-    fn new(in_flight: Option<&InFlightConfig>, same: Option<&Resilience>) -> Self {
-        if let Some(same) = same {
-            let (concurrency, gradient) = (same.concurrency.clone(), same.gradient.clone());
-            return Self { concurrency, gradient, freed: same.freed.clone(), waiting: same.waiting.clone() };
-        }
-        let adaptive = in_flight.and_then(|limits| Some((limits.adaptive?, limits.max)));
-        let gradient = adaptive.map(|(adaptive, most)| Arc::new(Gradient::new(adaptive.policy(most))));
-        let concurrency = in_flight.filter(|limits| limits.max > 0).map(|limits| {
-            let first = gradient.as_ref().map_or(limits.max, |gradient| gradient.limit());
-            ConcurrencyLimit::new(first, limits.queue, limits.wait.0)
-        });
-        let waiting = concurrency.as_ref().map_or_else(Arc::default, |concurrency| concurrency.queued());
-        Self { concurrency, gradient, freed: Arc::default(), waiting }
-    }
-}
-
 // What has happened so far is no setting: a Runtime must look the same before and after traffic.
 impl fmt::Debug for Resilience {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -124,7 +99,8 @@ impl Resilience {
         let policy = config.retry_budget.policy();
         let budget = before.map(|before| before.budget.clone()).filter(|known| *known.policy() == policy);
         let in_flight = config.in_flight.clone();
-        let limits = Limits::new(in_flight.as_ref(), before.filter(|before| before.in_flight == in_flight));
+        let same_limits = before.filter(|before| before.in_flight == in_flight).map(Self::limits);
+        let limits = same_limits.unwrap_or_else(|| ServiceLimits::new(in_flight.as_ref()));
         let same_hedge = before.filter(|before| before.hedge == config.hedge);
         let latencies = || config.hedge.as_ref().map(|_| Quantile::new(LATENCY_MEMORY).into());
         Self {
@@ -144,6 +120,15 @@ impl Resilience {
             in_flight,
             freed: limits.freed,
             latencies: same_hedge.map_or_else(latencies, |before| before.latencies.clone()),
+        }
+    }
+
+    fn limits(&self) -> ServiceLimits {
+        ServiceLimits {
+            concurrency: self.concurrency.clone(),
+            gradient: self.gradient.clone(),
+            freed: self.freed.clone(),
+            waiting: self.waiting.clone(),
         }
     }
 
@@ -247,7 +232,7 @@ impl Resilience {
     pub(crate) fn announce(&self, backend: &str, transition: Option<Transition>) {
         let Some(Transition { to, reason }) = transition else { return };
         // Of one that has gone meanwhile, nobody wants to know.
-        if !backend.is_empty() && !self.endpoints.load().iter().any(|known| known.name == backend) {
+        if !backend.is_empty() && !self.has(backend) {
             return;
         }
         self.metrics.breaker_state(backend, to.gauge());
@@ -255,6 +240,11 @@ impl Resilience {
         // What gets worse is for somebody to look at.
         let level = if to == BreakerState::Open { log::Level::Warn } else { log::Level::Info };
         log::log!(level, "service {}{of}: circuit breaker is {}: {reason}", self.service, to.label());
+    }
+
+    /// True for the name of a backend that has not gone meanwhile.
+    fn has(&self, backend: &str) -> bool {
+        self.endpoints.load().iter().any(|known| known.name == backend)
     }
 
     /// Ejects a backend that has failed too often.
@@ -269,8 +259,7 @@ impl Resilience {
         if backend.conduct.has_come_back(now) {
             log::info!("service {}: backend {} is back after its ejection", self.service, backend.name);
         }
-        let here = || self.endpoints.load().iter().any(|known| known.name == backend.name);
-        if let Some(span) = backend.conduct.record(policy, now, ok, ejected, all).filter(|_| here()) {
+        if let Some(span) = backend.conduct.record(policy, now, ok, ejected, all).filter(|_| self.has(&backend.name)) {
             self.metrics.ejected(&backend.name);
             let row = policy.consecutive;
             log::warn!(

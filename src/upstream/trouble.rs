@@ -19,8 +19,7 @@ pub(crate) struct Trouble {
 impl Trouble {
     /// Takes in how an attempt to connect ended; true when that is to be said.
     pub(crate) fn changes(&self, reason: Option<Reason>, millis: u64) -> bool {
-        let state = reason.and_then(|reason| Reason::ALL.iter().position(|known| *known == reason));
-        let state = state.map_or(0, |place| place + 1);
+        let state = reason.map_or(0, |reason| reason as usize + 1);
         let (said, at) = (self.said.load(Relaxed), self.at.load(Relaxed));
         if state == said || said != 0 && millis < at.saturating_add(PAUSE) {
             return false;

@@ -5,39 +5,29 @@ use std::io::{Read as _, Write as _};
 use axum::http::{HeaderMap, Response};
 use bytes::Bytes;
 
-use crate::harness::{Gateway, H2Origin, h2_request};
+use crate::harness::{Gateway, H2Origin, h2_request, raw_backend, read_head};
 
 /// A backend that answers with the fields that a test names in the path, and with text of 3000 bytes.
 fn backend() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let (mut head, mut buffer) = (Vec::new(), [0; 4096]);
-            while !head.ends_with(b"\r\n\r\n") {
-                let length = stream.read(&mut buffer).unwrap();
-                head.extend_from_slice(&buffer[..length]);
-            }
-            let head = String::from_utf8(head).unwrap();
-            let (method, path) = (head.split(' ').next().unwrap(), head.split(' ').nth(1).unwrap());
-            let (status, fields) = match path {
-                "/part" => (206, "Content-Length: 3000\r\nContent-Range: bytes 0-2999/9000\r\n"),
-                "/known" => (304, "ETag: \"abc\"\r\n"),
-                "/chunks" => (200, "Transfer-Encoding: chunked\r\n"),
-                "/digest" => (200, "Content-Length: 3000\r\nContent-Digest: sha-256=:abc=:\r\n"),
-                _ => (200, "Content-Length: 3000\r\nETag: \"abc\"\r\nAccept-Ranges: bytes\r\n"),
-            };
-            let body = match (method, path) {
-                ("HEAD", _) | (_, "/known") => String::new(),
-                (_, "/chunks") => format!("bb8\r\n{}\r\n0\r\n\r\n", text()),
-                _ => text(),
-            };
-            let head = format!("HTTP/1.1 {status} x\r\nContent-Type: text/plain\r\nConnection: close\r\n{fields}\r\n");
-            stream.write_all([head, body].concat().as_bytes()).unwrap();
-        }
+    let backend = raw_backend(|mut stream| {
+        let head = read_head(&mut stream);
+        let (method, path) = (head.split(' ').next().unwrap(), head.split(' ').nth(1).unwrap());
+        let (status, fields) = match path {
+            "/part" => (206, "Content-Length: 3000\r\nContent-Range: bytes 0-2999/9000\r\n"),
+            "/known" => (304, "ETag: \"abc\"\r\n"),
+            "/chunks" => (200, "Transfer-Encoding: chunked\r\n"),
+            "/digest" => (200, "Content-Length: 3000\r\nContent-Digest: sha-256=:abc=:\r\n"),
+            _ => (200, "Content-Length: 3000\r\nETag: \"abc\"\r\nAccept-Ranges: bytes\r\n"),
+        };
+        let body = match (method, path) {
+            ("HEAD", _) | (_, "/known") => String::new(),
+            (_, "/chunks") => format!("bb8\r\n{}\r\n0\r\n\r\n", text()),
+            _ => text(),
+        };
+        let head = format!("HTTP/1.1 {status} x\r\nContent-Type: text/plain\r\nConnection: close\r\n{fields}\r\n");
+        stream.write_all([head, body].concat().as_bytes()).unwrap();
     });
-    url
+    format!("http://{backend}")
 }
 
 /// What is answered: 3000 bytes.
