@@ -56,6 +56,8 @@ pub(crate) struct DownstreamStream<T: Transport> {
     waited: Duration,
     /// What has been written for this request.
     written: u64,
+    /// Some of it may wait in a buffer.
+    unflushed: bool,
     /// Of a tunnel: where the frames end that were written.
     frames: Option<SentFrames>,
 }
@@ -91,6 +93,7 @@ impl<T: Transport> DownstreamStream<T> {
             blocked: None,
             waited: Duration::ZERO,
             written: 0,
+            unflushed: false,
             frames: None,
         }
     }
@@ -175,6 +178,7 @@ impl<T: Transport> DownstreamStream<T> {
     fn count(&mut self, parts: &[io::IoSlice<'_>], written: &Poll<io::Result<usize>>) {
         let Poll::Ready(Ok(mut bytes)) = *written else { return };
         self.written += bytes as u64;
+        self.unflushed = true;
         if !self.info.has_switched() {
             return;
         }
@@ -214,6 +218,13 @@ impl<T: Transport> AsyncRead for DownstreamStream<T> {
             this.note_movement();
             return read;
         }
+        // Whoever reads has nothing to write for now. Pingora keeps back what there is of an answer with a length, up to
+        // its end: a client would see nothing of one that comes slowly. What fails here fails the next write.
+        if this.unflushed
+            && let Some(inner) = &mut this.inner
+        {
+            this.unflushed = Pin::new(inner).poll_flush(context).is_pending();
+        }
         let lateness = std::task::ready!(this.poll_patience(context));
         this.info.deadlines.expire(lateness);
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, lateness.reason())))
@@ -234,6 +245,7 @@ impl<T: Transport> AsyncWrite for DownstreamStream<T> {
         let this = self.get_mut();
         let Some(inner) = &mut this.inner else { return Poll::Ready(Err(closed())) };
         let written = Pin::new(inner).poll_flush(context);
+        this.unflushed &= written.is_pending();
         this.bounded(context, written)
     }
 

@@ -182,6 +182,7 @@ impl Context {
             deadlines.limit_writes(Some(service.timeouts().idle.0), 0);
         }
         self.attempts.may_repeat = route.retry.as_ref().unwrap_or(service.retry()).max_attempts > 1;
+        self.kept = Some(KeptHead::of(head));
         (self.route, self.target, self.upstream_path) = (Some(route), Some(target), path);
     }
 

@@ -134,7 +134,7 @@ impl ProxyHttp for Gateway {
 
     async fn connected_to_upstream(
         &self,
-        session: &mut Session,
+        _: &mut Session,
         reused: bool,
         _: &HttpPeer,
         _: std::os::unix::io::RawFd,
@@ -148,7 +148,7 @@ impl ProxyHttp for Gateway {
         if !reused {
             note_connecting(context, None, &"");
         }
-        upstream_peer::connected(session, context);
+        upstream_peer::connected(context);
         Ok(())
     }
 

@@ -7,7 +7,8 @@ use pingora::http::RequestHeader;
 use crate::message::grpc;
 
 /// Fields that log lines name.
-static FIELDS: [HeaderName; 3] = [header::HOST, header::USER_AGENT, HeaderName::from_static("traceparent")];
+static FIELDS: [HeaderName; 4] =
+    [header::HOST, header::USER_AGENT, header::REFERER, HeaderName::from_static("traceparent")];
 
 /// Parts of a head.
 #[derive(Debug)]

@@ -11,7 +11,6 @@ use crate::{
     message::{replies, reply::Reply},
     proxy::{
         attempts::{Attempts, FreeRepeat, Phase},
-        kept_head::KeptHead,
         kind::RequestKind,
     },
     runtime::Shared,
@@ -179,11 +178,10 @@ fn bound(empty: bool, context: &mut Context, service: &Service, peer: &mut HttpP
 }
 
 /// There is a connection: from now on an exchange with a body, or one that may become a tunnel, is bounded as a whole.
-pub(super) fn connected(session: &Session, context: &mut Context) {
+pub(super) fn connected(context: &mut Context) {
     if !context.attempts.is_sending() {
         return;
     }
-    context.kept = Some(KeptHead::of(session.req_header()));
     if let (Some(deadlines), Some(target)) = (context.deadlines(), &context.target) {
         deadlines.limit_unread(target.service.timeouts().unread());
         deadlines.watch(true);

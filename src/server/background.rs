@@ -108,7 +108,7 @@ impl BackgroundTasks {
         if tokio::time::timeout(limit, settled).await.is_err() {
             let names = unsettled().join(", ");
             log::warn!(
-                "not all backends are known, or have been checked, after {limit:?}, of: {names}; serving all the same"
+                "not all backends are known, or have been checked, after {limit:?}, of: {names}; going on all the same"
             );
         }
     }
@@ -120,7 +120,11 @@ impl BackgroundTasks {
         all.map_err(|_| "the listeners do not begin to accept")?.map_err(|e| e.to_string())?;
         if let Some(predecessor) = predecessor {
             let (socket, shared) = (self.handover.socket.clone(), self.live.shared.clone());
-            let told = tokio::task::spawn_blocking(move || predecessor.relieve(&socket, || shared.draining())).await;
+            let runtime = self.live.load_full();
+            let without = runtime.services.values().filter(|service| !service.has_backends());
+            let without: Vec<String> = without.map(|service| service.name.to_string()).collect();
+            let relieve = move || predecessor.relieve(&socket, &without, || shared.draining());
+            let told = tokio::task::spawn_blocking(relieve).await;
             told.map_err(|e| e.to_string())??;
         }
         if let Err(e) = pid::write(&self.plan.pingora.pid_file) {

@@ -10,7 +10,9 @@
 //!                                        or: refused REASON\n
 //! binds what is new, starts, accepts
 //! serving\n                        ->
+//!    or: serving without ["SERVICE", ...]\n, of which no backend is known yet
 //!                                  <-    leaving\n
+//!                                        or: refused REASON\n, when backends of one of these are known here
 //! puts its socket at upgrade_sock
 //! taken\n                          ->
 //!                                        leaves
@@ -45,12 +47,14 @@ use rustix::{
 use tokio::sync::{mpsc, watch};
 
 use super::{pid, place::UpgradeSocket, sockets::Held};
-use crate::config::PingoraConfig;
+use crate::{config::PingoraConfig, runtime::Shared};
 
 /// What a successor says first.
 pub(super) const HELLO: &str = "tollgate-upgrade 2";
 /// What it says when it accepts connections.
 pub(super) const SERVING: &str = "serving";
+/// The same when there are services of which it knows no backend; their names follow.
+pub(super) const SERVING_WITHOUT: &str = "serving without ";
 /// The answer to that: the running process leaves as soon as the successor has confirmed it.
 pub(super) const LEAVING: &str = "leaving";
 /// What it confirms that with; from then on it serves alone.
@@ -105,6 +109,7 @@ pub(super) struct Handover {
     pub(super) held: Held,
     user: Option<String>,
     pid_file: String,
+    shared: Arc<Shared>,
     /// This process is to take over from another one.
     succeeds: bool,
     /// True when this process has not come to serve: it finishes what it has accepted, and ends.
@@ -117,8 +122,15 @@ pub(super) struct Handover {
 
 impl Handover {
     /// `succeeds`: from a process that serves until this one does.
-    pub(super) fn new(socket: UpgradeSocket, held: Held, config: &PingoraConfig, succeeds: bool) -> Self {
+    pub(super) fn new(
+        socket: UpgradeSocket,
+        held: Held,
+        config: &PingoraConfig,
+        shared: Arc<Shared>,
+        succeeds: bool,
+    ) -> Self {
         Self {
+            shared,
             succeeds,
             socket: Arc::new(socket),
             held,
@@ -218,17 +230,31 @@ impl Handover {
             send(stream, text.as_bytes(), &descriptors).map_err(lost)?;
         }
         stream.set_read_timeout(Some(START)).map_err(lost)?;
-        match line(stream).map_err(|e| format!("the successor did not begin to serve: {e}"))?.as_str() {
-            SERVING => {
-                let gone = |e: io::Error| format!("the successor has gone before it took over: {e}");
-                stream.set_read_timeout(Some(PROMPT)).map_err(gone)?;
-                stream.write_all(format!("{LEAVING}\n").as_bytes()).map_err(gone)?;
-                confirmed(stream)
-            }
-            "" => Err("the successor has gone before it served".to_owned()),
-            other => Err(format!("the successor said '{}'", other.escape_debug())),
+        let said = line(stream).map_err(|e| format!("the successor did not begin to serve: {e}"))?;
+        if said.is_empty() {
+            return Err("the successor has gone before it served".to_owned());
         }
+        let without = without(&said).ok_or_else(|| format!("the successor said '{}'", said.escape_debug()))?;
+        let has_backends = |name: &&String| self.shared.service(name).is_some_and(|service| service.has_backends());
+        if let Some(name) = without.iter().find(has_backends) {
+            return Err(refuse(
+                stream,
+                &format!("the successor knows no backend of service {name}, and this one does"),
+            ));
+        }
+        let gone = |e: io::Error| format!("the successor has gone before it took over: {e}");
+        stream.set_read_timeout(Some(PROMPT)).map_err(gone)?;
+        stream.write_all(format!("{LEAVING}\n").as_bytes()).map_err(gone)?;
+        confirmed(stream)
     }
+}
+
+/// The services of which a successor that serves knows no backend; `None` when it said something else.
+fn without(said: &str) -> Option<Vec<String>> {
+    if said == SERVING {
+        return Some(Vec::new());
+    }
+    serde_json::from_str(said.strip_prefix(SERVING_WITHOUT)?).ok()
 }
 
 /// Whether the successor has taken over: after this, it has said so or cannot any more.

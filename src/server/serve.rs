@@ -146,7 +146,7 @@ pub(super) fn serve(
         Ok(copies) => Arc::new(Mutex::new(copies)),
         Err(e) => return fail(exit::FAILURE, &format!("cannot keep the listening sockets: {e}")),
     };
-    let handover = Handover::new(upgrade_socket, held, &plan.pingora, predecessor.is_some());
+    let handover = Handover::new(upgrade_socket, held, &plan.pingora, shared.clone(), predecessor.is_some());
     // A daemon does it when it has forked.
     if let Err(message) = if plan.pingora.daemon { Ok(()) } else { account::assume(&plan.pingora) } {
         return fail(exit::CONFIG, &message);

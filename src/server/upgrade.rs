@@ -16,10 +16,13 @@ use rustix::{
 };
 
 use super::{
-    handover::{GOING, HELLO, LEAVING, MOST, PROMPT, REFUSED, SERVING, SOCKETS, TAKEN, is_ours, line},
+    handover::{GOING, HELLO, LEAVING, MOST, PROMPT, REFUSED, SERVING, SERVING_WITHOUT, SOCKETS, TAKEN, is_ours, line},
     place::{UpgradeSocket, answers},
     sockets::Bound,
 };
+
+/// More would not fit into a line.
+const MOST_NAMED: usize = 50;
 
 /// The running process that is being taken over from.
 #[derive(Debug)]
@@ -86,13 +89,18 @@ impl Predecessor {
         Ok(addresses.into_iter().zip(descriptors.into_iter().map(TcpListener::from)).collect())
     }
 
-    /// Tells it that this process serves, puts `socket` in the place of its own, and lets it go, unless this process
+    /// Tells it that this process serves, save services `without` backends that are known, puts `socket` in the place of its own, and lets it go, unless this process
     /// `leaves` itself.
     ///
     /// # Errors
     /// It does not go.
-    pub(super) fn relieve(mut self, socket: &UpgradeSocket, leaves: impl Fn() -> bool) -> Result<(), String> {
-        let Err(reason) = self.take_over(socket, leaves) else { return Ok(()) };
+    pub(super) fn relieve(
+        mut self,
+        socket: &UpgradeSocket,
+        without: &[String],
+        leaves: impl Fn() -> bool,
+    ) -> Result<(), String> {
+        let Err(reason) = self.take_over(socket, without, leaves) else { return Ok(()) };
         // It may have died meanwhile: then nobody serves if we do not.
         if socket.withdraw() {
             if answers(&self.path) {
@@ -106,12 +114,22 @@ impl Predecessor {
         Ok(())
     }
 
-    fn take_over(&mut self, socket: &UpgradeSocket, leaves: impl Fn() -> bool) -> Result<(), String> {
-        let say = |mut stream: &UnixStream, what| stream.write_all(format!("{what}\n").as_bytes());
-        say(&self.stream, SERVING).map_err(|e| e.to_string())?;
-        match line(&mut self.stream).map_err(|e| e.to_string())?.as_str() {
-            LEAVING => {}
-            other => return Err(format!("it answered '{}'", other.escape_debug())),
+    fn take_over(
+        &mut self,
+        socket: &UpgradeSocket,
+        without: &[String],
+        leaves: impl Fn() -> bool,
+    ) -> Result<(), String> {
+        let say = |mut stream: &UnixStream, what: &str| stream.write_all(format!("{what}\n").as_bytes());
+        let named = serde_json::json!(&without[..without.len().min(MOST_NAMED)]);
+        let serving = if without.is_empty() { SERVING.to_owned() } else { format!("{SERVING_WITHOUT}{named}") };
+        say(&self.stream, &serving).map_err(|e| e.to_string())?;
+        let answer = line(&mut self.stream).map_err(|e| e.to_string())?;
+        if let Some(reason) = answer.strip_prefix(REFUSED) {
+            return Err(reason.to_owned());
+        }
+        if answer != LEAVING {
+            return Err(format!("it answered '{}'", answer.escape_debug()));
         }
         if leaves() {
             return Err("this one has been told to leave".to_owned());

@@ -53,7 +53,6 @@ const WRONG: usize = 10;
 /// Looks up names and reads the file of backends, as `discovery:` says.
 pub(crate) struct Discovery {
     pub(crate) config: DiscoveryConfig,
-    /// Made at the first look: it reads the system's configuration.
     /// Made when it is needed, and again when the system's configuration has changed: at boot, or in another network.
     resolver: Mutex<Option<(SystemStamp, TokioResolver)>>,
 }
@@ -69,40 +68,43 @@ impl Discovery {
         Self { config, resolver: Mutex::new(None) }
     }
 
-    /// The backends in the file.
+    /// The backends in the file, beside those that are `fixed`.
     ///
     /// # Errors
     /// Every line that is wrong.
-    pub(crate) fn read_file(&self) -> Result<Vec<BackendUrl>, Vec<String>> {
+    pub(crate) fn read_file(&self, fixed: &[BackendUrl]) -> Result<Vec<BackendUrl>, Vec<String>> {
         let Some(path) = &self.config.file else { return Ok(Vec::new()) };
         let text = watch::read_settled(path.as_ref()).map_err(|e| vec![format!("cannot read '{path}': {e}")])?;
-        self.parse(&text)
+        self.parse(&text, fixed)
     }
 
-    /// The backends in the text of the file.
+    /// The backends in the text of the file, beside those that are `fixed`.
     ///
     /// # Errors
     /// Every line that is wrong.
-    pub(crate) fn parse(&self, text: &str) -> Result<Vec<BackendUrl>, Vec<String>> {
+    pub(crate) fn parse(&self, text: &str, fixed: &[BackendUrl]) -> Result<Vec<BackendUrl>, Vec<String>> {
         let path = self.config.file.as_deref().unwrap_or_default();
         let (mut urls, mut wrong) = (Vec::new(), Vec::new());
-        // In which line each place stands.
-        let mut places: HashMap<(String, u16), (usize, BackendUrl)> = HashMap::new();
+        // In which line each place stands; in none, when it is fixed.
+        let place = |url: &BackendUrl| (url.host.clone(), url.port);
+        let known = fixed.iter().map(|url| (place(url), (None, url.clone())));
+        let mut places: HashMap<(String, u16), (Option<usize>, BackendUrl)> = known.collect();
         for (line, number) in text.lines().zip(1..) {
             let whole = line;
             let line = line.split('#').next().unwrap_or_default().trim();
             match line_url(line) {
                 Ok(None) => {}
-                Ok(Some(url)) => match places.entry((url.host.clone(), url.port)) {
+                Ok(Some(url)) => match places.entry(place(&url)) {
                     Entry::Vacant(entry) => {
-                        entry.insert((number, url.clone()));
+                        entry.insert((Some(number), url.clone()));
                         urls.push(url);
                     }
                     // The same line twice says nothing new.
                     Entry::Occupied(first) if first.get().1 == url => {}
                     Entry::Occupied(first) => {
                         let (place, first) = (url.authority(), first.get().0);
-                        let twice = format!("'{place}' is listed twice, and otherwise (first in line {first})");
+                        let first = first.map_or_else(|| "in 'urls'".to_owned(), |line| format!("in line {line}"));
+                        let twice = format!("'{place}' is listed twice, and otherwise (first {first})");
                         wrong.push(format!("{path}:{number}: {twice}: leave one of them out"));
                     }
                 },
@@ -214,13 +216,19 @@ fn usable<'r>(records: impl Iterator<Item = &'r SRV>) -> (Vec<Target>, Vec<Strin
         let weight = if heaviest > 1000 { weight * 1000 / u32::from(heaviest) } else { weight };
         Target { host, port: service.port, weight: usize::try_from(weight.max(1)).unwrap_or(1) }
     };
-    (services.into_iter().map(target).collect(), useless)
+    let mut targets: Vec<Target> = services.into_iter().map(target).collect();
+    // Name servers turn them round, which is no change.
+    targets.sort_unstable();
+    useless.sort_unstable();
+    (targets, useless)
 }
 
-/// Of a name that has both, the IPv4 addresses.
-fn one_family(all: Vec<IpAddr>) -> Answer {
+/// Of a name that has both, the IPv4 addresses. Name servers turn them round, which is no change.
+fn one_family(mut all: Vec<IpAddr>) -> Answer {
     let four = all.iter().any(IpAddr::is_ipv4);
-    Answer::Addresses(all.into_iter().filter(|address| address.is_ipv4() == four).collect())
+    all.retain(|address| address.is_ipv4() == four);
+    all.sort_unstable();
+    Answer::Addresses(all)
 }
 
 const EXPECTED: &str = "expected a URL, and a weight if it is not 1: write it like 'http://127.0.0.1:8081 3'";
@@ -264,10 +272,10 @@ mod tests {
         ];
         let (targets, useless) = usable(records.iter());
         let of = |target: &Target| (target.host.clone(), target.port, target.weight);
-        let expected = [("two.dots.test.".to_owned(), 80, 1000), ("one.test.".to_owned(), 81, 500)];
+        let expected = [("one.test.".to_owned(), 81, 500), ("two.dots.test.".to_owned(), 80, 1000)];
         assert_eq!(targets.iter().map(of).collect::<Vec<_>>(), expected);
         // Where it is shown, and in what is said to the backend, the final dot is left out.
-        assert_eq!(targets[0].url(BackendScheme::Http).host, "two.dots.test");
+        assert_eq!(targets[1].url(BackendScheme::Http).host, "two.dots.test");
         assert_eq!(useless.len(), 2, "{useless:?}");
     }
 

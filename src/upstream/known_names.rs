@@ -27,8 +27,8 @@ pub(crate) struct Found {
 pub(super) struct Name {
     /// By the last look that succeeded.
     pub(super) answer: Answer,
-    /// Targets that are no longer in the answer, and until when they are used all the same.
-    pub(super) leaving: Option<(Vec<Target>, Instant)>,
+    /// Targets that are no longer in the answer, and until when each is used all the same.
+    pub(super) leaving: Vec<(Target, Instant)>,
     /// Parts of the answer that are of no use, as they have been told.
     pub(super) useless: Vec<String>,
     /// When to look again; nobody has looked yet without it.
@@ -49,7 +49,24 @@ impl Name {
     }
 
     fn targets(&self) -> impl Iterator<Item = &Target> {
-        self.current().iter().chain(self.leaving.iter().flat_map(|(targets, _)| targets))
+        self.current().iter().chain(self.leaving.iter().map(|(target, _)| target))
+    }
+
+    /// Takes in the answer of a look. Targets that it has no longer go on being used until `until`. True when something
+    /// is otherwise than before.
+    pub(super) fn answered(&mut self, answer: Answer, until: Instant) -> bool {
+        if self.answer == answer {
+            return false;
+        }
+        let before = std::mem::replace(&mut self.answer, answer);
+        if let Answer::Services(targets) = before {
+            self.leaving.extend(targets.into_iter().map(|target| (target, until)));
+        }
+        let Self { answer, leaving, .. } = self;
+        if let Answer::Services(current) = answer {
+            leaving.retain(|(target, _)| !current.iter().any(|new| new.is_same_place(target)));
+        }
+        true
     }
 
     /// It has been looked up, with or without success.
@@ -95,13 +112,15 @@ impl Known {
         }
     }
 
-    /// True when the addresses of all targets of `name` have been looked for.
-    pub(super) fn are_looked_up(&self, name: &Name) -> bool {
-        let looked_up = |target: &Target| {
-            let known = self.names.get(&Question::addresses(target));
-            target.address().is_some() || known.is_some_and(Name::is_looked_up)
-        };
-        name.current().iter().all(looked_up)
+    /// True when targets that have left an answer may go at `now`: each in their place has an address, or at least one
+    /// has, and the others have had their time.
+    pub(super) fn may_leave(&self, name: &Name, now: Instant) -> bool {
+        let mut found = name.current().iter().map(|target| !self.addresses(target).is_empty());
+        match name.leaving.iter().map(|(_, until)| until).max() {
+            None => false,
+            Some(until) if *until <= now => found.any(|found| found),
+            Some(_) => found.all(|found| found),
+        }
     }
 
     pub(super) fn of(&self, source: &BackendUrl, question: &Question) -> Vec<Found> {

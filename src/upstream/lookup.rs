@@ -43,7 +43,7 @@ pub(crate) struct Lookup {
 }
 
 /// What a name stands for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     Addresses(Vec<IpAddr>),
     Services(Vec<Target>),
@@ -56,7 +56,7 @@ impl Default for Answer {
 }
 
 /// A backend that an SRV record names.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Target {
     /// With a final dot: names in records are absolute.
     pub(crate) host: String,

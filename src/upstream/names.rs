@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     known_names::{Found, Known, Name},
-    lookup::{Answer, Dns, Lookup, Question},
+    lookup::{Dns, Lookup, Question},
     url::BackendUrl,
 };
 
@@ -80,20 +80,24 @@ impl Names {
     pub(crate) fn next(&self, now: Instant) -> Option<Instant> {
         let known = self.known.lock();
         let due = known.names.values().filter(|name| !name.looking).map(|name| name.due.unwrap_or(now));
-        due.chain(known.names.values().filter_map(|name| Some(name.leaving.as_ref()?.1))).min()
+        let leaving = known.names.values().flat_map(|name| &name.leaving).map(|(_, until)| *until);
+        due.chain(leaving.filter(|until| *until > now)).min()
     }
 
     /// Lets targets go that are no longer in an answer and need not stay; true when some have gone.
     pub(crate) fn leave(&self, now: Instant) -> bool {
-        let mut known = self.known.lock();
-        let is_over = |name: &Name| match &name.leaving {
-            Some((_, until)) => *until <= now || known.are_looked_up(name),
-            None => false,
-        };
-        let over = known.names.iter().filter(|(_, name)| is_over(name)).map(|(question, _)| question.clone());
-        let over: Vec<Question> = over.collect();
-        over.iter().filter_map(|question| known.names.get_mut(question)?.leaving.take()).for_each(drop);
-        known.complete(None);
+        Self::let_go(&mut self.known.lock(), now)
+    }
+
+    fn let_go(known: &mut Known, now: Instant) -> bool {
+        let over = known.names.iter().filter(|(_, name)| known.may_leave(name, now));
+        let over: Vec<Question> = over.map(|(question, _)| question.clone()).collect();
+        for question in &over {
+            known.names.entry(question.clone()).and_modify(|name| name.leaving.clear());
+        }
+        if !over.is_empty() {
+            known.complete(None);
+        }
         !over.is_empty()
     }
 
@@ -104,26 +108,22 @@ impl Names {
         known.names.values().all(Name::is_looked_up) && (!success || found())
     }
 
-    /// Takes in what a look has come to. Answers what there is to say about it: changes only.
-    pub(crate) fn learn(&self, question: &Question, result: Result<Lookup, String>, now: Instant) -> Vec<String> {
+    /// Takes in what a look has come to.
+    pub(crate) fn learn(&self, question: &Question, result: Result<Lookup, String>, now: Instant) -> News {
         let mut known = self.known.lock();
-        let Some(name) = known.names.get_mut(question) else { return Vec::new() };
+        let Some(name) = known.names.get_mut(question) else { return News::default() };
         name.looking = false;
         let shown = question.name.trim_end_matches('.');
-        let mut news = Vec::new();
+        let mut news = News::default();
         match result {
             Ok(Lookup { answer, until, useless }) => {
-                let before = std::mem::replace(&mut name.answer, answer);
-                if let Answer::Services(mut targets) = before {
-                    targets.retain(|target| !name.current().iter().any(|new| new.is_same_place(target)));
-                    name.leaving = (!targets.is_empty()).then(|| (targets, now + STAY));
-                }
+                news.changed = name.answered(answer, now + STAY);
                 name.due = Some(until.map_or(now + self.every, |until| until.min(now + self.every)).max(now + SOON));
                 if std::mem::take(&mut name.failures) > 0 {
-                    news.push(format!("'{shown}' can be resolved again"));
+                    news.messages.push(format!("'{shown}' can be resolved again"));
                 }
                 if name.useless != useless {
-                    news.extend(useless.iter().map(|part| format!("'{shown}': {part}")));
+                    news.messages.extend(useless.iter().map(|part| format!("'{shown}': {part}")));
                     name.useless = useless;
                 }
             }
@@ -132,22 +132,35 @@ impl Names {
                 name.due = Some(now + (SOON * 2u32.saturating_pow(name.failures)).min(self.every));
                 name.failures += 1;
                 if name.failures == 1 {
-                    news.push(format!("cannot resolve '{shown}': {reason}"));
+                    news.messages.push(format!("cannot resolve '{shown}': {reason}"));
                 }
             }
         }
-        known.complete(None);
-        drop(known);
-        self.leave(now);
+        if news.changed {
+            known.complete(None);
+            Self::let_go(&mut known, now);
+        }
         news
     }
+}
+
+/// What a look has brought.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// The name, or a target of it, stands for something else than before.
+    pub(crate) changed: bool,
+    /// What there is to say: changes only.
+    pub(crate) messages: Vec<String>,
 }
 
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
-    use super::{super::lookup::Target, *};
+    use super::{
+        super::lookup::{Answer, Target},
+        *,
+    };
 
     fn seconds(n: u64) -> Duration {
         Duration::from_secs(n)
@@ -176,20 +189,21 @@ mod tests {
         assert_eq!(names.take_due(now), std::slice::from_ref(&asked));
         assert!(names.take_due(now).is_empty(), "somebody looks already");
         let good = |ttl| Ok(addresses(&["192.0.2.1"], Some(now + seconds(ttl))));
-        assert!(names.learn(&asked, good(5), now).is_empty());
+        assert!(names.learn(&asked, good(5), now).messages.is_empty());
         assert_eq!(names.next(now), Some(now + seconds(5)), "its time to live");
-        assert!(names.learn(&asked, Err("no".to_owned()), now)[0].contains("cannot resolve 'a.test'"));
+        assert!(names.learn(&asked, Err("no".to_owned()), now).messages[0].contains("cannot resolve 'a.test'"));
         let mut pauses = Vec::new();
         for _ in 0..6 {
             pauses.push((names.next(now).unwrap() - now).as_secs());
-            assert!(names.learn(&asked, Err("no".to_owned()), now).is_empty());
+            assert!(names.learn(&asked, Err("no".to_owned()), now).messages.is_empty());
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30]);
         assert_eq!(names.of(&url).len(), 1, "it keeps what it had");
         assert!(names.all_looked_up(false) && !names.all_looked_up(true));
-        assert!(names.learn(&asked, good(0), now)[0].contains("again"));
+        assert!(names.learn(&asked, good(0), now).messages[0].contains("again"));
         assert_eq!(names.next(now), Some(now + SOON));
-        assert!(names.learn(&asked, good(600), now).is_empty());
+        let news = names.learn(&asked, good(600), now);
+        assert!(news.messages.is_empty() && !news.changed, "the same addresses are no change");
         assert_eq!(names.next(now), Some(now + seconds(30)), "'every' bounds it");
         let next = Names::new(Dns::A, seconds(30));
         next.follow(std::slice::from_ref(&url), Some(&names));
@@ -215,7 +229,7 @@ mod tests {
         assert_eq!(names.take_due(now).len(), 2, "side by side");
         names.learn(&one, Ok(addresses(&["192.0.2.1"], None)), now);
         assert_eq!(names.of(&url)[0].url.host, "one.test", "used at once");
-        assert!(names.learn(&two, Err("no".to_owned()), now)[0].contains("cannot resolve 'two.test'"));
+        assert!(names.learn(&two, Err("no".to_owned()), now).messages[0].contains("cannot resolve 'two.test'"));
         assert!(names.all_looked_up(true), "one that is gone takes no other with it");
         assert_eq!(names.next(now), Some(now + SOON));
         names.learn(&two, Ok(addresses(&["192.0.2.2"], None)), now);
@@ -233,5 +247,31 @@ mod tests {
         assert_eq!(names.of(&url).len(), 2);
         names.learn(&asked, Ok(services(&["four.test."])), now);
         assert_eq!(names.of(&url)[0].url.host, "four.test", "nobody has to be waited for");
+    }
+
+    #[test]
+    fn targets_that_have_left_stay_until_those_in_their_place_are_found() {
+        let url: BackendUrl = "http://users.test".parse().unwrap();
+        let names = Names::new(Dns::Srv, seconds(30));
+        names.follow(std::slice::from_ref(&url), None);
+        let now = Instant::now();
+        let (asked, one, two) = (name(Dns::Srv, "users.test"), name(Dns::A, "one.test."), name(Dns::A, "two.test."));
+        names.learn(&asked, Ok(services(&["one.test."])), now);
+        names.learn(&one, Ok(addresses(&["192.0.2.1"], None)), now);
+        // A short time to live: the same answer comes again before the new target is known.
+        names.learn(&asked, Ok(services(&["two.test."])), now);
+        assert!(!names.learn(&asked, Ok(services(&["two.test."])), now + SOON).changed);
+        assert_eq!(names.of(&url)[0].url.host, "one.test");
+        names.learn(&two, Err("no".to_owned()), now);
+        assert!(!names.leave(now + STAY * 9), "there is nobody in its place");
+        assert_eq!(names.of(&url)[0].url.host, "one.test");
+        assert!(names.next(now + STAY * 9).unwrap() > now, "and nothing to be done about it");
+        assert!(names.learn(&two, Ok(addresses(&["192.0.2.2"], None)), now + STAY * 9).changed);
+        assert_eq!(names.of(&url).len(), 1);
+        assert_eq!(names.of(&url)[0].url.host, "two.test");
+        // One that comes back before it has gone is there once.
+        names.learn(&asked, Ok(services(&["three.test."])), now);
+        names.learn(&asked, Ok(services(&["two.test."])), now);
+        assert_eq!(names.of(&url).len(), 1);
     }
 }

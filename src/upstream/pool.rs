@@ -2,7 +2,7 @@
 //! read keeps its backends.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     future::Future as _,
     net::SocketAddr,
     sync::{
@@ -10,10 +10,11 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
@@ -21,6 +22,7 @@ use super::{
     balance::Balancer,
     discovery::Discovery,
     known_names::Found,
+    lookup::{Lookup, Question},
     names::Names,
     peers::Peers,
     sticky::Key,
@@ -39,6 +41,9 @@ use crate::{
     },
     yaml::Node,
 };
+
+/// The shortest time between two changes of the backends: of many names, one or another changes all the time.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The backends of a service, and where they come from.
 #[derive(Debug)]
@@ -65,6 +70,8 @@ pub(crate) struct Pool {
     pub(crate) changed: Notify,
     /// Its configuration serves: what it finds is shown.
     shown: AtomicBool,
+    /// More is known than has been taken over.
+    stale: AtomicBool,
     pub(super) endpoints: Endpoints,
 }
 
@@ -91,7 +98,7 @@ impl Pool {
         let PoolParts { endpoints, tokens, metrics, before } = parts;
         let fixed: Vec<BackendUrl> = config.urls.iter().map(|url| url.value.clone()).collect();
         let discovery = Discovery::new(config.discovery.clone());
-        let listed = discovery.read_file().map_err(|messages| {
+        let listed = discovery.read_file(&fixed).map_err(|messages| {
             for message in messages {
                 problems.push(node.at("discovery.file").place().problem(message));
             }
@@ -122,6 +129,7 @@ impl Pool {
             checked: config.health_check.is_some(),
             changed: Notify::new(),
             shown: AtomicBool::new(false),
+            stale: AtomicBool::new(false),
             endpoints,
         }
     }
@@ -152,7 +160,7 @@ impl Pool {
     /// with `success`, when all names have been found, too.
     pub(crate) fn is_settled(&self, success: bool) -> bool {
         let checked = || self.endpoints.load().iter().all(|backend| backend.checks.any());
-        self.names.all_looked_up(success) && (!self.checked || checked())
+        self.names.all_looked_up(success) && !self.stale.load(Relaxed) && (!self.checked || checked())
     }
 
     /// Takes over what its URLs stand for now.
@@ -174,11 +182,23 @@ impl Pool {
         let mut seen = HashSet::new();
         found.retain(|found| seen.insert(found.address));
         let before = self.endpoints.load_full();
+        let by_address = |backends: &[Arc<Backend>]| -> HashMap<SocketAddr, Arc<Backend>> {
+            backends.iter().map(|backend| (backend.address, backend.clone())).collect()
+        };
+        let (here, known) = (by_address(&before), by_address(&self.known));
+        let first = before.is_empty() && known.is_empty();
         let keep = |found: Found| {
-            let same = |old: &&Arc<Backend>| {
-                old.address == found.address && old.url == found.url && old.source == found.source
-            };
-            before.iter().find(same).cloned().unwrap_or_else(|| self.backend(found, &before))
+            let here = here.get(&found.address);
+            if let Some(same) = here.filter(|old| old.url == found.url && old.source == found.source) {
+                return same.clone();
+            }
+            let known = here.into_iter().chain(known.get(&found.address));
+            let known = known.into_iter().find(|known| known.url.is_same_place(&found.url));
+            let backend = self.backend(found, known);
+            if known.is_none() && !first {
+                backend.has_returned(Now::monotonic());
+            }
+            Arc::new(backend)
         };
         let after: Vec<Arc<Backend>> = found.into_iter().map(keep).collect();
         self.endpoints.store(Arc::new(after));
@@ -210,20 +230,17 @@ impl Pool {
         }
     }
 
-    /// A backend that was not among those of `before`. One that is the same but for its weight, or that the configuration
-    /// before had, is known.
-    fn backend(&self, found: Found, before: &[Arc<Backend>]) -> Arc<Backend> {
+    /// A backend that was not there before, save as `known`: with another weight, or in the configuration before.
+    fn backend(&self, found: Found, known: Option<&Arc<Backend>>) -> Backend {
         let Found { source, url, address } = found;
         let name = if url.address().is_some() { url.authority() } else { format!("{} ({address})", url.authority()) };
-        let same = |known: &&Arc<Backend>| known.address == address && known.url.is_same_place(&url);
-        let known = before.iter().chain(&**self.known).find(same);
         let breaker = self.breaker.map(|policy| {
             let known = known.and_then(|known| known.breaker.clone()).filter(|known| *known.policy() == policy);
             known.unwrap_or_else(|| Breaker::new(policy).into())
         });
         // Without checks nothing would find it well again.
         let checks = known.filter(|_| self.checked).map(|known| known.checks.clone()).unwrap_or_default();
-        let backend = Backend {
+        Backend {
             token: self.tokens.as_ref().map(|key| key.token(&name)),
             name,
             address,
@@ -239,18 +256,14 @@ impl Pool {
             breaker,
             latency: known.map_or_else(|| Ewma::new(LATENCY_MEMORY).into(), |known| known.latency.clone()),
             returned: AtomicU64::new(known.map_or(0, |known| known.returned.load(Relaxed))),
-        };
-        let first = before.is_empty() && self.known.is_empty();
-        if known.is_none() && !first {
-            backend.has_returned(Now::monotonic());
         }
-        Arc::new(backend)
     }
 
     /// Looks at names and files again and again; returns at once when there are none.
     pub(crate) async fn watch(&self, balancer: &dyn Balancer) {
         let mut file = self.discovery.config.file.as_ref().map(Watched::new);
         let mut looks = FuturesUnordered::new();
+        let mut next_takeover = Instant::now();
         self.names.give_back();
         loop {
             let due = self.names.take_due(Instant::now()).into_iter();
@@ -259,13 +272,15 @@ impl Pool {
                 (question, result)
             }));
             let now = Instant::now();
-            let next = self.names.next(now).into_iter().chain(file.as_ref().map(|_| now + LOOK)).min();
+            let others = file.as_ref().map(|_| now + LOOK).into_iter();
+            let others = others.chain(self.stale.load(Relaxed).then_some(next_takeover));
+            let next = self.names.next(now).into_iter().chain(others).min();
             tokio::select! {
-                Some((question, result)) = looks.next() => {
-                    for message in self.names.learn(&question, result, Instant::now()) {
-                        log::warn!("service {}: {message}", self.service);
+                Some(first) = looks.next() => {
+                    self.learn(first);
+                    while let Some(Some(more)) = looks.next().now_or_never() {
+                        self.learn(more);
                     }
-                    self.take_over(balancer).await;
                 }
                 () = tokio::time::sleep_until(next.unwrap_or(now)), if next.is_some() => {
                     let text = file.as_mut().and_then(|file| file.changed(Instant::now()));
@@ -274,18 +289,34 @@ impl Pool {
                         self.names.follow(&self.targets.load(), None);
                     }
                     if self.names.leave(Instant::now()) || listed {
-                        self.take_over(balancer).await;
+                        self.stale.store(true, Relaxed);
                     }
                 }
                 else => return,
             }
+            if self.stale.load(Relaxed) && next_takeover <= Instant::now() {
+                self.take_over(balancer).await;
+                self.stale.store(false, Relaxed);
+                next_takeover = Instant::now() + PAUSE;
+            }
+        }
+    }
+
+    /// Takes in what a look at a name has come to.
+    fn learn(&self, (question, result): (Question, Result<Lookup, String>)) {
+        let news = self.names.learn(&question, result, Instant::now());
+        for message in news.messages {
+            log::warn!("service {}: {message}", self.service);
+        }
+        if news.changed {
+            self.stale.store(true, Relaxed);
         }
     }
 
     /// Takes over the backends that the file lists; false when nothing changes.
     fn reread(&self, text: Result<String, String>) -> bool {
         let keeps = |message: &str| log::error!("service {}: {message}; the backends stay as they were", self.service);
-        match text.map_err(|message| vec![message]).and_then(|text| self.discovery.parse(&text)) {
+        match text.map_err(|message| vec![message]).and_then(|text| self.discovery.parse(&text, &self.fixed)) {
             Ok(urls) => {
                 let all: Vec<BackendUrl> = self.fixed.iter().cloned().chain(urls.iter().cloned()).collect();
                 if all == **self.targets.load() {

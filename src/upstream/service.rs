@@ -204,6 +204,11 @@ impl Service {
         self.pool.is_settled(success)
     }
 
+    /// True when at least one backend is known, well or not.
+    pub fn has_backends(&self) -> bool {
+        !self.pool.endpoints.load().is_empty()
+    }
+
     /// Runs checks and name look-ups until it is dropped.
     pub async fn run_background(&self) {
         let checks = async {

@@ -181,6 +181,9 @@ fn a_place_with_two_weights_is_a_mistake_of_its_file() {
     let yaml = format!("{}services: {{ s: {{ discovery: {{ file: @/backends }} }} }}\n", listeners());
     fs::write(dir.path().join("backends"), "http://a.test\n\nhttp://b.test 2\nhttp://b.test:80 3\n").unwrap();
     refused(dir.path(), &yaml, "backends:4: 'b.test:80' is listed twice, and otherwise (first in line 3)");
+    let beside =
+        yaml.replace("{ discovery:", "{ urls: [\"http://a.test\", { url: \"http://b.test\", weight: 9 }], discovery:");
+    refused(dir.path(), &beside, "backends:3: 'b.test:80' is listed twice, and otherwise (first in 'urls')");
 }
 
 #[test]

@@ -104,6 +104,29 @@ fn what_coding_keeps_back_is_not_its_backends_silence() {
 }
 
 #[test]
+fn an_answer_with_a_length_reaches_its_client_as_it_comes() {
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Arc::new(std::sync::Mutex::new(wait));
+    let url = raw_backend(move |mut stream| {
+        read_request(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst");
+        let _ = wait.lock().unwrap().recv();
+        let _ = stream.write_all(b"later");
+    });
+    let gw = gateway(&url, "", "");
+    let mut client = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+    let mut part = [0; 5];
+    client.read_exact(&mut part).unwrap();
+    assert_eq!(&part, b"first");
+    go_on.send(()).unwrap();
+    client.read_exact(&mut part).unwrap();
+    assert_eq!(&part, b"later");
+}
+
+#[test]
 fn interim_answers_show_that_a_backend_is_at_work() {
     let url = raw_backend(|mut stream| {
         read_request(&mut stream);

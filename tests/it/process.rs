@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::{
     discovery::{Zone, dns},
     handover::handles_signals,
-    harness::{BINARY, Gateway, Origin, binary, eventually, free_port, raw_backend, read_head},
+    harness::{BINARY, Gateway, Origin, binary, eventually, free_port, full_backend, raw_backend, read_head},
     http2::Frames,
 };
 
@@ -207,6 +207,37 @@ fn what_the_end_of_the_grace_period_cuts_is_told_and_logged() {
     lines.sort_by_key(|line| line.0);
     let cut = |status| (Some(status), Value::from("gateway"), Value::from("shutdown"));
     assert_eq!(lines, [cut(101), cut(503), cut(503)]);
+}
+
+#[test]
+fn requests_that_are_cut_while_connecting_or_while_nobody_reads_have_their_lines_too() {
+    let full = full_backend();
+    let much = raw_backend(|mut stream| {
+        read_head(&mut stream);
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
+        while stream.write_all(&[b'a'; 65536]).is_ok() {}
+    });
+    let mut gw = Gateway::start(&format!(
+        "pingora: {{ threads: 2, grace_period_seconds: 2, pid_file: {{dir}}/pid, upgrade_sock: {{dir}}/sock }}\nservices:\n  full: {{ urls: [\"http://{}\"], timeouts: {{ connect: 30s }} }}\n  much: {{ urls: [\"http://{much}\"] }}\nroutes:\n  - {{ match: {{ path: /full }}, service: full }}\n  - {{ match: {{ path: /much }}, service: much }}\n",
+        full.address
+    ));
+    let send = |path: &str| {
+        let mut client = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        write!(client, "GET {path} HTTP/1.1\r\nHost: h\r\nReferer: http://r.test/\r\n\r\n").unwrap();
+        client
+    };
+    let (mut connecting, _unread) = (send("/full"), send("/much"));
+    eventually("both are under way", || gw.metric("gateway_requests_in_flight") == Some(2.0));
+    gw.signal(Signal::SIGTERM);
+    assert!(read_head(&mut connecting).starts_with("HTTP/1.1 503 "));
+    gw.wait();
+    let mut lines = gw.log(2);
+    lines.sort_by_key(|line| line["path"].to_string());
+    for (line, status) in lines.iter().zip([503, 200]) {
+        let told = (&line["status"], &line["by"], &line["reason"], &line["referer"]);
+        assert_eq!(told, (&status.into(), &"gateway".into(), &"shutdown".into(), &"http://r.test/".into()), "{line}");
+    }
 }
 
 #[test]

@@ -93,6 +93,29 @@ fn a_successor_lets_the_process_before_serve_until_it_knows_its_backends() {
 }
 
 #[test]
+fn a_successor_that_knows_no_backend_of_a_service_does_not_replace_a_process_that_does() {
+    let (origin, zone) = (Origin::start("o"), Zone::default());
+    zone.lock().insert(("users.test".into(), 1), vec![vec![127, 0, 0, 1]]);
+    // That nobody has ever known one of the other stands in nobody's way.
+    let mut gw = Gateway::start(&format!(
+        "services:\n  main:\n    urls: [\"http://users.test:{}\"]\n    discovery: &dns {{ resolver: \"{}\" }}\n  other: {{ urls: [\"http://nobody.test\"], discovery: *dns }}\nroutes:\n  - {{ match: {{ path: /other }}, service: other }}\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        origin.address.port(),
+        dns(zone.clone())
+    ));
+    gw.get("/").expect(200);
+    zone.lock().clear();
+    let predecessor = gw.upgrade();
+    // It looks for ten seconds.
+    std::thread::sleep(Duration::from_secs(6));
+    assert_eq!(gw.wait().code(), Some(1), "{}", gw.errors());
+    assert!(gw.errors().contains("the successor knows no backend of service main"), "{}", gw.errors());
+    gw.child = predecessor;
+    gw.get("/").expect(200).says("o");
+    zone.lock().insert(("users.test".into(), 1), vec![vec![127, 0, 0, 1]]);
+    taken_over_without_a_failure(&mut gw);
+}
+
+#[test]
 fn a_successor_that_is_told_to_leave_before_it_has_taken_over_says_so() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let (origin, zone) = (Origin::start("o"), Zone::default());
