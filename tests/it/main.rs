@@ -14,6 +14,7 @@ mod config_errors;
 mod corpus;
 mod deadlines;
 mod discovery;
+mod examples;
 mod files;
 mod filters;
 mod grpc;
