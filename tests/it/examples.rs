@@ -41,13 +41,13 @@ fn certificate(name: &str) -> (Certs, String, String) {
 /// What curl prints of a request to `host` at the port: the head and the body.
 fn curl(certs: &Certs, host: &str, port: u16, path: &str, more: &[&str]) -> String {
     let output = Command::new(program("curl", "curl"))
-        .args(["-s", "-i", "-m", "5", "--cacert", &certs.path("ca.pem")])
+        .args(["-sS", "-i", "-N", "-m", "5", "--cacert", &certs.path("ca.pem")])
         .args(["--resolve", &format!("{host}:{port}:127.0.0.1")])
         .args(more)
         .arg(format!("https://{host}:{port}{path}"))
         .output()
         .unwrap();
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 fn status(answer: &str) -> &str {
@@ -151,13 +151,12 @@ fn two_releases_side_by_side() {
 #[test]
 fn websocket_and_grpc_behind_one_listener() {
     let chat = raw_backend(|mut stream| {
-        use std::io::{Read as _, Write as _};
+        use std::io::Write as _;
         let head = read_head(&mut stream).to_lowercase();
         assert!(head.contains("upgrade: websocket"), "{head}");
         let _ = stream.write_all(
             b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x81\x02hi\x88\x00",
         );
-        let _ = stream.read(&mut [0; 64]);
     });
     let greeter = H2Origin::start(|request, mut respond| {
         assert_eq!(request.headers()["content-type"], "application/grpc");
@@ -204,7 +203,8 @@ fn websocket_and_grpc_behind_one_listener() {
     ];
     let said = curl(&certs, "rpc.example", gw.port, "/helloworld.Greeter/SayHello", &call);
     assert!(said.starts_with("HTTP/2 200") && said.contains("hello") && said.contains("grpc-status: 0"), "{said}");
-    let unknown = curl(&certs, "rpc.example", gw.port, "/other.Service/Call", &call);
+    // Without a body: curl 7.88 takes an answer that comes before it has sent one for a broken stream.
+    let unknown = curl(&certs, "rpc.example", gw.port, "/other.Service/Call", &call[..call.len() - 2]);
     assert!(unknown.contains("grpc-status: 12"), "{unknown}");
 }
 

@@ -215,7 +215,8 @@ fn requests_that_are_cut_while_connecting_or_while_nobody_reads_have_their_lines
     let much = raw_backend(|mut stream| {
         read_head(&mut stream);
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
-        while stream.write_all(&[b'a'; 65536]).is_ok() {}
+        let part = vec![b'a'; 65536];
+        while stream.write_all(&part).is_ok() {}
     });
     let mut gw = Gateway::start(&format!(
         "pingora: {{ threads: 2, grace_period_seconds: 2, pid_file: {{dir}}/pid, upgrade_sock: {{dir}}/sock }}\nservices:\n  full: {{ urls: [\"http://{}\"], timeouts: {{ connect: 30s }} }}\n  much: {{ urls: [\"http://{much}\"] }}\nroutes:\n  - {{ match: {{ path: /full }}, service: full }}\n  - {{ match: {{ path: /much }}, service: much }}\n",
