@@ -1,4 +1,4 @@
-//! The README is true: every YAML block loads, every shell line runs, the demo's lines do what they say.
+//! README and pages are true: every YAML block loads, every shell line runs, the demo's lines do what they say.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::{
@@ -30,6 +30,14 @@ fn blocks(file: &str, language: &str) -> Vec<(String, String)> {
     found.into_iter().filter_map(wanted).collect()
 }
 
+/// The README and the pages in `docs`.
+fn pages() -> Vec<String> {
+    let docs = fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path().display().to_string());
+    let mut pages: Vec<String> = docs.filter(|path| path.ends_with(".md")).chain(["README.md".into()]).collect();
+    pages.sort();
+    pages
+}
+
 fn indent(text: &str, by: usize) -> String {
     text.lines().flat_map(|line| [" ".repeat(by).as_str(), line, "\n"].concat().chars().collect::<Vec<_>>()).collect()
 }
@@ -41,7 +49,8 @@ fn whole(info: &str, body: &str) -> String {
     let main = "services: { main: { urls: [\"http://127.0.0.1:1\"] } }\n";
     let route = "routes:\n  - match: { path: /* }\n    service: main\n";
     match info {
-        "" => body.to_owned(),
+        "" | "file=tollgate.yaml" => body.to_owned(),
+        "fragment=services-and-routes" => format!("{listeners}{keys}{body}"),
         "fragment=listeners" => {
             format!(
                 "admin: {{ enabled: false }}\ntrusted_proxies: [10.0.0.0/8]\nlisteners:\n{}{main}{route}",
@@ -90,13 +99,15 @@ fn every_yaml_block_and_file_loads() {
     fs::write(dir.path().join("jwks.json"), JWKS).unwrap();
     fs::copy("tests/fixtures/tls/a.key", dir.path().join("tls.key")).unwrap();
     fs::set_permissions(dir.path().join("tls.key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    let found = blocks("README.md", "yaml");
-    assert!(found.len() >= 7, "only {} blocks", found.len());
-    for (i, (info, body)) in found.iter().enumerate() {
-        let file = dir.path().join(format!("block-{i}.yaml"));
-        fs::write(&file, whole(info, body)).unwrap();
-        check(&format!("block {i} ({info}):\n{body}"), &file, dir.path());
+    for page in pages() {
+        // Rules for Prometheus are `docs.rs`'s to check.
+        for (i, (info, body)) in blocks(&page, "yaml").iter().enumerate().filter(|(_, (info, _))| info != "alerts") {
+            let file = dir.path().join(format!("block-{i}.yaml"));
+            fs::write(&file, whole(info, body)).unwrap();
+            check(&format!("{page}, block {i} ({info}):\n{body}"), &file, dir.path());
+        }
     }
+    assert!(blocks("README.md", "yaml").len() >= 2);
     for entry in fs::read_dir("conf").unwrap() {
         let path = entry.unwrap().path();
         check(&path.display().to_string(), &path, dir.path());
@@ -107,7 +118,9 @@ fn every_yaml_block_and_file_loads() {
 #[test]
 fn every_shell_line_is_known_and_runs() {
     let make = fs::read_to_string("Makefile").unwrap();
-    for (_, body) in blocks("README.md", "sh") {
+    for (page, body) in
+        pages().iter().flat_map(|page| blocks(page, "sh").into_iter().map(move |(_, body)| (page, body)))
+    {
         for line in body.lines() {
             match line {
                 // What these targets run is run by tests of their own: the demo below, and this very suite.
@@ -118,8 +131,9 @@ fn every_shell_line_is_known_and_runs() {
                     assert!(make.contains("\tbenches/compare/run") && out.status.success(), "{out:?}");
                 }
                 "cargo test --example custom_filter" => assert!(Path::new("examples/custom_filter.rs").is_file()),
-                // Loaded by the test above, and served by the one below.
-                "tollgate -t -c tollgate.yaml" | "tollgate -c tollgate.yaml" => {}
+                // `docs.rs` runs these with the file that stands above them, and without one.
+                "tollgate -t" | "tollgate" | "BACKEND_URL=http://localhost:3000 tollgate" => {}
+                line if line.starts_with("curl -i ") && line.ends_with(" http://localhost:8080/hello") => {}
                 // Ten minutes a target are not for a test: that there are seeds and a target for each name is.
                 "fuzz/run" => {
                     let (run, manifest) = (read("fuzz/run"), read("fuzz/Cargo.toml"));
@@ -132,7 +146,7 @@ fn every_shell_line_is_known_and_runs() {
                     }
                 }
                 "tollgate --help" => assert!(Command::new(BINARY).arg("--help").output().unwrap().status.success()),
-                other => panic!("nothing runs this line of the README: {other}"),
+                other => panic!("nothing runs this line of {page}: {other}"),
             }
         }
     }

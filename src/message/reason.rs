@@ -1,5 +1,5 @@
-//! Why a request was refused, or failed: one word from a closed list, for the access log and for metrics. The README has a
-//! table of them, with cause and cure.
+//! Why a request was refused, or failed: one word from a closed list, for the access log and for metrics. `docs/why-503.md`
+//! has a table of them, with cause and cure.
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $label:literal,)+) => {
@@ -145,9 +145,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_has_a_word_and_a_row_in_the_readme() {
-        let readme = include_str!("../../README.md");
-        let (_, rest) = readme.split_once("\n| `reason` | ").unwrap_or_default();
+    fn each_has_a_word_and_a_row_in_the_table() {
+        let page = include_str!("../../docs/why-503.md");
+        let (_, rest) = page.split_once("\n| `reason` | ").unwrap_or_default();
         let rows = rest.lines().skip(2).take_while(|line| line.starts_with("| "));
         let cells = rows.filter_map(|row| row.split('|').nth(1));
         let mut listed: Vec<&str> =
