@@ -32,8 +32,9 @@ fn blocks(file: &str, language: &str) -> Vec<(String, String)> {
 
 /// The README and the pages in `docs`.
 fn pages() -> Vec<String> {
-    let docs = fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path().display().to_string());
-    let mut pages: Vec<String> = docs.filter(|path| path.ends_with(".md")).chain(["README.md".into()]).collect();
+    let docs = fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path());
+    let docs = docs.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let mut pages: Vec<String> = docs.map(|path| path.display().to_string()).chain(["README.md".into()]).collect();
     pages.sort();
     pages
 }

@@ -81,13 +81,12 @@ impl<T: Transport> LeftOver<T> {
 
 impl<T: Transport> DownstreamStream<T> {
     pub(crate) fn new(inner: T, info: Arc<ConnectionInfo>) -> Self {
-        let digest = OnceLock::new();
         Self {
             inner: Some(inner),
             ahead: ReadAhead::new(),
             hangup: None,
             info,
-            digest,
+            digest: OnceLock::new(),
             moved: Instant::now(),
             alarm: None,
             blocked: None,
@@ -220,9 +219,7 @@ impl<T: Transport> AsyncRead for DownstreamStream<T> {
         }
         // Whoever reads has nothing to write for now. Pingora keeps back what there is of an answer with a length, up to
         // its end: a client would see nothing of one that comes slowly. What fails here fails the next write.
-        if this.unflushed
-            && let Some(inner) = &mut this.inner
-        {
+        if let (true, Some(inner)) = (this.unflushed, &mut this.inner) {
             this.unflushed = Pin::new(inner).poll_flush(context).is_pending();
         }
         let lateness = std::task::ready!(this.poll_patience(context));
