@@ -24,11 +24,13 @@ class Job:
     tags: frozenset[str] = frozenset()
     driver: str = "wrk"
     close: bool = False
+    # Only for the load that scripts/release measures: the peers are not set up for it.
+    compared: bool = True
 
     def headers(self, credentials: Credentials) -> dict[str, str]:
         """The request headers the load sends."""
         headers: dict[str, str] = {}
-        if "key" in self.tags:
+        if "key" in self.tags and "refused" not in self.tags:
             headers["X-API-KEY"] = credentials.key
         if "jwt" in self.tags:
             headers["Authorization"] = f"Bearer {credentials.jwt}"
@@ -59,6 +61,8 @@ JOBS: dict[str, Job] = {
         _job("key_limit", "API key and per-key limit, all pass", "key limit"),
         _job("jwt", "JWT HS256 and per-subject limit, all pass", "jwt limit"),
         _job("limited", "API key and per-key limit, nearly all 429", "key limit low"),
+        _job("refused", "no API key, all 401", "key limit refused", compared=False),
+        _job("retried", "every other backend is gone, repeated", "dead", compared=False),
         _job("tls", "TLS 1.3, keep-alive, 200 B", "tls"),
         _job("tls_new", "TLS 1.3, a new connection per request", "tls", close=True),
         _job("h2", "HTTP/2 over TLS 1.3, 10 streams a connection", "tls h2", driver="h2load"),
@@ -74,6 +78,9 @@ def probe(job: Job, port: int, credentials: Credentials) -> None:
         refused = sum(_get(job, port, good)[0] == 429 for _ in range(LIMITED_PROBES))
         if refused < LIMITED_PROBES * 3 // 4:
             raise Failed(f"refused only {refused} of {LIMITED_PROBES} requests")
+        return
+    if "refused" in job.tags:
+        _expect(job, port, good, 401, "a request without a key")
         return
     _expect(job, port, good, 200, "a good request")
     if "key" in job.tags:
