@@ -14,6 +14,7 @@ mod private;
 mod process;
 pub(crate) mod root;
 mod schema;
+mod schema_reading;
 pub(crate) mod scratch;
 #[cfg(test)]
 mod seams;

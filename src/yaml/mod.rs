@@ -9,9 +9,11 @@ pub(crate) mod node;
 mod parse;
 mod read;
 pub(crate) mod set_aside;
+mod short;
 mod spanned;
 
 pub(crate) use self::node::{Location, Node, Value};
+pub(crate) use self::short::{FromShort, Short};
 pub(crate) use self::spanned::Spanned;
 pub(crate) use self::{
     parse::{UNSET, parse},
