@@ -5,6 +5,7 @@
 //! composes them.
 
 mod build;
+mod consequences;
 pub(crate) mod expectations;
 mod filters;
 pub(crate) mod listener_names;

@@ -5,6 +5,7 @@
 //! reports that error, sets the offending node aside and reads again, until nothing is wrong or nothing is left.
 
 mod de;
+mod hint;
 pub(crate) mod node;
 mod parse;
 mod read;

@@ -16,6 +16,7 @@ mod deadlines;
 mod discovery;
 mod files;
 mod filters;
+mod follow_ups;
 mod grpc;
 mod handover;
 mod hostile;
