@@ -2,11 +2,11 @@
 
 use std::{cell::RefCell, fmt, path::Path, sync::Arc};
 
-use super::{Config, Plan, build, consequences, expectations as tests};
+use super::{Config, Plan, build, consequences, expectations as tests, report::Report};
 use crate::{
     filter::Registry,
     runtime::{Runtime, Shared},
-    units::{Problem, Problems, counted},
+    units::{Problem, Problems},
     yaml::{Node, parse, read},
 };
 
@@ -23,27 +23,22 @@ pub struct Loaded {
 
 /// Everything that is wrong with a configuration.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Rejected {
-    file: String,
-    /// In the order of the file.
-    pub problems: Vec<Problem>,
-}
+pub struct Rejected(pub Report);
 
 impl Rejected {
     /// What is wrong is the file as a whole.
     pub(crate) fn whole(file: &str, message: String) -> Self {
-        let problem = Problem { line: 1, column: 1, path: String::new(), message };
-        Self { file: file.to_owned(), problems: vec![problem] }
+        Self::of(file, "", vec![Problem { line: 1, column: 1, path: String::new(), message }])
+    }
+
+    fn of(file: &str, text: &str, problems: Vec<Problem>) -> Self {
+        Self(Report { file: file.to_owned(), text: text.to_owned(), kind: "problem", found: problems })
     }
 }
 
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in &self.problems {
-            writeln!(f, "{}:{}:{}: {problem}", self.file, problem.line.max(1), problem.column.max(1))?;
-        }
-        let count = self.problems.len();
-        write!(f, "{}: {}", self.file, counted(count, "problem"))
+        self.0.fmt(f)
     }
 }
 
@@ -60,11 +55,11 @@ pub fn load(file: &str, text: &str, registry: &Registry, shared: &Arc<Shared>) -
         for problem in &mut problems {
             problem.message = variables.hidden_in(&problem.message);
         }
-        Rejected { file: file.to_owned(), problems }
+        Rejected::of(file, text, problems)
     };
     let (root, mut wrong) = match parse(text, &|name| variables.get(name)) {
         Ok(parsed) => parsed,
-        Err(problem) => return Err(Rejected { file: file.to_owned(), problems: vec![problem] }),
+        Err(problem) => return Err(Rejected::of(file, text, vec![problem])),
     };
     let (config, more) = read::<Config>(&root);
     wrong.extend(more);
@@ -112,7 +107,7 @@ pub fn read_text(path: &Path) -> Result<String, Rejected> {
         },
         Err(e) => return Err(Rejected::whole(&file, format!("cannot read the file: {e}"))),
     };
-    Err(Rejected { file, problems: vec![problem] })
+    Err(Rejected::of(&file, "", vec![problem]))
 }
 
 /// The variables that a file names, with their values.

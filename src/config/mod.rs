@@ -6,6 +6,7 @@
 
 mod build;
 mod consequences;
+mod excerpt;
 pub(crate) mod expectations;
 mod filters;
 pub(crate) mod listener_names;
@@ -13,6 +14,7 @@ mod load;
 mod plan;
 mod private;
 mod process;
+mod report;
 pub(crate) mod root;
 mod schema;
 mod schema_reading;
@@ -25,5 +27,6 @@ pub use self::root::{ApiKeyConfig, Config, ShutdownConfig, Via};
 pub use load::{Loaded, Rejected, check, load, read_text};
 pub use plan::Plan;
 pub use process::PingoraConfig;
+pub use report::{Report, Style};
 pub use schema::schema;
 pub use test_config::TestConfig;
