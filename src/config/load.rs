@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, fmt, path::Path, sync::Arc};
 
-use super::{Config, Plan, build, consequences, expectations as tests, report::Report};
+use super::{Config, Plan, build, consequences, expectations as tests, report::Report, warnings};
 use crate::{
     filter::Registry,
     runtime::{Runtime, Shared},
@@ -19,6 +19,8 @@ pub struct Loaded {
     pub plan: Plan,
     /// How many of the configuration's own tests passed.
     pub tests: usize,
+    /// What is allowed and hardly meant.
+    pub warnings: Report,
 }
 
 /// Everything that is wrong with a configuration.
@@ -67,6 +69,7 @@ pub fn load(file: &str, text: &str, registry: &Registry, shared: &Arc<Shared>) -
     let Some(mut config) = config else { return Err(rejected(wrong, problems, &root)) };
     let expectations = std::mem::take(&mut config.tests);
     let listeners = config.listeners.clone();
+    let doubtful = warnings::warnings(&config, &root, registry);
     let (runtime, plan) = build::build(config, &root, registry, shared, &mut problems);
     // Tests of a configuration that is wrong would only repeat what is wrong.
     if wrong.is_empty() && problems.is_empty() {
@@ -75,7 +78,12 @@ pub fn load(file: &str, text: &str, registry: &Registry, shared: &Arc<Shared>) -
     if !wrong.is_empty() || !problems.is_empty() {
         return Err(rejected(wrong, problems, &root));
     }
-    Ok(Loaded { runtime, plan, tests: expectations.len() })
+    let mut doubtful = doubtful.sorted();
+    for warning in &mut doubtful {
+        warning.message = variables.hidden_in(&warning.message);
+    }
+    let warnings = Report { file: file.to_owned(), text: text.to_owned(), kind: "warning", found: doubtful };
+    Ok(Loaded { runtime, plan, tests: expectations.len(), warnings })
 }
 
 /// Reads and builds the file at `path`.

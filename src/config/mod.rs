@@ -22,6 +22,7 @@ pub(crate) mod scratch;
 #[cfg(test)]
 mod seams;
 pub(crate) mod test_config;
+mod warnings;
 
 pub use self::root::{ApiKeyConfig, Config, ShutdownConfig, Via};
 pub use load::{Loaded, Rejected, check, load, read_text};

@@ -9,6 +9,10 @@ const VARIABLE: &str = r"\$\{";
 /// Rewrites a schema by these rules, and takes out what is true of one machine only.
 pub(super) fn as_it_is_read(root: &mut Value) {
     let known = root.get("$defs").cloned().unwrap_or_default();
+    // How many processors this machine has.
+    if let Some(threads) = root.pointer_mut("/$defs/PingoraConfig/properties/threads").and_then(Value::as_object_mut) {
+        threads.remove("default");
+    }
     each(root, &mut |schema| loosen(schema, &known));
     if let Some(defs) = root.get_mut("$defs").and_then(Value::as_object_mut) {
         let names: Vec<String> = defs.keys().cloned().collect();
@@ -75,8 +79,13 @@ fn allow(schema: &mut Map<String, Value>, kinds: &[&str]) {
 }
 
 fn loosen(schema: &mut Map<String, Value>, known: &Value) {
-    if let Some(Value::Null | Value::Object(_) | Value::Array(_)) = schema.get("default") {
-        // What is said by leaving it out; a mapping's are those of its keys.
+    // What is said by leaving it out; a mapping's are those of its keys.
+    let empty = |value: &Value| match value {
+        Value::Null | Value::Object(_) => true,
+        Value::Array(items) => items.is_empty(),
+        value => value == "",
+    };
+    if schema.get("default").is_some_and(empty) {
         schema.remove("default");
     }
     // Alternatives overlap as soon as a variable may stand for each of them.

@@ -75,6 +75,9 @@ enum Command {
         /// The same, without the flag.
         #[arg(value_name = "FILE", conflicts_with = "conf")]
         file: Option<PathBuf>,
+        /// Warnings are errors, too.
+        #[arg(long)]
+        strict: bool,
     },
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
@@ -101,10 +104,10 @@ impl Cli {
         match self.command {
             None => run(&self.run, style, registry),
             Some(Command::Run(args)) => run(&args, style, registry),
-            Some(Command::Check { conf, file }) => {
+            Some(Command::Check { conf, file, strict }) => {
                 // Not clap's doing: it would take the variable and FILE for two that conflict.
                 let given = || env::var_os(CONFIG).map(PathBuf::from);
-                check(conf.or(file).or_else(given).as_deref(), style, registry)
+                check(conf.or(file).or_else(given).as_deref(), strict, style, registry)
             }
             Some(Command::Schema) => print(&format!("{:#}\n", config::schema(registry))),
             Some(Command::Demo) => demo::run(registry),
@@ -134,17 +137,24 @@ fn print(text: &str) -> ExitCode {
 
 fn run(args: &RunArgs, style: Style, registry: &Registry) -> ExitCode {
     if args.test {
-        check(args.conf.as_deref(), style, registry)
+        check(args.conf.as_deref(), args.strict, style, registry)
     } else {
         serve::run(args, style, registry)
     }
 }
 
-fn check(conf: Option<&Path>, style: Style, registry: &Registry) -> ExitCode {
+fn check(conf: Option<&Path>, strict: bool, style: Style, registry: &Registry) -> ExitCode {
     match serve::load(conf, registry, &Shared::new()) {
         Ok((name, loaded)) => {
             if let Err(message) = serve::may_start(&loaded.plan.pingora) {
                 return fail(exit::CONFIG, &message);
+            }
+            if !loaded.warnings.found.is_empty() {
+                let warnings = loaded.warnings.styled(style);
+                if strict {
+                    return fail(exit::CONFIG, &warnings);
+                }
+                let _ = writeln!(io::stderr().lock(), "{warnings}");
             }
             let (routes, services) = (loaded.runtime.router.routes().count(), loaded.runtime.services.len());
             let _ = writeln!(

@@ -90,6 +90,9 @@ pub(super) fn run(args: &RunArgs, style: Style, registry: &Registry) -> ExitCode
         Ok((name, loaded)) => {
             loaded.plan.log.install();
             announce(&name, &loaded);
+            for warning in &loaded.warnings.found {
+                log::warn!("{}", loaded.warnings.line(warning));
+            }
             serve(loaded, shared, args.upgrade, args.daemon, |_| {})
         }
         Err(rejected) => fail(exit::CONFIG, &rejected.0.styled(style)),

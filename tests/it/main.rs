@@ -48,4 +48,5 @@ mod upgrade;
 mod upstream_h2;
 mod upstream_tls;
 mod waiting;
+mod warnings;
 mod websocket;
