@@ -75,7 +75,8 @@ fn quotes(message: &str, key: &str) -> bool {
 fn judges_a_part(problem: &Problem, reported: &[String]) -> bool {
     let beside = |path: &String| {
         let (parent, key) = around(path);
-        (problem.path == parent || around(&problem.path).0 == parent) && quotes(&problem.message, key)
+        let near = problem.path == parent || around(&problem.path).0 == parent;
+        near && !key.is_empty() && quotes(&problem.message, key)
     };
     let part = |path: &String| !problem.path.is_empty() && within(path, &problem.path);
     reported.iter().any(|path| part(path) || beside(path))
