@@ -60,7 +60,7 @@ fn the_first_file_does_what_its_lines_say() {
         let (dir, port, admin) = (tempfile::tempdir().unwrap(), free_port(), free_port());
         let own =
             format!("admin: {{ address: \"127.0.0.1:{admin}\" }}\npingora: {{ pid_file: pid, upgrade_sock: sock }}\n");
-        let file = block(&text, "yaml file=tollgate.yaml").replace("0.0.0.0:8080", &format!("127.0.0.1:{port}"));
+        let file = block(&text, "yaml file=tollgate.yaml").replace("\":8080\"", &format!("\"127.0.0.1:{port}\""));
         fs::write(dir.path().join("tollgate.yaml"), file + &own).unwrap();
         assert!(tollgate(dir.path(), &[], &["-t"]).status().unwrap().success(), "{page}");
         let _gateway = Running(tollgate(dir.path(), &[], &[]).spawn().unwrap());

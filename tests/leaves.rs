@@ -184,3 +184,45 @@ fn every_leaf_changes_what_is_built() {
     assert!(idle.is_empty(), "these keys are read and change nothing: {idle:#?}");
     assert!(pointers.len() > 100, "only {} leaves were tried", pointers.len());
 }
+
+/// The JSON pointers of every mapping that is not a secret's or a free one.
+fn mappings(value: &Value, at: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            found.push(at.to_owned());
+            map.iter().for_each(|(key, child)| mappings(child, &format!("{at}/{}", key.replace('/', "~1")), found));
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().for_each(|(i, child)| mappings(child, &format!("{at}/{i}"), found));
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn every_mistake_is_reported_once() {
+    let secret = secret();
+    let good = read("a", secret.path());
+    let (mut pointers, mut maps, mut repeated) = (Vec::new(), Vec::new(), Vec::new());
+    leaves(&good, "", &mut pointers);
+    mappings(&good, "", &mut maps);
+    let mut try_one = |pointer: &str, bad: &Value| {
+        let found = built(bad).err().unwrap_or_default();
+        // Some take any mapping. What is said of the others is one line, and the count; of one that may be a mapping, which
+        // keys it lacks, too.
+        if found.lines().filter(|line| !line.ends_with("is missing")).count() > 2 {
+            repeated.push(format!("{pointer}:\n{found}"));
+        }
+    };
+    for pointer in &pointers {
+        let mut bad = good.clone();
+        *bad.pointer_mut(pointer).unwrap() = json!({ "nonsense": { "more": [[]] } });
+        try_one(pointer, &bad);
+    }
+    for pointer in &maps {
+        let mut bad = good.clone();
+        bad.pointer_mut(pointer).unwrap().as_object_mut().unwrap().insert("nonsense".to_owned(), json!({}));
+        try_one(pointer, &bad);
+    }
+    assert!(repeated.is_empty(), "{} mistakes have consequences:\n{}", repeated.len(), repeated.join("\n"));
+}

@@ -1,6 +1,9 @@
 //! README and pages are true: every YAML block loads, every shell line runs, the demo's lines do what they say.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "readme/schema.rs"]
+mod schema;
+
 use std::{
     fs,
     io::Read as _,
@@ -88,7 +91,11 @@ fn check(what: &str, file: &Path, dir: &Path) {
         .env("TLS_CA", fixture("tls/a.pem"))
         .output()
         .unwrap();
-    assert!(out.status.success(), "{what}: {}", String::from_utf8_lossy(&out.stderr));
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{what}: {said}");
+    // A fragment shows services of which the rest around it names one.
+    let doubtful = |line: &&str| line.contains(": warning: ") && !line.contains("no route leads to this service");
+    assert_eq!(said.lines().find(doubtful), None, "{what}");
 }
 
 /// A JWK set with the RSA key of RFC 7517's appendix A.1.

@@ -12,6 +12,8 @@ mod status;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::downstream::address;
+
 pub use self::{app::AdminApp, router::published};
 
 /// `admin:` in the YAML.
@@ -21,6 +23,7 @@ pub struct AdminConfig {
     /// Have an admin listener. Default true.
     pub enabled: bool,
     /// Where it listens. Default `127.0.0.1:9090`.
+    #[serde(deserialize_with = "address")]
     pub address: String,
     /// Allow an address that others can reach. Default false.
     pub allow_remote: bool,

@@ -25,7 +25,7 @@ use crate::{
     runtime::{Runtime, Shared},
     units::{Problem, Problems, nearest},
     upstream::{ConcurrencyLimit, Service, Surroundings},
-    yaml::{Location, Node, Spanned},
+    yaml::{Location, Node, Short, Spanned},
 };
 
 /// Builds everything. The result is only good for traffic when `problems` stays empty.
@@ -149,7 +149,7 @@ struct Builder<'a> {
     keys: Arc<Keys>,
     tables: &'a Arc<TablesDraft>,
     services: &'a BTreeMap<Arc<str>, Arc<Service>>,
-    listeners: &'a [Spanned<ListenerConfig>],
+    listeners: &'a [Spanned<Short<ListenerConfig>>],
     paths: PathsConfig,
     via: bool,
 }
@@ -225,7 +225,11 @@ impl Builder<'_> {
         let action = self.action(config, id, &mut wrong);
         let rewrite =
             Rewrite::build(config.strip_prefix.as_deref(), config.rewrite.as_deref(), &matcher.paths, &mut wrong);
-        idle(config, &mut wrong);
+        // A service that is there and wrong has been reported.
+        let place = self.root.at(&config.place.path);
+        if place.get("service").or(place.get("split")).is_none() {
+            idle(config, &mut wrong);
+        }
         let host = config.host.as_ref().and_then(|host| {
             let value = Some(host).filter(|host| target::is_host(host.as_bytes()));
             let value = value.and_then(|host| http::HeaderValue::try_from(host).ok());
@@ -281,11 +285,11 @@ impl Builder<'_> {
         if self.root.at(&config.place.path).get("listeners").is_none() {
             return ListenerSet::ANY;
         }
-        if config.listeners.0.is_empty() {
+        if config.listeners.is_empty() {
             wrong.push("listeners", "a route that is there on no listener could never be taken");
         }
         let mut numbers = Vec::new();
-        for name in &config.listeners.0 {
+        for name in &config.listeners {
             match numbered(self.listeners, name) {
                 Ok(number) => numbers.push(number),
                 Err(message) => wrong.push("listeners", message),
@@ -307,7 +311,7 @@ impl Builder<'_> {
                 .push("", "leads to several places: 'service', 'split', 'redirect' and 'respond' exclude each other"),
         }
         if let Some(redirect) = &config.redirect {
-            return Action::redirect(redirect, &config.matches.path.0, wrong);
+            return Action::redirect(redirect, &config.matches.path, wrong);
         }
         if let Some(respond) = &config.respond {
             return Action::respond(respond, wrong);

@@ -16,7 +16,7 @@ use crate::{
     routing::decide::{Decision, decide},
     runtime::Runtime,
     units::Problems,
-    yaml::Spanned,
+    yaml::{Short, Spanned},
 };
 
 /// The time from one test to the next: longer than any limit needs to win back what one request has taken.
@@ -28,7 +28,7 @@ const TURNS: usize = 200;
 /// Runs every test; what fails goes to `problems`, at the test's own place.
 pub(crate) fn run(
     tests: &[Spanned<TestConfig>],
-    listeners: &[Spanned<ListenerConfig>],
+    listeners: &[Spanned<Short<ListenerConfig>>],
     text: &str,
     registry: &Registry,
     problems: &mut Problems,

@@ -59,6 +59,18 @@ fn entry(node: &Node, problems: &mut Problems) -> Option<Entry> {
     }
 }
 
+/// The name of one entry and its settings, when it has both in order.
+pub(super) fn named(node: &Node) -> Option<(&str, Option<&Node>)> {
+    match node.value() {
+        Value::Scalar { text, .. } => Some((text, None)),
+        Value::Map(entries) => {
+            let mut steps = entries.iter().filter(|(key, ..)| key != "on_fault");
+            steps.next().map(|(name, _, settings)| (name.as_str(), Some(settings)))
+        }
+        Value::Seq(_) => None,
+    }
+}
+
 /// Builds the chain of `route`; `env` makes the surroundings for a scope name.
 pub(super) fn chain(
     filters: &[Spanned<Node>],

@@ -1,9 +1,13 @@
 //! Listeners by their names.
 
-use crate::{downstream::ListenerConfig, units::nearest, yaml::Spanned};
+use crate::{
+    downstream::ListenerConfig,
+    units::nearest,
+    yaml::{Short, Spanned},
+};
 
 /// The place in the file of the listener with this name.
-pub(crate) fn numbered(listeners: &[Spanned<ListenerConfig>], name: &str) -> Result<usize, String> {
+pub(crate) fn numbered(listeners: &[Spanned<Short<ListenerConfig>>], name: &str) -> Result<usize, String> {
     let names = || listeners.iter().filter_map(|listener| listener.name.as_deref());
     listeners.iter().position(|listener| listener.name.as_deref() == Some(name)).ok_or_else(|| {
         let near = nearest(name, names());

@@ -2,12 +2,12 @@
 
 use std::{cell::RefCell, fmt, path::Path, sync::Arc};
 
-use super::{Config, Plan, build, expectations as tests};
+use super::{Config, Plan, build, consequences, expectations as tests, report::Report, warnings};
 use crate::{
     filter::Registry,
     runtime::{Runtime, Shared},
-    units::{Problem, Problems, counted},
-    yaml::{UNSET, parse, read},
+    units::{Problem, Problems},
+    yaml::{Node, parse, read},
 };
 
 /// A configuration, ready for traffic.
@@ -19,31 +19,28 @@ pub struct Loaded {
     pub plan: Plan,
     /// How many of the configuration's own tests passed.
     pub tests: usize,
+    /// What is allowed and hardly meant.
+    pub warnings: Report,
 }
 
 /// Everything that is wrong with a configuration.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Rejected {
-    file: String,
-    /// In the order of the file.
-    pub problems: Vec<Problem>,
-}
+pub struct Rejected(pub Report);
 
 impl Rejected {
     /// What is wrong is the file as a whole.
     pub(crate) fn whole(file: &str, message: String) -> Self {
-        let problem = Problem { line: 1, column: 1, path: String::new(), message };
-        Self { file: file.to_owned(), problems: vec![problem] }
+        Self::of(file, "", vec![Problem { line: 1, column: 1, path: String::new(), message }])
+    }
+
+    fn of(file: &str, text: &str, problems: Vec<Problem>) -> Self {
+        Self(Report { file: file.to_owned(), text: text.to_owned(), kind: "problem", found: problems })
     }
 }
 
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in &self.problems {
-            writeln!(f, "{}:{}:{}: {problem}", self.file, problem.line.max(1), problem.column.max(1))?;
-        }
-        let count = self.problems.len();
-        write!(f, "{}: {}", self.file, counted(count, "problem"))
+        self.0.fmt(f)
     }
 }
 
@@ -55,28 +52,38 @@ impl std::error::Error for Rejected {}
 /// Every problem, in the order of the file.
 pub fn load(file: &str, text: &str, registry: &Registry, shared: &Arc<Shared>) -> Result<Loaded, Rejected> {
     let variables = Variables::default();
-    let rejected = |problems: Problems| {
-        let mut problems = without_consequences(problems.sorted());
+    let rejected = |read: Problems, checked: Problems, root: &Node| {
+        let mut problems = consequences::without(read.sorted(), checked.in_order(), root);
         for problem in &mut problems {
             problem.message = variables.hidden_in(&problem.message);
         }
-        Rejected { file: file.to_owned(), problems }
+        Rejected::of(file, text, problems)
     };
-    let (root, mut problems) = match parse(text, &|name| variables.get(name)) {
+    let (root, mut wrong) = match parse(text, &|name| variables.get(name)) {
         Ok(parsed) => parsed,
-        Err(problem) => return Err(Rejected { file: file.to_owned(), problems: vec![problem] }),
+        Err(problem) => return Err(Rejected::of(file, text, vec![problem])),
     };
-    let (config, wrong) = read::<Config>(&root);
-    problems.extend(wrong);
-    let Some(mut config) = config else { return Err(rejected(problems)) };
+    let (config, more) = read::<Config>(&root);
+    wrong.extend(more);
+    let mut problems = Problems::default();
+    let Some(mut config) = config else { return Err(rejected(wrong, problems, &root)) };
     let expectations = std::mem::take(&mut config.tests);
     let listeners = config.listeners.clone();
+    let doubtful = warnings::warnings(&config, &root, registry);
     let (runtime, plan) = build::build(config, &root, registry, shared, &mut problems);
     // Tests of a configuration that is wrong would only repeat what is wrong.
-    if problems.is_empty() {
+    if wrong.is_empty() && problems.is_empty() {
         tests::run(&expectations, &listeners, text, registry, &mut problems);
     }
-    if problems.is_empty() { Ok(Loaded { runtime, plan, tests: expectations.len() }) } else { Err(rejected(problems)) }
+    if !wrong.is_empty() || !problems.is_empty() {
+        return Err(rejected(wrong, problems, &root));
+    }
+    let mut doubtful = doubtful.sorted();
+    for warning in &mut doubtful {
+        warning.message = variables.hidden_in(&warning.message);
+    }
+    let warnings = Report { file: file.to_owned(), text: text.to_owned(), kind: "warning", found: doubtful };
+    Ok(Loaded { runtime, plan, tests: expectations.len(), warnings })
 }
 
 /// Reads and builds the file at `path`.
@@ -108,7 +115,7 @@ pub fn read_text(path: &Path) -> Result<String, Rejected> {
         },
         Err(e) => return Err(Rejected::whole(&file, format!("cannot read the file: {e}"))),
     };
-    Err(Rejected { file, problems: vec![problem] })
+    Err(Rejected::of(&file, "", vec![problem]))
 }
 
 /// The variables that a file names, with their values.
@@ -163,9 +170,6 @@ impl Variables {
 /// Shorter parts of values may stand in a message by chance.
 const PART: usize = 8;
 
-/// How the problem of a key that nobody knows begins.
-const UNKNOWN: &str = "unknown key";
-
 /// Shorter values are no secrets, and stand in many words.
 const SECRET: usize = 4;
 
@@ -184,28 +188,4 @@ fn hide(message: &str, mark: &str, find: impl Fn(&str) -> Option<(usize, usize)>
         }
     }
     out + rest
-}
-
-/// Takes out what a variable that is not set has led to: what is said of its place, and of the mapping around it, which
-/// seems to lack something.
-fn without_consequences(problems: Vec<Problem>) -> Vec<Problem> {
-    let is_unset = |problem: &Problem| problem.message.starts_with(UNSET);
-    // The mapping around it, and the key that stands there.
-    let around = |path: &str| {
-        let path = path.trim_end_matches(|c: char| c.is_ascii_digit() || "[]".contains(c));
-        let (parent, key) = path.rsplit_once('.').unwrap_or(("", path));
-        (parent.to_owned(), format!("'{key}'"))
-    };
-    let places: Vec<(String, (String, String))> =
-        problems.iter().filter(|problem| is_unset(problem)).map(|p| (p.path.clone(), around(&p.path))).collect();
-    // What is said of the mapping is a consequence only if it is about that key: other mistakes stand there, too.
-    let lacks = |problem: &Problem, parent: &str, key: &str| {
-        problem.path == parent && problem.message.contains(key) && !problem.message.starts_with(UNKNOWN)
-    };
-    let follows = |problem: &Problem| {
-        let of =
-            |(path, (parent, key)): &(String, (String, String))| problem.path == *path || lacks(problem, parent, key);
-        !is_unset(problem) && places.iter().any(of)
-    };
-    problems.into_iter().filter(|problem| !follows(problem)).collect()
 }

@@ -5,6 +5,8 @@
 //! composes them.
 
 mod build;
+mod consequences;
+mod excerpt;
 pub(crate) mod expectations;
 mod filters;
 pub(crate) mod listener_names;
@@ -12,16 +14,20 @@ mod load;
 mod plan;
 mod private;
 mod process;
+mod report;
 pub(crate) mod root;
 mod schema;
+mod schema_reading;
 pub(crate) mod scratch;
 #[cfg(test)]
 mod seams;
 pub(crate) mod test_config;
+mod warnings;
 
 pub use self::root::{ApiKeyConfig, Config, ShutdownConfig, Via};
 pub use load::{Loaded, Rejected, check, load, read_text};
 pub use plan::Plan;
 pub use process::PingoraConfig;
+pub use report::{Report, Style};
 pub use schema::schema;
 pub use test_config::TestConfig;

@@ -15,7 +15,7 @@ use crate::{
     telemetry::LogConfig,
     tls::server::TlsFront,
     units::Problems,
-    yaml::{Location, Node, Spanned},
+    yaml::{Location, Node, Short, Spanned},
 };
 
 /// What is decided once, at start: the rest is in the `Runtime`.
@@ -104,7 +104,7 @@ pub(super) fn plan(config: &Config, root: &Node, problems: &mut Problems) -> Pla
 }
 
 /// A name stands for one listener.
-fn names(listeners: &[Spanned<ListenerConfig>], root: &Node, problems: &mut Problems) {
+fn names(listeners: &[Spanned<Short<ListenerConfig>>], root: &Node, problems: &mut Problems) {
     for (number, listener) in listeners.iter().enumerate() {
         let Some(name) = &listener.name else { continue };
         let first = listeners[..number].iter().find(|other| other.name.as_ref() == Some(name));
@@ -150,7 +150,12 @@ fn fronts(config: &Config, later: Option<&Account>, root: &Node, problems: &mut 
 }
 
 /// A listener with its certificates read.
-fn front(config: &Spanned<ListenerConfig>, root: &Node, groups: &[u32], problems: &mut Problems) -> Option<Listener> {
+fn front(
+    config: &Spanned<Short<ListenerConfig>>,
+    root: &Node,
+    groups: &[u32],
+    problems: &mut Problems,
+) -> Option<Listener> {
     let node = root.at(&config.place.path);
     if config.h2c && config.tls.is_some() {
         let message = "h2c is HTTP/2 without TLS: with 'tls', HTTP/2 is agreed on by 'alpn'";
@@ -164,7 +169,7 @@ fn front(config: &Spanned<ListenerConfig>, root: &Node, groups: &[u32], problems
         Some(tls) => Some(TlsFront::build(tls, node.at("tls"), groups, problems)?),
         None => None,
     };
-    let ListenerConfig { address, h2c, proxy_protocol, name, .. } = config.value.clone();
+    let ListenerConfig { address, h2c, proxy_protocol, name, .. } = config.value.0.clone();
     let name = name.as_deref().unwrap_or(&address).into();
     Some(Listener { address, name, tls, h2c, proxy_protocol })
 }

@@ -13,7 +13,7 @@ use crate::{
     telemetry::{LogConfig, access_log::config::AccessConfig},
     units::{Cidr, Span},
     upstream::settings::service::ServiceConfig,
-    yaml::Spanned,
+    yaml::{Short, Spanned},
 };
 
 /// A whole configuration file.
@@ -23,8 +23,8 @@ use crate::{
 pub struct Config {
     /// The engine: threads, sockets for upgrades, grace period. Names are Pingora's.
     pub pingora: PingoraConfig,
-    /// Where clients connect.
-    pub listeners: Vec<Spanned<ListenerConfig>>,
+    /// Where clients connect: an address, or a mapping.
+    pub listeners: Vec<Spanned<Short<ListenerConfig>>>,
     /// Health, statistics and metrics, on a listener of their own.
     pub admin: AdminConfig,
     /// One line per request.

@@ -37,6 +37,6 @@ pub(crate) use self::app::App;
 pub(crate) use self::deadlines::{Lateness, StreamDeadlines};
 pub(crate) use self::{
     connection::ConnectionInfo,
-    listener::{Listener, ListenerConfig},
+    listener::{Listener, ListenerConfig, address},
     metrics::ConnectionMetrics,
 };

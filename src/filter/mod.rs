@@ -11,7 +11,6 @@ mod entry;
 mod env;
 mod exchange;
 mod metrics;
-mod one_or_many;
 mod registry;
 mod subject;
 
@@ -25,5 +24,4 @@ pub use chain::{Chain, OnFault, Refusal, Step, StepMetrics};
 pub use env::{Env, Invalid};
 pub use exchange::{Applied, Exchange, State};
 pub use metrics::FilterMetrics;
-pub use one_or_many::OneOrMany;
 pub use registry::Registry;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::RequestHeader;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 use super::{destination::Forward, pattern::PathPattern, template::Template};
@@ -17,6 +17,7 @@ use crate::{
         reason::Reason,
         reply::{Reply, ReplyBody},
     },
+    yaml::FromShort,
 };
 
 /// What becomes of a request.
@@ -39,6 +40,18 @@ pub struct RedirectConfig {
     /// 301, 302, 303, 307 or 308. Default 308: method and body stay.
     #[serde(default = "permanent")]
     pub status: u16,
+}
+
+impl FromShort for RedirectConfig {
+    const EXPECTED: &'static str = "a location like https://new.example{path}, or a mapping";
+
+    fn from_short(text: &str) -> Result<Self, String> {
+        Ok(Self { to: text.to_owned(), status: permanent() })
+    }
+
+    fn short_schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<String>()
+    }
 }
 
 fn permanent() -> u16 {

@@ -14,12 +14,12 @@ use super::{
     router::Matcher,
 };
 use crate::{
-    filter::{Chain, Invalid, OneOrMany},
+    filter::{Chain, Invalid},
     upstream::{
         ConcurrencyLimit,
         settings::resilience::{GateConfig, RetryConfig},
     },
-    yaml::{Node, Spanned},
+    yaml::{Node, Short, Spanned},
 };
 
 /// One entry of `routes:`.
@@ -34,7 +34,7 @@ pub struct RouteConfig {
     pub matches: Matches,
     /// Listeners that it is there on, by name; one or several. Elsewhere the next route that matches is taken. Default: all.
     #[serde(default)]
-    pub listeners: OneOrMany<String>,
+    pub listeners: Vec<String>,
     /// Forward to this service.
     #[serde(default)]
     pub service: Option<String>,
@@ -53,9 +53,9 @@ pub struct RouteConfig {
     /// How much may be under way on this route. Default: no limit.
     #[serde(default)]
     pub in_flight: Option<GateConfig>,
-    /// Send the client elsewhere.
+    /// Send the client elsewhere: the new location, or a mapping.
     #[serde(default)]
-    pub redirect: Option<RedirectConfig>,
+    pub redirect: Option<Short<RedirectConfig>>,
     /// Answer without a backend.
     #[serde(default)]
     pub respond: Option<RespondConfig>,
@@ -87,12 +87,12 @@ fn filters_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 pub struct Matches {
     /// `api.example`, or `*.example` for every host below it; one or several. Default: any.
     #[serde(default)]
-    pub host: OneOrMany<String>,
+    pub host: Vec<String>,
     /// `/users`, `/users/*`, `/users/{id}`; one or several.
-    pub path: OneOrMany<PathPattern>,
+    pub path: Vec<PathPattern>,
     /// Methods; one or several. GET takes HEAD along. Default: any.
     #[serde(default)]
-    pub method: OneOrMany<String>,
+    pub method: Vec<String>,
     /// Headers that must be there; with a value, that must be equal to it.
     #[serde(default)]
     pub headers: BTreeMap<String, Option<String>>,
@@ -155,17 +155,17 @@ impl RouteConfig {
 impl Matches {
     /// What the router compares with; mistakes go to `wrong`, with paths below the route.
     pub fn build(&self, preflight: bool, wrong: &mut Invalid) -> Matcher {
-        if self.path.0.is_empty() {
+        if self.path.is_empty() {
             wrong.push("match.path", "a route needs at least one path");
         }
-        let mut matcher = Matcher { paths: self.path.0.clone(), preflight, ..Matcher::default() };
-        for host in &self.host.0 {
+        let mut matcher = Matcher { paths: self.path.clone(), preflight, ..Matcher::default() };
+        for host in &self.host {
             match host_pattern(host) {
                 Ok(host) => matcher.hosts.push(host),
                 Err(message) => wrong.push("match.host", message),
             }
         }
-        for method in &self.method.0 {
+        for method in &self.method {
             match Method::from_bytes(method.as_bytes()) {
                 Ok(parsed) if *method == method.to_ascii_uppercase() => matcher.methods.push(parsed),
                 // Methods are case-sensitive (RFC 9110 §9.1): `get` would never match a browser's GET.
@@ -191,9 +191,9 @@ impl Matches {
 
     /// A name for a route that was not given one.
     pub fn name(&self) -> String {
-        let mut words: Vec<String> = self.method.0.clone();
-        let host = self.host.0.first().map_or("", String::as_str);
-        let path = self.path.0.first().map_or("", PathPattern::as_str);
+        let mut words: Vec<String> = self.method.clone();
+        let host = self.host.first().map_or("", String::as_str);
+        let path = self.path.first().map_or("", PathPattern::as_str);
         words.push(format!("{host}{path}"));
         words.extend(self.headers.keys().cloned());
         words.join(" ")

@@ -7,12 +7,13 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::{demo, exit, run_args::CONFIG, serve};
 use crate::{
-    auth, config,
+    auth,
+    config::{self, Style},
     filter::Registry,
     runtime::Shared,
     server::{failure::fail, run_args::RunArgs},
@@ -31,8 +32,35 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("TOLLGATE_BU
 pub(super) struct Cli {
     #[command(flatten)]
     run: RunArgs,
+    /// Colours and lines of the file in what is said of it: at a terminal, always, or never.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    color: Color,
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+/// `--color`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum Color {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+impl Color {
+    /// Scripts read lines; people at a terminal see the file, too. `NO_COLOR` is a wish of theirs (no-color.org).
+    fn style(self) -> Style {
+        let terminal = io::stderr().is_terminal();
+        let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || env::var_os("TERM").is_some_and(|value| value == "dumb");
+        let colour = match self {
+            Self::Auto => terminal && !unwanted,
+            Self::Always => true,
+            Self::Never => false,
+        };
+        Style { excerpts: terminal || self == Self::Always, colour }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -47,6 +75,9 @@ enum Command {
         /// The same, without the flag.
         #[arg(value_name = "FILE", conflicts_with = "conf")]
         file: Option<PathBuf>,
+        /// Warnings are errors, too.
+        #[arg(long)]
+        strict: bool,
     },
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
@@ -69,13 +100,14 @@ enum Command {
 
 impl Cli {
     pub(super) fn run(self, registry: &Registry) -> ExitCode {
+        let style = self.color.style();
         match self.command {
-            None => run(&self.run, registry),
-            Some(Command::Run(args)) => run(&args, registry),
-            Some(Command::Check { conf, file }) => {
+            None => run(&self.run, style, registry),
+            Some(Command::Run(args)) => run(&args, style, registry),
+            Some(Command::Check { conf, file, strict }) => {
                 // Not clap's doing: it would take the variable and FILE for two that conflict.
                 let given = || env::var_os(CONFIG).map(PathBuf::from);
-                check(conf.or(file).or_else(given).as_deref(), registry)
+                check(conf.or(file).or_else(given).as_deref(), strict, style, registry)
             }
             Some(Command::Schema) => print(&format!("{:#}\n", config::schema(registry))),
             Some(Command::Demo) => demo::run(registry),
@@ -103,15 +135,26 @@ fn print(text: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn run(args: &RunArgs, registry: &Registry) -> ExitCode {
-    if args.test { check(args.conf.as_deref(), registry) } else { serve::run(args, registry) }
+fn run(args: &RunArgs, style: Style, registry: &Registry) -> ExitCode {
+    if args.test {
+        check(args.conf.as_deref(), args.strict, style, registry)
+    } else {
+        serve::run(args, style, registry)
+    }
 }
 
-fn check(conf: Option<&Path>, registry: &Registry) -> ExitCode {
+fn check(conf: Option<&Path>, strict: bool, style: Style, registry: &Registry) -> ExitCode {
     match serve::load(conf, registry, &Shared::new()) {
         Ok((name, loaded)) => {
             if let Err(message) = serve::may_start(&loaded.plan.pingora) {
                 return fail(exit::CONFIG, &message);
+            }
+            if !loaded.warnings.found.is_empty() {
+                let warnings = loaded.warnings.styled(style);
+                if strict {
+                    return fail(exit::CONFIG, &warnings);
+                }
+                let _ = writeln!(io::stderr().lock(), "{warnings}");
             }
             let (routes, services) = (loaded.runtime.router.routes().count(), loaded.runtime.services.len());
             let _ = writeln!(
@@ -123,7 +166,7 @@ fn check(conf: Option<&Path>, registry: &Registry) -> ExitCode {
             );
             ExitCode::SUCCESS
         }
-        Err(rejected) => fail(exit::CONFIG, &rejected.to_string()),
+        Err(rejected) => fail(exit::CONFIG, &rejected.0.styled(style)),
     }
 }
 

@@ -16,6 +16,9 @@ pub(crate) struct RunArgs {
     /// Check the configuration, run its tests, and exit.
     #[arg(short = 't', long)]
     pub(super) test: bool,
+    /// With -t: warnings are errors, too.
+    #[arg(long, requires = "test")]
+    pub(super) strict: bool,
     /// Take the listening sockets over from the running process; no request fails.
     #[arg(short = 'u', long)]
     pub(crate) upgrade: bool,

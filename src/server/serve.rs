@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     admin::{self, AdminApp},
-    config::{self, Loaded, PingoraConfig, Plan, Rejected},
+    config::{self, Loaded, PingoraConfig, Plan, Rejected, Style},
     downstream::{App, Listener, host::Host},
     filter::Registry,
     proxy::Gateway,
@@ -82,7 +82,7 @@ fn enter(file: &Path) -> Result<(), String> {
 }
 
 /// `tollgate`, `tollgate run`.
-pub(super) fn run(args: &RunArgs, registry: &Registry) -> ExitCode {
+pub(super) fn run(args: &RunArgs, style: Style, registry: &Registry) -> ExitCode {
     // Before the first thread is there: all of them begin with what this one holds back.
     signals::hold_back();
     let shared = Shared::new();
@@ -90,9 +90,12 @@ pub(super) fn run(args: &RunArgs, registry: &Registry) -> ExitCode {
         Ok((name, loaded)) => {
             loaded.plan.log.install();
             announce(&name, &loaded);
+            for warning in &loaded.warnings.found {
+                log::warn!("{}", loaded.warnings.line(warning));
+            }
             serve(loaded, shared, args.upgrade, args.daemon, |_| {})
         }
-        Err(rejected) => fail(exit::CONFIG, &rejected.to_string()),
+        Err(rejected) => fail(exit::CONFIG, &rejected.0.styled(style)),
     }
 }
 

@@ -128,7 +128,7 @@ fn from_scalar<'de, D: Deserializer<'de>, T: FromStr<Err = String>>(deserializer
 }
 
 macro_rules! unit {
-    ($type:ty, $name:literal, $pattern:literal, $description:literal) => {
+    ($type:ty, $name:literal, $schema:expr) => {
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 from_scalar(deserializer)
@@ -141,15 +141,43 @@ macro_rules! unit {
             }
 
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": ["string", "integer"], "pattern": $pattern, "description": $description })
+                $schema
             }
         }
     };
 }
 
-unit!(Span, "Span", r"^(0|([0-9]+(\.[0-9]+)?(us|ms|s|m|h|d))+)$", "A duration: 250ms, 5s, 1h30m.");
-unit!(Size, "Size", r"^[0-9]+ ?([kKmMgG]?([iI]?[bB])?)$", "A number of bytes: 512, 64KiB, 10MB.");
-unit!(Rate, "Rate", r"^[0-9]+/.+$", "A rate: 10/s, 600/m, 5000/10m.");
+/// The parts of a duration, the longest unit first; the last part may be a fraction, but not one of days.
+const PARTS: &str = concat!(
+    "(?=[0-9])([0-9]+d)?",
+    r"([0-9]+(\.[0-9]{1,9}(?=h$))?h)?([0-9]+(\.[0-9]{1,9}(?=m$))?m)?([0-9]+(\.[0-9]{1,9}(?=s$))?s)?",
+    r"([0-9]+(\.[0-9]{1,9}(?=ms$))?ms)?([0-9]+(\.[0-9]{1,9}(?=us$))?us)?"
+);
+
+unit!(
+    Span,
+    "Span",
+    json_schema!({
+        "description": "A duration: 250ms, 5s, 1h30m.",
+        "anyOf": [{ "type": "string", "pattern": format!("^(0|{PARTS})$") }, { "const": 0 }]
+    })
+);
+unit!(
+    Size,
+    "Size",
+    json_schema!({
+        "description": "A number of bytes: 512, 64KiB, 10MB (powers of ten), 1GiB (powers of two).",
+        "type": ["string", "integer"], "minimum": 0, "pattern": "^[0-9]+ *([bB]|[kKmMgG]([iI]?[bB])?)?$"
+    })
+);
+unit!(
+    Rate,
+    "Rate",
+    json_schema!({
+        "description": "A rate: 10/s, 600/m, 5000/10m.",
+        "type": "string", "pattern": format!("^[+]?0*[1-9][0-9]* */ *(us|ms|s|m|h|d|{PARTS})$")
+    })
+);
 
 #[cfg(test)]
 mod tests {

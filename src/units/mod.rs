@@ -10,6 +10,7 @@ mod permit;
 mod problem;
 mod secret;
 mod share;
+mod statuses;
 pub(crate) mod suggest;
 mod task;
 
@@ -21,5 +22,6 @@ pub(crate) use permit::{CountPermit, Counter};
 pub use problem::{Problem, Problems};
 pub use secret::{Secret, SecretRef, private};
 pub use share::Share;
+pub use statuses::Statuses;
 pub use suggest::nearest;
 pub(crate) use task::OwnedTask;

@@ -63,6 +63,11 @@ impl Problems {
         self.found.len()
     }
 
+    /// In the order in which they were found.
+    pub(crate) fn in_order(self) -> Vec<Problem> {
+        self.found
+    }
+
     /// In the order of the file.
     pub fn sorted(mut self) -> Vec<Problem> {
         self.found.sort_by_key(|problem| (problem.line, problem.column));

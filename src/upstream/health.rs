@@ -161,7 +161,7 @@ impl Probe {
         while answer.session.read_response_body().await?.is_some() {}
         // Not kept: a connection that stands would hide that no new one can be made.
         let status = answer.head.status.as_u16();
-        if self.config.expect.contains(&status) {
+        if self.config.expect.iter().any(|expected| expected.contains(status)) {
             return Ok(());
         }
         Error::e_explain(ErrorType::CustomCode("unexpected status", status), "in health check")

@@ -197,7 +197,12 @@ impl<'de> Deserializer<'de> for De<'_> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
-        let Value::Seq(items) = self.node.value() else { return Err(self.expected_not_text("a list")) };
+        let items = match self.node.value() {
+            Value::Seq(items) => items.as_slice(),
+            // One word is a list of one, wherever a list is read: `urls: http://127.0.0.1:8081`.
+            Value::Scalar { .. } if !self.node.is_null() => std::slice::from_ref(self.node),
+            _ => return Err(self.expected("a list")),
+        };
         visitor.visit_seq(Items { items: items.iter(), aside: self.aside }).map_err(|e| e.at(self.node))
     }
 

@@ -5,13 +5,16 @@
 //! reports that error, sets the offending node aside and reads again, until nothing is wrong or nothing is left.
 
 mod de;
+mod hint;
 pub(crate) mod node;
 mod parse;
 mod read;
 pub(crate) mod set_aside;
+mod short;
 mod spanned;
 
 pub(crate) use self::node::{Location, Node, Value};
+pub(crate) use self::short::{FromShort, Short};
 pub(crate) use self::spanned::Spanned;
 pub(crate) use self::{
     parse::{UNSET, parse},

@@ -7,7 +7,7 @@ use std::{
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span};
 
-use super::{Location, Node, Value};
+use super::{Location, Node, Value, hint::unquoted_brace};
 use crate::units::{Problem, Problems};
 
 /// More nodes than the aliases of any configuration add to those that are written down: stops "billion laughs".
@@ -27,7 +27,10 @@ pub(crate) fn parse(text: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Resu
         line: mark.line(),
         column: mark.col() + 1,
         path: String::new(),
-        message: format!("invalid YAML: {info}"),
+        message: {
+            let hint = unquoted_brace(text, mark.line(), mark.col() + 1).unwrap_or_default();
+            format!("invalid YAML: {info}{hint}")
+        },
     };
     // Event by event: the parser's own loop calls itself for every level, and ends with the stack.
     for event in Parser::new_from_str(text) {

@@ -8,6 +8,9 @@ use crate::{units::Problems, yaml::set_aside::SetAside};
 /// More problems than anybody reads at once.
 const MAX_PROBLEMS: usize = 200;
 
+/// What serde says of a mapping whose only entry has been set aside.
+const EMPTIED: &str = "invalid type: map";
+
 /// Types `node` as `T`. The value, when there is one, lacks whatever was wrong; the problems say what that was.
 pub(crate) fn read<T: DeserializeOwned>(node: &Node) -> (Option<T>, Problems) {
     let mut problems = Problems::default();
@@ -19,7 +22,8 @@ pub(crate) fn read<T: DeserializeOwned>(node: &Node) -> (Option<T>, Problems) {
         };
         let culprit = fault.culprit.unwrap_or_else(|| node.clone());
         // A field is also "missing" when it was there and was set aside: that mistake has been reported already.
-        if !fault.consequence {
+        let emptied = fault.message.starts_with(EMPTIED) && aside.has_part_of(&culprit);
+        if !fault.consequence && !emptied {
             let place = fault.place.as_ref().unwrap_or_else(|| culprit.place());
             problems.push(place.problem(fault.message));
         }

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, collections::HashSet};
 
-use super::Node;
+use super::{Node, Value};
 
 /// Nodes that were found wrong and are skipped on the next try.
 #[derive(Default)]
@@ -12,6 +12,15 @@ impl SetAside {
     /// True when it was not there yet.
     pub(super) fn add(&self, node: &Node) -> bool {
         self.0.borrow_mut().insert(node.id())
+    }
+
+    /// True when something directly below `node` was found wrong.
+    pub(super) fn has_part_of(&self, node: &Node) -> bool {
+        match node.value() {
+            Value::Map(entries) => entries.iter().any(|(_, _, child)| self.contains(child)),
+            Value::Seq(items) => items.iter().any(|child| self.contains(child)),
+            Value::Scalar { .. } => false,
+        }
     }
 
     pub(crate) fn contains(&self, node: &Node) -> bool {

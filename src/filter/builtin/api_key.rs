@@ -22,6 +22,7 @@ use crate::{
 /// Settings of `api_key`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "ApiKeySettings")]
 pub(crate) struct Config {
     /// The header that carries the key. Default `X-API-KEY`.
     header: String,

@@ -1,6 +1,6 @@
 //! `body_limit`: the largest request body that a route takes.
 //!
-//! YAML: `body_limit: { max: 10MiB }`. A length that is announced is judged before the backend hears of the request;
+//! YAML: `body_limit: 10MiB` or `body_limit: { max: 10MiB }`. A length that is announced is judged before the backend hears of the request;
 //! a body without one is counted as it passes, and cut with 413.
 
 use async_trait::async_trait;
@@ -13,14 +13,28 @@ use crate::{
     filter::{Body, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
     message::{reason::Reason, reply::Reply},
     units::Size,
+    yaml::{FromShort, Short},
 };
 
 /// Settings of `body_limit`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "BodyLimitSettings")]
 pub(crate) struct Config {
     /// The most bytes of a request's body.
     max: Size,
+}
+
+impl FromShort for Config {
+    const EXPECTED: &'static str = "a size like 10MiB, or a mapping";
+
+    fn from_short(text: &str) -> Result<Self, String> {
+        Ok(Self { max: text.parse()? })
+    }
+
+    fn short_schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<Size>()
+    }
 }
 
 #[derive(Debug)]
@@ -31,14 +45,14 @@ pub(crate) struct BodyLimit {
 impl Configure for BodyLimit {
     const NAME: &'static str = "body_limit";
     const SAMPLES: [&'static str; 2] = ["{ max: '1KiB' }", "{ max: '2KiB' }"];
-    type Config = Config;
+    type Config = Short<Config>;
 
-    fn configure(config: Config, _: &Env) -> Result<Self, Invalid> {
+    fn configure(Short(config): Short<Config>, _: &Env) -> Result<Self, Invalid> {
         Ok(Self { max: config.max.0 })
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
-        schema_of::<Config>(generator)
+        schema_of::<Short<Config>>(generator)
     }
 }
 

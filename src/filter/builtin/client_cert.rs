@@ -21,6 +21,7 @@ use crate::{
 /// Settings of `client_cert`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "ClientCertSettings")]
 pub(crate) struct Config {
     /// Names that may pass. Empty: every verified certificate.
     allow: Vec<String>,

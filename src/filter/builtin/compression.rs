@@ -25,6 +25,7 @@ use crate::{
 /// Settings of `compression`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "CompressionSettings")]
 pub(crate) struct Config {
     /// 1 (fast) to 9 (small). Default 5.
     level: Option<u32>,

@@ -1,6 +1,6 @@
 //! `cors`: which web pages may read the answers (Fetch standard, "CORS protocol").
 //!
-//! YAML: `cors: { origins: ["https://app.example", "https://*.example"], methods: [GET, POST], credentials: true }`.
+//! YAML: `cors: "*"` or `cors: { origins: ["https://app.example", "https://*.example"], methods: [GET, POST], credentials: true }`.
 //! A preflight is answered here and never reaches a backend; put `cors` before the steps that ask for credentials, for
 //! a preflight carries none. `Vary: Origin` is sent whenever the answer depends on the origin.
 
@@ -17,11 +17,13 @@ use crate::{
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, Needs, State, env::schema_of},
     message::{fields::single, reason::Reason, reply::Reply},
     units::Span,
+    yaml::{FromShort, Short},
 };
 
 /// Settings of `cors`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "CorsSettings")]
 pub(crate) struct Config {
     /// Origins that may read: `*`, `https://app.example`, `https://*.example`.
     origins: Vec<String>,
@@ -40,6 +42,25 @@ pub(crate) struct Config {
     /// How long a browser may remember a preflight. Default 10m.
     #[serde(default = "default_age")]
     max_age: Span,
+}
+
+impl FromShort for Config {
+    const EXPECTED: &'static str = "an origin, or a mapping";
+
+    fn from_short(text: &str) -> Result<Self, String> {
+        Ok(Self {
+            origins: vec![text.to_owned()],
+            methods: default_methods(),
+            headers: any(),
+            expose_headers: Vec::new(),
+            credentials: false,
+            max_age: default_age(),
+        })
+    }
+
+    fn short_schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<String>()
+    }
 }
 
 fn default_methods() -> Vec<String> {
@@ -128,13 +149,13 @@ impl Configure for Cors {
         "{ origins: ['https://b.example'], methods: [PUT], headers: [X-B], expose_headers: [X-C], credentials: \
          false, max_age: '61s' }",
     ];
-    type Config = Config;
+    type Config = Short<Config>;
 
     fn needs() -> Needs {
         Needs { preflight: true }
     }
 
-    fn configure(config: Config, _: &Env) -> Result<Self, Invalid> {
+    fn configure(Short(config): Short<Config>, _: &Env) -> Result<Self, Invalid> {
         let mut invalid = Invalid::default();
         if config.origins.is_empty() {
             invalid.push("origins", "name at least one origin");
@@ -167,7 +188,7 @@ impl Configure for Cors {
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
-        schema_of::<Config>(generator)
+        schema_of::<Short<Config>>(generator)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
 /// Settings of `headers`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "HeadersSettings")]
 pub(crate) struct Config {
     /// What the backend will see.
     #[serde(default)]

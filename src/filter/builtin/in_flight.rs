@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::{
     filter::{
-        Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany,
+        Configure, Env, Exchange, Fault, Filter, Flow, Invalid,
         env::schema_of,
         subject::{KeyPart, Subject},
     },
@@ -25,12 +25,13 @@ use crate::{
 /// Settings of `in_flight`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "InFlightSettings")]
 pub(crate) struct Config {
     /// The most requests under way.
     max: u32,
     /// Of whom: as in `rate_limit`. Default `client_ip`.
     #[serde(default)]
-    by: OneOrMany<KeyPart>,
+    by: Vec<KeyPart>,
 }
 
 impl fmt::Debug for InFlight {
@@ -55,7 +56,7 @@ impl Configure for InFlight {
         if config.max == 0 {
             return Err(Invalid::at("max", "0 would refuse every request"));
         }
-        let by = if config.by.0.is_empty() { vec![KeyPart::ClientIp] } else { config.by.0 };
+        let by = if config.by.is_empty() { vec![KeyPart::ClientIp] } else { config.by };
         let max = isize::try_from(config.max).unwrap_or(isize::MAX);
         Ok(Self { max, by, hasher: env.tables.hasher().clone(), counts: Inflight::new() })
     }

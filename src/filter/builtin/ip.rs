@@ -19,6 +19,7 @@ use crate::{
 /// Settings of `ip`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "IpSettings")]
 pub(crate) struct Config {
     /// Networks that may pass. Empty: everybody who is not denied.
     #[serde(default)]

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use super::api_key::bearer;
 use crate::{
     auth::{Algorithm, Keyset, Method, Policy, Verifier, jwt_error::JwtError},
-    filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany, State, env::schema_of},
+    filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
     message::{fields::single, reason::Reason, reply::Reply},
     units::{SecretRef, Span, read_file},
 };
@@ -28,6 +28,7 @@ use crate::{
 /// Settings of `jwt`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "JwtSettings")]
 pub(crate) struct Config {
     /// Signature algorithms that are accepted: HS256/384/512, RS256/384/512, PS256/384/512, ES256/384, EdDSA.
     algorithms: Vec<String>,
@@ -35,10 +36,10 @@ pub(crate) struct Config {
     keys: Vec<KeySource>,
     /// `iss`: one or several. Not checked when absent.
     #[serde(default)]
-    issuer: OneOrMany<String>,
+    issuer: Vec<String>,
     /// `aud`: the token must name one of these. Not checked when absent.
     #[serde(default)]
-    audience: OneOrMany<String>,
+    audience: Vec<String>,
     /// Clock difference to allow for. Default 30s.
     #[serde(default = "default_leeway")]
     leeway: Span,
@@ -198,8 +199,8 @@ impl Configure for Jwt {
         let required =
             config.required_claims.into_iter().map(|(name, value)| (name, (!value.is_null()).then_some(value)));
         let policy = Policy {
-            issuers: config.issuer.0,
-            audiences: config.audience.0,
+            issuers: config.issuer,
+            audiences: config.audience,
             leeway: config.leeway.0,
             required: required.collect(),
             scopes: config.scopes.clone(),

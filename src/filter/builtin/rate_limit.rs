@@ -1,6 +1,6 @@
 //! `rate_limit`: how fast, by token bucket.
 //!
-//! YAML: `rate_limit: { rate: 10/s, burst: 20, by: client_ip }`. Exactly `burst` requests pass at once and then `rate`;
+//! YAML: `rate_limit: 10/s` or `rate_limit: { rate: 10/s, burst: 20, by: client_ip }`. Exactly `burst` requests pass at once and then `rate`;
 //! a refused request costs nothing. `by` is one of `client_ip`, `api_key`, `jwt`, `header:NAME`, `claim:PATH`, `path`, `all`,
 //! or a list of them (one bucket per combination). Buckets are this process's own and bounded in number.
 //!
@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use crate::{
     filter::{
-        Applied, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, OneOrMany, State,
+        Applied, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State,
         env::schema_of,
         subject::{KeyPart, Subject},
     },
@@ -29,11 +29,13 @@ use crate::{
     },
     telemetry::Lazy,
     units::Rate,
+    yaml::{FromShort, Short},
 };
 
 /// Settings of `rate_limit`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "RateLimitSettings")]
 pub(crate) struct Config {
     /// Requests per time, in the long run: `10/s`, `600/m`.
     rate: Rate,
@@ -42,7 +44,7 @@ pub(crate) struct Config {
     burst: Option<u32>,
     /// What has a bucket of its own. Default `client_ip`.
     #[serde(default)]
-    by: OneOrMany<KeyPart>,
+    by: Vec<KeyPart>,
     /// The limit's name in `RateLimit` headers. Default `default`.
     #[serde(default = "default_name")]
     name: String,
@@ -55,6 +57,26 @@ pub(crate) struct Config {
     /// How many bits of an IPv6 address make one client. Default 64: a subscriber has at least a /64.
     #[serde(default = "default_prefix")]
     ipv6_prefix: u8,
+}
+
+impl FromShort for Config {
+    const EXPECTED: &'static str = "a rate like 10/s, or a mapping";
+
+    fn from_short(text: &str) -> Result<Self, String> {
+        Ok(Self {
+            rate: text.parse()?,
+            burst: None,
+            by: Vec::new(),
+            name: default_name(),
+            headers: Announce::default(),
+            max_buckets: default_buckets(),
+            ipv6_prefix: default_prefix(),
+        })
+    }
+
+    fn short_schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<Rate>()
+    }
 }
 
 /// Which rate limit headers are sent.
@@ -109,9 +131,9 @@ impl Configure for RateLimit {
         "{ rate: '5/s', burst: 9, by: api_key, name: a, headers: ietf, max_buckets: 2000, ipv6_prefix: 56 }",
         "{ rate: '6/s', burst: 10, by: path, name: b, headers: legacy, max_buckets: 200000, ipv6_prefix: 48 }",
     ];
-    type Config = Config;
+    type Config = Short<Config>;
 
-    fn configure(config: Config, env: &Env) -> Result<Self, Invalid> {
+    fn configure(Short(config): Short<Config>, env: &Env) -> Result<Self, Invalid> {
         let mut invalid = Invalid::default();
         let burst = config.burst.unwrap_or(config.rate.count);
         let quota = Quota::new(config.rate.count, config.rate.per, burst);
@@ -133,7 +155,7 @@ impl Configure for RateLimit {
         let quota = quota.map_err(|e| Invalid::at("", e.to_string()))?;
         // `w` is the time in which the whole quota `q` comes back (draft -11 §3).
         let policy = format!("\"{}\";q={burst};w={}", config.name, whole_seconds(quota.refill()));
-        let by = if config.by.0.is_empty() { vec![KeyPart::ClientIp] } else { config.by.0 };
+        let by = if config.by.is_empty() { vec![KeyPart::ClientIp] } else { config.by };
         Ok(Self {
             limiter: Arc::new(LocalLimiter::new(
                 env.tables.get(&env.scope, quota, config.max_buckets),
@@ -151,7 +173,7 @@ impl Configure for RateLimit {
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
-        schema_of::<Config>(generator)
+        schema_of::<Short<Config>>(generator)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
 /// Settings of `request_id`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "RequestIdSettings")]
 pub(crate) struct Config {
     /// The header that carries the id, both ways. Default `X-Request-ID`.
     header: String,

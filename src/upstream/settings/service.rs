@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, de};
 use super::resilience::{BreakerConfig, BudgetConfig, EjectionConfig, InFlightConfig, RetryConfig};
 use crate::{
     tls::client::UpstreamTls,
-    units::{SecretRef, Span},
+    units::{SecretRef, Span, Statuses},
     upstream::{balance::Balance, discovery::DiscoveryConfig, url::BackendUrl},
     yaml::Spanned,
 };
@@ -123,8 +123,9 @@ impl JsonSchema for HedgeAfter {
         "HedgeAfter".into()
     }
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^(p[5-9][0-9]|[0-9.]+(us|ms|s|m))$" })
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let percentile = json_schema!({ "type": "string", "pattern": "^p[5-9][0-9]$" });
+        json_schema!({ "anyOf": [percentile, generator.subschema_for::<Span>()] })
     }
 }
 
@@ -195,8 +196,8 @@ pub struct HealthCheckConfig {
     pub every: Span,
     /// Time for one check. Default 1s.
     pub timeout: Span,
-    /// Statuses that count as healthy. Default `[200]`.
-    pub expect: Vec<u16>,
+    /// Statuses that count as healthy: `200`, or `2xx` for a hundred of them. Default `[200]`.
+    pub expect: Vec<Statuses>,
     /// Checks in a row that must succeed before a backend is used again. Default 1.
     pub healthy_after: usize,
     /// Checks in a row that must fail before a backend is used no more. Default 3.
@@ -212,7 +213,7 @@ impl Default for HealthCheckConfig {
             path: None,
             every: seconds(5),
             timeout: seconds(1),
-            expect: vec![200],
+            expect: vec![Statuses::one(200)],
             healthy_after: 1,
             unhealthy_after: 3,
             host: None,

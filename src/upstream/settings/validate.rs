@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::service::{HealthCheckConfig, ServiceConfig};
 use crate::{
-    units::{Problems, Span},
+    units::{Problems, Span, Statuses},
     yaml::{Node, Value},
 };
 
@@ -103,7 +103,7 @@ fn health_check(check: &HealthCheckConfig, node: &Node, problems: &mut Problems)
             wrong(key, format!("{span} is too short: at least 10ms"));
         }
     }
-    if check.expect.is_empty() || check.expect.iter().any(|status| !(100..=599).contains(status)) {
+    if check.expect.is_empty() || !check.expect.iter().all(Statuses::exist) {
         wrong("expect", "expected statuses from 100 to 599, at least one".to_owned());
     }
 }

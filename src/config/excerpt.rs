@@ -1,0 +1,212 @@
+//! The line of the file that a problem is in, with a mark below the place: for people at a terminal. What may be a secret is
+//! not shown: a file that is wrong may hold one where none belongs.
+
+/// So much of a line is shown.
+const WIDTH: usize = 100;
+
+/// Nobody wrote a longer line, and nobody would find the place in it.
+const LONGEST: usize = 10_000;
+
+/// Keys whose value is not shown, by a part of their names.
+const SECRET: [&str; 9] =
+    ["secret", "passw", "token", "credential", "authorization", "api_key", "api-key", "apikey", "private"];
+
+/// The line as it is shown, and how many columns stand before the place.
+pub(super) struct Excerpt {
+    pub(super) line: String,
+    pub(super) before: usize,
+}
+
+/// The line `number` of `text`, when it can be shown. `path` is what the problem is about.
+pub(super) fn excerpt(text: &str, number: usize, column: usize, path: &str) -> Option<Excerpt> {
+    // A key of a `jwt` that is written in the wrong way may be the key itself.
+    let last = path.rsplit('.').next().unwrap_or_default();
+    if last.starts_with("keys") || last.starts_with("secret") || last.starts_with("env") {
+        return None;
+    }
+    let line = text.trim_start_matches('\u{feff}').lines().nth(number.checked_sub(1)?)?;
+    if line.len() > LONGEST || line.contains("-----BEGIN") || line.trim().is_empty() {
+        return None;
+    }
+    let at = column.saturating_sub(1);
+    let mut shown: Vec<(usize, String)> = Vec::new();
+    let mut hidden = hidden(line).into_iter().peekable();
+    for (i, c) in line.chars().enumerate() {
+        while hidden.next_if(|(_, end)| *end <= i).is_some() {}
+        match hidden.peek() {
+            Some((start, _)) if *start == i => shown.push((i, "***".to_owned())),
+            Some((start, _)) if *start < i => {}
+            _ => shown.push((i, visible(c))),
+        }
+    }
+    let place = shown.iter().rposition(|(i, _)| *i <= at).unwrap_or(0);
+    // One beyond the end of the line is where something is missing.
+    let place = if at >= line.chars().count() { shown.len() } else { place };
+    let (first, last) = window(&shown, place);
+    let cut = |yes: bool| if yes { "…" } else { "" };
+    let words = |part: &[(usize, String)]| part.iter().map(|(_, text)| text.as_str()).collect::<String>();
+    let before = cut(first > 0).to_owned() + &words(&shown[first..place]);
+    let after = words(&shown[place..last]) + cut(last < shown.len());
+    Some(Excerpt { before: columns(&before), line: before + &after })
+}
+
+/// Which part of a long line is shown around `place`.
+fn window(shown: &[(usize, String)], place: usize) -> (usize, usize) {
+    let width = |(_, text): &(usize, String)| columns(text);
+    let (mut first, mut last, mut taken) = (place, place, 0);
+    while first > 0 && taken + width(&shown[first - 1]) <= WIDTH * 2 / 3 {
+        first -= 1;
+        taken += width(&shown[first]);
+    }
+    while last < shown.len() && taken + width(&shown[last]) <= WIDTH {
+        taken += width(&shown[last]);
+        last += 1;
+    }
+    (first, last)
+}
+
+/// What stands for a character: a terminal obeys some of them.
+fn visible(c: char) -> String {
+    match c {
+        '\t' => "    ".to_owned(),
+        // They turn the direction of what follows, or cannot be seen.
+        '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => "·".to_owned(),
+        c if c.is_control() => "·".to_owned(),
+        c => c.to_string(),
+    }
+}
+
+/// How many columns of a terminal `text` takes.
+fn columns(text: &str) -> usize {
+    text.chars().map(column_width).sum()
+}
+
+fn column_width(c: char) -> usize {
+    match u32::from(c) {
+        // Put onto what stands before them.
+        0x300..=0x36f | 0x1ab0..=0x1aff | 0x20d0..=0x20ff | 0xfe00..=0xfe0f => 0,
+        // East Asian wide and full-width characters, and emoji.
+        0x1100..=0x115f
+        | 0x2e80..=0x303e
+        | 0x3041..=0xa4cf
+        | 0xac00..=0xd7a3
+        | 0xf900..=0xfaff
+        | 0xfe30..=0xfe6f
+        | 0xff00..=0xff60
+        | 0xffe0..=0xffe6
+        | 0x1f300..=0x1faff
+        | 0x20000..=0x3fffd => 2,
+        _ => 1,
+    }
+}
+
+/// What is not shown of `line`, from and up to which character: values of keys that sound like secrets, and what stands before
+/// the `@` of a URL.
+fn hidden(line: &str) -> Vec<(usize, usize)> {
+    let chars: Vec<char> = line.chars().collect();
+    let mut found: Vec<(usize, usize)> = Vec::new();
+    for (i, c) in chars.iter().enumerate() {
+        let value = match c {
+            ':' if chars[i..].starts_with(&[':', '/', '/']) => credentials(&chars, i + 3),
+            ':' if chars.get(i + 1).is_none_or(|next| next.is_whitespace()) && sounds_secret(&chars[..i]) => {
+                value(&chars, i + 1)
+            }
+            _ => None,
+        };
+        if let Some((start, end)) = value
+            && found.last().is_none_or(|(_, before)| *before <= start)
+        {
+            found.push((start, end));
+        }
+    }
+    found
+}
+
+/// The key that ends here.
+fn sounds_secret(before: &[char]) -> bool {
+    let start = before.iter().rposition(|c| " \t{,[".contains(*c)).map_or(0, |start| start + 1);
+    let key: String = before[start..].iter().collect::<String>().to_lowercase();
+    SECRET.iter().any(|part| key.contains(part))
+}
+
+/// A word or a quotation that begins after `from`; a mapping or a list is looked into by itself.
+fn value(chars: &[char], from: usize) -> Option<(usize, usize)> {
+    let start = from + chars[from..].iter().position(|c| !c.is_whitespace())?;
+    // `by: api_key: ...` and the like begin another mapping; `${VAR}` says only where the secret is.
+    match chars[start] {
+        '{' | '[' | '#' | '&' | '*' | '|' | '>' => None,
+        '$' if chars.get(start + 1) == Some(&'{') => None,
+        quote @ ('"' | '\'') => {
+            let end = chars[start + 1..].iter().position(|c| *c == quote).map_or(chars.len(), |end| start + end + 2);
+            Some((start, end))
+        }
+        _ => {
+            let ends = |i: usize| "},]".contains(chars[i]) || chars[i] == '#' && chars[i - 1].is_whitespace();
+            let end = (start..chars.len()).find(|i| ends(*i)).unwrap_or(chars.len());
+            let blank = chars[start..end].iter().rev().take_while(|c| c.is_whitespace()).count();
+            Some((start, end - blank))
+        }
+    }
+}
+
+/// What stands between `://` and the last `@` of a URL.
+fn credentials(chars: &[char], from: usize) -> Option<(usize, usize)> {
+    let end = chars[from..].iter().position(|c| c.is_whitespace() || "\"'".contains(*c)).unwrap_or(chars.len() - from);
+    let at = chars[from..from + end].iter().rposition(|c| *c == '@')?;
+    Some((from, from + at))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn shown(line: &str, column: usize) -> (String, usize) {
+        let Excerpt { line, before } = excerpt(line, 1, column, "a").unwrap();
+        (line, before)
+    }
+
+    #[test]
+    fn the_mark_stands_below_the_place() {
+        assert_eq!(shown("a: 1", 4), ("a: 1".into(), 3));
+        assert_eq!(shown("\ta: 1", 5), ("    a: 1".into(), 7));
+        assert_eq!(shown("名: x", 4), ("名: x".into(), 4));
+        assert_eq!(shown("e\u{301}: x", 5), ("e\u{301}: x".into(), 3));
+        assert_eq!(shown("a: \u{202e}x\u{1b}[0m", 5), ("a: ·x·[0m".into(), 4));
+        assert_eq!(shown("a: [", 5), ("a: [".into(), 4));
+        assert!(excerpt("a", 2, 1, "").is_none() && excerpt("", 1, 1, "").is_none());
+        let long = format!("{}X{}", "a".repeat(500), "b".repeat(500));
+        let (line, before) = shown(&long, 501);
+        assert!(columns(&line) <= WIDTH + 2 && line.starts_with('…') && line.ends_with('…'));
+        assert_eq!(line.chars().nth(before), Some('X'));
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_shown() {
+        for (line, expected) in [
+            ("secret: hunter2", "secret: ***"),
+            ("keys: [{ secret: hunter2 }, x]", "keys: [{ secret: *** }, x]"),
+            ("Authorization: \"Bearer hunter2, x\" # y", "Authorization: *** # y"),
+            ("X-Api-Key: hunter2 hunter2", "X-Api-Key: ***"),
+            ("url: http://u:hunter2@h/", "url: http://***@h/"),
+            ("urls: [\"http://u:hunter2@h\", 'http://v']", "urls: [\"http://***@h\", 'http://v']"),
+            ("db_password:   'hunter2'", "db_password:   ***"),
+            ("secret: { env: NAME }", "secret: { env: NAME }"),
+            ("secret: ${SECRET}", "secret: ${SECRET}"),
+            ("header: X-API-KEY", "header: X-API-KEY"),
+        ] {
+            assert_eq!(shown(line, 1).0, expected);
+        }
+        assert_eq!(shown("a: 1, token: hunter2, b: 3", 23), ("a: 1, token: ***, b: 3".into(), 18));
+        assert!(excerpt("- hunter2", 1, 3, "filters[0].jwt.keys[0]").is_none());
+        assert!(excerpt("k: -----BEGIN PRIVATE KEY-----", 1, 3, "k").is_none());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn never_panics(text in ".{0,40}", column in 0..60usize) {
+            let _ = excerpt(&text, 1, column, "");
+        }
+    }
+}
