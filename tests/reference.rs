@@ -48,6 +48,10 @@ impl Reference {
     /// What may stand there, in words; sections that are still to be written go to `inner`.
     fn kind(&mut self, schema: &Value, path: &str, inner: &mut Vec<(String, Value)>) -> String {
         if let Some(reference) = schema["$ref"].as_str() {
+            // It may stand for every value, which the page says once.
+            if reference.ends_with("/Variable") {
+                return String::new();
+            }
             return self.named(reference, path, inner);
         }
         for union in ["anyOf", "oneOf"] {
@@ -59,7 +63,7 @@ impl Reference {
                         kinds.push(kind);
                     }
                 }
-                return kinds.join(", ");
+                return joined(&kinds);
             }
         }
         if let Some(constant) = schema.get("const") {
@@ -75,7 +79,12 @@ impl Reference {
         match &schema["type"] {
             Value::String(name) => self.plain(name, schema, path, inner),
             Value::Array(names) => {
-                let names: Vec<&str> = names.iter().filter_map(Value::as_str).filter(|name| *name != "null").collect();
+                let mut names: Vec<&str> =
+                    names.iter().filter_map(Value::as_str).filter(|name| *name != "null").collect();
+                // A text may be written without quotes, whatever it looks like then.
+                if names.contains(&"string") {
+                    names = vec!["string"];
+                }
                 names.iter().map(|name| self.plain(name, schema, path, inner)).collect::<Vec<_>>().join(" or ")
             }
             _ => String::new(),
@@ -110,12 +119,12 @@ impl Reference {
             inner.push((path.to_owned(), schema));
             return link(path);
         }
-        let described = schema["description"].is_string() && schema["pattern"].is_string();
-        if described && schema["type"] != "boolean" {
+        let has_pattern = schema["description"].is_string() && schema.to_string().contains("\"pattern\"");
+        if has_pattern && !schema.to_string().contains("\"boolean\"") {
             if !self.kinds.contains(&name) {
                 self.kinds.push(name.clone());
             }
-            return format!("[{}](#kinds-of-values)", name.to_lowercase());
+            return format!("[{}](#kinds-of-values)", words(&name));
         }
         self.kind(&schema, path, inner)
     }
@@ -129,6 +138,25 @@ impl Reference {
             parts.push(format!("`{key}:` {kind}"));
         }
         format!("{{ {} }}", parts.join(", "))
+    }
+}
+
+/// The words of a name in camel case.
+fn words(name: &str) -> String {
+    let spaced = name.chars().flat_map(|c| c.is_uppercase().then_some(' ').into_iter().chain(c.to_lowercase()));
+    spaced.collect::<String>().trim().to_owned()
+}
+
+/// Alternatives; one of them, and a list of it, is said once.
+fn joined(kinds: &[String]) -> String {
+    let lists: Vec<&str> = kinds.iter().filter_map(|kind| kind.strip_prefix("list of ")).collect();
+    let single: Vec<&str> = kinds.iter().map(String::as_str).filter(|kind| !kind.starts_with("list of ")).collect();
+    if kinds == ["number", "text"] {
+        return "number".to_owned();
+    }
+    match lists[..] {
+        [list] if single.join(", ") == list => format!("{list}; one or a list"),
+        _ => kinds.join(", "),
     }
 }
 
@@ -146,7 +174,7 @@ fn reference() -> String {
     let schema: Value = serde_json::from_slice(&schema.stdout).unwrap();
     let definitions = schema["$defs"].as_object().unwrap().clone();
     let text = "# Reference: every key of the file\n\nMade from `tollgate schema`. `[]` stands for each entry of a list, `NAME` for a name \
-                that you choose.\n";
+                that you choose. `${VAR}` may stand for every value.\n";
     let mut reference = Reference { definitions, sections: Vec::new(), kinds: Vec::new(), text: text.to_owned() };
     reference.section("", &schema);
     reference.text.push_str("\n## Kinds of values\n\n| | |\n|---|---|\n");
@@ -154,7 +182,7 @@ fn reference() -> String {
     kinds.sort();
     for name in kinds {
         let description = one_line(reference.definitions[&name]["description"].as_str().unwrap());
-        let _ = writeln!(reference.text, "| {} | {description} |", name.to_lowercase());
+        let _ = writeln!(reference.text, "| {} | {description} |", words(&name));
     }
     reference.text
 }
