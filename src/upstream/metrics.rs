@@ -1,8 +1,11 @@
 //! Metrics of services: attempts at backends, and what keeps them from doing harm.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry};
+use prometheus::{
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry, core::Collector as _,
+    proto::MetricFamily,
+};
 
 use crate::{
     message::reason::Reason,
@@ -45,6 +48,19 @@ pub struct ServiceMetrics {
     pub mirror_dropped: Lazy<IntCounter>,
     /// Attempts after the first.
     pub retries: Lazy<IntCounter>,
+}
+
+/// What has been counted of one service.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceCounts {
+    /// Attempts by how they ended, those that are not 0.
+    pub attempts: BTreeMap<&'static str, u64>,
+    /// Failed attempts by reason.
+    pub failures: BTreeMap<String, u64>,
+    /// Attempts after the first.
+    pub retries: u64,
+    /// Second attempts at answers that were late.
+    pub hedges: u64,
 }
 
 /// How attempts end; `unknown`: nobody waited for it (the client left, or another attempt was faster).
@@ -159,6 +175,30 @@ impl ServiceMetrics {
     /// Counts why an attempt failed.
     pub fn failure(&self, reason: Reason) {
         self.families.failures.with_label_values(&[&self.service, reason.label()]).inc();
+    }
+
+    /// What has been counted of it.
+    pub fn counts(&self) -> ServiceCounts {
+        let attempts = OUTCOMES.into_iter().zip(self.attempts.iter().map(Lazy::value));
+        ServiceCounts {
+            attempts: attempts.filter(|(_, count)| *count > 0).collect(),
+            failures: self.failures(),
+            retries: self.retries.value(),
+            hedges: self.hedges.value(),
+        }
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are whole and positive")]
+    fn failures(&self) -> BTreeMap<String, u64> {
+        let families = self.families.failures.collect();
+        let all = families.iter().flat_map(MetricFamily::get_metric).filter_map(|series| {
+            let label = |name| {
+                series.get_label().iter().find(|label| label.name() == name).map(prometheus::proto::LabelPair::value)
+            };
+            let reason = label("reason").filter(|_| label("service") == Some(&self.service))?;
+            Some((reason.to_owned(), series.get_counter().get_value() as u64))
+        });
+        all.collect()
     }
 
     /// Shows the state of a circuit breaker: 0 closed, 1 open, 2 half-open. `backend` is empty for a service's own.

@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -188,13 +189,30 @@ impl Pool {
     pub(crate) fn show(&self) {
         self.shown.store(true, Relaxed);
         let backends = self.endpoints.load();
-        self.metrics.keep_backends(&|name| name.is_empty() || backends.iter().any(|backend| backend.name == name));
+        let unresolved = self.unresolved();
+        let is_one = |name: &str| backends.iter().any(|backend| backend.name == name);
+        self.metrics.keep_backends(&|name| name.is_empty() || is_one(name) || unresolved.iter().any(|url| url == name));
+        // A name that stands for nobody is a backend that cannot be used.
+        for name in &unresolved {
+            self.metrics.backend_up(name, false);
+        }
         for backend in &**backends {
             self.metrics.backend_up(&backend.name, backend.healthy());
             if let Some(breaker) = &backend.breaker {
                 self.metrics.breaker_state(&backend.name, breaker.state().gauge());
             }
         }
+    }
+
+    /// The URLs whose names stand for no address.
+    fn unresolved(&self) -> Vec<String> {
+        let is_unknown = |url: &&BackendUrl| url.address().is_none() && self.names.of(url).is_empty();
+        self.targets.load().iter().filter(is_unknown).map(BackendUrl::authority).collect()
+    }
+
+    /// The names that could not be resolved when they were looked up last, why, and for how long that has been so.
+    pub(crate) fn failing_names(&self) -> Vec<(String, String, Duration)> {
+        self.names.failing(Instant::now())
     }
 
     /// Takes over what is known without asking anybody.
@@ -236,6 +254,7 @@ impl Pool {
             trouble: known.map_or_else(Arc::default, |known| known.trouble.clone()),
             in_flight: known.map_or_else(Arc::default, |known| known.in_flight.clone()),
             conduct: known.map_or_else(Arc::default, |known| known.conduct.clone()),
+            ejection: known.map_or_else(Arc::default, |known| known.ejection.clone()),
             breaker,
             latency: known.map_or_else(|| Ewma::new(LATENCY_MEMORY).into(), |known| known.latency.clone()),
             returned: AtomicU64::new(known.map_or(0, |known| known.returned.load(Relaxed))),

@@ -36,6 +36,7 @@ mod resilience;
 mod retry;
 mod routing;
 mod service;
+mod sight;
 mod slow;
 mod strict;
 mod stuck;
