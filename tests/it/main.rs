@@ -13,6 +13,7 @@ mod compression;
 mod config_errors;
 mod corpus;
 mod deadlines;
+mod demo;
 mod discovery;
 mod files;
 mod filters;
