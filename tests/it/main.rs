@@ -12,6 +12,7 @@ mod checks;
 mod compression;
 mod config_errors;
 mod corpus;
+mod credentials;
 mod deadlines;
 mod demo;
 mod discovery;
