@@ -8,6 +8,7 @@ mod harness;
 mod admin;
 mod auth;
 mod blame;
+mod causes;
 mod checks;
 mod compression;
 mod config_errors;
