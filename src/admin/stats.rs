@@ -16,7 +16,7 @@ use crate::{
     upstream::{Backend, Service},
 };
 
-/// Requests answered, by the status' first digit.
+/// Counts: of requests by the status' first digit, of failures by reason.
 type Classes = BTreeMap<String, u64>;
 
 /// Numbers for people and scripts.
@@ -32,10 +32,14 @@ pub(super) fn stats_reply(live: &Live) -> Reply {
         add(by_service.entry(service.as_str()).or_default(), classes);
     }
     let requests = |of: &BTreeMap<&str, Classes>, name: &str| with_total(of.get(name));
+    let failures = metrics.upstream.failures();
     let services: Map<String, Value> = runtime
         .services
         .values()
-        .map(|service| (service.name.to_string(), describe(service, &requests(&by_service, &service.name))))
+        .map(|service| {
+            let failed = failures.get(&*service.name).cloned().unwrap_or_default();
+            (service.name.to_string(), describe(service, &requests(&by_service, &service.name), &failed))
+        })
         .collect();
     let routes: Vec<Value> =
         runtime.router.routes().map(|(_, route)| of_route(route, &requests(&by_route, &route.id))).collect();
@@ -81,7 +85,7 @@ fn of_route(route: &Route, requests: &Value) -> Value {
     json!({ "id": route.id, "service": service, "requests": requests })
 }
 
-fn describe(service: &Service, requests: &Value) -> Value {
+fn describe(service: &Service, requests: &Value, failures: &Classes) -> Value {
     let (now, counts) = (Now::monotonic(), service.metrics.counts());
     let backends: Vec<Value> = service.backends().iter().map(|backend| of_backend(backend, now)).collect();
     let unresolved: Vec<Value> = service
@@ -96,7 +100,7 @@ fn describe(service: &Service, requests: &Value) -> Value {
         "in_flight": service.in_flight(),
         "requests": requests,
         "attempts": counts.attempts,
-        "failures": counts.failures,
+        "failures": failures,
         "retries": counts.retries,
         "hedges": counts.hedges,
         "breaker": service.resilience.breaker().map(BreakerState::label),

@@ -55,8 +55,6 @@ pub struct ServiceMetrics {
 pub struct ServiceCounts {
     /// Attempts by how they ended, those that are not 0.
     pub attempts: BTreeMap<&'static str, u64>,
-    /// Failed attempts by reason.
-    pub failures: BTreeMap<String, u64>,
     /// Attempts after the first.
     pub retries: u64,
     /// Second attempts at answers that were late.
@@ -126,6 +124,19 @@ impl UpstreamMetrics {
         }
     }
 
+    /// Failed attempts by service and reason.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are whole and positive")]
+    pub fn failures(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
+        let mut all = BTreeMap::<_, BTreeMap<_, _>>::new();
+        let families = self.failures.collect();
+        for series in families.iter().flat_map(MetricFamily::get_metric) {
+            let labels: Labels<'_> = series.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
+            let of_service = all.entry(labels["service"].to_owned()).or_default();
+            of_service.insert(labels["reason"].to_owned(), series.get_counter().get_value() as u64);
+        }
+        all
+    }
+
     /// Ends the series of services that are gone.
     pub fn keep_services(&self, keep: &dyn Fn(&str) -> bool) {
         let counters = [
@@ -177,28 +188,14 @@ impl ServiceMetrics {
         self.families.failures.with_label_values(&[&self.service, reason.label()]).inc();
     }
 
-    /// What has been counted of it.
+    /// What has been counted of it, without its failures: those are in a family for all services.
     pub fn counts(&self) -> ServiceCounts {
         let attempts = OUTCOMES.into_iter().zip(self.attempts.iter().map(Lazy::value));
         ServiceCounts {
             attempts: attempts.filter(|(_, count)| *count > 0).collect(),
-            failures: self.failures(),
             retries: self.retries.value(),
             hedges: self.hedges.value(),
         }
-    }
-
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are whole and positive")]
-    fn failures(&self) -> BTreeMap<String, u64> {
-        let families = self.families.failures.collect();
-        let all = families.iter().flat_map(MetricFamily::get_metric).filter_map(|series| {
-            let label = |name| {
-                series.get_label().iter().find(|label| label.name() == name).map(prometheus::proto::LabelPair::value)
-            };
-            let reason = label("reason").filter(|_| label("service") == Some(&self.service))?;
-            Some((reason.to_owned(), series.get_counter().get_value() as u64))
-        });
-        all.collect()
     }
 
     /// Shows the state of a circuit breaker: 0 closed, 1 open, 2 half-open. `backend` is empty for a service's own.
