@@ -152,13 +152,16 @@ fn line_with(out: &mut BufReader<ChildStdout>, text: &str) -> String {
 
 #[test]
 fn an_interrupted_tour_leaves_nothing_behind() {
-    let temporary = tempfile::tempdir().unwrap();
-    let mut running = tour(&temporary);
-    let mut out = BufReader::new(running.0.stdout.take().unwrap());
-    let port = ports(&line_with(&mut out, "the gateway serves"))[0];
-    assert_eq!(files(&temporary), 1);
-    kill(Pid::from_raw(i32::try_from(running.0.id()).unwrap()), Signal::SIGINT).unwrap();
-    let status = running.0.wait().unwrap();
-    assert_eq!((status.code(), files(&temporary)), (Some(1), 0));
-    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "its gateway is gone");
+    // Ctrl-C, and a terminal that is closed.
+    for signal in [Signal::SIGINT, Signal::SIGHUP] {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut running = tour(&temporary);
+        let mut out = BufReader::new(running.0.stdout.take().unwrap());
+        let port = ports(&line_with(&mut out, "the gateway serves"))[0];
+        assert_eq!(files(&temporary), 1);
+        kill(Pid::from_raw(i32::try_from(running.0.id()).unwrap()), signal).unwrap();
+        let status = running.0.wait().unwrap();
+        assert_eq!((status.code(), files(&temporary)), (Some(1), 0));
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "its gateway is gone");
+    }
 }

@@ -166,11 +166,14 @@ pub(super) fn run(ports: Ports, sockets: [TcpListener; 3], access_log: bool) -> 
 }
 
 async fn told_to_stop() {
-    let (int, term) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    let (Ok(mut int), Ok(mut term)) = (int, term) else { return std::future::pending().await };
-    tokio::select! {
-        _ = int.recv() => {}
-        _ = term.recv() => {}
+    let mut signals = JoinSet::new();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()] {
+        if let Ok(mut signal) = signal(kind) {
+            signals.spawn(async move { signal.recv().await });
+        }
+    }
+    if signals.join_next().await.is_none() {
+        std::future::pending::<()>().await;
     }
 }
 
