@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::unistd::{getegid, geteuid, getgroups};
 use schemars::JsonSchema;
 use serde::{
     Deserialize, Deserializer,
@@ -153,7 +154,8 @@ fn shown(path: &Path) -> String {
     if text.contains('/') { format!("'{text}'") } else { "the file".to_owned() }
 }
 
-/// Nobody but its owner can read or write the file; one of root's may be read by one of `groups`, too. One of systemd's
+/// Nobody but its owner can read or write the file; one of root's may be read by one of `groups`, or
+/// of this process' own, too. One of systemd's
 /// credentials is root's, and an access list, whose mask shows as the group's part of the mode, lets the service read it.
 ///
 /// # Errors
@@ -165,12 +167,19 @@ pub fn private(path: &Path, groups: &[u32]) -> Result<(), String> {
 fn private_beside(path: &Path, groups: &[u32], credentials: Option<&Path>) -> Result<(), String> {
     let meta = std::fs::metadata(path).map_err(|e| format!("cannot read {}: {e}", shown(path)))?;
     let is_credential = credentials.is_some() && path.parent() == credentials;
-    let by_group = meta.mode() & 0o037 == 0 && meta.uid() == 0 && (is_credential || groups.contains(&meta.gid()));
+    let is_known = is_credential || groups.contains(&meta.gid()) || is_own_group(meta.gid());
+    let by_group = meta.mode() & 0o037 == 0 && meta.uid() == 0 && is_known;
     if meta.mode() & 0o077 == 0 || by_group {
         return Ok(());
     }
     let way = if groups.is_empty() { "chmod 600 it" } else { "chmod 640 it, with root and a group of 'pingora.user'" };
     Err(format!("{} can be read by others (mode {:04o}): {way}", shown(path), meta.mode() & 0o7777))
+}
+
+/// Root has set the file's group so that this process, which is not root, can read it: Debian's `ssl-cert`, say.
+fn is_own_group(group: u32) -> bool {
+    let own = || getgroups().unwrap_or_default().into_iter().chain([getegid()]);
+    !geteuid().is_root() && own().any(|known| known.as_raw() == group)
 }
 
 fn trimmed(mut bytes: Vec<u8>) -> Vec<u8> {
