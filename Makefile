@@ -1,5 +1,5 @@
 # The two commands: `make run` shows the gateway at work, `make test` runs everything. Both install what is missing.
-.PHONY: run test deps deps-build lint bench compare
+.PHONY: run test deps deps-build lint bench compare install
 
 run: deps-build
 	cargo run -- demo
@@ -7,6 +7,25 @@ run: deps-build
 test: deps
 	cargo test --all-targets
 	cargo test --doc
+
+# What `cargo build --release` has made, for systemd (systemd/README.md). The binary keeps the names of its functions, for
+# backtraces; lines and inlined calls are in a file apart, where debuggers and backtraces look for it, and which may go.
+BINARY ?= target/release/tollgate
+DEBUG = /usr/lib/debug/usr/bin/tollgate.debug
+
+install:
+	@test -f $(BINARY) || { echo "install: there is no $(BINARY): cargo build --release" >&2; exit 1; }
+	install -d -m 0755 $(DESTDIR)/usr/bin $(DESTDIR)$(dir $(DEBUG)) $(DESTDIR)/etc/tollgate
+	install -d -m 0700 $(DESTDIR)/etc/tollgate/secrets
+	objcopy --only-keep-debug $(BINARY) $(DESTDIR)$(DEBUG)
+	chmod 0644 $(DESTDIR)$(DEBUG)
+	objcopy --strip-debug --add-gnu-debuglink=$(DESTDIR)$(DEBUG) $(BINARY) $(DESTDIR)/usr/bin/tollgate.new
+	chmod 0755 $(DESTDIR)/usr/bin/tollgate.new
+	mv -f $(DESTDIR)/usr/bin/tollgate.new $(DESTDIR)/usr/bin/tollgate
+	test -e $(DESTDIR)/etc/tollgate/tollgate.yaml || install -m 0644 conf/tollgate.yaml $(DESTDIR)/etc/tollgate/tollgate.yaml
+	install -D -m 0644 systemd/tollgate.service $(DESTDIR)/etc/systemd/system/tollgate.service
+	install -D -m 0644 systemd/logrotate $(DESTDIR)/etc/logrotate.d/tollgate
+	install -D -m 0644 README.md $(DESTDIR)/usr/share/doc/tollgate/README.md
 
 # Build tools only.
 deps-build:

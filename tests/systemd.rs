@@ -41,6 +41,106 @@ fn the_unit_speaks_the_binarys_language() {
     assert!(unit.contains("RestartPreventExitStatus=78"));
 }
 
+/// The settings that systemd 247 does not know, of those that a unit like this one might have (from its NEWS).
+const NEWER: &[&str] = &[
+    "LoadCredentialEncrypted",
+    "SetCredentialEncrypted",
+    "ImportCredential",
+    "ExtensionImages",
+    "ExtensionDirectories",
+    "RestrictFileSystems",
+    "RestrictNetworkInterfaces",
+    "SocketBindAllow",
+    "SocketBindDeny",
+    "PrivateIPC",
+    "NoExecPaths",
+    "ExecPaths",
+    "ExecSearchPath",
+    "StartupMemoryMax",
+    "ExitType",
+    "RestartSteps",
+    "RestartMaxDelaySec",
+    "RestartMode",
+    "MemoryPressureWatch",
+    "OpenFile",
+    "ReloadSignal",
+    "Type=notify-reload",
+    "FileDescriptorStorePreserve",
+    "PrivatePIDs",
+    "RootEphemeral",
+    "SurviveFinalKillSignal",
+];
+
+#[test]
+fn the_unit_has_no_setting_that_debian_11_does_not_know() {
+    let unit = fs::read_to_string(UNIT).unwrap();
+    for line in unit.lines().filter(|line| !line.starts_with('#')) {
+        assert!(!NEWER.iter().any(|newer| line.starts_with(newer)), "{line}");
+    }
+    assert!(unit.contains("\nProtectProc=") && unit.contains("\nDynamicUser=yes"), "what 247 has is used");
+}
+
+/// Sections of a program, as readelf lists them.
+fn sections(path: &std::path::Path) -> String {
+    let out = Command::new("readelf").args(["-SW"]).arg(path).output();
+    String::from_utf8(out.expect("'readelf' is missing: install the Debian package 'binutils'").stdout).unwrap()
+}
+
+#[test]
+fn make_install_brings_everything_that_the_unit_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    let install = || {
+        let mut make = Command::new("make");
+        make.arg("install").arg(format!("DESTDIR={}", root.display()));
+        let out = make.arg(format!("BINARY={}", env!("CARGO_BIN_EXE_tollgate"))).output().unwrap();
+        assert!(out.status.success(), "{out:?}");
+    };
+    install();
+    let at = |path: &str| root.join(path.trim_start_matches('/'));
+    let unit = fs::read_to_string(at("/etc/systemd/system/tollgate.service")).unwrap();
+    let settings: Vec<&str> = unit.lines().filter(|line| !line.starts_with('#')).collect();
+    let words = settings.iter().flat_map(|line| line.split(|c: char| c == '=' || c.is_whitespace()));
+    let named: Vec<&str> =
+        words.map(|word| word.trim_start_matches("file://")).filter(|word| word.starts_with('/')).collect();
+    assert!(named.len() >= 7, "{named:?}");
+    for path in named {
+        assert!(at(path).is_file(), "{path} is not installed");
+    }
+    // Names for backtraces stay, the rest is apart.
+    let binary = at("/usr/bin/tollgate");
+    let (kept, debug) = (sections(&binary), sections(&at("/usr/lib/debug/usr/bin/tollgate.debug")));
+    assert!(!kept.contains(" .debug_info") && kept.contains(" .symtab") && kept.contains(" .gnu_debuglink"), "{kept}");
+    assert!(debug.contains(" .debug_info"), "{debug}");
+    assert!(Command::new(&binary).arg("--version").output().unwrap().status.success());
+    let whole = fs::metadata(env!("CARGO_BIN_EXE_tollgate")).unwrap().len();
+    assert!(fs::metadata(&binary).unwrap().len() < whole);
+    // What the sample names is there for the unit's user: it is no file that only root can read.
+    let checked = Command::new(&binary).arg("-t").arg("-c").arg(at("/etc/tollgate/tollgate.yaml")).output().unwrap();
+    assert!(checked.status.success(), "{checked:?}");
+    let settled = root.join("etc/tollgate/tollgate.yaml");
+    fs::write(&settled, "# mine\n").unwrap();
+    install();
+    assert_eq!(fs::read_to_string(&settled).unwrap(), "# mine\n", "a second time leaves the file alone");
+    // The unit itself, as far as this machine's systemd can tell without it being installed.
+    let here = dir.path().join("tollgate.service");
+    fs::write(&here, unit.replace("/usr/bin/tollgate", &binary.display().to_string())).unwrap();
+    let verified = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&here).output().unwrap();
+    assert!(verified.status.success() && verified.stderr.is_empty(), "{verified:?}");
+}
+
+#[test]
+fn the_access_log_and_its_rotation_agree() {
+    let (rotation, unit) = (fs::read_to_string("systemd/logrotate").unwrap(), fs::read_to_string(UNIT).unwrap());
+    let sample = fs::read_to_string("conf/tollgate.yaml").unwrap();
+    assert!(unit.contains("\nLogsDirectory=tollgate\n") && sample.contains("{ file: /var/log/tollgate/access.log }"));
+    let lines: Vec<&str> = rotation.lines().map(str::trim).filter(|line| !line.starts_with('#')).collect();
+    assert!(lines.contains(&"/var/log/tollgate/*.log {") && lines.contains(&"nocreate"), "{rotation}");
+    assert!(!lines.iter().any(|line| line.contains("copytruncate")), "lines would be lost");
+    // SIGUSR1 is what the program takes (`tests/it/admin.rs` rotates with it); --kill-whom is unknown before systemd 252.
+    assert!(lines.contains(&"systemctl kill --kill-who=main --signal=SIGUSR1 tollgate.service"), "{rotation}");
+}
+
 #[test]
 fn the_process_says_when_it_serves() {
     let dir = tempfile::tempdir().unwrap();

@@ -5,8 +5,10 @@
 
 mod answer;
 mod app;
+mod index;
 mod metrics;
 mod router;
+mod stats;
 mod status;
 
 use schemars::JsonSchema;

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::Router;
+use axum::{Router, routing::get};
 use http::StatusCode;
 
-use super::{answer::Answer, metrics, status};
+use super::{answer::Answer, index, metrics, stats, status};
 use crate::{message::reply::Reply, runtime::Live};
 
 /// The pages of the admin listener. Handlers get what serves now as their state.
 pub(super) fn router(live: &Arc<Live>) -> Router {
     Router::new()
+        .route("/", get(index::page))
         .merge(status::router())
         .merge(metrics::router())
         .fallback(|| async { Answer(Reply::problem(StatusCode::NOT_FOUND, "there is no such admin page")) })
@@ -24,7 +25,7 @@ pub(super) fn router(live: &Arc<Live>) -> Router {
 pub fn published(live: &Live, path: &str) -> Option<Reply> {
     match path {
         "/gateway/health" => Some(status::ready_reply(live)),
-        "/gateway/stats" => Some(status::stats_reply(live)),
+        "/gateway/stats" => Some(stats::stats_reply(live)),
         "/gateway/metrics" => Some(metrics::reply(live)),
         _ => None,
     }

@@ -119,8 +119,8 @@ fn names(listeners: &[Spanned<Short<ListenerConfig>>], root: &Node, problems: &m
 
 /// Files that are read again when they have changed, by the user that the process has become then.
 fn watched(config: &Config, root: &Node, account: &Account, problems: &mut Problems) {
-    let mut check = |node: &Node, key: &str, file: Option<&str>| {
-        if let Some(Err(message)) = file.map(|file| private::can_read(Path::new(file), account)) {
+    let mut check = |node: &Node, key: &str, file: Option<String>| {
+        if let Some(Err(message)) = file.map(|file| private::can_read(Path::new(&file), account)) {
             problems.push(node.at(key).place().problem(message));
         }
     };
@@ -128,15 +128,15 @@ fn watched(config: &Config, root: &Node, account: &Account, problems: &mut Probl
         let Some(tls) = &listener.tls else { continue };
         for certificate in &tls.certificates {
             let node = root.at(&certificate.place.path);
-            check(node, "cert", Some(&certificate.cert));
-            check(node, "key", Some(&certificate.key));
+            check(node, "cert", certificate.cert.path().ok());
+            check(node, "key", certificate.key.path().ok());
         }
         let node = root.at(&listener.place.path);
-        check(node, "tls.mtls.ca", tls.mtls.as_ref().map(|mtls| mtls.ca.as_str()));
+        check(node, "tls.mtls.ca", tls.mtls.as_ref().and_then(|mtls| mtls.ca.path().ok()));
     }
     for (name, service) in &config.services {
         let node = root.at("services").get(name).unwrap_or(root);
-        check(node, "discovery.file", service.discovery.file.as_deref());
+        check(node, "discovery.file", service.discovery.file.clone());
     }
 }
 

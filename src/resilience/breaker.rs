@@ -13,7 +13,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::window::Window;
+use super::{note::Note, window::Window};
 
 /// When a breaker opens and closes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -110,6 +110,8 @@ pub struct Breaker {
     row: AtomicU32,
     results: Option<(Window, Window)>,
     inner: Mutex<Inner>,
+    /// Why and since when it is in its state. Written while `inner` is held.
+    changed: Note,
     /// Numbers for probes.
     tickets: AtomicU64,
 }
@@ -145,6 +147,7 @@ impl Breaker {
             row: AtomicU32::new(0),
             results,
             inner: Mutex::new(Inner::Closed),
+            changed: Note::default(),
             tickets: AtomicU64::new(1),
         }
     }
@@ -161,6 +164,11 @@ impl Breaker {
             Inner::Open { .. } => BreakerState::Open,
             Inner::HalfOpen { .. } => BreakerState::HalfOpen,
         }
+    }
+
+    /// When its state changed last, and why; `None` while it has always been closed.
+    pub fn changed(&self) -> Option<(Duration, String)> {
+        self.changed.get()
     }
 
     /// True when [`Breaker::admit`] would let a request pass.
@@ -191,7 +199,7 @@ impl Breaker {
             Inner::Open { .. } => {
                 *inner = Inner::HalfOpen { probe: next, sending: Vec::new(), succeeded: 0 };
                 let reason = format!("{:?} are over, one request probes", self.policy.open);
-                return (Admission::Probe(ticket), Some(Transition { to: BreakerState::HalfOpen, reason }));
+                return (Admission::Probe(ticket), Some(self.transition(now, BreakerState::HalfOpen, reason)));
             }
             Inner::HalfOpen { probe: Some(probe), .. } if now < probe.expires => {
                 return (Admission::Refused { retry_after: SOON }, None);
@@ -313,13 +321,18 @@ impl Breaker {
             failed.clear();
         }
         self.tripped.store(0, Relaxed);
-        Some(Transition { to: BreakerState::Closed, reason: format!("{succeeded} probes succeeded") })
+        Some(self.transition(now, BreakerState::Closed, format!("{succeeded} probes succeeded")))
     }
 
     fn open(&self, inner: &mut Inner, now: Duration, reason: String) -> Transition {
         *inner = Inner::Open { until: now + self.policy.open };
         self.tripped.store(1, Relaxed);
-        Transition { to: BreakerState::Open, reason }
+        self.transition(now, BreakerState::Open, reason)
+    }
+
+    fn transition(&self, now: Duration, to: BreakerState, reason: String) -> Transition {
+        self.changed.set(now, reason.clone());
+        Transition { to, reason }
     }
 }
 
@@ -368,6 +381,7 @@ mod tests {
         let second = probe(&breaker, 12 * S);
         assert_eq!(breaker.record(12 * S, Some(first), false), None, "an old ticket says nothing");
         assert_eq!(breaker.record(13 * S, Some(second), true).unwrap().to, BreakerState::Closed);
+        assert_eq!(breaker.changed(), Some((13 * S, "2 probes succeeded".to_owned())));
         assert_eq!(breaker.admit(13 * S).0, Admission::Pass);
         (0..2).for_each(|_| assert_eq!(breaker.record(13 * S, None, false), None, "the row begins anew"));
     }

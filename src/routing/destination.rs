@@ -185,10 +185,15 @@ impl Forward {
         }
     }
 
+    /// The services that a request may come to, in the order of the file, the canary last.
+    pub fn services(&self) -> impl Iterator<Item = &str> {
+        let canary = self.canary.iter().map(|canary| &canary.target);
+        self.targets.iter().map(|(target, _)| target).chain(canary).map(|target| &*target.service.name)
+    }
+
     /// True when a request may come to this service, by chance or otherwise.
     pub fn may_reach(&self, service: &str) -> bool {
-        let canary = self.canary.iter().map(|canary| &canary.target);
-        self.targets.iter().map(|(target, _)| target).chain(canary).any(|target| &*target.service.name == service)
+        self.services().any(|known| known == service)
     }
 }
 

@@ -4,6 +4,7 @@
 //! hash strings and take a lock.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{
         OnceLock,
@@ -148,6 +149,20 @@ impl RequestMetrics {
         totals
     }
 
+    /// Requests answered, by route and service, and by the status' first digit: `2xx`.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are whole and positive")]
+    pub fn by_route(&self) -> BTreeMap<(String, String), BTreeMap<String, u64>> {
+        let mut all = BTreeMap::<_, BTreeMap<String, u64>>::new();
+        let families = self.requests.collect();
+        for series in families.iter().flat_map(MetricFamily::get_metric) {
+            let labels: Labels<'_> = series.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
+            let class = format!("{}xx", labels["status"].get(..1).unwrap_or_default());
+            let route = all.entry((labels["route"].to_owned(), labels["service"].to_owned())).or_default();
+            *route.entry(class).or_default() += series.get_counter().get_value() as u64;
+        }
+        all
+    }
+
     /// Takes what is only known when somebody asks: a request then pays for one counter, not three.
     pub fn refresh(&self) {
         let Totals { success, errors, .. } = self.totals();
@@ -207,6 +222,8 @@ mod tests {
         );
         assert!(text.contains("gateway_requests_success_total 1"), "{text}");
         assert_eq!(metrics.totals(), Totals { all: 2, success: 1, errors: 1 });
+        let counts = &metrics.by_route()[&("users".to_owned(), "users".to_owned())];
+        assert_eq!(*counts, [("2xx".to_owned(), 1), ("5xx".to_owned(), 1)].into());
     }
 
     #[test]

@@ -82,7 +82,7 @@ enum Command {
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
     /// Run three small backends and the gateway in front of them.
-    Demo,
+    Demo(demo::DemoArgs),
     /// Print the completions for a shell.
     Completions {
         /// bash, zsh, fish, elvish or powershell.
@@ -110,7 +110,7 @@ impl Cli {
                 check(conf.or(file).or_else(given).as_deref(), strict, style, registry)
             }
             Some(Command::Schema) => print(&format!("{:#}\n", config::schema(registry))),
-            Some(Command::Demo) => demo::run(registry),
+            Some(Command::Demo(args)) => demo::run(&args, registry),
             Some(Command::Completions { shell }) => {
                 let mut text = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "tollgate", &mut text);

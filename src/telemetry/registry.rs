@@ -95,6 +95,11 @@ impl Lazy<IntCounter> {
         Self::new(move || family.with_label_values(&labels))
     }
 
+    /// What it has come to. Another clone may have counted, so it is made first.
+    pub fn value(&self) -> u64 {
+        self.get().get()
+    }
+
     /// Counts one.
     pub fn inc(&self) {
         self.get().inc();

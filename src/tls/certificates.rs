@@ -21,16 +21,20 @@ use super::{
     pem,
     stamp::{Reread, Stamp, stamp},
 };
-use crate::{auth, units::Problems, yaml::Spanned};
+use crate::{
+    auth,
+    units::{FileRef, Problems},
+    yaml::Spanned,
+};
 
 /// One entry of `certificates:`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateConfig {
     /// The certificate and its chain, as a PEM file.
-    pub cert: String,
+    pub cert: FileRef,
     /// Its private key, as a PEM file that only the gateway can read.
-    pub key: String,
+    pub key: FileRef,
     /// Names it is shown for, `*.example` among them. Default: those in the certificate.
     #[serde(default)]
     pub names: Vec<String>,
@@ -93,7 +97,11 @@ impl Certificates {
             let stamps = stamps(file);
             let entry =
                 Entry::read(file, groups, &provider).map_err(|message| problems.push(file.place.problem(message)));
-            read.push(Read { file: file.cert.clone(), stamps: Reread::new(stamps), entry: entry.ok().map(Arc::new) });
+            read.push(Read {
+                file: file.cert.to_string(),
+                stamps: Reread::new(stamps),
+                entry: entry.ok().map(Arc::new),
+            });
         }
         let files = files.iter().map(|file| file.value.clone()).collect();
         Self {
@@ -116,7 +124,7 @@ impl Certificates {
             match Entry::read(file, &self.groups, &self.provider) {
                 Ok(entry) => {
                     read.entry = Some(Arc::new(entry));
-                    renewed.push(&*file.cert);
+                    renewed.push(file.cert.to_string());
                     read.stamps = Reread::new(found);
                 }
                 Err(message) => {
@@ -143,11 +151,12 @@ fn stamps(config: &CertificateConfig) -> [Stamp; 2] {
 
 impl Entry {
     fn read(config: &CertificateConfig, groups: &[u32], provider: &CryptoProvider) -> Result<Self, String> {
-        let chain = pem::certificates(&config.cert)?;
+        let (cert, key) = (config.cert.path()?, config.key.path()?);
+        let chain = pem::certificates(&cert)?;
         let Some(leaf) = chain.first().cloned() else {
-            return Err(format!("'{}' holds no certificate", config.cert));
+            return Err(format!("'{cert}' holds no certificate"));
         };
-        let key = pem::key(&config.key, groups)?;
+        let key = pem::key(&key, groups)?;
         let certified = CertifiedKey::from_der(chain, key, provider)
             .map_err(|e| format!("'{}' and '{}' do not belong together: {e}", config.cert, config.key))?;
         let names = if config.names.is_empty() { auth::dns_names(&leaf) } else { config.names.clone() };

@@ -11,7 +11,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::pem;
-use crate::{units::Problems, yaml::Node};
+use crate::{
+    units::{FileRef, Problems},
+    yaml::Node,
+};
 
 /// TLS towards backends.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
@@ -22,11 +25,11 @@ pub struct UpstreamTls {
     /// The name to ask for and to check. Default: the URL's host.
     pub server_name: Option<String>,
     /// Certificates of the authorities to trust, as a PEM file. Default: `pingora.ca_file`, else the system's.
-    pub ca: Option<String>,
+    pub ca: Option<FileRef>,
     /// The gateway's own certificate and its chain, as a PEM file, for backends that ask for one.
-    pub cert: Option<String>,
+    pub cert: Option<FileRef>,
     /// Its private key, as a PEM file.
-    pub key: Option<String>,
+    pub key: Option<FileRef>,
     /// Offer HTTP/2 (ALPN). Default true.
     pub http2: bool,
 }
@@ -91,14 +94,15 @@ fn stamped(stamp: u64, part: &[u8]) -> u64 {
 }
 
 /// Certificates of authorities, in DER.
-fn authorities(path: &str) -> Result<Vec<Vec<u8>>, String> {
-    Ok(pem::certificates(path)?.iter().map(|der| der.to_vec()).collect())
+fn authorities(file: &FileRef) -> Result<Vec<Vec<u8>>, String> {
+    Ok(pem::certificates(&file.path()?)?.iter().map(|der| der.to_vec()).collect())
 }
 
 /// A chain of certificates and the key to the first of them, in DER.
-fn own(cert: &str, key: &str) -> Result<(Vec<Vec<u8>>, Vec<u8>), String> {
-    let chain = pem::certificates(cert)?;
-    let secret = pem::key(key, &[])?;
+fn own(cert: &FileRef, key: &FileRef) -> Result<(Vec<Vec<u8>>, Vec<u8>), String> {
+    let (cert, key) = (cert.path()?, key.path()?);
+    let chain = pem::certificates(&cert)?;
+    let secret = pem::key(&key, &[])?;
     let bytes = secret.secret_der().to_vec();
     CertifiedKey::from_der(chain.clone(), secret, &aws_lc_rs::default_provider())
         .map_err(|e| format!("'{cert}' and '{key}' do not belong together: {e}"))?;

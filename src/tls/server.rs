@@ -21,7 +21,7 @@ use super::{
     stamp::{Reread, Stamp, stamp},
 };
 use crate::{
-    units::Problems,
+    units::{FileRef, Problems},
     yaml::{Node, Spanned},
 };
 
@@ -113,7 +113,7 @@ impl JsonSchema for TlsVersion {
 pub struct MtlsConfig {
     /// Certificates of the authorities that may have signed a client's, as PEM. A changed file is taken up within
     /// seconds.
-    pub ca: String,
+    pub ca: FileRef,
     /// `required` (default): no handshake without a certificate. `optional`: the `client_cert` filter decides.
     #[serde(default)]
     pub mode: MtlsMode,
@@ -246,7 +246,7 @@ fn acceptor(
 }
 
 fn verifier(config: &MtlsConfig, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, String> {
-    let path = &config.ca;
+    let path = &config.ca.path()?;
     let roots = pem::authorities(path)?;
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     let builder = match config.mode {

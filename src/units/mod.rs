@@ -5,6 +5,7 @@
 mod cidr;
 mod counted;
 mod file;
+mod file_ref;
 mod measure;
 mod permit;
 mod problem;
@@ -17,6 +18,7 @@ mod task;
 pub use cidr::Cidr;
 pub(crate) use counted::counted;
 pub use file::{read_file, read_text};
+pub use file_ref::FileRef;
 pub use measure::{Rate, Size, Span};
 pub(crate) use permit::{CountPermit, Counter};
 pub use problem::{Problem, Problems};

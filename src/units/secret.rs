@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use nix::unistd::{getegid, geteuid, getgroups};
 use schemars::JsonSchema;
 use serde::{
     Deserialize, Deserializer,
@@ -119,16 +120,27 @@ impl SecretRef {
             }
             Self::File(path) => read_private(path)?,
             Self::Credential(name) => {
-                let dir = std::env::var_os("CREDENTIALS_DIRECTORY")
-                    .ok_or("no credentials directory: systemd sets it by LoadCredential=NAME:PATH")?;
-                if name.contains('/') || name.starts_with('.') {
-                    return Err("this is not a credential's name".to_owned());
-                }
-                read_file(&Path::new(&dir).join(name)).map(trimmed).map_err(|e| format!("no such credential: {e}"))?
+                read_file(&credential(name)?).map(trimmed).map_err(|e| format!("no such credential: {e}"))?
             }
         };
         if bytes.is_empty() { Err("the secret is empty".into()) } else { Ok(Secret(bytes)) }
     }
+}
+
+/// Where systemd puts the credentials of a service.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// The file of a credential.
+///
+/// # Errors
+/// There are none, or this is no name of one.
+pub(super) fn credential(name: &str) -> Result<PathBuf, String> {
+    let dir =
+        std::env::var_os(CREDENTIALS).ok_or("no credentials directory: systemd sets it by LoadCredential=NAME:PATH")?;
+    if name.is_empty() || name.contains('/') || name.starts_with('.') {
+        return Err("this is not a credential's name".to_owned());
+    }
+    Ok(Path::new(&dir).join(name))
 }
 
 fn read_private(path: &Path) -> Result<Vec<u8>, String> {
@@ -142,18 +154,32 @@ fn shown(path: &Path) -> String {
     if text.contains('/') { format!("'{text}'") } else { "the file".to_owned() }
 }
 
-/// Nobody but its owner can read or write the file; one of root's may be read by one of `groups`, too.
+/// Nobody but its owner can read or write the file; one of root's may be read by one of `groups`, or
+/// of this process' own, too. One of systemd's
+/// credentials is root's, and an access list, whose mask shows as the group's part of the mode, lets the service read it.
 ///
 /// # Errors
 /// Others can, or there is none.
 pub fn private(path: &Path, groups: &[u32]) -> Result<(), String> {
+    private_beside(path, groups, std::env::var_os(CREDENTIALS).as_deref().map(Path::new))
+}
+
+fn private_beside(path: &Path, groups: &[u32], credentials: Option<&Path>) -> Result<(), String> {
     let meta = std::fs::metadata(path).map_err(|e| format!("cannot read {}: {e}", shown(path)))?;
-    let by_group = meta.mode() & 0o037 == 0 && meta.uid() == 0 && groups.contains(&meta.gid());
+    let is_credential = credentials.is_some() && path.parent() == credentials;
+    let is_known = is_credential || groups.contains(&meta.gid()) || is_own_group(meta.gid());
+    let by_group = meta.mode() & 0o037 == 0 && meta.uid() == 0 && is_known;
     if meta.mode() & 0o077 == 0 || by_group {
         return Ok(());
     }
     let way = if groups.is_empty() { "chmod 600 it" } else { "chmod 640 it, with root and a group of 'pingora.user'" };
     Err(format!("{} can be read by others (mode {:04o}): {way}", shown(path), meta.mode() & 0o7777))
+}
+
+/// Root has set the file's group so that this process, which is not root, can read it: Debian's `ssl-cert`, say.
+fn is_own_group(group: u32) -> bool {
+    let own = || getgroups().unwrap_or_default().into_iter().chain([getegid()]);
+    !geteuid().is_root() && own().any(|known| known.as_raw() == group)
 }
 
 fn trimmed(mut bytes: Vec<u8>) -> Vec<u8> {
@@ -180,6 +206,23 @@ mod tests {
         assert!(reference.read().unwrap_err().contains("chmod 600"));
         std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(reference.read().unwrap().expose(), b"s3cret");
+    }
+
+    #[test]
+    fn a_credential_may_have_an_access_list_and_nothing_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        std::fs::write(&path, "s3cret\n").unwrap();
+        let root = std::fs::metadata(&path).unwrap().uid() == 0;
+        let verdict = |mode, credentials| {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            private_beside(&path, &[], credentials).is_ok()
+        };
+        assert!(verdict(0o400, Some(dir.path())) && verdict(0o400, None));
+        // Only one of root's: the mode of the service's own file would say that a group can read it.
+        assert_eq!(verdict(0o440, Some(dir.path())), root);
+        assert!(!verdict(0o440, None) && !verdict(0o440, Some(Path::new("/elsewhere"))));
+        assert!(!verdict(0o444, Some(dir.path())) && !verdict(0o460, Some(dir.path())));
     }
 
     #[test]

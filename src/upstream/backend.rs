@@ -24,7 +24,8 @@ use super::{
     url::{BackendScheme, BackendUrl},
 };
 use crate::{
-    resilience::{Breaker, Ewma, Health},
+    message::reason::Reason,
+    resilience::{Breaker, Ewma, Health, Note},
     units::{CountPermit, Counter},
     upstream::token::Token,
 };
@@ -60,10 +61,21 @@ pub struct Backend {
     pub(crate) in_flight: Arc<AtomicUsize>,
     /// Failures in a row, and the ejections that followed from them.
     pub(crate) conduct: Arc<Health>,
+    /// Why and when it was ejected last.
+    pub(crate) ejection: Arc<Note>,
     pub(crate) breaker: Option<Arc<Breaker>>,
     pub(crate) latency: Arc<Ewma>,
     /// When it last came back, in nanoseconds since the process began; 0: it was there from the beginning.
     pub(crate) returned: AtomicU64,
+}
+
+/// Whether a backend may be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// `up`, `down` by its checks, or `ejected`.
+    pub state: &'static str,
+    /// Since when, and why; `None` when it has been so from the beginning.
+    pub changed: Option<(Duration, String)>,
 }
 
 impl Backend {
@@ -80,6 +92,27 @@ impl Backend {
     /// True while it is passed over for its failures.
     pub fn ejected(&self, now: Duration) -> bool {
         self.conduct.ejected(now)
+    }
+
+    /// How it is, and why.
+    pub fn standing(&self, now: Duration) -> Standing {
+        let checked = self.checks.changed().get();
+        if !self.healthy() {
+            return Standing { state: "down", changed: checked };
+        }
+        let ejected = self.ejection.get();
+        if self.ejected(now) {
+            return Standing { state: "ejected", changed: ejected };
+        }
+        // A check that found it well ends an ejection too.
+        let end = self.conduct.until();
+        let back = ejected.filter(|_| !end.is_zero()).map(|_| (end, "its ejection is over".to_owned()));
+        Standing { state: "up", changed: checked.max(back) }
+    }
+
+    /// Why it could not be connected to when that was tried last, if it could not.
+    pub fn connect_failure(&self) -> Option<Reason> {
+        self.trouble.reason()
     }
 
     /// Its own breaker, when each backend has one.

@@ -9,6 +9,8 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
 };
 
+use crate::resilience::Note;
+
 /// The state of one backend. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Checks(Arc<State>);
@@ -20,6 +22,8 @@ struct State {
     any: AtomicBool,
     /// Checks in a row that contradict the state.
     row: AtomicUsize,
+    /// Why and since when the state is what it is.
+    changed: Note,
 }
 
 impl Checks {
@@ -31,6 +35,11 @@ impl Checks {
     /// True until checks say otherwise.
     pub(crate) fn healthy(&self) -> bool {
         !self.0.ill.load(Relaxed)
+    }
+
+    /// Why and since when the state is what it is.
+    pub(crate) fn changed(&self) -> &Note {
+        &self.0.changed
     }
 
     /// True when there has been a check.

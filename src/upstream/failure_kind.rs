@@ -132,7 +132,18 @@ pub(crate) fn cause(error: &Error) -> String {
     cause.split(", SNI: ").next().unwrap_or(cause).trim().to_owned()
 }
 
-/// The same for a line that may not be written at all.
+/// The engine's word for an error, and its cause when it has one that says more.
+pub(crate) fn summary(error: &Error) -> String {
+    match error.etype() {
+        ErrorType::CustomCode(..) => cause(error),
+        // Its cause says the same once more.
+        ErrorType::ConnectRefused => ErrorType::ConnectRefused.as_str().to_owned(),
+        kind if error.to_string().contains("cause: ") => format!("{}: {}", kind.as_str(), cause(error)),
+        kind => kind.as_str().to_owned(),
+    }
+}
+
+/// The cause for a line that may not be written at all.
 pub(crate) struct Cause<'a>(pub(crate) &'a Error);
 
 impl fmt::Display for Cause<'_> {

@@ -23,7 +23,7 @@ use super::{
     backend::{Backend, Endpoints},
     checks::Checks,
     exchange,
-    failure_kind::{cause, local_cause},
+    failure_kind::{local_cause, summary},
     settings::service::HealthCheckConfig,
 };
 use crate::{clock::Now, units::OwnedTask, upstream::ServiceMetrics};
@@ -172,12 +172,15 @@ impl Probe {
         let (healthy_after, unhealthy_after) = (self.config.healthy_after, self.config.unhealthy_after);
         let changed = backend.checks.record(result.is_ok(), healthy_after, unhealthy_after);
         let Some(healthy) = changed else { return };
-        backend.set_healthy(healthy, Now::monotonic());
+        let now = Now::monotonic();
+        backend.set_healthy(healthy, now);
+        let reason = result.as_ref().map_or_else(|e| summary(e), |()| "health checks succeed".to_owned());
+        backend.checks.changed().set(now, reason);
         self.metrics.backend_up(&backend.name, healthy);
         let (service, name) = (&self.service, &backend.name);
         match result {
             Ok(()) => log::info!("service {service}: backend {name} is healthy"),
-            Err(e) => log::warn!("service {service}: backend {name} is unhealthy: {}", cause(e)),
+            Err(e) => log::warn!("service {service}: backend {name} is unhealthy: {}", summary(e)),
         }
     }
 

@@ -37,6 +37,8 @@ pub(super) struct Name {
     pub(super) looking: bool,
     /// Looks in a row that failed.
     pub(super) failures: u32,
+    /// When the first of these was, and what the last one came to.
+    pub(super) failing: Option<(Instant, String)>,
 }
 
 impl Name {

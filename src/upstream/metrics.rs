@@ -1,8 +1,11 @@
 //! Metrics of services: attempts at backends, and what keeps them from doing harm.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry};
+use prometheus::{
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Registry, core::Collector as _,
+    proto::MetricFamily,
+};
 
 use crate::{
     message::reason::Reason,
@@ -45,6 +48,17 @@ pub struct ServiceMetrics {
     pub mirror_dropped: Lazy<IntCounter>,
     /// Attempts after the first.
     pub retries: Lazy<IntCounter>,
+}
+
+/// What has been counted of one service.
+#[derive(Debug, Clone, Default)]
+pub struct ServiceCounts {
+    /// Attempts by how they ended, those that are not 0.
+    pub attempts: BTreeMap<&'static str, u64>,
+    /// Attempts after the first.
+    pub retries: u64,
+    /// Second attempts at answers that were late.
+    pub hedges: u64,
 }
 
 /// How attempts end; `unknown`: nobody waited for it (the client left, or another attempt was faster).
@@ -110,6 +124,19 @@ impl UpstreamMetrics {
         }
     }
 
+    /// Failed attempts by service and reason.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are whole and positive")]
+    pub fn failures(&self) -> BTreeMap<String, BTreeMap<String, u64>> {
+        let mut all = BTreeMap::<_, BTreeMap<_, _>>::new();
+        let families = self.failures.collect();
+        for series in families.iter().flat_map(MetricFamily::get_metric) {
+            let labels: Labels<'_> = series.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
+            let of_service = all.entry(labels["service"].to_owned()).or_default();
+            of_service.insert(labels["reason"].to_owned(), series.get_counter().get_value() as u64);
+        }
+        all
+    }
+
     /// Ends the series of services that are gone.
     pub fn keep_services(&self, keep: &dyn Fn(&str) -> bool) {
         let counters = [
@@ -159,6 +186,16 @@ impl ServiceMetrics {
     /// Counts why an attempt failed.
     pub fn failure(&self, reason: Reason) {
         self.families.failures.with_label_values(&[&self.service, reason.label()]).inc();
+    }
+
+    /// What has been counted of it, without its failures: those are in a family for all services.
+    pub fn counts(&self) -> ServiceCounts {
+        let attempts = OUTCOMES.into_iter().zip(self.attempts.iter().map(Lazy::value));
+        ServiceCounts {
+            attempts: attempts.filter(|(_, count)| *count > 0).collect(),
+            retries: self.retries.value(),
+            hedges: self.hedges.value(),
+        }
     }
 
     /// Shows the state of a circuit breaker: 0 closed, 1 open, 2 half-open. `backend` is empty for a service's own.

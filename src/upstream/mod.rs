@@ -15,6 +15,7 @@ pub(crate) mod metrics;
 pub(crate) mod names;
 pub(crate) mod peers;
 pub(crate) mod pool;
+mod pool_watch;
 pub(crate) mod resilience;
 pub(crate) mod response;
 pub(crate) mod selector;

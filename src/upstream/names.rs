@@ -108,6 +108,19 @@ impl Names {
         known.names.values().all(Name::is_looked_up) && (!success || found())
     }
 
+    /// The names whose last look failed, why, and for how long that has been so at `now`.
+    pub(crate) fn failing(&self, now: Instant) -> Vec<(String, String, Duration)> {
+        let known = self.known.lock();
+        let failing = known.names.iter().filter_map(|(question, name)| {
+            let (since, reason) = name.failing.clone()?;
+            let shown = question.name.trim_end_matches('.').to_owned();
+            Some((shown, reason, now.saturating_duration_since(since)))
+        });
+        let mut all: Vec<_> = failing.collect();
+        all.sort();
+        all
+    }
+
     /// Takes in what a look has come to.
     pub(crate) fn learn(&self, question: &Question, result: Result<Lookup, String>, now: Instant) -> News {
         let mut known = self.known.lock();
@@ -119,7 +132,9 @@ impl Names {
             Ok(Lookup { answer, until, useless }) => {
                 news.changed = name.answered(answer, now + STAY);
                 name.due = Some(until.map_or(now + self.every, |until| until.min(now + self.every)).max(now + SOON));
+                name.failing = None;
                 if std::mem::take(&mut name.failures) > 0 {
+                    news.changed = true;
                     news.messages.push(format!("'{shown}' can be resolved again"));
                 }
                 if name.useless != useless {
@@ -131,7 +146,11 @@ impl Names {
                 // A server that is busy for a moment must not be felt for as long as names are good for.
                 name.due = Some(now + (SOON * 2u32.saturating_pow(name.failures)).min(self.every));
                 name.failures += 1;
+                let since = name.failing.take().map_or(now, |(since, _)| since);
+                name.failing = Some((since, reason.clone()));
                 if name.failures == 1 {
+                    // What is shown of it.
+                    news.changed = true;
                     news.messages.push(format!("cannot resolve '{shown}': {reason}"));
                 }
             }
@@ -198,6 +217,7 @@ mod tests {
             assert!(names.learn(&asked, Err("no".to_owned()), now).messages.is_empty());
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30]);
+        assert_eq!(names.failing(now + SOON), [("a.test".to_owned(), "no".to_owned(), SOON)]);
         assert_eq!(names.of(&url).len(), 1, "it keeps what it had");
         assert!(names.all_looked_up(false) && !names.all_looked_up(true));
         assert!(names.learn(&asked, good(0), now).messages[0].contains("again"));

@@ -14,7 +14,6 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
@@ -22,18 +21,16 @@ use super::{
     balance::Balancer,
     discovery::Discovery,
     known_names::Found,
-    lookup::{Lookup, Question},
     names::Names,
     peers::Peers,
     sticky::Key,
     url::BackendUrl,
-    watch::{LOOK, Watched},
 };
 use crate::{
     clock::Now,
     resilience::{Breaker, BreakerPolicy, Ewma},
     tls::client::Credentials,
-    units::{Problems, counted},
+    units::Problems,
     upstream::{
         ServiceMetrics,
         backend::Endpoints,
@@ -42,21 +39,18 @@ use crate::{
     yaml::Node,
 };
 
-/// The shortest time between two changes of the backends: of many names, one or another changes all the time.
-const PAUSE: Duration = Duration::from_millis(100);
-
 /// The backends of a service, and where they come from.
 #[derive(Debug)]
 pub(crate) struct Pool {
     /// The service's name, for the log.
-    service: Arc<str>,
+    pub(super) service: Arc<str>,
     metrics: ServiceMetrics,
     /// The URLs in the YAML, without those in the file of `discovery.file`.
-    fixed: Vec<BackendUrl>,
+    pub(super) fixed: Vec<BackendUrl>,
     /// Those, and the ones in the file.
-    targets: ArcSwap<Vec<BackendUrl>>,
-    discovery: Discovery,
-    names: Names,
+    pub(super) targets: ArcSwap<Vec<BackendUrl>>,
+    pub(super) discovery: Discovery,
+    pub(super) names: Names,
     peers: Peers,
     /// What cookies call backends is made with it.
     tokens: Option<Arc<Key>>,
@@ -71,7 +65,7 @@ pub(crate) struct Pool {
     /// Its configuration serves: what it finds is shown.
     shown: AtomicBool,
     /// More is known than has been taken over.
-    stale: AtomicBool,
+    pub(super) stale: AtomicBool,
     pub(super) endpoints: Endpoints,
 }
 
@@ -164,7 +158,7 @@ impl Pool {
     }
 
     /// Takes over what its URLs stand for now.
-    async fn take_over(&self, balancer: &dyn Balancer) {
+    pub(super) async fn take_over(&self, balancer: &dyn Balancer) {
         self.adopt(self.found());
         self.changed.notify_one();
         if self.shown.load(Relaxed) {
@@ -208,13 +202,31 @@ impl Pool {
     pub(crate) fn show(&self) {
         self.shown.store(true, Relaxed);
         let backends = self.endpoints.load();
-        self.metrics.keep_backends(&|name| name.is_empty() || backends.iter().any(|backend| backend.name == name));
+        let unresolved = self.unresolved();
+        let listed = backends.iter().map(|backend| &*backend.name).chain(unresolved.iter().map(String::as_str));
+        let listed: HashSet<&str> = listed.collect();
+        self.metrics.keep_backends(&|name| name.is_empty() || listed.contains(name));
+        // A name that stands for nobody is a backend that cannot be used.
+        for name in &unresolved {
+            self.metrics.backend_up(name, false);
+        }
         for backend in &**backends {
             self.metrics.backend_up(&backend.name, backend.healthy());
             if let Some(breaker) = &backend.breaker {
                 self.metrics.breaker_state(&backend.name, breaker.state().gauge());
             }
         }
+    }
+
+    /// The URLs whose names stand for no address.
+    fn unresolved(&self) -> Vec<String> {
+        let is_unknown = |url: &&BackendUrl| url.address().is_none() && self.names.of(url).is_empty();
+        self.targets.load().iter().filter(is_unknown).map(BackendUrl::authority).collect()
+    }
+
+    /// The names that could not be resolved when they were looked up last, why, and for how long that has been so.
+    pub(crate) fn failing_names(&self) -> Vec<(String, String, Duration)> {
+        self.names.failing(Instant::now())
     }
 
     /// Takes over what is known without asking anybody.
@@ -253,91 +265,10 @@ impl Pool {
             trouble: known.map_or_else(Arc::default, |known| known.trouble.clone()),
             in_flight: known.map_or_else(Arc::default, |known| known.in_flight.clone()),
             conduct: known.map_or_else(Arc::default, |known| known.conduct.clone()),
+            ejection: known.map_or_else(Arc::default, |known| known.ejection.clone()),
             breaker,
             latency: known.map_or_else(|| Ewma::new(LATENCY_MEMORY).into(), |known| known.latency.clone()),
             returned: AtomicU64::new(known.map_or(0, |known| known.returned.load(Relaxed))),
-        }
-    }
-
-    /// Looks at names and files again and again; returns at once when there are none.
-    pub(crate) async fn watch(&self, balancer: &dyn Balancer) {
-        let mut file = self.discovery.config.file.as_ref().map(Watched::new);
-        let mut looks = FuturesUnordered::new();
-        let mut next_takeover = Instant::now();
-        self.names.give_back();
-        loop {
-            let due = self.names.take_due(Instant::now()).into_iter();
-            looks.extend(due.map(|question| async {
-                let result = self.discovery.lookup(&question).await;
-                (question, result)
-            }));
-            let now = Instant::now();
-            let others = file.as_ref().map(|_| now + LOOK).into_iter();
-            let others = others.chain(self.stale.load(Relaxed).then_some(next_takeover));
-            let next = self.names.next(now).into_iter().chain(others).min();
-            tokio::select! {
-                Some(first) = looks.next() => {
-                    self.learn(first);
-                    while let Some(Some(more)) = looks.next().now_or_never() {
-                        self.learn(more);
-                    }
-                }
-                () = tokio::time::sleep_until(next.unwrap_or(now)), if next.is_some() => {
-                    let text = file.as_mut().and_then(|file| file.changed(Instant::now()));
-                    let listed = text.is_some_and(|text| self.reread(text));
-                    if listed {
-                        self.names.follow(&self.targets.load(), None);
-                    }
-                    if self.names.leave(Instant::now()) || listed {
-                        self.stale.store(true, Relaxed);
-                    }
-                }
-                else => return,
-            }
-            if self.stale.load(Relaxed) && next_takeover <= Instant::now() {
-                self.take_over(balancer).await;
-                self.stale.store(false, Relaxed);
-                next_takeover = Instant::now() + PAUSE;
-            }
-        }
-    }
-
-    /// Takes in what a look at a name has come to.
-    fn learn(&self, (question, result): (Question, Result<Lookup, String>)) {
-        let news = self.names.learn(&question, result, Instant::now());
-        for message in news.messages {
-            log::warn!("service {}: {message}", self.service);
-        }
-        if news.changed {
-            self.stale.store(true, Relaxed);
-        }
-    }
-
-    /// Takes over the backends that the file lists; false when nothing changes.
-    fn reread(&self, text: Result<String, String>) -> bool {
-        let keeps = |message: &str| log::error!("service {}: {message}; the backends stay as they were", self.service);
-        match text.map_err(|message| vec![message]).and_then(|text| self.discovery.parse(&text, &self.fixed)) {
-            Ok(urls) => {
-                let all: Vec<BackendUrl> = self.fixed.iter().cloned().chain(urls.iter().cloned()).collect();
-                if all == **self.targets.load() {
-                    return false;
-                }
-                // Rather one who is about to write it than one who wants to be answered 503.
-                if urls.is_empty() {
-                    let file = self.discovery.config.file.as_deref().unwrap_or_default();
-                    keeps(&format!("'{file}' lists no backend"));
-                    return false;
-                }
-                log::info!("service {}: {} in the file", self.service, counted(urls.len(), "backend"));
-                self.targets.store(Arc::new(all));
-                true
-            }
-            Err(messages) => {
-                for message in &messages {
-                    keeps(message);
-                }
-                false
-            }
         }
     }
 }

@@ -176,7 +176,7 @@ impl Resilience {
                 self.announce(&backend.name, breaker.record(now, tickets.backend, ok));
             }
         }
-        self.update_ejection(backend, now, !counts(&self.ejection.failures));
+        self.update_ejection(backend, now, failure.filter(|failure| self.ejection.failures.contains(failure)));
         if let Some(elapsed) = elapsed {
             let failed = matches!(outcome, AttemptOutcome::Failed(_));
             self.learn_latency(backend, now, elapsed, failed);
@@ -248,7 +248,8 @@ impl Resilience {
     }
 
     /// Ejects a backend that has failed too often.
-    fn update_ejection(&self, backend: &Backend, now: Duration, ok: bool) {
+    fn update_ejection(&self, backend: &Backend, now: Duration, failure: Option<FailureKind>) {
+        let ok = failure.is_none();
         let policy = &self.ejection_policy;
         let (mut ejected, mut all) = (0, 0);
         if !ok {
@@ -261,12 +262,10 @@ impl Resilience {
         }
         if let Some(span) = backend.conduct.record(policy, now, ok, ejected, all).filter(|_| self.has(&backend.name)) {
             self.metrics.ejected(&backend.name);
-            let row = policy.consecutive;
-            log::warn!(
-                "service {}: backend {} is ejected for {span:?}: {row} failures in a row",
-                self.service,
-                backend.name
-            );
+            let last = failure.map_or_else(String::new, |failure| format!(", the last one: {failure}"));
+            let reason = format!("{} failures in a row{last}", policy.consecutive);
+            log::warn!("service {}: backend {} is ejected for {span:?}: {reason}", self.service, backend.name);
+            backend.ejection.set(now, reason);
         }
     }
 

@@ -154,6 +154,11 @@ impl Service {
         self.pool.endpoints.load_full()
     }
 
+    /// The names of backends whose last look-up failed, why, and for how long that has been so.
+    pub fn failing_names(&self) -> Vec<(String, String, Duration)> {
+        self.pool.failing_names()
+    }
+
     /// Requests under way at all its backends.
     pub fn in_flight(&self) -> usize {
         self.pool.endpoints.load().iter().map(|backend| backend.in_flight()).sum()

@@ -17,6 +17,11 @@ pub(crate) struct Trouble {
 }
 
 impl Trouble {
+    /// What was said last; `None` while all is well.
+    pub(crate) fn reason(&self) -> Option<Reason> {
+        Reason::ALL.get(self.said.load(Relaxed).checked_sub(1)?).copied()
+    }
+
     /// Takes in how an attempt to connect ended; true when that is to be said.
     pub(crate) fn changes(&self, reason: Option<Reason>, millis: u64) -> bool {
         let state = reason.map_or(0, |reason| reason as usize + 1);
@@ -46,6 +51,7 @@ mod tests {
         assert!(!trouble.changes(None, 7), "too soon");
         assert!(trouble.changes(None, 1005) && !trouble.changes(None, 1006));
         assert!(trouble.changes(Some(Reason::TlsName), 1007));
+        assert_eq!(trouble.reason(), Some(Reason::TlsName));
         assert!(trouble.changes(Some(Reason::TlsExpired), 2007));
     }
 }

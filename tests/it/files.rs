@@ -70,6 +70,41 @@ fn the_authorities_for_backends_are_read_before_the_start() {
 }
 
 #[test]
+fn a_key_of_roots_may_be_read_by_a_group_of_the_process_and_by_no_other() {
+    // Only root becomes somebody else.
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let certs = Certs::new();
+    certs.issue("own", "own", &["own.example"]);
+    let dir = certs.dir();
+    mode(dir, 0o755);
+    nix::unistd::chown(&dir.join("own.key"), None, Some(4712.into())).unwrap();
+    let yaml = format!(
+        "pingora: {{ pid_file: '{0}/pid', upgrade_sock: '{0}/sock' }}\nadmin: {{ enabled: false }}\naccess_log: {{ enabled: false }}\nlisteners: [ {{ address: '127.0.0.1:1', tls: {{ certificates: [ {{ {1} }} ] }} }} ]\nroutes: [ {{ match: {{ path: / }}, respond: {{}} }} ]\n",
+        dir.display(),
+        certs.yaml("own"),
+    );
+    fs::write(dir.join("t.yaml"), yaml).unwrap();
+    mode(&dir.join("t.yaml"), 0o644);
+    // A copy that everybody can run.
+    let program = dir.join("tollgate");
+    fs::copy(binary(), &program).unwrap();
+    let check = |key: u32, group: u32| {
+        mode(&dir.join("own.key"), key);
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=4711", "--regid=4711", &format!("--groups={group}")]);
+        let output = command.arg(&program).args(["-t", "-c"]).arg(dir.join("t.yaml")).output().unwrap();
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = check(0o640, 4712);
+    assert!(!said.contains("own.key"), "{said}");
+    assert!(check(0o660, 4712).contains("own.key' can be read by others (mode 0660)"));
+    assert!(check(0o644, 4712).contains("own.key' can be read by others (mode 0644)"));
+    assert!(check(0o640, 4713).contains("own.key' can be read by others (mode 0640)"));
+}
+
+#[test]
 fn files_that_are_read_again_must_be_readable_for_the_later_user() {
     // Only root becomes somebody else.
     if !nix::unistd::geteuid().is_root() {

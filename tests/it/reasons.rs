@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Sleeps for as long as any test lasts.
-fn keep(stream: TcpStream) {
+pub(crate) fn keep(stream: TcpStream) {
     std::thread::sleep(Duration::from_secs(30));
     drop(stream);
 }
@@ -35,7 +35,7 @@ fn says(answer: &'static str) -> String {
 }
 
 /// A gateway with these services, each with a route of its name.
-fn gateway(more: &str, services: &[(&str, String)]) -> Gateway {
+pub(crate) fn gateway(more: &str, services: &[(&str, String)]) -> Gateway {
     let (mut backends, mut routes) = (String::new(), String::new());
     for (name, text) in services {
         writeln!(backends, "  {name}: {text}").unwrap();
@@ -45,7 +45,7 @@ fn gateway(more: &str, services: &[(&str, String)]) -> Gateway {
 }
 
 /// What the log says last: status, who, and why.
-fn last(gw: &Gateway, count: usize) -> (u64, String, String) {
+pub(crate) fn last(gw: &Gateway, count: usize) -> (u64, String, String) {
     let line: &Value = &gw.log(count)[count - 1];
     let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
     (line["status"].as_u64().unwrap(), text("by"), text("reason"))

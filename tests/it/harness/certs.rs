@@ -1,6 +1,11 @@
 //! Certificates: an authority of our own, and what it signs, as files.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use tempfile::TempDir;
@@ -24,12 +29,16 @@ impl Certs {
 
     /// Issues `NAME.pem` and `NAME.key` with this common name and these alternative names (a URI has `://`).
     pub(crate) fn issue(&self, file: &str, common: &str, names: &[&str]) {
+        self.issue_until(file, common, names, SystemTime::now() + Duration::from_secs(30 * 86400));
+    }
+
+    /// The same, valid until then, from a year before.
+    pub(crate) fn issue_until(&self, file: &str, common: &str, names: &[&str], end: SystemTime) {
         let (dns, uris): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| !name.contains("://"));
         let mut params = CertificateParams::new(dns.into_iter().map(str::to_owned).collect::<Vec<_>>()).unwrap();
         params.distinguished_name.push(DnType::CommonName, common);
-        let now = std::time::SystemTime::now();
-        params.not_before = (now - std::time::Duration::from_secs(3600)).into();
-        params.not_after = (now + std::time::Duration::from_secs(30 * 86400)).into();
+        params.not_before = (end - Duration::from_secs(365 * 86400)).into();
+        params.not_after = end.into();
         params.subject_alt_names.extend(uris.into_iter().map(|uri| SanType::URI(uri.try_into().unwrap())));
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.authority).unwrap();

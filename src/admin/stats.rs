@@ -1,0 +1,144 @@
+//! `/gateway/stats`: what has been counted, and how each backend is, why, and since when.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use http::StatusCode;
+use jiff::{SignedDuration, Timestamp, Unit};
+use serde_json::{Map, Value, json};
+
+use super::answer::json_reply;
+use crate::{
+    clock::Now,
+    message::{reason::Reason, reply::Reply},
+    resilience::{Breaker, BreakerState},
+    routing::route::Route,
+    runtime::Live,
+    upstream::{Backend, Service},
+};
+
+/// Counts: of requests by the status' first digit, of failures by reason.
+type Classes = BTreeMap<String, u64>;
+
+/// Numbers for people and scripts.
+pub(super) fn stats_reply(live: &Live) -> Reply {
+    let metrics = &live.shared.metrics;
+    let totals = metrics.requests.totals();
+    #[expect(clippy::cast_precision_loss, reason = "a ratio")]
+    let rate = if totals.all == 0 { 1.0 } else { totals.success as f64 / totals.all as f64 };
+    let (runtime, counts) = (live.load(), metrics.requests.by_route());
+    let (mut by_route, mut by_service) = (BTreeMap::new(), BTreeMap::new());
+    for ((route, service), classes) in &counts {
+        add(by_route.entry(route.as_str()).or_default(), classes);
+        add(by_service.entry(service.as_str()).or_default(), classes);
+    }
+    let requests = |of: &BTreeMap<&str, Classes>, name: &str| with_total(of.get(name));
+    let failures = metrics.upstream.failures();
+    let services: Map<String, Value> = runtime
+        .services
+        .values()
+        .map(|service| {
+            let failed = failures.get(&*service.name).cloned().unwrap_or_default();
+            (service.name.to_string(), describe(service, &requests(&by_service, &service.name), &failed))
+        })
+        .collect();
+    let routes: Vec<Value> =
+        runtime.router.routes().map(|(_, route)| of_route(route, &requests(&by_route, &route.id))).collect();
+    json_reply(
+        StatusCode::OK,
+        &json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "uptime_seconds": metrics.process.uptime(),
+            "requests": totals.all,
+            "errors": totals.errors,
+            "success_rate": rate,
+            "in_flight": metrics.requests.in_flight.get(),
+            "draining": live.shared.draining(),
+            "services": services,
+            "routes": routes,
+        }),
+    )
+}
+
+fn add(sum: &mut Classes, classes: &Classes) {
+    for (class, count) in classes {
+        *sum.entry(class.clone()).or_default() += count;
+    }
+}
+
+/// All of them, and those of each class.
+fn with_total(classes: Option<&Classes>) -> Value {
+    let mut all = json!({ "total": classes.map_or(0, |classes| classes.values().sum::<u64>()) });
+    for (class, count) in classes.into_iter().flatten() {
+        all[class] = (*count).into();
+    }
+    all
+}
+
+fn of_route(route: &Route, requests: &Value) -> Value {
+    let services: Vec<&str> = route.forward().map(|forward| forward.services().collect()).unwrap_or_default();
+    let service = match services.as_slice() {
+        [] => Value::Null,
+        [only] => json!(only),
+        several => json!(several),
+    };
+    json!({ "id": route.id, "service": service, "requests": requests })
+}
+
+fn describe(service: &Service, requests: &Value, failures: &Classes) -> Value {
+    let (now, counts) = (Now::monotonic(), service.metrics.counts());
+    let backends: Vec<Value> = service.backends().iter().map(|backend| of_backend(backend, now)).collect();
+    let unresolved: Vec<Value> = service
+        .failing_names()
+        .into_iter()
+        .map(|(name, reason, ago)| json!({ "name": name, "reason": reason, "since": calendar(ago) }))
+        .collect();
+    let breaker = service.resilience.breaker.as_deref();
+    let (breaker_since, breaker_reason) = since(breaker.and_then(Breaker::changed), now);
+    json!({
+        "available": service.available(),
+        "in_flight": service.in_flight(),
+        "requests": requests,
+        "attempts": counts.attempts,
+        "failures": failures,
+        "retries": counts.retries,
+        "hedges": counts.hedges,
+        "breaker": service.resilience.breaker().map(BreakerState::label),
+        "breaker_since": breaker_since,
+        "breaker_reason": breaker_reason,
+        "limit": service.resilience.concurrency().map(|concurrency| concurrency.limit()),
+        "backends": backends,
+        "unresolved": unresolved,
+    })
+}
+
+fn of_backend(backend: &Backend, now: Duration) -> Value {
+    let standing = backend.standing(now);
+    let (since_when, reason) = since(standing.changed, now);
+    let (breaker_since, breaker_reason) = since(backend.breaker().and_then(Breaker::changed), now);
+    json!({
+        "address": backend.name,
+        "state": standing.state,
+        "since": since_when,
+        "reason": reason,
+        "healthy": backend.healthy(),
+        "ejected": backend.ejected(now),
+        "connect_failure": backend.connect_failure().map(Reason::label),
+        "in_flight": backend.in_flight(),
+        "breaker": backend.breaker().map(|breaker| breaker.state().label()),
+        "breaker_since": breaker_since,
+        "breaker_reason": breaker_reason,
+    })
+}
+
+/// When something changed, by the calendar, and why; nothing of what is as it was at the beginning.
+fn since(changed: Option<(Duration, String)>, now: Duration) -> (Option<String>, Option<String>) {
+    changed.map(|(at, reason)| (calendar(now.saturating_sub(at)), reason)).unzip()
+}
+
+/// What the time was so long ago.
+fn calendar(ago: Duration) -> String {
+    let ago = SignedDuration::try_from(ago).unwrap_or_default();
+    let then = Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH);
+    then.round(Unit::Second).unwrap_or(then).to_string()
+}
