@@ -1,6 +1,8 @@
 //! From a configuration to a process that serves.
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
+    fmt::Display,
     io::{self, Read as _},
     path::Path,
     process::ExitCode,
@@ -276,6 +278,24 @@ fn count_panics(shared: &Arc<Shared>) {
     let metrics = shared.metrics.clone();
     std::panic::set_hook(Box::new(move |info| {
         metrics.process.panics.inc();
-        log::error!("{info}");
+        log::error!("{}", with_trace(info, &Backtrace::capture()));
     }));
+}
+
+/// What a panic says, and with `RUST_BACKTRACE=1` by which way the program came there.
+fn with_trace(info: &dyn Display, trace: &Backtrace) -> String {
+    let captured = trace.status() == BacktraceStatus::Captured;
+    if captured { format!("{info}\n{trace}") } else { info.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_tells_its_way_when_that_is_wanted() {
+        assert_eq!(with_trace(&"broken", &Backtrace::disabled()), "broken");
+        let text = with_trace(&"broken", &Backtrace::force_capture());
+        assert!(text.starts_with("broken\n") && text.contains("a_panic_tells_its_way"), "{text}");
+    }
 }
