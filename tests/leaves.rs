@@ -224,5 +224,16 @@ fn every_mistake_is_reported_once() {
         bad.pointer_mut(pointer).unwrap().as_object_mut().unwrap().insert("nonsense".to_owned(), json!({}));
         try_one(pointer, &bad);
     }
+    // The names of services are ours: each place that names one is a mistake of its own.
+    for pointer in maps.iter().filter(|pointer| *pointer != "/services") {
+        let keys: Vec<String> = good.pointer(pointer).unwrap().as_object().unwrap().keys().cloned().collect();
+        for key in keys {
+            let mut bad = good.clone();
+            let map = bad.pointer_mut(pointer).unwrap().as_object_mut().unwrap();
+            let value = map.remove(&key).unwrap();
+            map.insert(format!("{key}x"), value);
+            try_one(&format!("{pointer}/{key}x"), &bad);
+        }
+    }
     assert!(repeated.is_empty(), "{} mistakes have consequences:\n{}", repeated.len(), repeated.join("\n"));
 }

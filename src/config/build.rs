@@ -137,7 +137,7 @@ fn idle(config: &RouteConfig, wrong: &mut Invalid) {
         ("host", config.host.is_some()),
     ] {
         if set {
-            wrong.push(key, "has no effect without a service");
+            wrong.push(key, "has no effect without 'service' or 'split'");
         }
     }
 }
@@ -225,11 +225,7 @@ impl Builder<'_> {
         let action = self.action(config, id, &mut wrong);
         let rewrite =
             Rewrite::build(config.strip_prefix.as_deref(), config.rewrite.as_deref(), &matcher.paths, &mut wrong);
-        // A service that is there and wrong has been reported.
-        let place = self.root.at(&config.place.path);
-        if place.get("service").or(place.get("split")).is_none() {
-            idle(config, &mut wrong);
-        }
+        idle(config, &mut wrong);
         let host = config.host.as_ref().and_then(|host| {
             let value = Some(host).filter(|host| target::is_host(host.as_bytes()));
             let value = value.and_then(|host| http::HeaderValue::try_from(host).ok());

@@ -68,14 +68,16 @@ fn around(path: &str) -> (&str, &str) {
 
 /// True when `message` speaks of `key` between quotation marks, alone or with a value.
 fn quotes(message: &str, key: &str) -> bool {
-    message.split('\'').skip(1).step_by(2).any(|quoted| quoted.split(':').next() == Some(key))
+    let mut found = message.match_indices(key);
+    found.any(|(at, _)| message[..at].ends_with('\'') && message[at + key.len()..].starts_with(['\'', ':']))
 }
 
 /// It judges something of which a part has been reported, or speaks of a key beside it that has.
 fn judges_a_part(problem: &Problem, reported: &[String]) -> bool {
     let beside = |path: &String| {
         let (parent, key) = around(path);
-        let near = problem.path == parent || around(&problem.path).0 == parent;
+        // What stands at the root is spoken of everywhere.
+        let near = parent.is_empty() || problem.path == parent || around(&problem.path).0 == parent;
         near && !key.is_empty() && quotes(&problem.message, key)
     };
     let part = |path: &String| !problem.path.is_empty() && within(path, &problem.path);

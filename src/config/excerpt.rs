@@ -20,8 +20,7 @@ pub(super) struct Excerpt {
 /// The line `number` of `text`, when it can be shown. `path` is what the problem is about.
 pub(super) fn excerpt(text: &str, number: usize, column: usize, path: &str) -> Option<Excerpt> {
     // A key of a `jwt` that is written in the wrong way may be the key itself.
-    let last = path.rsplit('.').next().unwrap_or_default();
-    if last.starts_with("keys") || last.starts_with("secret") || last.starts_with("env") {
+    if path.split(['.', '[']).any(|step| matches!(step, "keys" | "secret")) {
         return None;
     }
     let line = text.trim_start_matches('\u{feff}').lines().nth(number.checked_sub(1)?)?;
@@ -108,8 +107,9 @@ fn hidden(line: &str) -> Vec<(usize, usize)> {
     for (i, c) in chars.iter().enumerate() {
         let value = match c {
             ':' if chars[i..].starts_with(&[':', '/', '/']) => credentials(&chars, i + 3),
-            ':' if chars.get(i + 1).is_none_or(|next| next.is_whitespace()) && sounds_secret(&chars[..i]) => {
-                value(&chars, i + 1)
+            ':' if chars.get(i + 1).is_none_or(|next| next.is_whitespace()) => {
+                let key = key(&chars[..i]);
+                value(&chars, i + 1).filter(|(start, end)| may_be_secret(&key, &chars[*start..*end]))
             }
             _ => None,
         };
@@ -123,10 +123,18 @@ fn hidden(line: &str) -> Vec<(usize, usize)> {
 }
 
 /// The key that ends here.
-fn sounds_secret(before: &[char]) -> bool {
+fn key(before: &[char]) -> String {
     let start = before.iter().rposition(|c| " \t{,[".contains(*c)).map_or(0, |start| start + 1);
-    let key: String = before[start..].iter().collect::<String>().to_lowercase();
-    SECRET.iter().any(|part| key.contains(part))
+    before[start..].iter().collect::<String>().trim_matches(['"', '\'']).to_lowercase()
+}
+
+/// The value of a key that sounds like it, and what does not look like the name of a variable or a file where one belongs.
+fn may_be_secret(key: &str, value: &[char]) -> bool {
+    match key {
+        "env" => !value.iter().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || *c == '_'),
+        "file" => !value.contains(&'/'),
+        key => SECRET.iter().any(|part| key.contains(part)),
+    }
 }
 
 /// A word or a quotation that begins after `from`; a mapping or a list is looked into by itself.
@@ -195,11 +203,15 @@ mod tests {
             ("secret: { env: NAME }", "secret: { env: NAME }"),
             ("secret: ${SECRET}", "secret: ${SECRET}"),
             ("header: X-API-KEY", "header: X-API-KEY"),
+            ("secret: { env: hunter2 }", "secret: { env: *** }"),
+            ("secret: { file: hunter2 }", "secret: { file: *** }"),
+            ("secret: { file: /run/hunter }", "secret: { file: /run/hunter }"),
         ] {
             assert_eq!(shown(line, 1).0, expected);
         }
         assert_eq!(shown("a: 1, token: hunter2, b: 3", 23), ("a: 1, token: ***, b: 3".into(), 18));
         assert!(excerpt("- hunter2", 1, 3, "filters[0].jwt.keys[0]").is_none());
+        assert!(excerpt("file: hunter2", 1, 3, "services.s.sticky.secret.file").is_none());
         assert!(excerpt("k: -----BEGIN PRIVATE KEY-----", 1, 3, "k").is_none());
     }
 

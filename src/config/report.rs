@@ -56,7 +56,7 @@ impl Report {
             if let Some(Excerpt { line, before }) = shown.flatten() {
                 let number = problem.line.to_string();
                 let (margin, space) = (" ".repeat(number.len()), " ".repeat(before));
-                writeln!(out, "  {}", paint("2", &format!("{number} |")).to_owned() + " " + &line)?;
+                writeln!(out, "  {}", paint("2", &format!("{number} |")) + " " + &line)?;
                 writeln!(out, "  {} {space}{}", paint("2", &format!("{margin} |")), paint(colour, "^"))?;
             }
         }

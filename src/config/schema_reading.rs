@@ -104,8 +104,9 @@ fn loosen(schema: &mut Map<String, Value>, known: &Value) {
     }
     let limited = ["enum", "pattern", "format"].iter().any(|key| schema.contains_key(*key));
     if has(schema, "array") {
-        let one = schema.get("items").filter(|one| takes_a_scalar(one, known)).cloned();
-        one.into_iter().for_each(|one| either(schema, one));
+        if let Some(one) = schema.get("items").filter(|one| takes_a_scalar(one, known)).cloned() {
+            either(schema, one);
+        }
     } else if has(schema, "object") && !schema.contains_key("required") && !schema.contains_key("minProperties") {
         allow(schema, &["null"]);
     } else if has(schema, "integer") || has(schema, "number") {

@@ -48,7 +48,7 @@ pub(super) fn warnings(config: &Config, root: &Node, registry: &Registry) -> Pro
     }
     for route in &config.routes {
         strip_prefix(route, root, &mut found);
-        let steps: Vec<Step> = route.filters.iter().filter_map(|node| Step::of(node)).collect();
+        let steps: Vec<Step> = route.filters.iter().filter_map(Step::of).collect();
         for (i, step) in steps.iter().enumerate() {
             let (before, after) = (&steps[..i], &steps[i + 1..]);
             // One that we do not know may tell who the client is, too.
@@ -187,14 +187,14 @@ fn scope_of_no_key(step: &Step<'_>, scopes: &HashMap<&str, HashSet<&str>>, found
 fn never_reached(step: &Step<'_>, after: &[Step<'_>], found: &mut Problems) {
     let denied = words(step.get("deny"));
     let everybody = |network: &str| denied.iter().any(|(denied, _)| *denied == network);
-    if step.name == "ip" && everybody("0.0.0.0/0") && everybody("::/0") {
-        if let Some(next) = after.first() {
-            let message = format!(
-                "never reached: 'ip' before it denies every address: take '{}' out, or let some pass",
-                next.name
-            );
-            found.push(next.node.place().problem(message));
-        }
+    if step.name == "ip"
+        && everybody("0.0.0.0/0")
+        && everybody("::/0")
+        && let Some(next) = after.first()
+    {
+        let message =
+            format!("never reached: 'ip' before it denies every address: take '{}' out, or let some pass", next.name);
+        found.push(next.node.place().problem(message));
     }
 }
 

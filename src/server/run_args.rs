@@ -9,6 +9,7 @@ pub(super) const CONFIG: &str = "TOLLGATE_CONFIG";
 
 /// The flags of `tollgate` and `tollgate run`.
 #[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct RunArgs {
     /// The configuration file; `-` is standard input. Default: ./tollgate.yaml, if there is one.
     #[arg(short = 'c', long = "conf", visible_alias = "config", env = CONFIG, value_name = "FILE")]
