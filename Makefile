@@ -1,5 +1,5 @@
 # The two commands: `make run` shows the gateway at work, `make test` runs everything. Both install what is missing.
-.PHONY: run test deps deps-build lint bench compare install
+.PHONY: run test deps deps-build lint bench compare install release
 
 run: deps-build
 	cargo run -- demo
@@ -26,6 +26,8 @@ install:
 	install -D -m 0644 systemd/tollgate.service $(DESTDIR)/etc/systemd/system/tollgate.service
 	install -D -m 0644 systemd/logrotate $(DESTDIR)/etc/logrotate.d/tollgate
 	install -D -m 0644 README.md $(DESTDIR)/usr/share/doc/tollgate/README.md
+	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/tollgate/docs docs/*.md docs/*.svg
+	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/tollgate/docs/examples docs/examples/*
 
 # Build tools only.
 deps-build:
@@ -48,3 +50,7 @@ compare: deps-build
 	benches/compare/install
 	cargo build --release
 	benches/compare/run
+
+# The release with a profile of its own load, where the tools for that are to be had.
+release: deps-build
+	scripts/release
