@@ -7,6 +7,7 @@ use super::{
     balance,
     health::{HealthChecks, Probe},
     pool::{Pool, PoolParts},
+    pool_watch,
     resilience::Resilience,
     selector::Selector,
     settings::{
@@ -221,7 +222,7 @@ impl Service {
                 checks.run(&self.pool.changed).await;
             }
         };
-        tokio::join!(self.pool.watch(&*self.selector.balancer), checks);
+        tokio::join!(pool_watch::watch(&self.pool, &*self.selector.balancer), checks);
     }
 }
 
