@@ -277,8 +277,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
     /// Answers a head that never became a request, and closes. To be boxed: its buffer would make every connection larger.
     async fn refuse<T: Transport>(&self, stream: &mut DownstreamStream<T>, reply: Reply) {
         let (id, status) = (RequestId::fresh(), reply.status.as_u16());
-        let reason = if let ReplyBody::Problem { detail, .. } = &reply.body { detail } else { "" };
-        self.host.rejected(&Rejection { id: &id, client: stream.peer(), status, reason });
+        let detail = if let ReplyBody::Problem { detail, .. } = &reply.body { detail } else { "" };
+        self.host.rejected(&Rejection { id: &id, client: stream.peer(), status, detail, reason: reply.reason });
         let Ok(answer) = reply_wire::plain(reply, &id) else { return };
         let deliver = async {
             stream.write_all(&answer).await?;

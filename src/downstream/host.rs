@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::watch;
 
 use super::limits::ClientLimits;
-use crate::message::request_id::RequestId;
+use crate::message::{reason::Reason, request_id::RequestId};
 
 /// Who answers for the listeners.
 pub(crate) trait Host: Send + Sync + 'static {
@@ -41,5 +41,7 @@ pub(crate) struct Rejection<'a> {
     /// The status that it was answered.
     pub(crate) status: u16,
     /// What is wrong with it.
-    pub(crate) reason: &'a str,
+    pub(crate) detail: &'a str,
+    /// The same in a word, for the access log.
+    pub(crate) reason: Option<Reason>,
 }

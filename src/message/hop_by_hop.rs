@@ -111,9 +111,18 @@ pub(crate) fn strip_response(head: &mut ResponseHeader) {
         return;
     }
     let names = nominated(&head.headers);
-    // Framing is not a backend's to take away.
-    let framing = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION];
+    // Framing is not a backend's to take away; and 426 must say which protocol.
+    let framing = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION, header::UPGRADE];
     for name in names.iter().filter(|name| !framing.contains(name)) {
         head.remove_header(name);
     }
+}
+
+/// The same for an interim answer, of which Pingora replaces nothing.
+pub(crate) fn strip_interim(head: &mut ResponseHeader) {
+    if head.headers.is_empty() {
+        return;
+    }
+    strip_response(head);
+    head.remove_header(&header::CONNECTION);
 }

@@ -1,7 +1,7 @@
 //! Requests for another protocol on the same connection (RFC 9110 §7.8): what asks for one, and who may say so.
 
 use http::{StatusCode, header};
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{fields, violation::Violation};
 
@@ -56,12 +56,20 @@ pub(crate) fn ignore_what_is_none(head: &mut RequestHeader) {
     }
 }
 
-/// Checks that a backend switches protocols only when it was `asked` to.
-pub(crate) fn check_switch(status: StatusCode, asked: bool) -> Result<(), Violation> {
-    if status == StatusCode::SWITCHING_PROTOCOLS && !asked {
+/// Checks that a backend switches protocols only when it was `asked` to, and to the one that it was asked for (RFC 9110
+/// §7.8).
+pub(crate) fn check_switch(head: &ResponseHeader, asked: bool) -> Result<(), Violation> {
+    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(());
+    }
+    if !asked {
         return Err("the backend switches protocols and was not asked to");
     }
-    Ok(())
+    let mut lines = head.headers.get_all(header::UPGRADE).iter();
+    let websocket = lines.next().is_some_and(|line| is_websocket(line.as_bytes())) && lines.next().is_none();
+    // What follows is no body (RFC 9110 §8.6, RFC 9112 §6.1).
+    let framed = head.headers.contains_key(header::TRANSFER_ENCODING);
+    if websocket && !framed { Ok(()) } else { Err("the backend switches to another protocol than it was asked for") }
 }
 
 /// True for answers that say which protocol: 101, and 426, which must (RFC 9110 §15.5.22).

@@ -45,7 +45,7 @@ pub(crate) fn write(
 
 /// Appends the line of a head that was refused: nothing that stood there can be trusted to be what it says.
 pub(crate) fn write_refused(out: &mut Vec<u8>, config: &AccessConfig, rejection: &Rejection<'_>) {
-    let Rejection { id, client, status, reason } = rejection;
+    let Rejection { id, client, status, detail, reason } = rejection;
     match config.format {
         AccessFormat::Json => {
             out.extend_from_slice(b"{\"time\":\"");
@@ -54,7 +54,10 @@ pub(crate) fn write_refused(out: &mut Vec<u8>, config: &AccessConfig, rejection:
             let _ = write!(line.0, "\",\"id\":\"{id}\",\"client\":\"{client}\"");
             line.number(br#","status":"#, u64::from(*status));
             line.text(br#","by":"#, "gateway");
-            line.text(br#","error":"#, reason);
+            if let Some(reason) = reason {
+                line.text(br#","reason":"#, reason.label());
+            }
+            line.text(br#","error":"#, detail);
             out.push(b'}');
         }
         AccessFormat::Common => {

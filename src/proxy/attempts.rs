@@ -106,6 +106,7 @@ impl Attempts {
         let Chosen { backend, place, tickets } = chosen;
         self.count += 1;
         (self.began, self.sent, self.suspended, self.begun_well) = (Some(Instant::now()), None, false, None);
+        self.connect = None;
         (self.backend, self.place, self.tickets) = (Some(backend), Some(place), Some(tickets));
     }
 

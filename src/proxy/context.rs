@@ -155,6 +155,11 @@ impl Context {
         self.attempts.is_sending() && !self.uninvited && held < self.start.elapsed() / 2
     }
 
+    /// Something was found to be wrong with the request while it came.
+    pub(super) fn is_malformed(&self) -> bool {
+        self.info.as_ref().is_some_and(|info| info.fault().is_some())
+    }
+
     /// What bounds the waiting on the client's side.
     pub(super) fn deadlines(&self) -> Option<&StreamDeadlines> {
         self.info.as_ref().map(|info| &info.deadlines)

@@ -10,14 +10,14 @@ use crate::{
 
 /// Why it failed.
 pub(super) fn reason(error: &Error, context: &Context) -> Reason {
+    if context.is_malformed() && context.late().is_none() {
+        return Reason::Malformed;
+    }
     if client_left(error) && context.late().is_none() {
         return if context.shared.is_cut() { Reason::Shutdown } else { Reason::ClientClosed };
     }
     if context.late().is_some() {
         return late(context);
-    }
-    if context.info.as_ref().is_some_and(|info| info.fault().is_some()) {
-        return Reason::Malformed;
     }
     if *error.esource() != ErrorSource::Downstream && local_cause(error).is_some() {
         return Reason::LocalResources;
@@ -56,6 +56,8 @@ fn of_backend(kind: &ErrorType, error: &Error, context: &Context) -> Reason {
         E::WriteTimedout => Reason::WriteTimeout,
         // What an answer's chunks cannot be read by has no type of its own.
         E::InvalidHTTPHeader | E::InvalidH2 | E::Custom(_) | E::CustomCode(..) => Reason::MalformedResponse,
+        // What is wrong with HTTP/2 is found, and not told, by this side.
+        E::H2Error | E::ReadError if error.to_string().contains("error detected") => Reason::MalformedResponse,
         _ => connecting(kind, error).unwrap_or(Reason::ConnectionReset),
     }
 }

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     message::{
-        grpc,
+        grpc, hop_by_hop,
         reason::Reason,
         replies::{self, malformed},
         source::ResponseSource,
@@ -215,6 +215,7 @@ impl ProxyHttp for Gateway {
         note_backend(context);
         if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
             unframe(head);
+            hop_by_hop::strip_interim(head);
             // It is no answer: the rest of the body is still wanted, and the connection stays.
             session.as_downstream_mut().set_close_on_response_before_downstream_finish(false);
             if head.status == StatusCode::CONTINUE {

@@ -25,7 +25,7 @@ pub(crate) fn record(shared: &Shared, session: &Session, error: Option<&Error>, 
         written: session.response_written().map(|head| head.status),
         received: session.body_bytes_read() as u64,
         sent: session.body_bytes_sent() as u64,
-        left: error.is_some_and(failure::client_left),
+        left: error.is_some_and(failure::client_left) && !context.is_malformed(),
     };
     if let (None, Some(error)) = (context.reason, error) {
         context.reason = Some(failure::reason(error, context));
@@ -58,13 +58,18 @@ fn write_down(shared: &Shared, ended: &Ended<'_>, context: &mut Context) {
     // An interim answer is none.
     let is_answer = |status: &StatusCode| !status.is_informational() || *status == StatusCode::SWITCHING_PROTOCOLS;
     let written = context.http_status_before_grpc.or(ended.written).filter(is_answer);
-    if !late && !cut && (ended.left || written.is_none()) {
+    if !late && !cut && !context.is_malformed() && (ended.left || written.is_none()) {
         metrics.canceled.inc();
     }
     // 499: nobody was there to be sent a status (nginx's number for it).
-    let status = written.map_or(if cut { 503 } else { 499 }, |status| status.as_u16());
+    let malformed = context.is_malformed();
+    let unread = if malformed { 400 } else { 499 };
+    // Of a malformed stream of HTTP/2 the codec has told the client.
+    let status = written.map_or(if cut { 503 } else { unread }, |status| status.as_u16());
     if written.is_none() {
-        (context.answered_by, context.reason) = (ResponseSource::Nobody, Some(Reason::ClientClosed));
+        let by_client = (ResponseSource::Nobody, Some(Reason::ClientClosed));
+        (context.answered_by, context.reason) =
+            if malformed { (ResponseSource::Gateway, Some(Reason::Malformed)) } else { by_client };
     }
     if cut {
         (context.answered_by, context.reason) = (ResponseSource::Gateway, Some(Reason::Shutdown));

@@ -11,10 +11,7 @@ use pingora::{Error, ErrorType, http::ResponseHeader, proxy::Session};
 use super::{context::Context, reply};
 use crate::{
     clock::Now,
-    proxy::{
-        attempts::{Attempts, FreeRepeat, Phase},
-        kind::RequestKind,
-    },
+    proxy::attempts::{Attempts, FreeRepeat, Phase},
     upstream::{
         AttemptOutcome, FailureKind, Service, choice::Choice, failure_kind::local_cause,
         settings::resilience::RetryConfig,
@@ -132,9 +129,9 @@ pub(crate) fn broke(session: &Session, context: &mut Context, service: &Service,
     // attempt is repeated for nothing, and elsewhere: the backend may have closed because it is gone.
     let stale = reused && failure == FailureKind::Reset && context.attempts.first_byte.is_none();
     context.attempts.note_failed();
-    if stale && free_repeat(session, context) {
+    if stale {
         context.attempts.record_outcome(service, AttemptOutcome::Unknown);
-        return true;
+        return free_repeat(session, context) || again(session, context, service, failure);
     }
     if context.attempts.first_byte.is_some() {
         // It was booked as a success when its head came.
@@ -223,5 +220,5 @@ pub(crate) fn idempotent(method: &Method) -> bool {
 /// the client has seen nothing of an answer.
 fn replayable(session: &Session, context: &Context) -> bool {
     let untouched = context.attempts.first_byte.is_none() && reply::is_open(session);
-    untouched && !session.as_downstream().retry_buffer_truncated() && context.kind != RequestKind::Upgrade
+    untouched && !session.as_downstream().retry_buffer_truncated()
 }

@@ -16,7 +16,9 @@ use pingora::{
 };
 use tokio::{sync::broadcast, task::JoinSet};
 
-use super::{daemon::Launcher, front::Started, handover::Handover, notify, pid, signals, upgrade::Predecessor};
+use super::{
+    daemon::Launcher, front::Started, handover::Handover, notify, opening::Opening, pid, signals, upgrade::Predecessor,
+};
 use crate::{
     config::Plan,
     downstream::Listener,
@@ -49,6 +51,8 @@ pub(super) struct BackgroundTasks {
     /// How many services of the engine must have begun before this process serves.
     pub(super) services: u32,
     pub(super) handover: Handover,
+    /// Of a process in the background: what it says when it has come there.
+    pub(super) opening: Option<Opening>,
     pub(super) once: Mutex<Option<Once>>,
 }
 
@@ -62,6 +66,10 @@ impl BackgroundService for BackgroundTasks {
         tasks.follow(&self.live.load_full());
         let once = self.once.lock().take();
         if let Some((phases, predecessor, launcher)) = once {
+            if let Some(opening) = &self.opening {
+                opening.restore_mask();
+                opening.say();
+            }
             signals::follow(phases, self.live.shared.clone(), self.plan.clone(), self.handover.clone());
             tokio::select! {
                 () = self.settle(predecessor.is_some()) => {}

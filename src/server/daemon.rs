@@ -9,6 +9,7 @@ use std::{
     fs::File,
     io::{self, Read as _, Write as _},
     os::fd::AsFd as _,
+    path::Path,
     process::{Command, ExitCode},
 };
 
@@ -42,16 +43,20 @@ impl Launcher {
 }
 
 /// Starts this command once more, to go into the background, and waits until that serves or has failed.
-pub(super) fn launch() -> ExitCode {
-    match start() {
+pub(super) fn launch(directory: Option<&Path>) -> ExitCode {
+    match start(directory) {
         Ok(code) => code,
         Err(e) => fail(exit::FAILURE, &format!("cannot start a process in the background: {e}")),
     }
 }
 
-fn start() -> io::Result<ExitCode> {
+fn start(directory: Option<&Path>) -> io::Result<ExitCode> {
     let (mut reader, writer) = io::pipe()?;
     let mut command = Command::new(env::current_exe()?);
+    // The file is named from there.
+    if let Some(directory) = directory {
+        command.current_dir(directory);
+    }
     let mut child = command.args(env::args_os().skip(1)).env(LAUNCHED, "1").stdin(writer).spawn()?;
     // It keeps the other end of the pipe.
     drop(command);

@@ -10,6 +10,7 @@ mod front;
 mod handover;
 mod logging;
 mod notify;
+mod opening;
 mod pid;
 mod place;
 pub(crate) mod run_args;

@@ -28,6 +28,7 @@ use super::{
     front::{Front, Started},
     handover::Handover,
     logging::LogKeeper,
+    opening::Opening,
     place::UpgradeSocket,
     signals::{self, Signals},
     sockets::{self, Bound},
@@ -41,7 +42,6 @@ use crate::{
     proxy::Gateway,
     runtime::{Live, Shared},
     server::{failure::fail, run_args::RunArgs},
-    units::counted,
     upstream::tunnel::Tunnels,
 };
 
@@ -87,34 +87,21 @@ fn enter(file: &Path) -> Result<(), String> {
 pub(super) fn run(args: &RunArgs, style: Style, registry: &Registry) -> ExitCode {
     // Before the first thread is there: all of them begin with what this one holds back.
     signals::hold_back();
-    let shared = Shared::new();
+    let (shared, mut opening) = (Shared::new(), Opening::new());
     match load(args.conf.as_deref(), registry, &shared) {
         Ok((name, loaded)) => {
             loaded.plan.log.install();
-            announce(&name, &loaded);
-            for warning in &loaded.warnings.found {
-                log::warn!("{}", loaded.warnings.line(warning));
+            if args.conf.as_deref() == Some(Path::new("-")) && (args.daemon || loaded.plan.pingora.daemon) {
+                return fail(
+                    exit::FAILURE,
+                    "a process in the background cannot read standard input: write the file to a disk",
+                );
             }
-            serve(loaded, shared, args.upgrade, args.daemon, |_| {})
+            opening.tell_of(&name, &loaded);
+            serve(loaded, shared, args.upgrade, args.daemon, opening, |_| {})
         }
         Err(rejected) => fail(exit::CONFIG, &rejected.0.styled(style)),
     }
-}
-
-/// What begins here, in a line.
-fn announce(name: &str, loaded: &Loaded) {
-    let (runtime, plan) = (&loaded.runtime, &loaded.plan);
-    let listeners: Vec<&str> = plan.listeners.iter().map(|listener| &*listener.address).collect();
-    log::info!(
-        "tollgate {} (pid {}): {name}: {}, {}, {} passed; listeners {}; admin {}",
-        env!("CARGO_PKG_VERSION"),
-        std::process::id(),
-        counted(runtime.router.routes().count(), "route"),
-        counted(runtime.services.len(), "service"),
-        counted(loaded.tests, "test"),
-        listeners.join(", "),
-        plan.admin.as_ref().map_or("off", |admin| &admin.address),
-    );
 }
 
 /// Serves until told to leave. `more` adds services of one's own.
@@ -123,6 +110,7 @@ pub(super) fn serve(
     shared: Arc<Shared>,
     upgrade: bool,
     daemon: bool,
+    opening: Opening,
     more: impl FnOnce(&mut Server),
 ) -> ExitCode {
     let Loaded { runtime, mut plan, .. } = loaded;
@@ -131,13 +119,16 @@ pub(super) fn serve(
         // Before Pingora is told of the paths.
         plan.pingora.follow_predecessor();
     }
+    if !plan.pingora.daemon {
+        opening.say();
+    }
     warn_of_error_log(&plan.pingora);
     let conf = match may_start(&plan.pingora) {
         Ok(conf) => conf,
         Err(message) => return fail(exit::CONFIG, &message),
     };
     let launcher = match Launcher::of_this_process().filter(|_| plan.pingora.daemon) {
-        None if plan.pingora.daemon => return launch(),
+        None if plan.pingora.daemon => return launch(opening.directory.as_deref()),
         None => None,
         Some(Ok(launcher)) => Some(launcher),
         Some(Err(e)) => return fail(exit::FAILURE, &format!("cannot say when this process serves: {e}")),
@@ -168,6 +159,7 @@ pub(super) fn serve(
         started,
         services,
         handover: handover.clone(),
+        opening: Some(opening).filter(|_| plan.pingora.daemon),
         once: Mutex::new(Some((server.watch_execution_phase(), predecessor, launcher))),
     };
     let mut background = background_service("background", background);

@@ -179,7 +179,7 @@ impl Resilience {
         self.update_ejection(backend, now, failure.filter(|failure| self.ejection.failures.contains(failure)));
         if let Some(elapsed) = elapsed {
             let failed = matches!(outcome, AttemptOutcome::Failed(_));
-            self.learn_latency(backend, now, elapsed, failed);
+            self.learn_latency(backend, now, elapsed, failed || self.is_failure(outcome));
         }
     }
 

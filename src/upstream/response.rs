@@ -30,7 +30,7 @@ pub(crate) fn unframe(head: &mut ResponseHeader) {
 
 /// `coding`: it has a transfer coding.
 fn check(head: &ResponseHeader, asked: bool, coding: bool) -> Result<(), Violation> {
-    upgrade::check_switch(head.status, asked)?;
+    upgrade::check_switch(head, asked)?;
     if !coding {
         return Ok(());
     }
@@ -48,7 +48,7 @@ fn normalise(head: &mut ResponseHeader, length: bool) -> pingora::Result<()> {
     if head.version < Version::HTTP_11 {
         head.set_version(Version::HTTP_11);
     }
-    if head.status == StatusCode::NO_CONTENT {
+    if head.status == StatusCode::NO_CONTENT || head.status == StatusCode::SWITCHING_PROTOCOLS {
         // It has no body, and nothing that announces one (RFC 9110 §8.6, RFC 9112 §6.1).
         head.remove_header(&header::CONTENT_LENGTH);
         head.remove_header(&header::TRANSFER_ENCODING);
@@ -129,7 +129,15 @@ mod tests {
 
     #[test]
     fn protocols_are_switched_on_demand() {
-        assert!(verify(&mut answer(101, &[]), true).is_ok());
-        assert!(verify(&mut answer(101, &[]), false).is_err());
+        let switch = |more: &[(&'static str, &str)], asked| {
+            let mut head = answer(101, &[&[("Connection", "Upgrade")], more].concat());
+            verify(&mut head, asked).map(|()| head.headers.len())
+        };
+        assert!(switch(&[("Upgrade", "WebSocket")], true).is_ok_and(|fields| fields == 2));
+        assert!(switch(&[("Upgrade", "websocket"), ("Content-Length", "5")], true).is_ok_and(|fields| fields == 2));
+        for wrong in [&[][..], &[("Upgrade", "h2c")], &[("Upgrade", "websocket"), ("Transfer-Encoding", "chunked")]] {
+            assert!(switch(wrong, true).is_err(), "{wrong:?}");
+        }
+        assert!(switch(&[("Upgrade", "websocket")], false).is_err());
     }
 }

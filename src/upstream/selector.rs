@@ -27,6 +27,9 @@ use crate::{
     },
 };
 
+/// Time between two looks for other backends, while all are full.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// Chooses the backend of an attempt, and takes a permit at it.
 #[derive(Debug)]
 pub(crate) struct Selector {
@@ -71,7 +74,9 @@ impl Selector {
                 Err(SelectError::Overloaded(_)) => {}
                 other => return other,
             }
-            if tokio::time::timeout_at(until, freed).await.is_err() {
+            // There may also be another backend, or one that is well again: nobody tells.
+            let look = until.min(tokio::time::Instant::now() + LOOK);
+            if tokio::time::timeout_at(look, freed).await.is_err() && look == until {
                 return Err(SelectError::Overloaded(Busy::WaitOver));
             }
         }
@@ -136,6 +141,7 @@ impl Selector {
         let warm = |backend: &Backend| usable(backend) && self.is_warm(backend, now);
         // Ejected ones are better than none; so are those that have failed already, when another attempt is due.
         let any_well = |backend: &Backend| backend.healthy() && backend.has_room(most(backend)) && fresh(backend);
+        let any_willing = |backend: &Backend| any_well(backend) && !is_open(backend, now);
         let any_usable = |backend: &Backend| backend.usable(now, most(backend));
         let nobody_well = |backend: &Backend| fresh(backend) && backend.has_room(most(backend));
         self.balancer
@@ -144,6 +150,7 @@ impl Selector {
             .or_else(
                 || if choice.tried.is_empty() { None } else { self.balancer.choose(backends, choice, &any_usable) },
             )
+            .or_else(|| self.balancer.choose(backends, choice, &any_willing))
             .or_else(|| self.balancer.choose(backends, choice, &any_well))
             .or_else(|| {
                 let any = self.all_unhealthy == AllUnhealthy::Any && !backends.iter().any(|backend| backend.healthy());
@@ -184,12 +191,15 @@ impl Selector {
         if well.clone().all(|backend| !backend.has_room(most)) {
             return SelectError::Overloaded(Busy::QueueFull);
         }
-        let open =
-            |backend: &&Arc<Backend>| backend.breaker.as_ref().is_some_and(|breaker| !breaker.would_admit(choice.now));
-        if well.any(|backend| open(&backend)) {
+        if well.any(|backend| is_open(backend, choice.now)) {
             return SelectError::CircuitOpen { retry_after: Duration::from_secs(1) };
         }
         // They were full a moment ago: by now a place has been given back.
         if most > 0 { SelectError::Overloaded(Busy::QueueFull) } else { SelectError::NoneHealthy }
     }
+}
+
+/// A breaker of the backend's own lets nobody through.
+fn is_open(backend: &Backend, now: Duration) -> bool {
+    backend.breaker.as_ref().is_some_and(|breaker| !breaker.would_admit(now))
 }

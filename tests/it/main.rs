@@ -11,6 +11,7 @@ mod blame;
 mod carets;
 mod causes;
 mod checks;
+mod combinations;
 mod compression;
 mod config_errors;
 mod corpus;

@@ -22,6 +22,9 @@ use crate::{
     message::{fields, hop_by_hop::NOT_IN_HTTP2},
 };
 
+/// What is wrong with a body that its `Content-Length` does not fit (RFC 9113 §8.1.1).
+const LENGTH: &str = "the body is not as long as its Content-Length says";
+
 /// A stream, from its head to its end.
 pub(crate) struct StreamSession {
     pub(crate) head: RequestHeader,
@@ -109,7 +112,11 @@ impl StreamSession {
     }
 
     async fn receive(&mut self) -> Result<Option<Bytes>> {
-        self.body.data().await.transpose().or_err(ErrorType::ReadError, "while reading a request's body")
+        let data = self.body.data().await.transpose();
+        if data.as_ref().is_err_and(|e| e.is_library() && e.reason() == Some(Reason::PROTOCOL_ERROR)) {
+            self.info.misread(LENGTH);
+        }
+        data.or_err(ErrorType::ReadError, "while reading a request's body")
     }
 
     /// What the next frames bring; an empty one brings nothing but perhaps the end, and whoever speaks HTTP/1 takes an
@@ -136,7 +143,8 @@ impl StreamSession {
             self.last = Some(data);
         }
         if !self.body.is_end_stream() && self.receive_some().await?.is_some() {
-            return Error::e_explain(ErrorType::ReadError, "a body goes on beyond its length");
+            self.info.misread(LENGTH);
+            return Error::e_explain(ErrorType::ReadError, LENGTH);
         }
         let last = self.last.take();
         Ok(last.map(|data| self.pass(data)))

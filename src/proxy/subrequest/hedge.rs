@@ -122,6 +122,9 @@ impl Failure {
 struct HedgeContext<'a> {
     connector: &'a Connector,
     service: &'a Arc<Service>,
+    /// As it came: backends are chosen by what the client sent, as on the ordinary way.
+    asked: &'a RequestHeader,
+    /// As backends get it.
     head: &'a RequestHeader,
     client: std::net::IpAddr,
     deadline: Option<Instant>,
@@ -130,7 +133,7 @@ struct HedgeContext<'a> {
 impl HedgeContext<'_> {
     /// A place at a backend that has not been tried.
     fn begin(&self, tried: &[SocketAddr]) -> Option<HedgeAttempt> {
-        let choice = Choice::new(self.head, self.client, tried, Now::monotonic());
+        let choice = Choice::new(self.asked, self.client, tried, Now::monotonic());
         let chosen = self.service.choose(&choice).ok()?;
         let runner =
             HedgeAttempt { service: self.service.clone(), chosen: Some(chosen), began: Instant::now(), sent: false };
@@ -224,12 +227,14 @@ pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Co
         Ok(head) => head,
         Err(why) => return error::unsendable(context, why),
     };
+    // A copy: the session is busy with looking after the client.
+    let asked = session.req_header().clone();
     context.attempts.count_once(&service, context.now.since_start);
     let (client, deadline) = (context.state.client, context.deadline);
     if let Some(deadlines) = context.deadlines() {
         deadlines.end_by(context.last_call());
     }
-    let terms = HedgeContext { connector: &connector, service: &service, head: &head, client, deadline };
+    let terms = HedgeContext { connector: &connector, service: &service, asked: &asked, head: &head, client, deadline };
     let Some((run, count)) = Box::pin(race(session, &terms, after)).await? else { return Ok(false) };
     let HedgeResult { mut runner, result, late, loser } = run;
     context.attempts.tried.extend(loser);

@@ -58,22 +58,23 @@ pub(crate) fn take(shared: &Shared, head: &RequestHeader, body: Option<&Bytes>, 
     };
     let Ok(copy) = upstream_request::alone(head, body.len(), context, &route) else { return };
     let service = mirror.service.clone();
-    let client = context.state.client;
+    let (asked, client) = (head.clone(), context.state.client);
     tokio::spawn(async move {
-        deliver(&connector, &service, client, copy, body).await;
+        deliver(&connector, &service, (&asked, client), copy, body).await;
         drop(place);
     });
 }
 
+/// `asked`: the request as it came, and from whom; backends are chosen by that.
 async fn deliver(
     connector: &Arc<Connector>,
     service: &Service,
-    client: std::net::IpAddr,
+    asked: (&RequestHeader, std::net::IpAddr),
     head: RequestHeader,
     body: Bytes,
 ) {
     let now = Now::monotonic();
-    let choice = Choice::new(&head, client, &[], now);
+    let choice = Choice::new(asked.0, asked.1, &[], now);
     let Ok(chosen) = service.choose(&choice) else {
         service.metrics.mirror_dropped.inc();
         return;

@@ -26,7 +26,7 @@ use self::{
     backends::Backends,
     ports::{GATEWAY, Ports},
 };
-use super::{exit, serve};
+use super::{exit, opening::Opening, serve};
 use crate::{config, filter::Registry, runtime::Shared, server::failure::fail};
 
 /// The options of `tollgate demo`.
@@ -92,7 +92,7 @@ pub(super) fn run(args: &DemoArgs, registry: &Registry) -> ExitCode {
     loaded.plan.log.install();
     let backends = Arc::new(Backends::new(ports));
     let _ = io::stderr().lock().write_all(page::text(ports).as_bytes());
-    serve::serve(loaded, shared, false, false, |server| {
+    serve::serve(loaded, shared, false, false, Opening::new(), |server| {
         let mut service = background_service("demo backends", Running(Mutex::new(Some((backends, sockets)))));
         service.threads = Some(1);
         server.add_service(service);

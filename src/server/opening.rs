@@ -1,0 +1,57 @@
+//! How a process begins: where it was started, and what it says first. With `-d` the command checks the file and starts itself
+//! again; what is said is said once, by the process that serves.
+
+use std::path::PathBuf;
+
+use nix::sys::stat::{Mode, umask};
+
+use crate::{config::Loaded, units::counted};
+
+/// What is known before anything is changed.
+#[derive(Debug)]
+pub(super) struct Opening {
+    /// Where the process was started: a file's own paths are relative to the file, and the process goes there.
+    pub(super) directory: Option<PathBuf>,
+    /// With which rights files are made. Pingora sets its own when it goes into the background.
+    mask: Mode,
+    lines: Option<(String, Vec<String>)>,
+}
+
+impl Opening {
+    /// To be called before the file is read.
+    pub(super) fn new() -> Self {
+        let mask = umask(Mode::from_bits_truncate(0o077));
+        umask(mask);
+        Self { directory: std::env::current_dir().ok(), mask, lines: None }
+    }
+
+    /// What is to be said of the file `name`.
+    pub(super) fn tell_of(&mut self, name: &str, loaded: &Loaded) {
+        let (runtime, plan) = (&loaded.runtime, &loaded.plan);
+        let listeners: Vec<&str> = plan.listeners.iter().map(|listener| &*listener.address).collect();
+        let line = format!(
+            "{name}: {}, {}, {} passed; listeners {}; admin {}",
+            counted(runtime.router.routes().count(), "route"),
+            counted(runtime.services.len(), "service"),
+            counted(loaded.tests, "test"),
+            listeners.join(", "),
+            plan.admin.as_ref().map_or("off", |admin| &admin.address),
+        );
+        let warnings = loaded.warnings.found.iter().map(|warning| loaded.warnings.line(warning)).collect();
+        self.lines = Some((line, warnings));
+    }
+
+    /// Says what begins here, and what is hardly meant.
+    pub(super) fn say(&self) {
+        let Some((line, warnings)) = &self.lines else { return };
+        log::info!("tollgate {} (pid {}): {line}", env!("CARGO_PKG_VERSION"), std::process::id());
+        for warning in warnings {
+            log::warn!("{warning}");
+        }
+    }
+
+    /// In the background: files are made with the rights that the process was started with.
+    pub(super) fn restore_mask(&self) {
+        umask(self.mask);
+    }
+}
