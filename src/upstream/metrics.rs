@@ -105,7 +105,12 @@ impl UpstreamMetrics {
                 service,
                 BUCKETS,
             ),
-            backend_up: gauges(r, "gateway_backend_up", "1 when the backend may be used.", backend),
+            backend_up: gauges(
+                r,
+                "gateway_backend_up",
+                "1 when the backend is well by its checks; ejection is counted apart.",
+                backend,
+            ),
         }
     }
 

@@ -178,6 +178,51 @@ fn the_upgrade_socket_must_be_in_a_directory_of_the_later_user() {
 }
 
 #[test]
+fn a_process_in_the_background_reads_the_file_that_was_checked_and_says_so_once() {
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let inner = dir.path().join("conf/conf");
+    fs::create_dir_all(&inner).unwrap();
+    let folder = dir.path().display();
+    let text = |body: &str| {
+        format!(
+            "pingora: {{ threads: 1, pid_file: {folder}/pid, upgrade_sock: {folder}/sock, error_log: {folder}/errors }}\nlisteners: \"127.0.0.1:{port}\"\nadmin: {{ enabled: false }}\nservices: {{ unused: {{ urls: \"http://127.0.0.1:1\" }} }}\nroutes: [ {{ match: {{ path: / }}, respond: {{ body: {body} }} }} ]\n"
+        )
+    };
+    fs::write(dir.path().join("conf/t.yaml"), text("outer")).unwrap();
+    fs::write(inner.join("t.yaml"), text("inner")).unwrap();
+    let line = format!("umask 037; exec {} -d -c conf/t.yaml", binary());
+    let output = Command::new("sh").args(["-c", &line]).current_dir(dir.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap_or_default();
+    let pid = read("pid").trim().to_owned();
+    let body = Request::new("GET", format!("http://127.0.0.1:{port}/")).send().body;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGINT).unwrap();
+    eventually("it leaves", || !dir.path().join("pid").exists());
+    assert_eq!(body, "outer");
+    assert!(status.contains("Umask:\t0037"), "{status}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &read("errors");
+    assert_eq!(said.matches("tollgate 0.1.0 (pid ").count(), 1, "{said}");
+    assert!(said.contains(&format!("(pid {pid}): conf/t.yaml")), "{said}");
+    assert_eq!(said.matches("no route leads to this service").count(), 1, "{said}");
+}
+
+#[test]
+fn a_process_in_the_background_reads_no_standard_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = format!(
+        "listeners: \"127.0.0.1:{}\"\nadmin: {{ enabled: false }}\nroutes: [ {{ match: {{ path: / }}, respond: {{}} }} ]\n",
+        free_port()
+    );
+    fs::write(dir.path().join("t.yaml"), text).unwrap();
+    let line = format!("{} -d -c - < t.yaml", binary());
+    let output = Command::new("sh").args(["-c", &line]).current_dir(dir.path()).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{errors}");
+    assert!(errors.contains("cannot read standard input") && !errors.contains("is missing"), "{errors}");
+}
+
+#[test]
 fn a_daemon_keeps_its_working_directory() {
     let (certs, a, b) = (Certs::new(), Origin::start("a"), Origin::start("b"));
     certs.issue("a", "first", &["a.example"]);
