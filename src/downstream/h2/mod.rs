@@ -6,6 +6,7 @@
 
 mod frames;
 mod kept;
+mod room;
 mod session;
 mod stream;
 

@@ -16,7 +16,7 @@ use pingora::{
     protocols::{Digest, http::date::get_cached_date},
 };
 
-use super::kept::Kept;
+use super::{kept::Kept, room};
 use crate::{
     downstream::connection::ConnectionInfo,
     message::{fields, hop_by_hop::NOT_IN_HTTP2},
@@ -286,18 +286,11 @@ impl StreamSession {
             let room = match at_once {
                 Poll::Ready(room) => room,
                 Poll::Pending => {
-                    self.info.deadlines.look_away();
-                    let room = std::future::poll_fn(|context| writer.poll_capacity(context));
                     let own = self.info.deadlines.write_limit(self.waited, self.sent as u64);
                     let limit = [own, self.write_timeout].into_iter().flatten().min().unwrap_or(Duration::MAX);
-                    let begun = Instant::now();
-                    self.info.deadlines.wait_for_reader(true);
-                    let waited = tokio::time::timeout(limit, room).await;
-                    self.info.deadlines.wait_for_reader(false);
-                    self.waited += begun.elapsed();
-                    self.info.deadlines.add_reading(begun.elapsed());
-                    waited
-                        .map_err(|_| Error::explain(ErrorType::WriteTimedout, "the client does not read").into_down())?
+                    let (waited, room) = room::wait(writer, &self.info.deadlines, limit).await;
+                    self.waited += waited;
+                    room?
                 }
             };
             let room = match room {
