@@ -88,7 +88,7 @@ pub(super) fn run(args: &RunArgs, style: Style, registry: &Registry) -> ExitCode
     // Before the first thread is there: all of them begin with what this one holds back.
     signals::hold_back();
     let shared = Shared::new();
-    match load(args.conf.as_deref(), registry, &shared) {
+    match load(args.file().as_deref(), registry, &shared) {
         Ok((name, loaded)) => {
             loaded.plan.log.install();
             announce(&name, &loaded);
