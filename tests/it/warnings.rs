@@ -16,13 +16,14 @@ fn with_filters(filters: &str) -> String {
     format!(
         "listeners: \"127.0.0.1:1\"
 admin: {{ enabled: false }}
-api_keys: [{{ id: a, scopes: [read], sha256: {} }}, {{ id: b, scopes: [write], sha256: {} }}]
+api_keys: [{{ id: a, scopes: [read, note], sha256: {} }}, {{ id: b, scopes: [write], sha256: {} }}, {{ id: old, scopes: [read, write, past], expires: 2020-01-01T00:00:00Z, sha256: {} }}]
 services: {{ s: {{ urls: \"http://127.0.0.1:1\" }} }}
 routes:
   - {{ match: {{ path: /* }}, service: s, filters: [{filters}] }}
 ",
         "a".repeat(64),
-        "b".repeat(64)
+        "b".repeat(64),
+        "c".repeat(64)
     )
 }
 
@@ -59,6 +60,24 @@ fn what_is_hardly_meant_is_a_warning() {
             "api_key, headers: { response: { set: { X-Frame-Options: DENY } } }",
             "filters[1].headers.response: what 'api_key' before it refuses is answered without 'X-Frame-Options': put 'headers' above it",
         ),
+        (
+            "api_key: { scopes: [write, read] }",
+            "api_key.scopes: no key that has not expired has all of these scopes, so nobody can pass: give them to one under 'api_keys'",
+        ),
+        (
+            "api_key: { scopes: [note, write] }",
+            "api_key.scopes: no key has all of these scopes, so nobody can pass: give them to one under 'api_keys'",
+        ),
+        (
+            "api_key: { allow: old }",
+            "api_key.allow: every key of 'allow' has expired, so nobody can pass: give one a later 'expires'",
+        ),
+        (
+            "api_key: { scopes: [past] }",
+            "api_key.scopes[0]: no key that has not expired has the scope 'past', so nobody can pass",
+        ),
+        ("api_key: { allow: [old, a] }", ""),
+        ("api_key: { scopes: [read, note] }", ""),
         ("rate_limit: { rate: 1/s }", ""),
         ("api_key, rate_limit: { rate: 1/s, by: [api_key, path] }", ""),
         ("client_cert, in_flight: { max: 1, by: api_key }", ""),
