@@ -110,8 +110,7 @@ fn names_what_is_wrong<'a>(problem: &Problem, wrong: impl Iterator<Item = &'a st
             _ => false,
         };
         // A name that could not be read may be this one.
-        let nameless =
-            |path: &str| around(path).1 == *key && path != *section && within(path, section) || path == *section;
+        let nameless = |path: &str| path == *section || around(path).1 == *key && within(path, section);
         there || wrong.clone().any(nameless)
     })
 }

@@ -173,7 +173,7 @@ impl<'de> Deserializer<'de> for De<'_> {
             Value::Scalar { .. } if !self.node.is_null() => std::slice::from_ref(self.node),
             // One mapping is, too, where there may be mappings in the list: `urls: { url: ..., weight: 2 }`.
             Value::Map(_) => return self.one_mapping(visitor),
-            _ => return Err(self.expected("a list")),
+            Value::Scalar { .. } => return Err(self.expected("a list")),
         };
         visitor.visit_seq(Items { items: items.iter(), aside: self.aside, alone: false }).map_err(|e| e.at(self.node))
     }
