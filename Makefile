@@ -25,7 +25,8 @@ install:
 	test -e $(DESTDIR)/etc/tollgate/tollgate.yaml || install -m 0644 conf/tollgate.yaml $(DESTDIR)/etc/tollgate/tollgate.yaml
 	install -D -m 0644 systemd/tollgate.service $(DESTDIR)/etc/systemd/system/tollgate.service
 	install -D -m 0644 systemd/logrotate $(DESTDIR)/etc/logrotate.d/tollgate
-	install -D -m 0644 README.md $(DESTDIR)/usr/share/doc/tollgate/README.md
+	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/tollgate README.md ARCHITECTURE.md
+	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/tollgate/systemd systemd/README.md
 	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/tollgate/docs docs/*.md docs/*.svg
 	install -D -m 0644 -t $(DESTDIR)/usr/share/doc/tollgate/docs/examples docs/examples/*
 

@@ -130,6 +130,33 @@ fn make_install_brings_everything_that_the_unit_names() {
 }
 
 #[test]
+fn links_of_the_installed_pages_lead_somewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut make = Command::new("make");
+    make.arg("install").arg(format!("DESTDIR={}", dir.path().display()));
+    let out = make.arg(format!("BINARY={}", env!("CARGO_BIN_EXE_tollgate"))).output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+    let (mut folders, mut links, mut broken) = (vec![dir.path().join("usr/share/doc/tollgate")], 0, Vec::new());
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "md") {
+                let page = fs::read_to_string(&path).unwrap();
+                let targets = page.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+                for target in targets.filter(|target| !target.is_empty() && !target.contains("://")) {
+                    links += 1;
+                    if !folder.join(target).exists() {
+                        broken.push(format!("{}: {target}", path.display()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(broken.is_empty() && links > 20, "{links}: {broken:#?}");
+}
+
+#[test]
 fn the_access_log_and_its_rotation_agree() {
     let (rotation, unit) = (fs::read_to_string("systemd/logrotate").unwrap(), fs::read_to_string(UNIT).unwrap());
     let sample = fs::read_to_string("conf/tollgate.yaml").unwrap();

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use http::StatusCode;
-use jiff::{SignedDuration, Timestamp, Unit};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::answer::json_reply;
@@ -139,6 +139,24 @@ fn since(changed: Option<(Duration, String)>, now: Duration) -> (Option<String>,
 /// What the time was so long ago.
 fn calendar(ago: Duration) -> String {
     let ago = SignedDuration::try_from(ago).unwrap_or_default();
-    let then = Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH);
-    then.round(Unit::Second).unwrap_or(then).to_string()
+    in_seconds(Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH)).to_string()
+}
+
+/// The second that `then` is in: the next one would lie in the future.
+fn in_seconds(then: Timestamp) -> Timestamp {
+    Timestamp::from_second(then.as_second()).unwrap_or(then)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn no_time_lies_in_the_future() {
+        for time in ["2026-01-31T10:00:00.999999Z", "2026-01-31T10:00:00.5Z", "2026-01-31T10:00:00Z"] {
+            assert_eq!(in_seconds(time.parse().unwrap()).to_string(), "2026-01-31T10:00:00Z");
+        }
+    }
 }

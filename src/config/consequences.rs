@@ -21,7 +21,8 @@ const ENOUGH: usize = 4_000_000;
 
 /// What was found while the file was read, and by the checks afterwards, without what only follows from something else.
 pub(super) fn without(read: Vec<Problem>, checked: Vec<Problem>, root: &Node) -> Vec<Problem> {
-    let read = without_unset(without_misspelt(read));
+    // The settings of filters are read when their chain is built, and come among what is checked.
+    let (read, checked) = (without_unset(without_misspelt(read)), without_misspelt(checked));
     let reported: Vec<String> = read.iter().filter_map(meant).collect();
     let checked = without_unset(read.iter().cloned().chain(checked).collect()).split_off(read.len());
     if reported.len().saturating_mul(checked.len()).max(checked.len().saturating_pow(2)) > ENOUGH {
@@ -104,11 +105,12 @@ fn names_what_is_wrong<'a>(problem: &Problem, wrong: impl Iterator<Item = &'a st
             |item: &Node| matches!(item.get(key).map(Node::value), Some(Value::Scalar { text, .. }) if text == name);
         let there = match root.at(section).value() {
             Value::Seq(items) => items.iter().any(stands),
+            // One that stands for a list.
+            Value::Map(_) if !key.is_empty() => stands(root.at(section)),
             _ => false,
         };
         // A name that could not be read may be this one.
-        let nameless =
-            |path: &str| around(path).1 == *key && path.starts_with(&format!("{section}[")) || path == *section;
+        let nameless = |path: &str| path == *section || around(path).1 == *key && within(path, section);
         there || wrong.clone().any(nameless)
     })
 }

@@ -1,15 +1,13 @@
 //! The line of the file that a problem is in, with a mark below the place: for people at a terminal. What may be a secret is
 //! not shown: a file that is wrong may hold one where none belongs.
 
+use super::hidden::{below_a_secret, hidden, sounds_secret};
+
 /// So much of a line is shown.
 const WIDTH: usize = 100;
 
 /// Nobody wrote a longer line, and nobody would find the place in it.
 const LONGEST: usize = 10_000;
-
-/// Keys whose value is not shown, by a part of their names.
-const SECRET: [&str; 9] =
-    ["secret", "passw", "token", "credential", "authorization", "api_key", "api-key", "apikey", "private"];
 
 /// The line as it is shown, and how many columns stand before the place.
 pub(super) struct Excerpt {
@@ -23,24 +21,26 @@ pub(super) fn excerpt(text: &str, number: usize, column: usize, path: &str) -> O
     if path.split(['.', '[']).any(|step| matches!(step, "keys" | "secret")) {
         return None;
     }
-    let line = text.trim_start_matches('\u{feff}').lines().nth(number.checked_sub(1)?)?;
-    if line.len() > LONGEST || line.contains("-----BEGIN") || line.trim().is_empty() {
+    let index = number.checked_sub(1)?;
+    let lines: Vec<&str> = text.trim_start_matches('\u{feff}').lines().take(number).collect();
+    let line = *lines.get(index)?;
+    if line.len() > LONGEST || line.contains("-----") || line.trim().is_empty() {
         return None;
     }
     let at = column.saturating_sub(1);
+    let chars: Vec<char> = line.chars().collect();
+    let hidden = hidden(&chars, sounds_secret(path) || below_a_secret(&lines, index));
     let mut shown: Vec<(usize, String)> = Vec::new();
-    let mut hidden = hidden(line).into_iter().peekable();
-    for (i, c) in line.chars().enumerate() {
-        while hidden.next_if(|(_, end)| *end <= i).is_some() {}
-        match hidden.peek() {
-            Some((start, _)) if *start == i => shown.push((i, "***".to_owned())),
-            Some((start, _)) if *start < i => {}
-            _ => shown.push((i, visible(c))),
+    for (i, c) in chars.iter().enumerate() {
+        match (hidden[i], i > 0 && hidden[i - 1]) {
+            (true, true) => {}
+            (true, false) => shown.push((i, "***".to_owned())),
+            (false, _) => shown.push((i, visible(*c))),
         }
     }
     let place = shown.iter().rposition(|(i, _)| *i <= at).unwrap_or(0);
     // One beyond the end of the line is where something is missing.
-    let place = if at >= line.chars().count() { shown.len() } else { place };
+    let place = if at >= chars.len() { shown.len() } else { place };
     let (first, last) = window(&shown, place);
     let cut = |yes: bool| if yes { "…" } else { "" };
     let words = |part: &[(usize, String)]| part.iter().map(|(_, text)| text.as_str()).collect::<String>();
@@ -99,71 +99,6 @@ fn column_width(c: char) -> usize {
     }
 }
 
-/// What is not shown of `line`, from and up to which character: values of keys that sound like secrets, and what stands before
-/// the `@` of a URL.
-fn hidden(line: &str) -> Vec<(usize, usize)> {
-    let chars: Vec<char> = line.chars().collect();
-    let mut found: Vec<(usize, usize)> = Vec::new();
-    for (i, c) in chars.iter().enumerate() {
-        let value = match c {
-            ':' if chars[i..].starts_with(&[':', '/', '/']) => credentials(&chars, i + 3),
-            ':' if chars.get(i + 1).is_none_or(|next| next.is_whitespace()) => {
-                let key = key(&chars[..i]);
-                value(&chars, i + 1).filter(|(start, end)| may_be_secret(&key, &chars[*start..*end]))
-            }
-            _ => None,
-        };
-        if let Some((start, end)) = value
-            && found.last().is_none_or(|(_, before)| *before <= start)
-        {
-            found.push((start, end));
-        }
-    }
-    found
-}
-
-/// The key that ends here.
-fn key(before: &[char]) -> String {
-    let start = before.iter().rposition(|c| " \t{,[".contains(*c)).map_or(0, |start| start + 1);
-    before[start..].iter().collect::<String>().trim_matches(['"', '\'']).to_lowercase()
-}
-
-/// The value of a key that sounds like it, and what does not look like the name of a variable or a file where one belongs.
-fn may_be_secret(key: &str, value: &[char]) -> bool {
-    match key {
-        "env" => !value.iter().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || *c == '_'),
-        "file" => !value.contains(&'/'),
-        key => SECRET.iter().any(|part| key.contains(part)),
-    }
-}
-
-/// A word or a quotation that begins after `from`; a mapping or a list is looked into by itself.
-fn value(chars: &[char], from: usize) -> Option<(usize, usize)> {
-    let start = from + chars[from..].iter().position(|c| !c.is_whitespace())?;
-    // `by: api_key: ...` and the like begin another mapping; `${VAR}` says only where the secret is.
-    match chars[start] {
-        '{' | '[' | '#' | '&' | '*' | '|' | '>' => None,
-        '$' if chars.get(start + 1) == Some(&'{') => None,
-        quote @ ('"' | '\'') => {
-            let end = chars[start + 1..].iter().position(|c| *c == quote).map_or(chars.len(), |end| start + end + 2);
-            Some((start, end))
-        }
-        _ => {
-            let ends = |i: usize| "},]".contains(chars[i]) || chars[i] == '#' && chars[i - 1].is_whitespace();
-            let end = (start..chars.len()).find(|i| ends(*i)).unwrap_or(chars.len());
-            let blank = chars[start..end].iter().rev().take_while(|c| c.is_whitespace()).count();
-            Some((start, end - blank))
-        }
-    }
-}
-
-/// What stands between `://` and the last `@` of a URL.
-fn credentials(chars: &[char], from: usize) -> Option<(usize, usize)> {
-    let end = chars[from..].iter().position(|c| c.is_whitespace() || "\"'".contains(*c)).unwrap_or(chars.len() - from);
-    let at = chars[from..from + end].iter().rposition(|c| *c == '@')?;
-    Some((from, from + at))
-}
-
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
@@ -194,25 +129,44 @@ mod tests {
     fn what_may_be_a_secret_is_not_shown() {
         for (line, expected) in [
             ("secret: hunter2", "secret: ***"),
-            ("keys: [{ secret: hunter2 }, x]", "keys: [{ secret: *** }, x]"),
-            ("Authorization: \"Bearer hunter2, x\" # y", "Authorization: *** # y"),
+            ("keys: [{ secret: hunter2 }, x]", "keys: [{ secret: *** }, ***]"),
+            ("Authorization: \"Bearer hunter2, x\" # y", "Authorization: *** ***"),
+            ("Authorization: [hunter2]", "Authorization: [***]"),
+            ("Authorization: [hunter2: hunter2]", "Authorization: [***: ***]"),
+            ("Authorization: hunter2: hunter2, hunter2: x", "Authorization: ***"),
+            ("Cookie: [ session=hunter2 ]", "Cookie: [ *** ]"),
             ("X-Api-Key: hunter2 hunter2", "X-Api-Key: ***"),
+            ("X-Api-Key : [hunter2]", "X-Api-Key : [***]"),
+            ("X-Api-Key : \"hunter2", "X-Api-Key : ***"),
+            ("{ x: \"Bearer hunter2\" }", "{ x: \"Bearer*** }"),
+            ("{ x: \"Basic hunter2\", y: z }", "{ x: \"Basic ***\", y: z }"),
+            ("{ x: 'Cookie: hunter2', y: z }", "{ x: 'Cookie***, y: *** }"),
+            ("x: abc?hunter2", "x: abc?***"),
+            ("url: \"http://127.0.0.1:1/?q=hunter2\"", "url: \"http://127.0.0.1:1/?***\""),
+            ("url: http://h/#hunter2", "url: http://h/#***"),
+            ("url: hunter1:hunter2@h", "url: ***@h"),
             ("url: http://u:hunter2@h/", "url: http://***@h/"),
             ("urls: [\"http://u:hunter2@h\", 'http://v']", "urls: [\"http://***@h\", 'http://v']"),
             ("db_password:   'hunter2'", "db_password:   ***"),
-            ("secret: { env: NAME }", "secret: { env: NAME }"),
+            ("secret: { env: NAME }", "secret: { env: *** }"),
             ("secret: ${SECRET}", "secret: ${SECRET}"),
+            ("secret: { a: ${SECRET}, b: \"${SECRET}\" }", "secret: { a: ${SECRET}, b: \"${SECRET}\" }"),
+            ("secret: ${SECRET:-hunter2}", "secret: ***"),
             ("header: X-API-KEY", "header: X-API-KEY"),
-            ("secret: { env: hunter2 }", "secret: { env: *** }"),
-            ("secret: { file: hunter2 }", "secret: { file: *** }"),
-            ("secret: { file: /run/hunter }", "secret: { file: /run/hunter }"),
+            ("env: hunter2", "env: ***"),
+            ("{ env: NAME, file: /run/hunter }", "{ env: NAME, file: /run/hunter }"),
+            ("{ file: hunter2 }", "{ file: *** }"),
+            ("a: b # password hunter2", "a: b # passw***"),
         ] {
             assert_eq!(shown(line, 1).0, expected);
         }
-        assert_eq!(shown("a: 1, token: hunter2, b: 3", 23), ("a: 1, token: ***, b: 3".into(), 18));
+        assert_eq!(shown("{ a: 1, token: hunter2, b: 3 }", 25), ("{ a: 1, token: ***, b: *** }".into(), 20));
         assert!(excerpt("- hunter2", 1, 3, "filters[0].jwt.keys[0]").is_none());
         assert!(excerpt("file: hunter2", 1, 3, "services.s.sticky.secret.file").is_none());
         assert!(excerpt("k: -----BEGIN PRIVATE KEY-----", 1, 3, "k").is_none());
+        let of = |text: &str, number, path: &str| excerpt(text, number, 1, path).map(|excerpt| excerpt.line);
+        assert_eq!(of("{ a: hunter2, b: [hunter2] }", 1, "set.Authorization").as_deref(), Some("{ a: ***, b: [***] }"));
+        assert_eq!(of("Cookie:\n  - hunter2 x", 2, "a").as_deref(), Some("  - ***"));
     }
 
     proptest::proptest! {

@@ -141,6 +141,8 @@ impl Variables {
             let name = format!("${{{name}}}");
             message = if value.len() < SECRET {
                 message.replace(&format!("'{value}'"), &format!("'{name}'"))
+            } else if may_be_ours(value) {
+                in_quotations(&message, |quoted| quoted.replace(value.as_str(), &name))
             } else {
                 message.replace(value.as_str(), &name)
             };
@@ -172,6 +174,45 @@ const PART: usize = 8;
 
 /// Shorter values are no secrets, and stand in many words.
 const SECRET: usize = 4;
+
+/// No word of ours is as long.
+const LONG_WORD: usize = 20;
+
+/// True for a value that our own words may have in them: a word, a number, an address. Everything else is hidden wherever it
+/// stands, for others' words have no quotation marks.
+fn may_be_ours(value: &str) -> bool {
+    let word = value.chars().all(|c| c.is_alphabetic() || " _-".contains(c)) && value.len() < LONG_WORD;
+    let number = value.chars().all(|c| c.is_ascii_digit() || ".:[]".contains(c)) && value.len() < LONG_WORD;
+    word || number || value.len() < PART
+}
+
+/// `message` with `change` made in what stands between quotation marks: what comes from the file. One that holds such a mark
+/// itself leaves one over: then all of it is taken for quoted.
+fn in_quotations(message: &str, change: impl Fn(&str) -> String) -> String {
+    let (mut out, mut rest, mut before) = (String::with_capacity(message.len()), message, ' ');
+    while let Some(at) = rest.find(['\'', '"']) {
+        let (words, quoted) = rest.split_at(at);
+        let (mark, quoted) = quoted.split_at(1);
+        let begins = !words.chars().next_back().unwrap_or(before).is_alphanumeric();
+        if !begins && quoted.starts_with(char::is_alphanumeric) {
+            // As in "the route's".
+            out.push_str(words);
+            out.push_str(mark);
+            (rest, before) = (quoted, '\'');
+            continue;
+        }
+        let closes = |(at, _): &(usize, &str)| !quoted[at + 1..].starts_with(char::is_alphanumeric);
+        let (true, Some((end, _))) = (begins, quoted.match_indices(mark).find(closes)) else {
+            return change(message);
+        };
+        out.push_str(words);
+        out.push_str(mark);
+        out.push_str(&change(&quoted[..end]));
+        out.push_str(mark);
+        (rest, before) = (&quoted[end + 1..], '\'');
+    }
+    out + rest
+}
 
 /// `message` with stars for what `find` finds between each `mark` and the end of what is quoted there.
 fn hide(message: &str, mark: &str, find: impl Fn(&str) -> Option<(usize, usize)>) -> String {

@@ -9,6 +9,7 @@ mod consequences;
 mod excerpt;
 pub(crate) mod expectations;
 mod filters;
+mod hidden;
 pub(crate) mod listener_names;
 mod load;
 mod plan;

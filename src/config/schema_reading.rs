@@ -1,5 +1,5 @@
 //! What the types' own schemas do not know: how a file is read before it is typed. `${VAR}` may stand in every value, one word
-//! is a list of one, a number may stand in quotes, a mapping may be left empty.
+//! or mapping is a list of one, a number may stand in quotes, a mapping may be left empty.
 
 use serde_json::{Map, Value, json};
 
@@ -39,20 +39,14 @@ fn each(schema: &mut Value, f: &mut dyn FnMut(&mut Map<String, Value>)) {
     f(map);
 }
 
-/// True for a schema that allows one word or number.
-fn takes_a_scalar(schema: &Value, known: &Value) -> bool {
+/// True for a schema that allows a list: a list of lists has no shorter form.
+fn takes_a_list(schema: &Value, known: &Value) -> bool {
     if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
         let name = name.rsplit('/').next().unwrap_or_default();
-        return name == "Variable" || known.get(name).is_some_and(|schema| takes_a_scalar(schema, known));
+        return known.get(name).is_some_and(|schema| takes_a_list(schema, known));
     }
-    let inner = ["anyOf", "oneOf"].iter().filter_map(|key| schema.get(*key)?.as_array()).flatten();
-    let scalar = |kind: &Value| matches!(kind.as_str(), Some("string" | "integer" | "number" | "boolean"));
-    let kinds = match schema.get("type") {
-        Some(Value::Array(kinds)) => kinds.iter().any(scalar),
-        Some(kind) => scalar(kind),
-        None => schema.get("enum").is_some() || schema.get("const").is_some(),
-    };
-    kinds || inner.into_iter().any(|schema| takes_a_scalar(schema, known))
+    let mut inner = ["anyOf", "oneOf"].iter().filter_map(|key| schema.get(*key)?.as_array()).flatten();
+    schema.as_object().is_some_and(|schema| has(schema, "array")) || inner.any(|schema| takes_a_list(schema, known))
 }
 
 fn has(schema: &Map<String, Value>, kind: &str) -> bool {
@@ -104,7 +98,7 @@ fn loosen(schema: &mut Map<String, Value>, known: &Value) {
     }
     let limited = ["enum", "pattern", "format"].iter().any(|key| schema.contains_key(*key));
     if has(schema, "array") {
-        if let Some(one) = schema.get("items").filter(|one| takes_a_scalar(one, known)).cloned() {
+        if let Some(one) = schema.get("items").filter(|one| !takes_a_list(one, known)).cloned() {
             either(schema, one);
         }
     } else if has(schema, "object") && !schema.contains_key("required") && !schema.contains_key("minProperties") {

@@ -2,9 +2,9 @@
 //!
 //! Each says what becomes of it and the way out. None is about taste: a configuration that does what it says has none.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use super::{Config, filters};
+use super::{ApiKeyConfig, Config, filters};
 use crate::{
     filter::Registry,
     routing::{
@@ -39,13 +39,6 @@ pub(super) fn warnings(config: &Config, root: &Node, registry: &Registry) -> Pro
     let mut found = Problems::default();
     unused_services(config, root, &mut found);
     let known: Vec<&str> = Registry::builtin().names().collect();
-    // By id, and under no id those of all.
-    let mut scopes: HashMap<&str, HashSet<&str>> = HashMap::new();
-    for key in &config.api_keys {
-        for id in [key.id.as_str(), ""] {
-            scopes.entry(id).or_default().extend(key.scopes.iter().map(String::as_str));
-        }
-    }
     for route in &config.routes {
         strip_prefix(route, root, &mut found);
         let steps: Vec<Step> = route.filters.iter().filter_map(Step::of).collect();
@@ -57,7 +50,7 @@ pub(super) fn warnings(config: &Config, root: &Node, registry: &Registry) -> Pro
             if !strangers {
                 counts_nobody(step, before, after, &mut found);
             }
-            scope_of_no_key(step, &scopes, &mut found);
+            nobody_has_the_key(step, &config.api_keys, &mut found);
             never_reached(step, after, &mut found);
             preflight_refused(step, before, &mut found);
             headers(step, before, route, &mut found);
@@ -167,19 +160,42 @@ fn counts_nobody(step: &Step<'_>, before: &[Step<'_>], after: &[Step<'_>], found
     }
 }
 
-fn scope_of_no_key(step: &Step<'_>, scopes: &HashMap<&str, HashSet<&str>>, found: &mut Problems) {
+/// No key fulfils all that is asked of one.
+fn nobody_has_the_key(step: &Step<'_>, keys: &[Spanned<ApiKeyConfig>], found: &mut Problems) {
     if step.name != "api_key" {
         return;
     }
     let allowed: Vec<&str> = words(step.get("allow")).iter().map(|(id, _)| *id).collect();
-    let ids: &[&str] = if allowed.is_empty() { &[""] } else { &allowed };
-    for (scope, node) in words(step.get("scopes")) {
-        if !ids.iter().any(|id| scopes.get(id).is_some_and(|has| has.contains(scope))) {
-            let whom = if allowed.is_empty() { "no key" } else { "no key of 'allow'" };
+    let of = if allowed.is_empty() { "" } else { " of 'allow'" };
+    let now = jiff::Timestamp::now();
+    let expired = |key: &ApiKeyConfig| {
+        key.expires.as_deref().and_then(|time| time.parse().ok()).is_some_and(|end: jiff::Timestamp| now >= end)
+    };
+    let asked = keys.iter().filter(|key| allowed.is_empty() || allowed.contains(&key.id.as_str()));
+    let (gone, valid): (Vec<&Spanned<ApiKeyConfig>>, Vec<_>) = asked.partition(|key| expired(key));
+    if valid.is_empty() && !gone.is_empty() {
+        let message = format!("every key{of} has expired, so nobody can pass: give one a later 'expires'");
+        return found.push(step.get("allow").unwrap_or(step.node).place().problem(message));
+    }
+    let scopes = words(step.get("scopes"));
+    let none_has = |wanted: &[(&str, &Node)]| {
+        let has_all =
+            |key: &Spanned<ApiKeyConfig>| wanted.iter().all(|(scope, _)| key.scopes.iter().any(|s| s == scope));
+        let only_expired = if gone.iter().any(|key| has_all(key)) { " that has not expired" } else { "" };
+        (!valid.iter().any(|key| has_all(key))).then(|| format!("no key{of}{only_expired}"))
+    };
+    let mut absent = false;
+    for one in &scopes {
+        if let Some(none) = none_has(std::slice::from_ref(one)) {
             let message =
-                format!("{whom} has the scope '{scope}', so nobody can pass: give it to one under 'api_keys'");
-            found.push(node.place().problem(message));
+                format!("{none} has the scope '{}', so nobody can pass: give it to one under 'api_keys'", one.0);
+            found.push(one.1.place().problem(message));
+            absent = true;
         }
+    }
+    if let (false, 2.., Some(none), Some(node)) = (absent, scopes.len(), none_has(&scopes), step.get("scopes")) {
+        let message = format!("{none} has all of these scopes, so nobody can pass: give them to one under 'api_keys'");
+        found.push(node.place().problem(message));
     }
 }
 

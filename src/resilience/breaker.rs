@@ -14,6 +14,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{note::Note, window::Window};
+use crate::units::counted;
 
 /// When a breaker opens and closes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -321,7 +322,8 @@ impl Breaker {
             failed.clear();
         }
         self.tripped.store(0, Relaxed);
-        Some(self.transition(now, BreakerState::Closed, format!("{succeeded} probes succeeded")))
+        let probes = counted(usize::try_from(succeeded).unwrap_or(usize::MAX), "probe");
+        Some(self.transition(now, BreakerState::Closed, format!("{probes} succeeded")))
     }
 
     fn open(&self, inner: &mut Inner, now: Duration, reason: String) -> Transition {

@@ -10,7 +10,7 @@ use std::{
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::{demo, exit, run_args::CONFIG, serve};
+use super::{demo, exit, run_args::from_environment, serve};
 use crate::{
     auth,
     config::{self, Style},
@@ -105,9 +105,7 @@ impl Cli {
             None => run(&self.run, style, registry),
             Some(Command::Run(args)) => run(&args, style, registry),
             Some(Command::Check { conf, file, strict }) => {
-                // Not clap's doing: it would take the variable and FILE for two that conflict.
-                let given = || env::var_os(CONFIG).map(PathBuf::from);
-                check(conf.or(file).or_else(given).as_deref(), strict, style, registry)
+                check(conf.or(file).or_else(from_environment).as_deref(), strict, style, registry)
             }
             Some(Command::Schema) => print(&format!("{:#}\n", config::schema(registry))),
             Some(Command::Demo(args)) => demo::run(&args, registry),
@@ -137,7 +135,7 @@ fn print(text: &str) -> ExitCode {
 
 fn run(args: &RunArgs, style: Style, registry: &Registry) -> ExitCode {
     if args.test {
-        check(args.conf.as_deref(), args.strict, style, registry)
+        check(args.file().as_deref(), args.strict, style, registry)
     } else {
         serve::run(args, style, registry)
     }

@@ -87,11 +87,11 @@ fn enter(file: &Path) -> Result<(), String> {
 pub(super) fn run(args: &RunArgs, style: Style, registry: &Registry) -> ExitCode {
     // Before the first thread is there: all of them begin with what this one holds back.
     signals::hold_back();
-    let (shared, mut opening) = (Shared::new(), Opening::new());
-    match load(args.conf.as_deref(), registry, &shared) {
+    let (shared, mut opening, file) = (Shared::new(), Opening::new(), args.file());
+    match load(file.as_deref(), registry, &shared) {
         Ok((name, loaded)) => {
             loaded.plan.log.install();
-            if args.conf.as_deref() == Some(Path::new("-")) && (args.daemon || loaded.plan.pingora.daemon) {
+            if file.as_deref() == Some(Path::new("-")) && (args.daemon || loaded.plan.pingora.daemon) {
                 return fail(
                     exit::FAILURE,
                     "a process in the background cannot read standard input: write the file to a disk",

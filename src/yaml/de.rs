@@ -13,65 +13,22 @@ use serde::{
 
 use super::{
     Location, Node, Value,
+    read_error::ReadError,
     spanned::{AT, NODE, hand_over},
 };
-use crate::{units::suggest::unknown, yaml::set_aside::SetAside};
-
-/// Why a node could not be typed.
-#[derive(Debug)]
-pub(crate) struct ReadError {
-    pub(crate) message: String,
-    /// The node to set aside.
-    pub(crate) culprit: Option<Node>,
-    /// Where to point, when not at the culprit itself.
-    pub(crate) place: Option<Location>,
-    /// Follows from a mistake that has been reported.
-    pub(crate) consequence: bool,
-    missing: Option<&'static str>,
-}
-
-impl ReadError {
-    fn at(mut self, node: &Node) -> Self {
-        self.culprit.get_or_insert_with(|| node.clone());
-        self
-    }
-}
-
-impl fmt::Display for ReadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for ReadError {}
-
-impl de::Error for ReadError {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self { message: message.to_string(), culprit: None, place: None, consequence: false, missing: None }
-    }
-
-    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Self::custom(unknown("unknown key", field, expected))
-    }
-
-    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        Self::custom(unknown("unknown value", variant, expected))
-    }
-
-    fn missing_field(field: &'static str) -> Self {
-        Self { missing: Some(field), ..Self::custom(format!("key '{field}' is missing")) }
-    }
-}
+use crate::{units::suggest::nearest, yaml::set_aside::SetAside};
 
 #[derive(Clone, Copy)]
 pub(crate) struct De<'a> {
     node: &'a Node,
     aside: &'a SetAside,
+    /// It stands in the place of a list.
+    alone: bool,
 }
 
 impl<'a> De<'a> {
     pub(crate) fn new(node: &'a Node, aside: &'a SetAside) -> Self {
-        Self { node, aside }
+        Self { node, aside, alone: false }
     }
 
     fn found(&self) -> String {
@@ -110,6 +67,19 @@ impl<'a> De<'a> {
             Value::Scalar { text, .. } => text.parse().map_err(|_| self.expected("a number")),
             _ => Err(self.expected("a number")),
         }
+    }
+
+    /// A list of the one mapping that stands in its place.
+    fn one_mapping<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ReadError> {
+        let items = std::slice::from_ref(self.node).iter();
+        visitor.visit_seq(Items { items, aside: self.aside, alone: true }).map_err(|fault: ReadError| {
+            let itself = fault.culprit.as_ref().is_none_or(|culprit| culprit.id() == self.node.id());
+            // Of a list of words nobody should hear that a word was expected, of a list of numbers not of a number.
+            if itself && fault.place.is_none() && fault.message.starts_with("expected ") {
+                return self.expected("a list");
+            }
+            fault.at(self.node)
+        })
     }
 
     fn text(&self) -> Result<&'a str, ReadError> {
@@ -201,9 +171,11 @@ impl<'de> Deserializer<'de> for De<'_> {
             Value::Seq(items) => items.as_slice(),
             // One word is a list of one, wherever a list is read: `urls: http://127.0.0.1:8081`.
             Value::Scalar { .. } if !self.node.is_null() => std::slice::from_ref(self.node),
-            _ => return Err(self.expected("a list")),
+            // One mapping is, too, where there may be mappings in the list: `urls: { url: ..., weight: 2 }`.
+            Value::Map(_) => return self.one_mapping(visitor),
+            Value::Scalar { .. } => return Err(self.expected("a list")),
         };
-        visitor.visit_seq(Items { items: items.iter(), aside: self.aside }).map_err(|e| e.at(self.node))
+        visitor.visit_seq(Items { items: items.iter(), aside: self.aside, alone: false }).map_err(|e| e.at(self.node))
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, ReadError> {
@@ -229,9 +201,18 @@ impl<'de> Deserializer<'de> for De<'_> {
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, ReadError> {
+        // Whoever gave each of several a name of its own hears that this is a list.
+        if let (true, Value::Map(entries)) = (self.alone, self.node.value())
+            && entries.iter().all(|(name, _, value)| {
+                matches!(value.value(), Value::Map(_)) && nearest(name, fields.iter().copied()).is_none()
+            })
+            && !entries.is_empty()
+        {
+            return Err(self.expected("a list"));
+        }
         self.deserialize_map(visitor)
     }
 
@@ -246,7 +227,7 @@ impl<'de> Deserializer<'de> for De<'_> {
             Value::Map(entries) if entries.len() == 1 => (entries[0].0.as_str(), Some(&entries[0].2), self.node),
             _ => return Err(self.expected(&format!("one of {}", variants.join(", ")))),
         };
-        let value = value.map(|node| De { node, aside: self.aside });
+        let value = value.map(|node| De { node, aside: self.aside, alone: false });
         visitor.visit_enum(Choice { name, value, node: self.node }).map_err(|e| e.at(at))
     }
 
@@ -258,6 +239,7 @@ impl<'de> Deserializer<'de> for De<'_> {
 struct Items<'a> {
     items: std::slice::Iter<'a, Node>,
     aside: &'a SetAside,
+    alone: bool,
 }
 
 impl<'de> SeqAccess<'de> for Items<'_> {
@@ -266,7 +248,7 @@ impl<'de> SeqAccess<'de> for Items<'_> {
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, ReadError> {
         let aside = self.aside;
         let Some(node) = self.items.find(|node| !aside.contains(node)) else { return Ok(None) };
-        seed.deserialize(De { node, aside }).map(Some).map_err(|e| e.at(node))
+        seed.deserialize(De { node, aside, alone: self.alone }).map(Some).map_err(|e| e.at(node))
     }
 }
 
@@ -291,7 +273,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, ReadError> {
         let node = self.value.take().ok_or_else(|| <ReadError as de::Error>::custom("a value without its key"))?;
-        seed.deserialize(De { node, aside: self.aside }).map_err(|e| e.at(node))
+        seed.deserialize(De { node, aside: self.aside, alone: false }).map_err(|e| e.at(node))
     }
 }
 

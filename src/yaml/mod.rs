@@ -9,6 +9,7 @@ mod hint;
 pub(crate) mod node;
 mod parse;
 mod read;
+mod read_error;
 pub(crate) mod set_aside;
 mod short;
 mod spanned;

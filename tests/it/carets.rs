@@ -100,3 +100,38 @@ routes:
     assert!(text.contains("respnse"), "{text}");
     assert!(!text.contains("hunter2") && !text.contains("sesame"), "{text}");
 }
+
+#[test]
+fn no_secret_is_shown_in_whatever_form_it_is_written() {
+    let set = |fields: &str| {
+        format!(
+            "listeners: \"127.0.0.1:1\"\nadmin: {{ enabled: false }}\nservices: {{ s: {{ urls: \"http://h\" }} }}\nroutes:\n  - match: {{ path: /* }}\n    service: s\n    filters:\n      - headers:\n          request:\n            set:\n{fields}\n"
+        )
+    };
+    let mut shown = Vec::new();
+    for fields in [
+        "              Authorization:\n                - Bearer hunter2",
+        "              Authorization:\n              - hunter2",
+        "              X-Api-Key : [hunter2]",
+        "              Authorization: [hunter2]",
+        "              Cookie: [ session=hunter2 ]",
+        "              X-Api-Key : \"hunter2",
+        "              X-Api-Key: hunter1: hunter2",
+        "              Authorization: >\n                abc\n             hunter2",
+        "              X-A: [{ x: \"Bearer hunter2\" }]",
+        "              X-A: [Basic hunter2]",
+    ] {
+        let text = piped(&set(fields), &["--color", "always"]);
+        assert!(text.contains("problem"), "{text}");
+        if text.contains("hunter") {
+            shown.push(text);
+        }
+    }
+    let url = set("              X-A: b").replace("http://h", "http://127.0.0.1:1/?token=hunter2");
+    let text = piped(&url, &["--color", "always"]);
+    // The message may not repeat it either.
+    if text.contains("hunter") || !text.contains(" urls: ") {
+        shown.push(text);
+    }
+    assert!(shown.is_empty(), "{}", shown.join("\n"));
+}

@@ -570,3 +570,29 @@ fn a_duration_is_repeated_as_it_may_be_written_and_named_with_its_limit() {
         assert!(code == 78 && text.contains(said), "{keys}: {text}");
     }
 }
+
+#[test]
+fn a_misspelt_setting_of_a_filter_is_one_problem() {
+    for (filter, expected) in [
+        ("rate_limit: { rat: 10/s }", "unknown key 'rat' (did you mean 'rate'?)"),
+        ("cors: { origin: \"https://a.example\" }", "unknown key 'origin' (did you mean 'origins'?)"),
+        (
+            "jwt: { algorithm: [RS256], keys: [{ pem: tests/fixtures/keys/test-rsa.public.pem }] }",
+            "unknown key 'algorithm' (did you mean 'algorithms'?)",
+        ),
+    ] {
+        let (code, text) = check(&around(&format!("    filters: [{filter}]")));
+        assert_eq!(code, 78, "{text}");
+        assert!(text.contains(expected) && text.ends_with(": 1 problem\n"), "{text}");
+    }
+}
+
+#[test]
+fn what_the_program_says_itself_is_no_value_of_a_variable() {
+    let yaml = "listeners: \"127.0.0.1:1\"\nadmin: { enabled: false }\nlog: { level: \"${H}\" }\nservices: { s: { urls: \"http://h\" } }\nroutes: [{ match: { path: /a }, service: \"${S}x\" }]\n";
+    let (_, text) = check_with(yaml, &[("H", "service"), ("S", "hunter-22")]);
+    assert!(text.contains("there is no service '${S}x'") && text.contains("'${H}'"), "{text}");
+    let yaml = "listeners: \"127.0.0.1:${PORT_OF_ALL}\"\nadmin: { address: \"127.0.0.1:${PORT_OF_ALL}\" }\nservices: { s: { urls: \"http://h\" } }\nroutes: [{ match: { path: /a }, service: s }]\n";
+    let (_, text) = check_with(yaml, &[("PORT_OF_ALL", "9090")]);
+    assert!(!text.contains("9090") || !text.contains("'${PORT_OF_ALL}"), "{text}");
+}

@@ -57,6 +57,13 @@ fn a_file_that_is_named_counts_more_than_the_variable() {
         let (code, said) = check("conf/demo.yaml", arguments);
         assert!(code == Some(0) && said.starts_with("conf/demo.yaml: ok"), "{arguments:?}: {said}");
     }
+    // An empty variable names no file.
+    for arguments in [&["check"][..], &["-t"], &["run", "-t"]] {
+        let (code, said) = check("", arguments);
+        assert!(code == Some(0) && !said.contains("conf/demo.yaml"), "{arguments:?}: {said}");
+    }
+    let (code, _) = check("", &["-t", "-c", ""]);
+    assert_eq!(code, Some(2), "an empty name that was given is a mistake");
     let (code, _) = check("conf/demo.yaml", &["check", "-c", "conf/demo.yaml", "conf/demo.yaml"]);
     assert_eq!(code, Some(2), "which one?");
 }

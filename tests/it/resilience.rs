@@ -46,7 +46,7 @@ fn a_breaker_opens_probes_and_closes() {
     assert_eq!(gw.metric(STATE), Some(0.0));
     gw.get("/").expect(200);
     let log = gw.errors();
-    for line in ["circuit breaker is open: 3 failures in a row", "is half_open", "is closed: 1 probes succeeded"] {
+    for line in ["circuit breaker is open: 3 failures in a row", "is half_open", "is closed: 1 probe succeeded"] {
         assert_eq!(log.matches(line).count(), 1, "{line} in {log}");
     }
 }

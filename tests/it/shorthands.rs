@@ -113,3 +113,47 @@ fn a_wrong_short_form_says_what_is_right() {
         assert!(text.contains("is not an address with a port: write it like"), "{address}: {text}");
     }
 }
+
+#[test]
+fn one_mapping_is_a_list_of_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let check = |yaml: &str| {
+        std::fs::write(dir.path().join("t.yaml"), yaml).unwrap();
+        let mut command = std::process::Command::new(crate::harness::binary());
+        let out = command.args(["-t", "-c", "t.yaml"]).current_dir(&dir).output().unwrap();
+        String::from_utf8(out.stderr).unwrap()
+    };
+    let yaml = format!(
+        "listeners: {{ address: \"127.0.0.1:1\" }}
+admin: {{ enabled: false }}
+api_keys: {{ id: a, scopes: [x], sha256: {} }}
+services: {{ s: {{ urls: {{ url: \"http://h\", weight: 2 }} }} }}
+routes: {{ match: {{ path: /a }}, service: s, filters: {{ rate_limit: 10/s, on_fault: pass }} }}
+tests: {{ request: GET /b, expect: {{ status: 404 }} }}
+",
+        "a".repeat(64)
+    );
+    assert_eq!(check(&yaml), "t.yaml: ok (1 route, 1 service, 1 test)\n");
+    for (from, to, expected) in [
+        ("{ address:", "{ adress:", "t.yaml:1:14: listeners: unknown key 'adress' (did you mean 'address'?)"),
+        ("weight: 2", "wieght: 2", "services.s.urls: unknown key 'wieght' (did you mean 'weight'?)"),
+        ("weight: 2", "weight: x", "services.s.urls.weight: expected a whole number"),
+        ("rate_limit: 10/s", "rate_limit: { rat: 1/s }", "routes.filters.rate_limit: unknown key 'rat'"),
+        ("on_fault: pass", "cors: \"*\"", "begin it with '- '"),
+        ("service: s,", "service: t,", "routes.service: there is no service 't'"),
+        ("scopes: [x]", "scopes: { x: y }", "api_keys.scopes: expected a list, found a mapping"),
+        (
+            "{ match: { path: /a }, service: s",
+            "{ x: { match: { path: /a }, service: s }",
+            "routes: expected a list, found a mapping",
+        ),
+        ("status: 404", "status: 405", "tests: "),
+    ] {
+        let mut wrong = yaml.replace(from, to);
+        if from.starts_with("{ match") {
+            wrong = wrong.replace(", filters: { rate_limit: 10/s, on_fault: pass }", "");
+        }
+        let text = check(&wrong);
+        assert!(text.contains(expected) && text.ends_with(": 1 problem\n"), "{to}: {text}");
+    }
+}

@@ -16,58 +16,80 @@ fn with_filters(filters: &str) -> String {
     format!(
         "listeners: \"127.0.0.1:1\"
 admin: {{ enabled: false }}
-api_keys: [{{ id: a, scopes: [read], sha256: {} }}, {{ id: b, scopes: [write], sha256: {} }}]
+api_keys: [{{ id: a, scopes: [read, note], sha256: {} }}, {{ id: b, scopes: [write], sha256: {} }}, {{ id: old, scopes: [read, write, past], expires: 2020-01-01T00:00:00Z, sha256: {} }}]
 services: {{ s: {{ urls: \"http://127.0.0.1:1\" }} }}
 routes:
   - {{ match: {{ path: /* }}, service: s, filters: [{filters}] }}
 ",
         "a".repeat(64),
-        "b".repeat(64)
+        "b".repeat(64),
+        "c".repeat(64)
     )
 }
+
+/// Filters, and what is said of them.
+const MEANT: &[(&str, &str)] = &[
+    (
+        "rate_limit: { rate: 1/s, by: api_key }",
+        "rate_limit.by: no step before it asks who the client is, so all share one limit by 'api_key': put 'api_key' above it, or count by something else",
+    ),
+    (
+        "rate_limit: { rate: 1/s, by: [path, api_key] }, api_key",
+        "rate_limit.by[1]: no step before it asks who the client is, so all share one limit by 'api_key': put it below 'api_key'",
+    ),
+    ("in_flight: { max: 1, by: jwt }", "by 'jwt': put 'jwt' above it, or count by something else"),
+    ("api_key, rate_limit: { rate: 1/s, by: \"claim:org\" }", "by 'claim:org': put 'jwt' above it"),
+    (
+        "api_key: { scopes: [read, admin] }",
+        "api_key.scopes[1]: no key has the scope 'admin', so nobody can pass: give it to one under 'api_keys'",
+    ),
+    ("api_key: { scopes: write, allow: a }", "api_key.scopes: no key of 'allow' has the scope 'write'"),
+    (
+        "ip: { deny: [0.0.0.0/0, \"::/0\"] }, request_id",
+        "filters[1]: never reached: 'ip' before it denies every address",
+    ),
+    (
+        "api_key, cors: \"*\"",
+        "filters[1]: 'api_key' before it refuses every preflight, which carries no credentials: put 'cors' above it",
+    ),
+    (
+        "api_key, headers: { response: { set: { X-Frame-Options: DENY } } }",
+        "filters[1].headers.response: what 'api_key' before it refuses is answered without 'X-Frame-Options': put 'headers' above it",
+    ),
+    (
+        "api_key: { scopes: [write, read] }",
+        "api_key.scopes: no key that has not expired has all of these scopes, so nobody can pass: give them to one under 'api_keys'",
+    ),
+    (
+        "api_key: { scopes: [note, write] }",
+        "api_key.scopes: no key has all of these scopes, so nobody can pass: give them to one under 'api_keys'",
+    ),
+    (
+        "api_key: { allow: old }",
+        "api_key.allow: every key of 'allow' has expired, so nobody can pass: give one a later 'expires'",
+    ),
+    (
+        "api_key: { scopes: [past] }",
+        "api_key.scopes[0]: no key that has not expired has the scope 'past', so nobody can pass",
+    ),
+    ("api_key: { allow: [old, a] }", ""),
+    ("api_key: { scopes: [read, note] }", ""),
+    ("rate_limit: { rate: 1/s }", ""),
+    ("api_key, rate_limit: { rate: 1/s, by: [api_key, path] }", ""),
+    ("client_cert, in_flight: { max: 1, by: api_key }", ""),
+    ("JWT, rate_limit: { rate: 1/s, by: [jwt, \"claim:org\"] }", ""),
+    ("api_key: { scopes: [read] }, api_key: { scopes: write, allow: b }", ""),
+    ("ip: { deny: [0.0.0.0/0] }, request_id", ""),
+    ("headers: { response: { set: { X-Frame-Options: DENY } } }, cors: \"*\", api_key", ""),
+    ("api_key, headers: { request: { set: { X-A: b } }, response: { add: { X-Served-By: b } } }", ""),
+];
 
 #[test]
 fn what_is_hardly_meant_is_a_warning() {
     let jwt = "jwt: { algorithms: [RS256], keys: [{ pem: KEY }] }";
     let key = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/keys/test-rsa.public.pem");
     let mut wrong = Vec::new();
-    for (filters, expected) in [
-        (
-            "rate_limit: { rate: 1/s, by: api_key }",
-            "rate_limit.by: no step before it asks who the client is, so all share one limit by 'api_key': put 'api_key' above it, or count by something else",
-        ),
-        (
-            "rate_limit: { rate: 1/s, by: [path, api_key] }, api_key",
-            "rate_limit.by[1]: no step before it asks who the client is, so all share one limit by 'api_key': put it below 'api_key'",
-        ),
-        ("in_flight: { max: 1, by: jwt }", "by 'jwt': put 'jwt' above it, or count by something else"),
-        ("api_key, rate_limit: { rate: 1/s, by: \"claim:org\" }", "by 'claim:org': put 'jwt' above it"),
-        (
-            "api_key: { scopes: [read, admin] }",
-            "api_key.scopes[1]: no key has the scope 'admin', so nobody can pass: give it to one under 'api_keys'",
-        ),
-        ("api_key: { scopes: write, allow: a }", "api_key.scopes: no key of 'allow' has the scope 'write'"),
-        (
-            "ip: { deny: [0.0.0.0/0, \"::/0\"] }, request_id",
-            "filters[1]: never reached: 'ip' before it denies every address",
-        ),
-        (
-            "api_key, cors: \"*\"",
-            "filters[1]: 'api_key' before it refuses every preflight, which carries no credentials: put 'cors' above it",
-        ),
-        (
-            "api_key, headers: { response: { set: { X-Frame-Options: DENY } } }",
-            "filters[1].headers.response: what 'api_key' before it refuses is answered without 'X-Frame-Options': put 'headers' above it",
-        ),
-        ("rate_limit: { rate: 1/s }", ""),
-        ("api_key, rate_limit: { rate: 1/s, by: [api_key, path] }", ""),
-        ("client_cert, in_flight: { max: 1, by: api_key }", ""),
-        ("JWT, rate_limit: { rate: 1/s, by: [jwt, \"claim:org\"] }", ""),
-        ("api_key: { scopes: [read] }, api_key: { scopes: write, allow: b }", ""),
-        ("ip: { deny: [0.0.0.0/0] }, request_id", ""),
-        ("headers: { response: { set: { X-Frame-Options: DENY } } }, cors: \"*\", api_key", ""),
-        ("api_key, headers: { request: { set: { X-A: b } }, response: { add: { X-Served-By: b } } }", ""),
-    ] {
+    for (filters, expected) in MEANT.iter().copied() {
         let filters: Vec<String> =
             filters.replace("JWT", jwt).replace("KEY", key).split("}, ").map(str::to_owned).collect();
         let yaml = with_filters(&filters.join("}, "));
