@@ -52,6 +52,6 @@ compare: deps-build
 	cargo build --release
 	benches/compare/run
 
-# The release with a profile of its own load, where the tools for that are to be had.
+# The release with a profile of its own load, where the tools for that are to be had; what it gains is not measured yet.
 release: deps-build
 	scripts/release
