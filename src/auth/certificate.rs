@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+use x509_parser::{
+    objects::{oid_registry, oid2abbrev},
+    prelude::{FromDer as _, GeneralName, X509Certificate, X509Name},
+};
 
 /// A client's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +32,7 @@ impl Certificate {
             // Writing to a string cannot fail.
             let _ = write!(fingerprint, "{byte:02x}");
         }
-        Some(Self { subject: subject.to_string(), common_name, names: names(&certificate), fingerprint })
+        Some(Self { subject: distinguished(subject), common_name, names: names(&certificate), fingerprint })
     }
 
     /// Who it is, in one word: the first alternative name, else the common name, else the whole subject.
@@ -41,6 +44,40 @@ impl Certificate {
     pub fn is(&self, name: &str) -> bool {
         self.subject == name || self.common_name.as_deref() == Some(name) || self.names.iter().any(|own| own == name)
     }
+}
+
+/// A name as `CN=billing, O=Acme`, with what would make a value look like several escaped (RFC 4514 §2.4).
+fn distinguished(name: &X509Name<'_>) -> String {
+    let mut text = String::new();
+    for part in name.iter_rdn() {
+        for (number, attribute) in part.iter().enumerate() {
+            if !text.is_empty() {
+                text.push_str(if number == 0 { ", " } else { " + " });
+            }
+            match oid2abbrev(attribute.attr_type(), oid_registry()) {
+                Ok(short) => text.push_str(short),
+                Err(_) => text.push_str(&attribute.attr_type().to_id_string()),
+            }
+            text.push('=');
+            let value = attribute.as_str().map_or_else(|_| hex(attribute.as_slice()), str::to_owned);
+            for letter in value.chars() {
+                if matches!(letter, ',' | '+' | '"' | '\\' | '<' | '>' | ';' | '=') {
+                    text.push('\\');
+                }
+                text.push(letter);
+            }
+        }
+    }
+    text
+}
+
+/// What is no text, as RFC 4514 writes it.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold("#".to_owned(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// The DNS names that a DER certificate is for; none when it cannot be read.
@@ -71,4 +108,30 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
         _ => None,
     });
     text.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+
+    use super::*;
+
+    fn subject(parts: &[(DnType, &str)]) -> String {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        for (kind, value) in parts {
+            params.distinguished_name.push(kind.clone(), *value);
+        }
+        let key = KeyPair::generate().unwrap();
+        Certificate::read(params.self_signed(&key).unwrap().der()).unwrap().subject
+    }
+
+    #[test]
+    fn one_value_does_not_look_like_two() {
+        let two = subject(&[(DnType::OrganizationName, "Acme"), (DnType::CommonName, "billing")]);
+        let one = subject(&[(DnType::OrganizationName, "Acme, CN=billing")]);
+        assert_eq!((two.as_str(), one.as_str()), ("O=Acme, CN=billing", "O=Acme\\, CN\\=billing"));
+    }
 }

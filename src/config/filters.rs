@@ -1,7 +1,7 @@
 //! `filters:` of a route: names and settings, to a chain.
 
 use crate::{
-    filter::{Chain, Env, OnFault, Registry, Step, StepMetrics},
+    filter::{Chain, Env, Filter, OnFault, Registry, Step, StepMetrics},
     units::Problems,
     yaml::{Node, Spanned, Value, read},
 };
@@ -96,11 +96,33 @@ pub(super) fn chain(
             faults: env.metrics.faults(&env.route, name),
         };
         match registry.build(name, &settings, &env) {
-            Ok(filter) => steps.push(Step { name, filter, on_fault, metrics }),
+            Ok(filter) => {
+                if let Some(message) = speaks_for_another(name, &*filter, &steps) {
+                    problems.push(node.place.problem(message));
+                }
+                steps.push(Step { name, filter, on_fault, metrics });
+            }
             Err(wrong) => problems.extend(wrong),
         }
     }
     Chain::new(steps)
+}
+
+/// What is wrong with a step that would tell backends something in the place of another one.
+fn speaks_for_another(name: &str, filter: &dyn Filter, before: &[Step]) -> Option<String> {
+    if name == "jwt" && before.iter().any(|step| step.name == name) {
+        return Some(
+            "there is a 'jwt' step before it, and the second token would speak for the first: leave one out".to_owned(),
+        );
+    }
+    let told = filter.tells_backends();
+    before.iter().filter(|step| step.name != name).find_map(|step| {
+        let same = step.filter.tells_backends().into_iter().find(|field| told.contains(field))?;
+        Some(format!(
+            "it tells backends '{same}', and so does '{}' before it: name another field for one of them",
+            step.name
+        ))
+    })
 }
 
 /// True when some step of a route, whether or not it could be built, needs preflights.

@@ -41,7 +41,14 @@ impl Ewma {
         self.value.store(after, Relaxed);
     }
 
-    /// The estimate; `None` before the first sample.
+    /// The estimate, as far as it is of use at `now`: one that is older than `decay` says nothing any more. A backend that is
+    /// avoided for it gets no requests, and so no samples: it would be avoided for ever.
+    pub fn value_at(&self, now: Duration) -> Option<Duration> {
+        let age = nanos(now).saturating_sub(self.at.load(Relaxed));
+        self.value().filter(|_| age <= nanos(self.decay))
+    }
+
+    /// The estimate, however old; `None` before the first sample.
     pub fn value(&self) -> Option<Duration> {
         Some(self.value.load(Relaxed)).filter(|nanos| *nanos > 0).map(Duration::from_nanos)
     }
@@ -74,6 +81,8 @@ mod tests {
         assert!(ewma.value().unwrap() > 99 * MS, "one millisecond later little is forgotten");
         ewma.observe(3003 * MS, 10 * MS);
         assert!(ewma.value().unwrap() < 15 * MS, "three seconds later nearly everything");
+        assert!(ewma.value_at(4003 * MS).is_some());
+        assert_eq!(ewma.value_at(4004 * MS), None, "what nobody has looked at since is not known");
     }
 
     #[test]

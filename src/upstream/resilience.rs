@@ -282,7 +282,7 @@ impl Resilience {
     pub(crate) fn learn_latency(&self, backend: &Backend, now: Duration, elapsed: Duration, failed: bool) {
         if self.wants_latency {
             // A backend that fails fast must not look fast.
-            let floor = if failed { backend.latency.value().unwrap_or(elapsed) * 2 } else { elapsed };
+            let floor = if failed { backend.latency.value_at(now).unwrap_or(elapsed) * 2 } else { elapsed };
             backend.latency.observe(now, elapsed.max(floor).min(Duration::from_secs(60)));
         }
         if let (Some(latencies), false) = (&self.latencies, failed) {

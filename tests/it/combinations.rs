@@ -226,3 +226,33 @@ fn an_http2_backend_whose_answer_cannot_be_read_is_told_apart() {
     let line = &gw.log(1)[0];
     assert_eq!(line["reason"], "malformed_response", "{line}");
 }
+
+#[test]
+fn a_step_that_would_speak_for_another_is_a_mistake() {
+    let dir = tempfile::tempdir().unwrap();
+    let jwt = concat!(
+        "jwt: { algorithms: [RS256], keys: { pem: ",
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/fixtures/keys/test-rsa.public.pem } }"
+    );
+    for (filters, expected) in [
+        (format!("{jwt}, {jwt}"), Some("filters[1]: there is a 'jwt' step before it")),
+        (
+            format!("client_cert, {jwt}"),
+            Some("it tells backends 'x-auth-subject', and so does 'client_cert' before it"),
+        ),
+        (format!("client_cert: {{ identity_header: X-Cert }}, {jwt}"), None),
+        (format!("api_key, {jwt}"), None),
+    ] {
+        let yaml = format!(
+            "listeners: \"127.0.0.1:1\"\nadmin: {{ enabled: false }}\napi_keys: {{ id: a, sha256: {} }}\nservices: {{ s: {{ urls: \"http://127.0.0.1:1\" }} }}\nroutes: {{ match: {{ path: /* }}, service: s, filters: [ {filters} ] }}\n",
+            "a".repeat(64)
+        );
+        let file = dir.path().join("t.yaml");
+        fs::write(&file, yaml).unwrap();
+        let output = std::process::Command::new(crate::harness::binary()).arg("check").arg(&file).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(if expected.is_some() { 78 } else { 0 }), "{filters}: {said}");
+        assert!(said.contains(expected.unwrap_or_default()), "{said}");
+    }
+}
