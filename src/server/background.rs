@@ -17,7 +17,13 @@ use pingora::{
 use tokio::{sync::broadcast, task::JoinSet};
 
 use super::{
-    daemon::Launcher, front::Started, handover::Handover, notify, opening::Opening, pid, signals, upgrade::Predecessor,
+    daemon::Launcher,
+    front::Started,
+    handover::Handover,
+    notify,
+    opening::{self, Opening},
+    pid, signals,
+    upgrade::Predecessor,
 };
 use crate::{
     config::Plan,
@@ -67,7 +73,7 @@ impl BackgroundService for BackgroundTasks {
         let once = self.once.lock().take();
         if let Some((phases, predecessor, launcher)) = once {
             if let Some(opening) = &self.opening {
-                opening.restore_mask();
+                opening::restore_mask();
                 opening.say();
             }
             signals::follow(phases, self.live.shared.clone(), self.plan.clone(), self.handover.clone());
@@ -76,6 +82,11 @@ impl BackgroundService for BackgroundTasks {
                 // It is told to leave before it has begun.
                 _ = shutdown.changed() => return,
             }
+            // Before anybody is accepted: whoever is, is answered.
+            let predecessor = match self.agree(predecessor).await {
+                Ok(predecessor) => predecessor,
+                Err(reason) => return self.give_up(&reason),
+            };
             self.started.send_modify(|count| *count += 1);
             if let Err(reason) = self.begin(predecessor).await {
                 return self.give_up(&reason);
@@ -121,6 +132,16 @@ impl BackgroundTasks {
         }
     }
 
+    /// Asks the process before whether it may be replaced by this one, where this one knows no backend of a service.
+    async fn agree(&self, predecessor: Option<Predecessor>) -> Result<Option<Predecessor>, String> {
+        let Some(mut predecessor) = predecessor else { return Ok(None) };
+        let runtime = self.live.load_full();
+        let without = runtime.services.values().filter(|service| !service.has_backends());
+        let without: Vec<String> = without.map(|service| service.name.to_string()).collect();
+        let asked = move || predecessor.ask_to_be_without(&without).map(|()| predecessor);
+        tokio::task::spawn_blocking(asked).await.map_err(|e| e.to_string())?.map(Some)
+    }
+
     /// Waits until connections are accepted, lets the process before go, and only then says that this one serves.
     async fn begin(&self, predecessor: Option<Predecessor>) -> Result<(), String> {
         let mut started = self.started.subscribe();
@@ -128,10 +149,7 @@ impl BackgroundTasks {
         all.map_err(|_| "the listeners do not begin to accept")?.map_err(|e| e.to_string())?;
         if let Some(predecessor) = predecessor {
             let (socket, shared) = (self.handover.socket.clone(), self.live.shared.clone());
-            let runtime = self.live.load_full();
-            let without = runtime.services.values().filter(|service| !service.has_backends());
-            let without: Vec<String> = without.map(|service| service.name.to_string()).collect();
-            let relieve = move || predecessor.relieve(&socket, &without, || shared.draining());
+            let relieve = move || predecessor.relieve(&socket, || shared.draining());
             let told = tokio::task::spawn_blocking(relieve).await;
             told.map_err(|e| e.to_string())??;
         }

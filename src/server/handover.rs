@@ -8,11 +8,14 @@
 //! tollgate-upgrade 2\n             ->
 //!                                  <-    sockets 0.0.0.0:80 127.0.0.1:9090\n   with as many descriptors (SCM_RIGHTS)
 //!                                        or: refused REASON\n
-//! binds what is new, starts, accepts
-//! serving\n                        ->
-//!    or: serving without ["SERVICE", ...]\n, of which no backend is known yet
-//!                                  <-    leaving\n
+//! binds what is new, looks for backends
+//! if it knows none of some services, some at a time:
+//! without ["SERVICE", ...]\n       ->
+//!                                  <-    go on\n
 //!                                        or: refused REASON\n, when backends of one of these are known here
+//! accepts
+//! serving\n                        ->
+//!                                  <-    leaving\n
 //! puts its socket at upgrade_sock
 //! taken\n                          ->
 //!                                        leaves
@@ -53,8 +56,10 @@ use crate::{config::PingoraConfig, runtime::Shared};
 pub(super) const HELLO: &str = "tollgate-upgrade 2";
 /// What it says when it accepts connections.
 pub(super) const SERVING: &str = "serving";
-/// The same when there are services of which it knows no backend; their names follow.
-pub(super) const SERVING_WITHOUT: &str = "serving without ";
+/// What it says before that, when there are services of which it knows no backend; their names follow.
+pub(super) const WITHOUT: &str = "without ";
+/// The answer to that, when none is known here either.
+pub(super) const GO_ON: &str = "go on";
 /// The answer to that: the running process leaves as soon as the successor has confirmed it.
 pub(super) const LEAVING: &str = "leaving";
 /// What it confirms that with; from then on it serves alone.
@@ -217,6 +222,16 @@ impl Handover {
         outcome.map(|()| true)
     }
 
+    /// A successor knows no backend of these services: it must not replace a process that does.
+    fn allow_without(&self, names: &[String], stream: &mut UnixStream) -> Result<(), String> {
+        let has_backends = |name: &&String| self.shared.service(name).is_some_and(|service| service.has_backends());
+        if let Some(name) = names.iter().find(has_backends) {
+            let reason = format!("the successor knows no backend of service {name}, and this one does");
+            return Err(refuse(stream, &reason));
+        }
+        stream.write_all(format!("{GO_ON}\n").as_bytes()).map_err(|e| format!("the successor cannot be talked to: {e}"))
+    }
+
     fn hand_over(&self, stream: &mut UnixStream) -> Result<(), String> {
         let lost = |e: io::Error| format!("the successor cannot be talked to: {e}");
         {
@@ -230,31 +245,20 @@ impl Handover {
             send(stream, text.as_bytes(), &descriptors).map_err(lost)?;
         }
         stream.set_read_timeout(Some(START)).map_err(lost)?;
-        let said = line(stream).map_err(|e| format!("the successor did not begin to serve: {e}"))?;
-        if said.is_empty() {
-            return Err("the successor has gone before it served".to_owned());
-        }
-        let without = without(&said).ok_or_else(|| format!("the successor said '{}'", said.escape_debug()))?;
-        let has_backends = |name: &&String| self.shared.service(name).is_some_and(|service| service.has_backends());
-        if let Some(name) = without.iter().find(has_backends) {
-            return Err(refuse(
-                stream,
-                &format!("the successor knows no backend of service {name}, and this one does"),
-            ));
+        loop {
+            let said = line(stream).map_err(|e| format!("the successor did not begin to serve: {e}"))?;
+            match said.strip_prefix(WITHOUT).map(serde_json::from_str::<Vec<String>>) {
+                Some(Ok(names)) => self.allow_without(&names, stream)?,
+                None if said == SERVING => break,
+                None if said.is_empty() => return Err("the successor has gone before it served".to_owned()),
+                _ => return Err(format!("the successor said '{}'", said.escape_debug())),
+            }
         }
         let gone = |e: io::Error| format!("the successor has gone before it took over: {e}");
         stream.set_read_timeout(Some(PROMPT)).map_err(gone)?;
         stream.write_all(format!("{LEAVING}\n").as_bytes()).map_err(gone)?;
         confirmed(stream)
     }
-}
-
-/// The services of which a successor that serves knows no backend; `None` when it said something else.
-fn without(said: &str) -> Option<Vec<String>> {
-    if said == SERVING {
-        return Some(Vec::new());
-    }
-    serde_json::from_str(said.strip_prefix(SERVING_WITHOUT)?).ok()
 }
 
 /// Whether the successor has taken over: after this, it has said so or cannot any more.

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use pingora::{server::ShutdownWatch, services::background::BackgroundService};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{front::Started, signals};
+use super::{front::Started, opening, signals};
 use crate::{
     runtime::Live,
     telemetry::{AccessLog, Output},
@@ -28,6 +28,7 @@ impl BackgroundService for LogKeeper {
         let mut changes = self.live.changes();
         // Here and not earlier: a thread started before a daemon forks would be lost.
         let mut current = None;
+        opening::restore_mask();
         self.follow(&mut current);
         self.started.send_modify(|count| *count += 1);
         let Ok(mut again) = again else { return };

@@ -1,28 +1,34 @@
 //! How a process begins: where it was started, and what it says first. With `-d` the command checks the file and starts itself
 //! again; what is said is said once, by the process that serves.
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use nix::sys::stat::{Mode, umask};
 
 use crate::{config::Loaded, units::counted};
+
+/// With which rights files are made, as the process was started.
+static MASK: OnceLock<Mode> = OnceLock::new();
 
 /// What is known before anything is changed.
 #[derive(Debug)]
 pub(super) struct Opening {
     /// Where the process was started: a file's own paths are relative to the file, and the process goes there.
     pub(super) directory: Option<PathBuf>,
-    /// With which rights files are made. Pingora sets its own when it goes into the background.
-    mask: Mode,
     lines: Option<(String, Vec<String>)>,
 }
 
 impl Opening {
-    /// To be called before the file is read.
-    pub(super) fn new() -> Self {
+    /// To be called before `file` is read. One that is named by its whole path is found from everywhere.
+    pub(super) fn new(file: Option<&Path>) -> Self {
         let mask = umask(Mode::from_bits_truncate(0o077));
         umask(mask);
-        Self { directory: std::env::current_dir().ok(), mask, lines: None }
+        let _ = MASK.set(mask);
+        let directory = file.filter(|file| file.is_relative()).and_then(|_| std::env::current_dir().ok());
+        Self { directory, lines: None }
     }
 
     /// What is to be said of the file `name`.
@@ -49,9 +55,12 @@ impl Opening {
             log::warn!("{warning}");
         }
     }
+}
 
-    /// In the background: files are made with the rights that the process was started with.
-    pub(super) fn restore_mask(&self) {
-        umask(self.mask);
+/// In the background: files are made with the rights that the process was started with. Pingora sets its own when it goes
+/// there, and whichever service makes a file first puts them back.
+pub(super) fn restore_mask() {
+    if let Some(mask) = MASK.get() {
+        umask(*mask);
     }
 }

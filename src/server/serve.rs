@@ -87,14 +87,18 @@ fn enter(file: &Path) -> Result<(), String> {
 pub(super) fn run(args: &RunArgs, style: Style, registry: &Registry) -> ExitCode {
     // Before the first thread is there: all of them begin with what this one holds back.
     signals::hold_back();
-    let (shared, mut opening, file) = (Shared::new(), Opening::new(), args.file());
+    let (shared, file) = (Shared::new(), args.file());
+    let mut opening = Opening::new(file.as_deref());
+    // What has been read is gone: a process in the background would find nothing there.
+    let is_gone = |file: &Path| file == Path::new("-") || std::fs::metadata(file).is_ok_and(|meta| !meta.is_file());
+    let is_gone = file.as_deref().is_some_and(is_gone);
     match load(file.as_deref(), registry, &shared) {
         Ok((name, loaded)) => {
             loaded.plan.log.install();
-            if file.as_deref() == Some(Path::new("-")) && (args.daemon || loaded.plan.pingora.daemon) {
+            if is_gone && (args.daemon || loaded.plan.pingora.daemon) {
                 return fail(
                     exit::FAILURE,
-                    "a process in the background cannot read standard input: write the file to a disk",
+                    "a process in the background cannot read standard input, or a pipe: write the file to a disk",
                 );
             }
             opening.tell_of(&name, &loaded);

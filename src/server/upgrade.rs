@@ -16,13 +16,13 @@ use rustix::{
 };
 
 use super::{
-    handover::{GOING, HELLO, LEAVING, MOST, PROMPT, REFUSED, SERVING, SERVING_WITHOUT, SOCKETS, TAKEN, is_ours, line},
+    handover::{GO_ON, GOING, HELLO, LEAVING, MOST, PROMPT, REFUSED, SERVING, SOCKETS, TAKEN, WITHOUT, is_ours, line},
     place::{UpgradeSocket, answers},
     sockets::Bound,
 };
 
-/// More would not fit into a line.
-const MOST_NAMED: usize = 50;
+/// So many names are in a line, which has room for more.
+const MOST_NAMED: usize = 20;
 
 /// The running process that is being taken over from.
 #[derive(Debug)]
@@ -89,18 +89,13 @@ impl Predecessor {
         Ok(addresses.into_iter().zip(descriptors.into_iter().map(TcpListener::from)).collect())
     }
 
-    /// Tells it that this process serves, save services `without` backends that are known, puts `socket` in the place of its own, and lets it go, unless this process
+    /// Tells it that this process serves, puts `socket` in the place of its own, and lets it go, unless this process
     /// `leaves` itself.
     ///
     /// # Errors
     /// It does not go.
-    pub(super) fn relieve(
-        mut self,
-        socket: &UpgradeSocket,
-        without: &[String],
-        leaves: impl Fn() -> bool,
-    ) -> Result<(), String> {
-        let Err(reason) = self.take_over(socket, without, leaves) else { return Ok(()) };
+    pub(super) fn relieve(mut self, socket: &UpgradeSocket, leaves: impl Fn() -> bool) -> Result<(), String> {
+        let Err(reason) = self.take_over(socket, leaves) else { return Ok(()) };
         // It may have died meanwhile: then nobody serves if we do not.
         if socket.withdraw() {
             if answers(&self.path) {
@@ -114,20 +109,29 @@ impl Predecessor {
         Ok(())
     }
 
-    fn take_over(
-        &mut self,
-        socket: &UpgradeSocket,
-        without: &[String],
-        leaves: impl Fn() -> bool,
-    ) -> Result<(), String> {
-        let say = |mut stream: &UnixStream, what: &str| stream.write_all(format!("{what}\n").as_bytes());
-        let named = serde_json::json!(&without[..without.len().min(MOST_NAMED)]);
-        let serving = if without.is_empty() { SERVING.to_owned() } else { format!("{SERVING_WITHOUT}{named}") };
-        say(&self.stream, &serving).map_err(|e| e.to_string())?;
-        let answer = line(&mut self.stream).map_err(|e| e.to_string())?;
-        if let Some(reason) = answer.strip_prefix(REFUSED) {
-            return Err(reason.to_owned());
+    /// Asks whether this process may replace it although it knows no backend of these services.
+    ///
+    /// # Errors
+    /// It may not: the running process knows one.
+    pub(super) fn ask_to_be_without(&mut self, names: &[String]) -> Result<(), String> {
+        for some in names.chunks(MOST_NAMED) {
+            self.say(&format!("{WITHOUT}{}", serde_json::json!(some))).map_err(|e| e.to_string())?;
+            let answer = line(&mut self.stream).map_err(|e| e.to_string())?;
+            if answer != GO_ON {
+                let reason = answer.strip_prefix(REFUSED).unwrap_or("it has not answered");
+                return Err(format!("upgrade: the running process stays: {reason}"));
+            }
         }
+        Ok(())
+    }
+
+    fn say(&self, what: &str) -> io::Result<()> {
+        (&self.stream).write_all(format!("{what}\n").as_bytes())
+    }
+
+    fn take_over(&mut self, socket: &UpgradeSocket, leaves: impl Fn() -> bool) -> Result<(), String> {
+        self.say(SERVING).map_err(|e| e.to_string())?;
+        let answer = line(&mut self.stream).map_err(|e| e.to_string())?;
         if answer != LEAVING {
             return Err(format!("it answered '{}'", answer.escape_debug()));
         }
@@ -136,7 +140,7 @@ impl Predecessor {
         }
         // Before it goes: a process that cannot be asked could never be replaced.
         socket.exchange().map_err(|e| format!("this one cannot be asked at upgrade_sock {}: {e}", self.path))?;
-        say(&self.stream, TAKEN).map_err(|e| format!("it has not waited: {e}"))
+        self.say(TAKEN).map_err(|e| format!("it has not waited: {e}"))
     }
 }
 

@@ -92,7 +92,7 @@ pub(super) fn run(args: &DemoArgs, registry: &Registry) -> ExitCode {
     loaded.plan.log.install();
     let backends = Arc::new(Backends::new(ports));
     let _ = io::stderr().lock().write_all(page::text(ports).as_bytes());
-    serve::serve(loaded, shared, false, false, Opening::new(), |server| {
+    serve::serve(loaded, shared, false, false, Opening::new(None), |server| {
         let mut service = background_service("demo backends", Running(Mutex::new(Some((backends, sockets)))));
         service.threads = Some(1);
         server.add_service(service);
