@@ -69,7 +69,11 @@ pub fn load(file: &str, text: &str, registry: &Registry, shared: &Arc<Shared>) -
     let Some(mut config) = config else { return Err(rejected(wrong, problems, &root)) };
     let expectations = std::mem::take(&mut config.tests);
     let listeners = config.listeners.clone();
-    let doubtful = warnings::warnings(&config, &root, registry);
+    let mut doubtful = Problems::default();
+    // Nobody is told of doubts while there are mistakes.
+    if wrong.is_empty() {
+        doubtful = warnings::warnings(&config, &root, registry);
+    }
     let (runtime, plan) = build::build(config, &root, registry, shared, &mut problems);
     // Tests of a configuration that is wrong would only repeat what is wrong.
     if wrong.is_empty() && problems.is_empty() {
@@ -84,14 +88,6 @@ pub fn load(file: &str, text: &str, registry: &Registry, shared: &Arc<Shared>) -
     }
     let warnings = Report { file: file.to_owned(), text: text.to_owned(), kind: "warning", found: doubtful };
     Ok(Loaded { runtime, plan, tests: expectations.len(), warnings })
-}
-
-/// Reads and builds the file at `path`.
-///
-/// # Errors
-/// Every problem; that it cannot be read is one.
-pub fn check(path: &Path, registry: &Registry, shared: &Arc<Shared>) -> Result<Loaded, Rejected> {
-    load(&path.display().to_string(), &read_text(path)?, registry, shared)
 }
 
 /// The text of a configuration file.

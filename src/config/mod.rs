@@ -26,7 +26,7 @@ pub(crate) mod test_config;
 mod warnings;
 
 pub use self::root::{ApiKeyConfig, Config, ShutdownConfig, Via};
-pub use load::{Loaded, Rejected, check, load, read_text};
+pub use load::{Loaded, Rejected, load, read_text};
 pub use plan::Plan;
 pub use process::PingoraConfig;
 pub use report::{Report, Style};

@@ -2,9 +2,11 @@
 //!
 //! Each says what becomes of it and the way out. None is about taste: a configuration that does what it says has none.
 
+mod keys;
+
 use std::collections::HashSet;
 
-use super::{ApiKeyConfig, Config, filters};
+use super::{Config, filters};
 use crate::{
     filter::Registry,
     routing::{
@@ -39,6 +41,7 @@ pub(super) fn warnings(config: &Config, root: &Node, registry: &Registry) -> Pro
     let mut found = Problems::default();
     unused_services(config, root, &mut found);
     let known: Vec<&str> = Registry::builtin().names().collect();
+    let keys = keys::Keys::of(&config.api_keys);
     for route in &config.routes {
         strip_prefix(route, root, &mut found);
         let steps: Vec<Step> = route.filters.iter().filter_map(Step::of).collect();
@@ -50,7 +53,7 @@ pub(super) fn warnings(config: &Config, root: &Node, registry: &Registry) -> Pro
             if !strangers {
                 counts_nobody(step, before, after, &mut found);
             }
-            nobody_has_the_key(step, &config.api_keys, &mut found);
+            keys.nobody_has(step, &mut found);
             never_reached(step, after, &mut found);
             preflight_refused(step, before, &mut found);
             headers(step, before, route, &mut found);
@@ -109,11 +112,10 @@ fn leads_to(route: &RouteConfig) -> Vec<&str> {
 
 fn unused_services(config: &Config, root: &Node, found: &mut Problems) {
     let used: HashSet<&str> = config.routes.iter().flat_map(|route| leads_to(route)).collect();
-    for name in config.services.keys().filter(|name| !used.contains(name.as_str())) {
-        if let Some(node) = root.at("services").get(name) {
-            let message = "no route leads to this service: name it in one, or take it out";
-            found.push(node.place().problem(message));
-        }
+    let services = root.at("services");
+    let unused = config.services.keys().filter(|name| !used.contains(name.as_str()));
+    for node in unused.filter_map(|name| services.get(name)) {
+        found.push(node.place().problem("no route leads to this service: name it in one, or take it out"));
     }
 }
 
@@ -156,45 +158,6 @@ fn counts_nobody(step: &Step<'_>, before: &[Step<'_>], after: &[Step<'_>], found
             None => format!("put '{}' above it, or count by something else", tell[0]),
         };
         let message = format!("no step before it asks who the client is, so all share one limit by '{part}': {way}");
-        found.push(node.place().problem(message));
-    }
-}
-
-/// No key fulfils all that is asked of one.
-fn nobody_has_the_key(step: &Step<'_>, keys: &[Spanned<ApiKeyConfig>], found: &mut Problems) {
-    if step.name != "api_key" {
-        return;
-    }
-    let allowed: Vec<&str> = words(step.get("allow")).iter().map(|(id, _)| *id).collect();
-    let of = if allowed.is_empty() { "" } else { " of 'allow'" };
-    let now = jiff::Timestamp::now();
-    let expired = |key: &ApiKeyConfig| {
-        key.expires.as_deref().and_then(|time| time.parse().ok()).is_some_and(|end: jiff::Timestamp| now >= end)
-    };
-    let asked = keys.iter().filter(|key| allowed.is_empty() || allowed.contains(&key.id.as_str()));
-    let (gone, valid): (Vec<&Spanned<ApiKeyConfig>>, Vec<_>) = asked.partition(|key| expired(key));
-    if valid.is_empty() && !gone.is_empty() {
-        let message = format!("every key{of} has expired, so nobody can pass: give one a later 'expires'");
-        return found.push(step.get("allow").unwrap_or(step.node).place().problem(message));
-    }
-    let scopes = words(step.get("scopes"));
-    let none_has = |wanted: &[(&str, &Node)]| {
-        let has_all =
-            |key: &Spanned<ApiKeyConfig>| wanted.iter().all(|(scope, _)| key.scopes.iter().any(|s| s == scope));
-        let only_expired = if gone.iter().any(|key| has_all(key)) { " that has not expired" } else { "" };
-        (!valid.iter().any(|key| has_all(key))).then(|| format!("no key{of}{only_expired}"))
-    };
-    let mut absent = false;
-    for one in &scopes {
-        if let Some(none) = none_has(std::slice::from_ref(one)) {
-            let message =
-                format!("{none} has the scope '{}', so nobody can pass: give it to one under 'api_keys'", one.0);
-            found.push(one.1.place().problem(message));
-            absent = true;
-        }
-    }
-    if let (false, 2.., Some(none), Some(node)) = (absent, scopes.len(), none_has(&scopes), step.get("scopes")) {
-        let message = format!("{none} has all of these scopes, so nobody can pass: give them to one under 'api_keys'");
         found.push(node.place().problem(message));
     }
 }

@@ -213,10 +213,18 @@ fn loading_takes_as_much_longer_as_there_are_more_routes_services_and_keys() {
         let each = |line: &dyn Fn(usize) -> String| (0..count).map(line).collect::<String>();
         yaml += &each(&|i| format!("  s{i}: {{ urls: ['http://127.0.0.1:8000'] }}\n"));
         yaml += "api_keys:\n";
-        yaml += &each(&|i| format!("  - {{ id: k{i}, sha256: {i:064x} }}\n"));
+        yaml += &each(&|i| format!("  - {{ id: k{i}, sha256: {i:064x}, scopes: [read, s{i}] }}\n"));
         yaml += "routes:\n";
-        yaml += &each(&|i| format!("  - {{ match: {{ path: /p{i} }}, service: s{i}, filters: [request_id] }}\n"));
-        yaml += &each(&|i| format!("  - {{ match: {{ host: '*.h{i}.example', path: '/*' }}, service: s{i} }}\n"));
+        yaml += &each(&|i| {
+            format!(
+                "  - {{ match: {{ path: /p{i} }}, service: s{i}, filters: [{{ api_key: {{ scopes: [read, s{i}] }} }}] }}\n"
+            )
+        });
+        yaml += &each(&|i| {
+            format!(
+                "  - {{ match: {{ host: '*.h{i}.example', path: '/*' }}, service: s{i}, filters: [{{ api_key: {{ allow: [k{i}], scopes: read }} }}] }}\n"
+            )
+        });
         yaml += &each(&|i| format!("  - {{ match: {{ path: /a, headers: {{ X-Tenant: t{i} }} }}, service: s{i} }}\n"));
         let file = dir.path().join(format!("{count}.yaml"));
         fs::write(&file, yaml).unwrap();
