@@ -2,7 +2,7 @@
 
 use std::{fs, process::Command, time::Instant};
 
-use crate::harness::{BINARY, binary};
+use crate::harness::binary;
 
 /// Runs `tollgate check` on `yaml`: the exit code, and what it says, without the file's path.
 fn check(yaml: &str) -> (i32, String) {
@@ -179,7 +179,7 @@ fn an_upgrade_socket_where_others_can_put_theirs_is_refused() {
     let file = dir.path().join("t.yaml");
     fs::write(&file, "listeners: [{ address: \"127.0.0.1:1\" }]\nroutes: [{ match: { path: / }, respond: {} }]\n")
         .unwrap();
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(binary());
     let command = command.env_remove("RUNTIME_DIRECTORY").env_remove("XDG_RUNTIME_DIR").env("TMPDIR", &open);
     assert!(command.arg("-t").arg("-c").arg(&file).status().unwrap().success());
     mode(0o755);
@@ -213,7 +213,9 @@ fn loading_takes_as_much_longer_as_there_are_more_routes_services_and_keys() {
         let each = |line: &dyn Fn(usize) -> String| (0..count).map(line).collect::<String>();
         yaml += &each(&|i| format!("  s{i}: {{ urls: ['http://127.0.0.1:8000'] }}\n"));
         yaml += "api_keys:\n";
-        yaml += &each(&|i| format!("  - {{ id: k{i}, sha256: {i:064x}, scopes: [read, s{i}] }}\n"));
+        yaml += &each(&|i| {
+            format!("  - {{ id: k{i}, sha256: {i:064x}, scopes: [read, s{i}], expires: 2999-01-01T00:00:00Z }}\n")
+        });
         yaml += "routes:\n";
         yaml += &each(&|i| {
             format!(
@@ -230,7 +232,7 @@ fn loading_takes_as_much_longer_as_there_are_more_routes_services_and_keys() {
         fs::write(&file, yaml).unwrap();
         let times = (0..3).map(|_| {
             let begun = std::time::Instant::now();
-            let out = Command::new(BINARY).arg("-t").arg("-c").arg(&file).output().unwrap();
+            let out = Command::new(binary()).arg("-t").arg("-c").arg(&file).output().unwrap();
             assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
             begun.elapsed()
         });
@@ -409,7 +411,7 @@ fn bytes_that_are_no_text_have_their_place() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tollgate.yaml");
     fs::write(&file, b"routes: []\n# \xc3\xbc\xff\n").unwrap();
-    let out = Command::new(BINARY).arg("-t").arg("-c").arg(&file).output().unwrap();
+    let out = Command::new(binary()).arg("-t").arg("-c").arg(&file).output().unwrap();
     let text = String::from_utf8(out.stderr).unwrap().replace(&file.display().to_string(), "tollgate.yaml");
     assert!(text.starts_with("tollgate.yaml:2:4: the byte 0xff is no UTF-8"), "{text}");
 }
