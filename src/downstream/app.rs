@@ -28,6 +28,7 @@ use super::{
     connection::TlsFacts,
     connection_limits::{AddressPermit, ConnectionLimits},
     exchange::ExchangeWatch,
+    h1::{self, Http1Session},
     head_reader::{BufferedRequest, Protocols, ReadOutcome},
     linger::linger,
     metrics,
@@ -183,43 +184,69 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         let mut watch = ExchangeWatch::new(info.clone());
         let (mut stream, mut settings, mut protocols, mut served) = (stream, None, protocols, 0);
         loop {
-            let (arrived, h2) = match self.read_request(&mut stream, protocols, idle.as_mut(), leaving.as_mut()).await {
-                ReadOutcome::Head(arrived) => (arrived, false),
-                ReadOutcome::H2(bytes) => {
-                    (BufferedRequest { bytes, rest: RemainingRequest::Everything, next: Vec::new() }, true)
-                }
-                ReadOutcome::Refused(reply) => return Box::pin(self.refuse(&mut stream, *reply)).await,
-                ReadOutcome::Nobody => return,
-            };
+            let (head, mut arrived) =
+                match self.read_request(&mut stream, protocols, idle.as_mut(), leaving.as_mut()).await {
+                    ReadOutcome::Head(head, arrived) => (head, arrived),
+                    ReadOutcome::H2(bytes) => {
+                        let preface = BufferedRequest { bytes, rest: RemainingRequest::Everything, next: Vec::new() };
+                        // Nothing of it can be wrong.
+                        let _ = stream.rewind(preface);
+                        // Boxed: a connection that speaks HTTP/1 must not carry the memory of HTTP/2 around.
+                        let (terms, cut) = (self.terms(trusted), self.host.cut());
+                        return Box::pin(super::h2::serve(&self.app, stream, terms, &shutdown, cut)).await;
+                    }
+                    ReadOutcome::Refused(reply) => return Box::pin(self.refuse(&mut stream, *reply)).await,
+                    ReadOutcome::Nobody => return,
+                };
+            info.serve_over(stream.id());
+            protocols = Protocols::Http1;
+            // Pingora's session, which knows tunnels, reads the head itself.
+            let body = if head.upgrade { None } else { Some(arrived.bytes.split_off(head.length)) };
+            let bytes = body.map(|body| std::mem::replace(&mut arrived.bytes, body));
             if let Err(reason) = stream.rewind(arrived) {
                 return Box::pin(self.refuse(&mut stream, replies::malformed(reason))).await;
             }
-            if h2 {
-                // Boxed: a connection that speaks HTTP/1 must not carry the memory of HTTP/2 around.
-                return Box::pin(super::h2::serve(&self.app, stream, self.terms(trusted), &shutdown, self.host.cut()))
-                    .await;
-            }
-            stream.info().serve_over(stream.id());
-            let session = self.session(stream, settings, served);
+            let session = match bytes.map(|bytes| h1::head::parse(bytes, head.fields)) {
+                None => self.session(stream, settings.take(), served),
+                Some(Some(request)) => {
+                    info.begin(self.is_last(served) || !h1::outgoing::is_persistent(&request));
+                    ServerSession::new_custom(Box::new(Http1Session::new(stream, request, head.body)))
+                }
+                Some(None) => {
+                    let reply = replies::malformed("the head could not be read");
+                    return Box::pin(self.refuse(&mut stream, reply)).await;
+                }
+            };
             served += 1;
-            protocols = Protocols::Http1;
             if let Some(reused) = watch.run(self.app.process_new_http(session, &shutdown)).await {
                 let (handed_back, kept) = reused.consume();
                 // The HTTP layer hands back what it was given.
                 let Ok(same) = handed_back.into_any().downcast::<DownstreamStream<T>>() else { return };
                 (stream, settings) = (same, kept);
             } else {
-                let Some(mut left) = info.take_left_over::<LeftOver<T>>() else { return };
-                if !left.serves_on {
-                    // Boxed: its buffer would make every connection larger.
-                    return Box::pin(linger(&mut left.inner)).await;
-                }
-                (stream, settings) = (Box::new(left.resume(info.clone())), None);
+                let Some(left) = info.take_left_over() else { return };
+                stream = match left.downcast::<DownstreamStream<T>>() {
+                    Ok(same) => same,
+                    Err(other) => {
+                        let Ok(mut left) = other.downcast::<LeftOver<T>>() else { return };
+                        if !left.serves_on {
+                            // Boxed: its buffer would make every connection larger.
+                            return Box::pin(linger(&mut left.inner)).await;
+                        }
+                        Box::new(left.resume(info.clone()))
+                    }
+                };
             }
             if !stream.turn() {
                 return;
             }
         }
+    }
+
+    /// True for the last request of a connection that has `served` others.
+    fn is_last(&self, served: u32) -> bool {
+        let limit = self.host.limits().requests_per_connection;
+        limit > 0 && served + 1 >= limit
     }
 
     /// What an HTTP/2 connection is granted; `trusted`: it comes from a proxy whose word is taken.

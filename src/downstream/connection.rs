@@ -55,8 +55,12 @@ pub(crate) struct ConnectionInfo {
     /// The last answer has gone out in full and nothing is left of its request: whatever becomes of the session, the
     /// connection serves the next one.
     kept: AtomicBool,
-    /// What a session that was dropped has left of the connection.
+    /// What a session that was dropped has left of the connection, or has handed back.
     left_over: Mutex<Option<Box<dyn Any + Send + Sync>>>,
+    /// The connection ends after the answer.
+    closes: AtomicBool,
+    /// It also does when the answer begins before the request has been read.
+    closes_unread: AtomicBool,
 }
 
 /// What a handshake with a client has come to.
@@ -97,6 +101,8 @@ impl ConnectionInfo {
             last_word: Mutex::new(None),
             kept: AtomicBool::new(false),
             left_over: Mutex::new(None),
+            closes: AtomicBool::new(false),
+            closes_unread: AtomicBool::new(true),
         })
     }
 
@@ -141,7 +147,7 @@ impl ConnectionInfo {
     }
 
     /// True unless one request after the other is served over it.
-    pub(super) fn is_multiplexed(&self) -> bool {
+    pub(crate) fn is_multiplexed(&self) -> bool {
         self.socket.get().is_none()
     }
 
@@ -181,9 +187,40 @@ impl ConnectionInfo {
         *self.left_over.lock() = Some(Box::new(connection));
     }
 
-    /// Takes that.
-    pub(super) fn take_left_over<C: Any>(&self) -> Option<Box<C>> {
-        self.left_over.lock().take()?.downcast().ok()
+    /// Hands the connection back, for the next request.
+    pub(super) fn hand_back<C: Any + Send + Sync>(&self, connection: Box<C>) {
+        *self.left_over.lock() = Some(connection);
+    }
+
+    /// Takes what was left or handed back.
+    pub(super) fn take_left_over(&self) -> Option<Box<dyn Any + Send + Sync>> {
+        self.left_over.lock().take()
+    }
+
+    /// A request over HTTP/1 begins; `closes`: the connection ends after its answer, as far as is known.
+    pub(super) fn begin(&self, closes: bool) {
+        self.closes.store(closes, Relaxed);
+        self.closes_unread.store(true, Relaxed);
+    }
+
+    /// The connection ends after the answer that is under way.
+    pub(crate) fn close_after_this(&self) {
+        self.closes.store(true, Relaxed);
+    }
+
+    /// True when it does.
+    pub(crate) fn closes(&self) -> bool {
+        self.closes.load(Relaxed)
+    }
+
+    /// Whether it also does when the next head comes before the request has been read.
+    pub(crate) fn close_if_unread(&self, closes: bool) {
+        self.closes_unread.store(closes, Relaxed);
+    }
+
+    /// True when it does.
+    pub(super) fn closes_unread(&self) -> bool {
+        self.closes_unread.load(Relaxed)
     }
 
     /// One request after the other will be served over it; `socket` stays open for as long as one is under way.
@@ -233,6 +270,8 @@ impl ConnectionInfo {
             last_word: Mutex::new(None),
             kept: AtomicBool::new(false),
             left_over: Mutex::new(None),
+            closes: AtomicBool::new(false),
+            closes_unread: AtomicBool::new(true),
         })
     }
 

@@ -24,7 +24,7 @@ fn executor() -> Runtime {
 pub fn head(bytes: &[u8]) {
     let Some(length) = request_head::head_length(bytes, 0) else { return };
     let limits = ClientLimits { headers: 250, ..ClientLimits::default() };
-    let ReadOutcome::Head(arrived) = parse_head(bytes.to_vec(), length, &limits, true) else { return };
+    let ReadOutcome::Head(_, arrived) = parse_head(bytes.to_vec(), length, &limits, true) else { return };
     let BufferedRequest { bytes, rest, .. } = arrived;
     executor().block_on(async {
         let mut session = HttpSession::new(Box::new(Cursor::new(bytes.clone())));

@@ -5,7 +5,7 @@ use std::{pin::pin, task::Poll};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 use super::{limits::ClientLimits, validate::LONGEST_METHOD};
-use crate::message::{chunked::RemainingRequest, replies, reply::Reply, request_head};
+use crate::message::{chunked::RemainingRequest, framing::Body, replies, reply::Reply, request_head};
 
 /// How an HTTP/2 connection begins (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -16,13 +16,26 @@ const TLS_HANDSHAKE: u8 = 22;
 /// What came of waiting for a request.
 pub(crate) enum ReadOutcome {
     /// A head with as much of its body as came along.
-    Head(BufferedRequest),
+    Head(HeadFacts, BufferedRequest),
     /// The beginning of HTTP/2.
     H2(Vec<u8>),
     /// A head that is refused.
     Refused(Box<Reply>),
     /// The connection ended, was silent for too long, or this process leaves.
     Nobody,
+}
+
+/// What there is to know of a head before it is parsed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HeadFacts {
+    /// Its length in bytes.
+    pub(crate) length: usize,
+    /// How many fields it has.
+    pub(crate) fields: usize,
+    /// What follows it.
+    pub(crate) body: Body,
+    /// It asks for another protocol.
+    pub(crate) upgrade: bool,
 }
 
 /// What has been read of a request.
@@ -132,6 +145,7 @@ pub(crate) fn parse_head(bytes: Vec<u8>, length: usize, limits: &ClientLimits, s
     };
     let mut bytes = bytes;
     let next = bytes.split_off(length + own);
+    let before = bytes.len();
     if let Some((place, origin_form)) = facts.rewrite {
         bytes.splice(place, origin_form);
     }
@@ -140,7 +154,10 @@ pub(crate) fn parse_head(bytes: Vec<u8>, length: usize, limits: &ClientLimits, s
             bytes.iter().skip(facts.start).position(|byte| *byte == b'\n').map_or(0, |at| facts.start + at + 1);
         bytes.splice(line_end..line_end, [b"Host: ", &host[..], b"\r\n"].concat());
     }
-    ReadOutcome::Head(BufferedRequest { bytes, rest, next })
+    let length = length + bytes.len() - before;
+    // One that was written in for want of it counts, too.
+    let head = HeadFacts { length, fields: facts.fields + 1, body: facts.body, upgrade: facts.upgrade };
+    ReadOutcome::Head(head, BufferedRequest { bytes, rest, next })
 }
 
 /// The rest of the preface: the HTTP/2 layer would wait for it without a limit.

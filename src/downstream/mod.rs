@@ -18,10 +18,12 @@ pub(crate) mod deadlines;
 mod exchange;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
+pub(crate) mod h1;
 pub(crate) mod h2;
 mod hangup;
 pub(crate) mod head_reader;
 pub(crate) mod host;
+mod kept;
 pub(crate) mod limits;
 mod linger;
 pub(crate) mod listener;

@@ -254,7 +254,7 @@ mod tests {
             let length = wire.read(&mut first).await.unwrap();
             first.truncate(length);
             let outcome = read(&mut wire, first, &limits, Protocols::Http1, false).await;
-            let ReadOutcome::Head(found) = outcome else { panic!("request {number} is none") };
+            let ReadOutcome::Head(_, found) = outcome else { panic!("request {number} is none") };
             wire.ahead.begin(found).unwrap();
             let (mut all, mut step) = (Vec::new(), number);
             while wire.ahead.given < wire.ahead.own.len() || !wire.ahead.rest.is_done() {

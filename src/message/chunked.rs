@@ -2,6 +2,8 @@
 //! chunk size for the last chunk, any bytes as an extension, and whatever stands before the final empty line as
 //! trailers; two parsers that disagree about where a body ends are how requests are smuggled.
 
+use std::ops::Range;
+
 use super::{framing::Body, request_head, violation::Violation};
 
 /// The most hexadecimal digits of a chunk's size.
@@ -47,14 +49,30 @@ impl RemainingRequest {
     /// # Errors
     /// What is wrong with them.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<usize, Violation> {
+        self.push_with(bytes, |_| {})
+    }
+
+    /// The same; `content` is told what of them is not there to frame the rest.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub(crate) fn push_with(
+        &mut self,
+        bytes: &[u8],
+        mut content: impl FnMut(Range<usize>),
+    ) -> Result<usize, Violation> {
         match self {
-            Self::Everything => Ok(bytes.len()),
+            Self::Everything => {
+                content(0..bytes.len());
+                Ok(bytes.len())
+            }
             Self::Length(left) => {
                 let own = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
                 *left -= own as u64;
+                content(0..own);
                 Ok(own)
             }
-            Self::Chunked(body) => body.push(bytes),
+            Self::Chunked(body) => body.push_with(bytes, content),
         }
     }
 }
@@ -113,12 +131,18 @@ impl Chunked {
     ///
     /// # Errors
     /// What is wrong with them.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<usize, Violation> {
+        self.push_with(bytes, |_| {})
+    }
+
+    fn push_with(&mut self, bytes: &[u8], mut content: impl FnMut(Range<usize>)) -> Result<usize, Violation> {
         let mut at = 0;
         while at < bytes.len() && !self.is_done() {
             if let State::Data { left } = &mut self.state {
                 let step = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len() - at);
                 *left -= step as u64;
+                content(at..at + step);
                 at += step;
                 if *left == 0 {
                     self.state = State::DataCr;

@@ -34,7 +34,7 @@ pub(crate) fn head_length(bytes: &[u8], searched: usize) -> Option<usize> {
 }
 
 /// The length of the first line, with its LF. Searched as `BufRead` does it, many bytes at a time.
-fn line_length(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn line_length(bytes: &[u8]) -> Option<usize> {
     let mut rest = bytes;
     let length = rest.skip_until(b'\n').ok()?;
     bytes[..length].ends_with(b"\n").then_some(length)
@@ -60,6 +60,8 @@ pub(crate) struct HeadInfo {
     pub(crate) method: usize,
     /// How many fields there are.
     pub(crate) fields: usize,
+    /// It asks for another protocol.
+    pub(crate) upgrade: bool,
 }
 
 /// The fields that decide about a message, as they are met.
@@ -113,7 +115,7 @@ pub(crate) fn verify(head: &[u8], secure: bool) -> Result<HeadInfo, Violation> {
         }
         _ => (None, None),
     };
-    Ok(HeadInfo { body, rewrite, host, start, method: method.len(), fields })
+    Ok(HeadInfo { body, rewrite, host, start, method: method.len(), fields, upgrade: seen.upgrade.ask() })
 }
 
 /// The path of a target in absolute form, which may have been left out.

@@ -17,7 +17,7 @@ use crate::{
     },
     proxy::{
         context::Context,
-        failure,
+        failure, keep_alive,
         reply::{self, respond},
         upstream_request::Unsendable,
     },
@@ -133,7 +133,7 @@ pub(super) async fn answer(session: &mut Session, error: &Error, context: &mut C
 /// True when the answer has not told the client that the connection ends (RFC 9112 §9.6).
 fn says_keep_alive(session: &Session) -> bool {
     let closes = |head: &ResponseHeader| fields::has(&head.headers, &header::CONNECTION, |word| word == b"close");
-    session.get_keepalive().is_some() && !session.response_written().is_none_or(closes)
+    keep_alive::serves_on(session) && !session.response_written().is_none_or(closes)
 }
 
 /// True when the whole of the request has been read.

@@ -15,7 +15,7 @@ use pingora::{
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::{
-    body, context::Context, error, failure, logging, reply::respond, request, retry, subrequest::mirror,
+    body, context::Context, error, failure, keep_alive, logging, reply::respond, request, retry, subrequest::mirror,
     upstream_request,
 };
 use crate::{
@@ -217,13 +217,13 @@ impl ProxyHttp for Gateway {
             unframe(head);
             hop_by_hop::strip_interim(head);
             // It is no answer: the rest of the body is still wanted, and the connection stays.
-            session.as_downstream_mut().set_close_on_response_before_downstream_finish(false);
+            keep_alive::end_if_unread(session, false);
             if head.status == StatusCode::CONTINUE {
                 body::invite(session, context);
             }
             return Ok(());
         }
-        session.as_downstream_mut().set_close_on_response_before_downstream_finish(true);
+        keep_alive::end_if_unread(session, true);
         verify(head, context.kind == RequestKind::Upgrade)?;
         context.at_service(|service, context| retry::answered(session, context, service, head)).unwrap_or(Ok(()))
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use pingora::{http::ResponseHeader, protocols::http::HttpTask, proxy::Session};
 
-use super::{context::Context, request};
+use super::{context::Context, keep_alive, request};
 use crate::message::{
     grpc,
     reason::Reason,
@@ -25,7 +25,7 @@ pub(crate) async fn respond(
     // A client that still waits to be told to send its body would take the end of this answer for the end of that.
     let waits = session.req_header().headers.contains_key(header::EXPECT);
     if reply.close || waits {
-        session.set_keepalive(None);
+        keep_alive::end(session);
     }
     let grpc = grpc::is(&session.req_header().headers);
     let (head, body) = compose(context, reply, by, grpc, request::is_http2(session))?;

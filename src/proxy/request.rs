@@ -3,7 +3,7 @@
 use http::{HeaderName, HeaderValue, Version, header};
 use pingora::{http::RequestHeader, proxy::Session};
 
-use super::context::Context;
+use super::{context::Context, keep_alive};
 use crate::{
     downstream::ConnectionInfo,
     message::{fields, forwarded, method_class::MethodClass, upgrade},
@@ -22,8 +22,11 @@ pub(crate) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
     // It looks at the first line of `Connection` only.
     let [connection, upgrades, media, cookie, expect] = fields::present(&session.req_header().headers, &FIELDS);
     let closes = connection && closes(session.req_header());
-    let stays = session.get_keepalive().is_some() && !closes && !shared.draining();
-    session.set_keepalive(stays.then_some(limits.keepalive.0.as_secs().max(1)));
+    if closes || shared.draining() {
+        keep_alive::end(session);
+    } else {
+        keep_alive::serve_on(session, limits.keepalive.0.as_secs().max(1));
+    }
     let old = is_old(session.req_header());
     session.set_ignore_info_resp(old);
     if upgrades {

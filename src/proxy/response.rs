@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{StatusCode, header};
 use pingora::{Error, ErrorType, http::ResponseHeader, proxy::Session};
 
-use super::{compression, context::Context, request};
+use super::{compression, context::Context, keep_alive, request};
 use crate::{
     message::{grpc, hop_by_hop, source::ResponseSource},
     proxy::kind::RequestKind,
@@ -27,7 +27,7 @@ pub(super) fn head(
     // Read once, when the attempt was booked a moment ago.
     context.attempts.first_byte = context.attempts.settled.or_else(|| Some(Instant::now()));
     if shared.draining() {
-        session.set_keepalive(None);
+        keep_alive::end(session);
     }
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         request::open_tunnel(session, context);
@@ -56,7 +56,7 @@ pub(super) fn head(
     hop_by_hop::strip_response(head);
     if request::is_old(session.req_header()) && head.remove_header(&header::TRANSFER_ENCODING).is_some() {
         // It would take chunks for the body: there, the end of the connection is the end of the body.
-        session.set_keepalive(None);
+        keep_alive::end(session);
     }
     if let (Some(target), Some(backend)) = (&context.target, &context.attempts.backend)
         && let Some(cookie) = target.service.set_cookie(backend, &session.req_header().headers, context.origin.secure)

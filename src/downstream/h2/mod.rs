@@ -5,7 +5,6 @@
 //! implements a trait (`protocols::http::custom::server`), and that is what streams are given here.
 
 mod frames;
-mod kept;
 mod room;
 mod session;
 mod stream;

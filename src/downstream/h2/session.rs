@@ -19,7 +19,8 @@ use pingora::{
     },
 };
 
-use super::{kept::Kept, stream::StreamSession};
+use super::stream::StreamSession;
+use crate::downstream::kept::Kept;
 
 #[async_trait]
 impl Session for StreamSession {

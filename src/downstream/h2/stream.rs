@@ -16,9 +16,9 @@ use pingora::{
     protocols::{Digest, http::date::get_cached_date},
 };
 
-use super::{kept::Kept, room};
+use super::room;
 use crate::{
-    downstream::connection::ConnectionInfo,
+    downstream::{connection::ConnectionInfo, kept::Kept},
     message::{fields, hop_by_hop::NOT_IN_HTTP2},
 };
 

@@ -1,0 +1,170 @@
+//! One request over HTTP/1, from its head to the end of its answer.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Buf as _, Bytes};
+use pingora::{
+    Error, ErrorType, OrErr as _, Result,
+    http::{RequestHeader, ResponseHeader},
+    protocols::{Digest, GetProxyDigest as _, GetSocketDigest as _, Ssl as _},
+};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::{
+    outgoing::{Asked, Outgoing},
+    request_body::RequestBody,
+};
+use crate::{
+    downstream::{ConnectionInfo, stream::DownstreamStream, transport::Transport},
+    message::framing::Body,
+};
+
+/// A request and its answer.
+pub(crate) struct Http1Session<T: Transport> {
+    pub(super) head: RequestHeader,
+    pub(super) body: RequestBody,
+    pub(super) answer: Outgoing,
+    /// The head that went to the client.
+    pub(super) written: Option<Box<ResponseHeader>>,
+    /// `None` once it has been handed back.
+    stream: Option<Box<DownstreamStream<T>>>,
+    pub(super) info: Arc<ConnectionInfo>,
+    pub(super) digest: Digest,
+    pub(super) read_timeout: Option<Duration>,
+    pub(super) write_timeout: Option<Duration>,
+    pub(super) drain_timeout: Option<Duration>,
+}
+
+impl<T: Transport> Http1Session<T> {
+    /// The request with this `head`, over a connection that hands on its body.
+    pub(crate) fn new(stream: Box<DownstreamStream<T>>, head: RequestHeader, body: Body) -> Self {
+        let digest = Digest {
+            ssl_digest: stream.get_ssl_digest(),
+            timing_digest: Vec::new(),
+            proxy_digest: stream.get_proxy_digest(),
+            socket_digest: stream.get_socket_digest(),
+        };
+        let (info, answer) = (stream.info().clone(), Outgoing::to(Asked::by(&head)));
+        Self {
+            head,
+            body: RequestBody::new(body),
+            answer,
+            written: None,
+            stream: Some(stream),
+            info,
+            digest,
+            read_timeout: None,
+            write_timeout: None,
+            drain_timeout: None,
+        }
+    }
+
+    fn stream(&mut self) -> Result<&mut Box<DownstreamStream<T>>> {
+        self.stream
+            .as_mut()
+            .ok_or_else(|| Error::explain(ErrorType::InternalError, "a connection that was handed back"))
+    }
+
+    /// The next part of the body, within the time that a read may take. To be dropped at any time.
+    pub(super) async fn read(&mut self) -> Result<Option<Bytes>> {
+        let limit = self.read_timeout;
+        let Self { body, stream: Some(stream), .. } = self else { return Ok(None) };
+        let next = body.next(stream);
+        match limit {
+            None => next.await,
+            Some(limit) => tokio::time::timeout(limit, next)
+                .await
+                .map_err(|_| Error::explain(ErrorType::ReadTimedout, "while reading a body"))?,
+        }
+    }
+
+    /// Throws away what is left of the body.
+    pub(super) async fn drain(&mut self) -> Result<()> {
+        let limit = self.drain_timeout.unwrap_or(Duration::from_secs(60));
+        let drain = async {
+            while self.read().await?.is_some() {}
+            Ok(())
+        };
+        let timed_out = |_| Error::explain(ErrorType::ReadTimedout, "while draining a body");
+        tokio::time::timeout(limit, drain).await.map_err(timed_out)?
+    }
+
+    /// Resolves when the client goes away: the connection hands on nothing else that comes after the request.
+    pub(super) async fn idle(&mut self) -> Box<Error> {
+        let stream = match self.stream() {
+            Ok(stream) => stream,
+            Err(e) => return e,
+        };
+        match stream.read(&mut [0]).await {
+            Ok(_) => Error::explain(ErrorType::ConnectionClosed, "the client left"),
+            Err(e) => Error::because(ErrorType::ReadError, "while waiting for an answer", e),
+        }
+    }
+
+    /// Takes in a head. It goes out with what follows it, or with the next `flush`.
+    pub(super) fn take_head(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<()> {
+        let mut head = head;
+        if self.written.is_some() {
+            return Ok(());
+        }
+        if head.status.is_informational() {
+            self.answer.interim(&head);
+            return Ok(());
+        }
+        if self.info.closes_unread() && !self.body.is_done() {
+            self.info.close_after_this();
+        }
+        self.answer.head(&mut head, end, self.info.closes())?;
+        if self.answer.ends_connection() {
+            self.info.close_after_this();
+        }
+        self.written = Some(head);
+        Ok(())
+    }
+
+    /// Takes in a part of the body: a small one goes out with the next `flush`.
+    pub(super) async fn take_part(&mut self, data: Bytes) -> Result<()> {
+        let Some((data, after)) = self.answer.part(data) else { return Ok(()) };
+        let before = self.answer.out.split().freeze();
+        let mut all = before.chain(data).chain(after);
+        self.stream()?.write_all_buf(&mut all).await.or_err(ErrorType::WriteError, "while writing an answer")
+    }
+
+    /// Writes out what has been taken in.
+    pub(super) async fn flush(&mut self) -> Result<()> {
+        let Self { answer, stream: Some(stream), .. } = self else { return Ok(()) };
+        let written = async {
+            if !answer.out.is_empty() {
+                stream.write_all(&answer.out).await?;
+                answer.out.clear();
+            }
+            stream.flush().await
+        };
+        written.await.or_err(ErrorType::WriteError, "while writing an answer")
+    }
+
+    /// The answer has ended; the connection goes back to its listener if it serves on.
+    pub(super) async fn give_back(&mut self) -> Result<()> {
+        self.answer.end(None)?;
+        self.flush().await?;
+        if self.written.is_none() || self.info.closes() {
+            self.close().await;
+            return Ok(());
+        }
+        self.drain().await?;
+        if let Some(stream) = self.stream.take() {
+            self.info.hand_back(stream);
+        }
+        Ok(())
+    }
+
+    /// Closes for writing.
+    pub(super) async fn close(&mut self) {
+        self.info.close_after_this();
+        if let Some(stream) = &mut self.stream
+            && let Err(e) = stream.shutdown().await
+        {
+            log::debug!("shutting down a client's connection: {e}");
+        }
+    }
+}
