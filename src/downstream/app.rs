@@ -40,6 +40,7 @@ use crate::{
     downstream::host::{Host, Rejection},
     message::{
         chunked::RemainingRequest,
+        framing::Body,
         replies,
         reply::{Reply, ReplyBody},
         reply_wire,
@@ -208,8 +209,18 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
             }
             let session = match bytes.map(|bytes| h1::head::parse(bytes, head.fields)) {
                 None => self.session(stream, settings.take(), served),
-                Some(Some(request)) => {
+                Some(Some(mut request)) => {
                     info.begin(self.is_last(served) || !h1::outgoing::is_persistent(&request));
+                    if head.body == Body::Length(0) && self.host.answer(&mut request, &info, &mut *stream).await {
+                        served += 1;
+                        if info.closes() {
+                            return Box::pin(end(stream)).await;
+                        }
+                        if !stream.turn() {
+                            return;
+                        }
+                        continue;
+                    }
                     ServerSession::new_custom(Box::new(Http1Session::new(stream, request, head.body)))
                 }
                 Some(None) => {
@@ -315,6 +326,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
             linger(stream).await;
         }
     }
+}
+
+/// Ends a connection after its last answer. To be boxed.
+async fn end<T: Transport>(mut stream: Box<DownstreamStream<T>>) {
+    linger(&mut *stream).await;
 }
 
 #[async_trait]

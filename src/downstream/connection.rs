@@ -57,6 +57,8 @@ pub(crate) struct ConnectionInfo {
     kept: AtomicBool,
     /// What a session that was dropped has left of the connection, or has handed back.
     left_over: Mutex<Option<Box<dyn Any + Send + Sync>>>,
+    /// What is known of a request before it has a session.
+    found: Mutex<Option<Box<dyn Any + Send + Sync>>>,
     /// The connection ends after the answer.
     closes: AtomicBool,
     /// It also does when the answer begins before the request has been read.
@@ -101,6 +103,7 @@ impl ConnectionInfo {
             last_word: Mutex::new(None),
             kept: AtomicBool::new(false),
             left_over: Mutex::new(None),
+            found: Mutex::new(None),
             closes: AtomicBool::new(false),
             closes_unread: AtomicBool::new(true),
         })
@@ -197,6 +200,16 @@ impl ConnectionInfo {
         self.left_over.lock().take()
     }
 
+    /// What the floor above has found out about a request, for its hooks.
+    pub(crate) fn leave_found(&self, found: impl Any + Send + Sync) {
+        *self.found.lock() = Some(Box::new(found));
+    }
+
+    /// Takes that.
+    pub(crate) fn take_found<F: Any>(&self) -> Option<Box<F>> {
+        self.found.lock().take()?.downcast().ok()
+    }
+
     /// A request over HTTP/1 begins; `closes`: the connection ends after its answer, as far as is known.
     pub(super) fn begin(&self, closes: bool) {
         self.closes.store(closes, Relaxed);
@@ -270,6 +283,7 @@ impl ConnectionInfo {
             last_word: Mutex::new(None),
             kept: AtomicBool::new(false),
             left_over: Mutex::new(None),
+            found: Mutex::new(None),
             closes: AtomicBool::new(false),
             closes_unread: AtomicBool::new(true),
         })

@@ -2,12 +2,14 @@
 
 use std::{
     net::IpAddr,
+    pin::Pin,
     sync::{Arc, atomic::AtomicBool},
 };
 
-use tokio::sync::watch;
+use pingora::http::RequestHeader;
+use tokio::{io::AsyncWrite, sync::watch};
 
-use super::limits::ClientLimits;
+use super::{ConnectionInfo, limits::ClientLimits};
 use crate::message::{reason::Reason, request_id::RequestId};
 
 /// Who answers for the listeners.
@@ -23,6 +25,15 @@ pub(crate) trait Host: Send + Sync + 'static {
 
     /// Whether it does: looked at when something is read.
     fn cut_flag(&self) -> Arc<AtomicBool>;
+
+    /// Answers a request over HTTP/1 that has no body, when no backend is to be asked; else false, and what has been found
+    /// out waits in `info` for the hooks (`ConnectionInfo::leave_found`).
+    fn answer<'a>(
+        &'a self,
+        head: &'a mut RequestHeader,
+        info: &'a Arc<ConnectionInfo>,
+        connection: &'a mut (dyn AsyncWrite + Send + Unpin),
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
 
     /// A head was refused that never became a request: it is to be counted and logged.
     fn rejected(&self, rejection: &Rejection<'_>);

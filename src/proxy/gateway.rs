@@ -19,10 +19,12 @@ use super::{
     upstream_request,
 };
 use crate::{
+    downstream::ConnectionInfo,
     message::{
         grpc, hop_by_hop,
         reason::Reason,
         replies::{self, malformed},
+        reply::Reply,
         source::ResponseSource,
     },
     proxy::{
@@ -72,6 +74,35 @@ impl Gateway {
     pub(crate) fn new(live: Arc<Live>) -> Self {
         Self { live }
     }
+
+    /// Decides on a request that has been met: the answer, or nothing when it goes to a backend.
+    pub(super) async fn decide(
+        &self,
+        head: &mut RequestHeader,
+        context: &mut Context,
+    ) -> Option<(Reply, ResponseSource)> {
+        if let Some(reason) = context.info.as_ref().and_then(|info| info.fault()) {
+            return Some((malformed(reason).closing(), ResponseSource::Gateway));
+        }
+        if context.runtime.publish
+            && let Some(page) = self.live.shared.page.get()
+            && let Some(reply) = page(head.uri.path())
+        {
+            let reply = replies::read_only(&head.method).unwrap_or(reply);
+            return Some((reply, ResponseSource::Gateway));
+        }
+        let Context { runtime, state, now, .. } = context;
+        match decide(&runtime.router, &runtime.limits, head, state, *now).await {
+            Decision::Forward(route, target, path) => {
+                context.forward_to(route, target, path, head);
+                None
+            }
+            Decision::Reply { route, reply, by } => {
+                context.route = route;
+                Some((*reply, by))
+            }
+        }
+    }
 }
 
 #[async_trait]
@@ -87,31 +118,20 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Tracked) -> Result<bool> {
-        request::receive(&self.live.shared, session, context);
-        if let Some(reason) = context.info.as_ref().and_then(|info| info.fault()) {
-            return respond(session, context, malformed(reason).closing(), ResponseSource::Gateway)
-                .await
-                .map(|()| true);
-        }
-        if context.runtime.publish
-            && let Some(page) = self.live.shared.page.get()
-            && let Some(reply) = page(session.req_header().uri.path())
-        {
-            let reply = replies::read_only(&session.req_header().method).unwrap_or(reply);
-            return respond(session, context, reply, ResponseSource::Gateway).await.map(|()| true);
-        }
-        let Context { runtime, state, now, .. } = &mut **context;
-        match decide(&runtime.router, &runtime.limits, session.req_header_mut(), state, *now).await {
-            Decision::Forward(route, target, path) => {
-                context.forward_to(route, target, path, session.req_header());
-                if let Some(busy) = waiting::take_permits(session, context).await? {
-                    return respond(session, context, busy, ResponseSource::Gateway).await.map(|()| true);
+        match ConnectionInfo::of(session).and_then(|info| info.take_found::<Tracked>()) {
+            Some(found) => {
+                *context = *found;
+                request::bound(session, context);
+            }
+            None => {
+                request::receive(&self.live.shared, session, context);
+                if let Some((reply, by)) = self.decide(session.req_header_mut(), context).await {
+                    return respond(session, context, reply, by).await.map(|()| true);
                 }
             }
-            Decision::Reply { route, reply, by } => {
-                context.route = route;
-                return respond(session, context, *reply, by).await.map(|()| true);
-            }
+        }
+        if let Some(busy) = waiting::take_permits(session, context).await? {
+            return respond(session, context, busy, ResponseSource::Gateway).await.map(|()| true);
         }
         mirror::begin(context);
         if context.target.as_ref().is_some_and(|target| target.service.resilience.hedges()) {

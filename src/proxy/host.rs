@@ -2,15 +2,18 @@
 
 use std::{
     net::IpAddr,
+    pin::Pin,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
-use tokio::sync::watch;
+use pingora::http::RequestHeader;
+use tokio::{io::AsyncWrite, sync::watch};
 
 use super::{access_line, gateway::Gateway};
 use crate::{
     downstream::{
+        ConnectionInfo,
         host::{Host, Rejection},
         limits::ClientLimits,
     },
@@ -32,6 +35,15 @@ impl Host for Gateway {
 
     fn cut_flag(&self) -> Arc<AtomicBool> {
         self.live.shared.cut_flag.clone()
+    }
+
+    fn answer<'a>(
+        &'a self,
+        head: &'a mut RequestHeader,
+        info: &'a Arc<ConnectionInfo>,
+        connection: &'a mut (dyn AsyncWrite + Send + Unpin),
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+        Box::pin(self.answer_directly(head, info, connection))
     }
 
     fn rejected(&self, rejection: &Rejection<'_>) {

@@ -1,7 +1,7 @@
 //! What kind of request it is.
 
 use http::Version;
-use pingora::proxy::Session;
+use pingora::http::RequestHeader;
 
 use crate::message::grpc;
 
@@ -19,9 +19,9 @@ pub(crate) enum RequestKind {
 }
 
 impl RequestKind {
-    pub(super) fn of(session: &Session, upgrade: bool, media: bool) -> Self {
-        let head = session.req_header();
-        if upgrade && session.is_upgrade_req() {
+    /// Of a request with this `head`; `media`: which says what it carries.
+    pub(super) fn of(head: &RequestHeader, upgrade: bool, media: bool) -> Self {
+        if upgrade {
             Self::Upgrade
         } else if media && head.version == Version::HTTP_2 && grpc::is(&head.headers) {
             Self::Grpc

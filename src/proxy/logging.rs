@@ -1,7 +1,7 @@
 //! What is written down of a request when it has ended: counters, the chain's notes, the access log.
 
 use http::StatusCode;
-use pingora::{Error, ErrorType, proxy::Session};
+use pingora::{Error, ErrorType, http::RequestHeader, proxy::Session};
 
 use super::{context::Context, error, failure};
 use crate::{
@@ -32,6 +32,21 @@ pub(crate) fn record(shared: &Shared, session: &Session, error: Option<&Error>, 
     }
     context.error = error.and_then(error::word);
     write_down(shared, &ended, context);
+}
+
+/// The same for one that was answered without a session; what has been `written`: the status and the length of the body.
+pub(super) fn record_direct(
+    shared: &Shared,
+    head: &RequestHeader,
+    written: Option<(StatusCode, u64)>,
+    context: &mut Context,
+) {
+    if written.is_none() {
+        context.error = Some(ErrorType::WriteError.as_str().to_owned());
+    }
+    let (status, sent) = written.unzip();
+    let left = written.is_none();
+    write_down(shared, &Ended { head, written: status, received: 0, sent: sent.unwrap_or(0), left }, context);
 }
 
 /// The same for a request that was dropped in the middle; `left`: because its client has gone.

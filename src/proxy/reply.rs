@@ -4,7 +4,11 @@
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
-use pingora::{http::ResponseHeader, protocols::http::HttpTask, proxy::Session};
+use pingora::{
+    http::{RequestHeader, ResponseHeader},
+    protocols::http::HttpTask,
+    proxy::Session,
+};
 
 use super::{context::Context, keep_alive, request};
 use crate::message::{
@@ -22,9 +26,7 @@ pub(crate) async fn respond(
     reply: Reply,
     by: ResponseSource,
 ) -> pingora::Result<()> {
-    // A client that still waits to be told to send its body would take the end of this answer for the end of that.
-    let waits = session.req_header().headers.contains_key(header::EXPECT);
-    if reply.close || waits {
+    if closes(&reply, session.req_header()) {
         keep_alive::end(session);
     }
     let grpc = grpc::is(&session.req_header().headers);
@@ -40,6 +42,12 @@ pub(crate) async fn respond(
         session.write_response_body(Some(body), true).await?;
     }
     Ok(())
+}
+
+/// True when the connection ends after `reply` to a request with this `head`.
+pub(super) fn closes(reply: &Reply, head: &RequestHeader) -> bool {
+    // A client that still waits to be told to send its body would take the end of this answer for the end of that.
+    reply.close || head.headers.contains_key(header::EXPECT)
 }
 
 /// The head and the body of `reply`, as the client is to see them.

@@ -1,5 +1,7 @@
 //! A request that has just come: what its connection allows, whose it is, and which of its wishes are for this hop.
 
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue, Version, header};
 use pingora::{http::RequestHeader, proxy::Session};
 
@@ -15,30 +17,39 @@ use crate::{
 static FIELDS: [HeaderName; 5] =
     [header::CONNECTION, header::UPGRADE, header::CONTENT_TYPE, header::COOKIE, header::EXPECT];
 
-/// Time limits and keep-alive of the client's connection, and who is at its other end.
+/// Meets a request that Pingora has a session for.
 pub(crate) fn receive(shared: &Shared, session: &mut Session, context: &mut Context) {
-    let Runtime { limits, trusted, .. } = &*context.runtime;
-    // HTTP/1.0 closes unless asked not to (RFC 9112 §9.3): that is what Pingora has decided by now.
-    // It looks at the first line of `Connection` only.
-    let [connection, upgrades, media, cookie, expect] = fields::present(&session.req_header().headers, &FIELDS);
-    let closes = connection && closes(session.req_header());
-    if closes || shared.draining() {
-        keep_alive::end(session);
-    } else {
-        keep_alive::serve_on(session, limits.keepalive.0.as_secs().max(1));
-    }
-    let old = is_old(session.req_header());
-    session.set_ignore_info_resp(old);
-    if upgrades {
-        upgrade::ignore_what_is_none(session.req_header_mut());
-    }
-    context.kind = RequestKind::of(session, upgrades, media);
-    let timed = context.kind == RequestKind::Ordinary;
-    context.uninvited = timed && expect && !old && !session.is_body_empty() && expects(session.req_header());
-    session.set_read_timeout((timed && !context.uninvited).then_some(limits.first_read()));
-    session.set_write_timeout((context.kind != RequestKind::Grpc).then_some(limits.stall.0));
-    session.set_total_drain_timeout(Some(limits.stall.0));
     let info = ConnectionInfo::of(session).cloned();
+    let (body, upgrade) = (!session.is_body_empty(), session.is_upgrade_req());
+    let closes = meet(shared, session.req_header_mut(), info, body, upgrade, context);
+    if closes {
+        keep_alive::end(session);
+    }
+    bound(session, context);
+}
+
+/// Finds out whose a request with this `head` is, and what it wants of this hop; true when the connection ends after it.
+/// `body`: it has one. `upgrade`: it asks for another protocol.
+pub(crate) fn meet(
+    shared: &Shared,
+    head: &mut RequestHeader,
+    info: Option<Arc<ConnectionInfo>>,
+    body: bool,
+    upgrade: bool,
+    context: &mut Context,
+) -> bool {
+    let Runtime { limits, trusted, .. } = &*context.runtime;
+    // HTTP/1.0 closes unless asked not to (RFC 9112 §9.3): that is what the session has decided by now.
+    // Pingora's looks at the first line of `Connection` only.
+    let [connection, upgrades, media, cookie, expect] = fields::present(&head.headers, &FIELDS);
+    let closes = connection && closes(head) || shared.draining();
+    if upgrades {
+        upgrade::ignore_what_is_none(head);
+    }
+    let upgrade = upgrade && head.headers.contains_key(header::UPGRADE);
+    context.kind = RequestKind::of(head, upgrade, media);
+    let timed = context.kind == RequestKind::Ordinary;
+    context.uninvited = timed && expect && !is_old(head) && body && expects(head);
     let secure = info.as_ref().is_some_and(|info| info.secure);
     if let Some(info) = &info {
         context.peer = info.address();
@@ -48,15 +59,28 @@ pub(crate) fn receive(shared: &Shared, session: &mut Session, context: &mut Cont
         info.deadlines.limit_writes(Some(limits.stall.0), rate);
     }
     if cookie {
-        join_cookies(session.req_header_mut());
+        join_cookies(head);
     }
-    context.version = session.req_header().version;
-    context.method = MethodClass::of(session.req_header().method.as_str());
-    context.origin = trusted.origin(context.peer, secure, &session.req_header().headers);
+    context.version = head.version;
+    context.method = MethodClass::of(head.method.as_str());
+    context.origin = trusted.origin(context.peer, secure, &head.headers);
     context.state.client = context.origin.client;
-    forwarded::drop_hearsay(session.req_header_mut(), context.origin.trusted, &context.runtime.reserved);
+    forwarded::drop_hearsay(head, context.origin.trusted, &context.runtime.reserved);
     context.state.secure = context.origin.secure;
     context.info = info;
+    closes
+}
+
+/// Time limits of the client's connection, for a request that has been met.
+pub(crate) fn bound(session: &mut Session, context: &Context) {
+    let limits = &context.runtime.limits;
+    keep_alive::serve_on(session, limits.keepalive.0.as_secs().max(1));
+    let old = is_old(session.req_header());
+    session.set_ignore_info_resp(old);
+    let timed = context.kind == RequestKind::Ordinary;
+    session.set_read_timeout((timed && !context.uninvited).then_some(limits.first_read()));
+    session.set_write_timeout((context.kind != RequestKind::Grpc).then_some(limits.stall.0));
+    session.set_total_drain_timeout(Some(limits.stall.0));
 }
 
 /// Takes a request for another protocol for an ordinary one, as any server may (RFC 9110 §7.8).

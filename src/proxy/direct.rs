@@ -1,0 +1,72 @@
+//! Requests over HTTP/1 without a body are decided on before there is a session for them. One that no backend is asked for is
+//! answered here and now: whatever Pingora sets up to proxy a request costs more than the answer.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use pingora::{OrErr as _, http::RequestHeader, proxy::ProxyHttp as _};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+
+use super::{context::Context, gateway::Gateway, logging, reply, request};
+use crate::{
+    downstream::{
+        ConnectionInfo,
+        h1::outgoing::{Asked, Outgoing},
+    },
+    message::{grpc, reply::Reply, source::ResponseSource},
+};
+
+impl Gateway {
+    /// Answers the request with this `head`; false when it goes to a backend: then what has been found out waits for the
+    /// hooks.
+    pub(super) async fn answer_directly(
+        &self,
+        head: &mut RequestHeader,
+        info: &Arc<ConnectionInfo>,
+        connection: &mut (dyn AsyncWrite + Send + Unpin),
+    ) -> bool {
+        let (shared, mut context) = (&self.live.shared, self.new_ctx());
+        if request::meet(shared, head, Some(info.clone()), false, false, &mut context) {
+            info.close_after_this();
+        }
+        let Some((reply, by)) = self.decide(head, &mut context).await else {
+            info.leave_found(context);
+            return false;
+        };
+        let written = match write(head, &mut context, reply, by, connection).await {
+            Ok(written) => Some(written),
+            Err(e) => {
+                log::debug!("answer not delivered: {e}");
+                info.close_after_this();
+                None
+            }
+        };
+        logging::record_direct(shared, head, written, &mut context);
+        true
+    }
+}
+
+/// Writes `reply` to a request with this `head`: all of it at once. Answers the status and the length of the body.
+async fn write(
+    head: &RequestHeader,
+    context: &mut Context,
+    reply: Reply,
+    by: ResponseSource,
+    connection: &mut (dyn AsyncWrite + Send + Unpin),
+) -> pingora::Result<(StatusCode, u64)> {
+    let closes = reply::closes(&reply, head);
+    let (mut answer_head, body) = reply::compose(context, reply, by, grpc::is(&head.headers), false)?;
+    let info = context.info.as_ref();
+    if closes && let Some(info) = info {
+        info.close_after_this();
+    }
+    let mut answer = Outgoing::to(Asked::by(head));
+    answer.head(&mut answer_head, body.is_empty(), info.is_some_and(|info| info.closes()))?;
+    answer.whole_body(&body);
+    let written = async {
+        connection.write_all(&answer.out).await?;
+        connection.flush().await
+    };
+    written.await.or_err(pingora::ErrorType::WriteError, "while writing an answer")?;
+    Ok((answer_head.status, answer.sent))
+}
