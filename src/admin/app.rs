@@ -18,7 +18,7 @@ use tower::ServiceExt as _;
 
 use super::{answer::Answer, router::router};
 use crate::{
-    downstream::validate::check_head,
+    downstream::{ConnectionInfo, validate::check_head},
     message::{replies, reply::Reply},
     runtime::Live,
 };
@@ -128,6 +128,9 @@ impl ServeHttp for AdminApp {
             Some(reply) => {
                 // What follows is not known to be a request.
                 session.set_keepalive(None);
+                if let Some(info) = ConnectionInfo::of(session) {
+                    info.close_after_this();
+                }
                 Answer(reply).into_response()
             }
             None => dispatch(&self.router, head, body).await,

@@ -1,51 +1,30 @@
 //! A listener: what happens to its connections until a request begins.
 
-use std::{
-    net::SocketAddr,
-    pin::{Pin, pin},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pingora::{
-    apps::{HttpPersistentSettings, HttpServerApp, ServerApp},
-    protocols::{
-        GetSocketDigest as _, Peek as _, Stream, UniqueID as _, http::ServerSession, l4::stream::Stream as L4Stream,
-    },
+    apps::{HttpServerApp, ServerApp},
+    protocols::{GetSocketDigest as _, Peek as _, Stream, l4::stream::Stream as L4Stream},
     server::ShutdownWatch,
 };
 use prometheus::IntGauge;
-use tokio::{
-    io::AsyncWriteExt as _,
-    sync::watch,
-    time::{Instant, Sleep},
-};
+use tokio::sync::watch;
 use tokio_rustls::server::TlsStream;
 
 use super::{
     ConnectionInfo, Listener,
     connection::TlsFacts,
     connection_limits::{AddressPermit, ConnectionLimits},
-    exchange::ExchangeWatch,
-    h1::{self, Http1Session},
-    head_reader::{BufferedRequest, Protocols, ReadOutcome},
-    linger::linger,
+    head_reader::Protocols,
     metrics,
-    stream::{DownstreamStream, LeftOver},
-    transport::Transport,
+    requests::Requests,
+    stream::DownstreamStream,
 };
 use crate::{
     auth::Certificate,
-    downstream::host::{Host, Rejection},
-    message::{
-        chunked::RemainingRequest,
-        framing::Body,
-        replies,
-        reply::{Reply, ReplyBody},
-        reply_wire,
-        request_id::RequestId,
-    },
+    downstream::host::{DirectAnswers, Host},
+    message::replies,
     tls::server::TlsFront,
 };
 
@@ -62,6 +41,7 @@ pub(crate) struct App<A> {
     /// Which one it is in the file.
     number: usize,
     host: Arc<dyn Host>,
+    direct: Option<Arc<dyn DirectAnswers>>,
     connection_limits: Arc<ConnectionLimits>,
     closing: watch::Sender<bool>,
 }
@@ -71,14 +51,21 @@ type Encrypted = TlsStream<Box<L4Stream>>;
 
 impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
     /// An application for each of these listeners, with the limits of `host`, which hold for all of them together.
-    /// `gauge` shows how many connections there are.
-    pub(crate) fn all(app: A, listeners: &[Listener], gauge: Option<IntGauge>, host: &Arc<dyn Host>) -> Vec<Self> {
+    /// `gauge` shows how many connections there are; `direct` may answer before `app` is asked.
+    pub(crate) fn all(
+        app: A,
+        listeners: &[Listener],
+        gauge: Option<IntGauge>,
+        host: &Arc<dyn Host>,
+        direct: Option<&Arc<dyn DirectAnswers>>,
+    ) -> Vec<Self> {
         let (app, connection_limits) = (Arc::new(app), ConnectionLimits::new(gauge));
         let app = |(number, listener): (usize, &Listener)| Self {
             app: app.clone(),
             listener: listener.clone(),
             number,
             host: host.clone(),
+            direct: direct.cloned(),
             connection_limits: connection_limits.clone(),
             closing: watch::Sender::new(false),
         };
@@ -109,8 +96,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
             return Box::pin(self.encrypted(plain, peer, tls, limits.head.0)).await;
         }
         let protocols = if listener.h2c { Protocols::Either } else { Protocols::Http1 };
-        self.serve(Box::new(DownstreamStream::new(plain, self.info(peer, None))), protocols, trusted).await;
+        let stream = Box::new(DownstreamStream::new(plain, self.info(peer, None)));
+        self.requests().serve(stream, protocols, trusted).await;
         Ok(())
+    }
+
+    fn requests(&self) -> Requests<'_, A> {
+        Requests { app: &self.app, host: &*self.host, direct: self.direct.as_deref(), closing: &self.closing }
     }
 
     /// What is known of a connection from `peer`.
@@ -138,7 +130,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
             // Somebody has typed http:// for https://.
             Ok(Ok(_)) if first[0].is_ascii_alphabetic() => {
                 let mut stream = DownstreamStream::new(plain, self.info(peer, None));
-                Box::pin(self.refuse(&mut stream, replies::malformed("this port speaks TLS: use https"))).await;
+                let reply = replies::malformed("this port speaks TLS: use https");
+                Box::pin(self.requests().refuse(&mut stream, reply)).await;
                 return Err("tls_handshake");
             }
             Ok(Ok(_)) => {}
@@ -164,173 +157,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         let h2 = agreed.alpn_protocol() == Some(b"h2");
         let protocols = if h2 { Protocols::Http2 } else { Protocols::Http1 };
         let stream = DownstreamStream::new(stream, self.info(peer, Some(facts)));
-        self.serve(Box::new(stream), protocols, false).await;
+        self.requests().serve(Box::new(stream), protocols, false).await;
         Ok(())
     }
-
-    /// Serves request after request.
-    async fn serve<T: Transport>(
-        self: &Arc<Self>,
-        stream: Box<DownstreamStream<T>>,
-        protocols: Protocols,
-        trusted: bool,
-    ) {
-        let (shutdown, mut closing) = (self.closing.subscribe(), self.closing.subscribe());
-        // Both are made once for all requests of a connection: to enter a timer and a waiter anew for each costs more.
-        tokio::pin! {
-            let idle = tokio::time::sleep(Duration::ZERO);
-            let leaving = closing.wait_for(|closing| *closing);
-        }
-        let info = stream.info().clone();
-        let mut watch = ExchangeWatch::new(info.clone());
-        let (mut stream, mut settings, mut protocols, mut served) = (stream, None, protocols, 0);
-        loop {
-            let (head, mut arrived) =
-                match self.read_request(&mut stream, protocols, idle.as_mut(), leaving.as_mut()).await {
-                    ReadOutcome::Head(head, arrived) => (head, arrived),
-                    ReadOutcome::H2(bytes) => {
-                        let preface = BufferedRequest { bytes, rest: RemainingRequest::Everything, next: Vec::new() };
-                        // Nothing of it can be wrong.
-                        let _ = stream.rewind(preface);
-                        // Boxed: a connection that speaks HTTP/1 must not carry the memory of HTTP/2 around.
-                        let (terms, cut) = (self.terms(trusted), self.host.cut());
-                        return Box::pin(super::h2::serve(&self.app, stream, terms, &shutdown, cut)).await;
-                    }
-                    ReadOutcome::Refused(reply) => return Box::pin(self.refuse(&mut stream, *reply)).await,
-                    ReadOutcome::Nobody => return,
-                };
-            info.serve_over(stream.id());
-            protocols = Protocols::Http1;
-            // Pingora's session, which knows tunnels, reads the head itself.
-            let body = if head.upgrade { None } else { Some(arrived.bytes.split_off(head.length)) };
-            let bytes = body.map(|body| std::mem::replace(&mut arrived.bytes, body));
-            if let Err(reason) = stream.rewind(arrived) {
-                return Box::pin(self.refuse(&mut stream, replies::malformed(reason))).await;
-            }
-            let session = match bytes.map(|bytes| h1::head::parse(bytes, head.fields)) {
-                None => self.session(stream, settings.take(), served),
-                Some(Some(mut request)) => {
-                    info.begin(self.is_last(served) || !h1::outgoing::is_persistent(&request));
-                    if head.body == Body::Length(0) && self.host.answer(&mut request, &info, &mut *stream).await {
-                        served += 1;
-                        if info.closes() {
-                            return Box::pin(end(stream)).await;
-                        }
-                        if !stream.turn() {
-                            return;
-                        }
-                        continue;
-                    }
-                    ServerSession::new_custom(Box::new(Http1Session::new(stream, request, head.body)))
-                }
-                Some(None) => {
-                    let reply = replies::malformed("the head could not be read");
-                    return Box::pin(self.refuse(&mut stream, reply)).await;
-                }
-            };
-            served += 1;
-            if let Some(reused) = watch.run(self.app.process_new_http(session, &shutdown)).await {
-                let (handed_back, kept) = reused.consume();
-                // The HTTP layer hands back what it was given.
-                let Ok(same) = handed_back.into_any().downcast::<DownstreamStream<T>>() else { return };
-                (stream, settings) = (same, kept);
-            } else {
-                let Some(left) = info.take_left_over() else { return };
-                stream = match left.downcast::<DownstreamStream<T>>() {
-                    Ok(same) => same,
-                    Err(other) => {
-                        let Ok(mut left) = other.downcast::<LeftOver<T>>() else { return };
-                        if !left.serves_on {
-                            // Boxed: its buffer would make every connection larger.
-                            return Box::pin(linger(&mut left.inner)).await;
-                        }
-                        Box::new(left.resume(info.clone()))
-                    }
-                };
-            }
-            if !stream.turn() {
-                return;
-            }
-        }
-    }
-
-    /// True for the last request of a connection that has `served` others.
-    fn is_last(&self, served: u32) -> bool {
-        let limit = self.host.limits().requests_per_connection;
-        limit > 0 && served + 1 >= limit
-    }
-
-    /// What an HTTP/2 connection is granted; `trusted`: it comes from a proxy whose word is taken.
-    fn terms(&self, trusted: bool) -> super::h2::Terms {
-        let limits = self.host.limits();
-        super::h2::Terms {
-            options: super::h2::options(&limits),
-            head: limits.head.0,
-            stall: limits.stall.0,
-            idle: limits.keepalive.0,
-            requests: limits.requests_per_connection,
-            trusted,
-        }
-    }
-
-    /// Waits for a request, first for its beginning, then for the whole of its head.
-    async fn read_request<T: Transport>(
-        &self,
-        stream: &mut DownstreamStream<T>,
-        protocols: Protocols,
-        mut idle: Pin<&mut Sleep>,
-        leaving: Pin<&mut impl Future>,
-    ) -> ReadOutcome {
-        let limits = self.host.limits();
-        idle.as_mut().reset(Instant::now() + limits.keepalive.0);
-        let first = tokio::select! {
-            // What has been sent is answered, whatever else has happened meanwhile.
-            biased;
-            first = std::future::poll_fn(|context| stream.poll_arrival(context)) => first,
-            () = idle => return ReadOutcome::Nobody,
-            _ = leaving => return ReadOutcome::Nobody,
-        };
-        match first {
-            Ok(bytes) if !bytes.is_empty() => {
-                let secure = stream.info().secure;
-                super::head_reader::read(stream, bytes, &limits, protocols, secure).await
-            }
-            _ => ReadOutcome::Nobody,
-        }
-    }
-
-    /// A session for the next request on a connection that has `served` others; `settings` come from the request before.
-    fn session(&self, stream: Stream, settings: Option<HttpPersistentSettings>, served: u32) -> ServerSession {
-        let mut session = ServerSession::new_http1(stream);
-        if let Some(settings) = settings {
-            settings.apply_to_session(&mut session);
-        } else {
-            let limit = self.host.limits().requests_per_connection;
-            session.set_keepalive(Some(1));
-            session.set_keepalive_reuses_remaining((limit > 0).then(|| (limit - 1).saturating_sub(served)));
-        }
-        session
-    }
-
-    /// Answers a head that never became a request, and closes. To be boxed: its buffer would make every connection larger.
-    async fn refuse<T: Transport>(&self, stream: &mut DownstreamStream<T>, reply: Reply) {
-        let (id, status) = (RequestId::fresh(), reply.status.as_u16());
-        let detail = if let ReplyBody::Problem { detail, .. } = &reply.body { detail } else { "" };
-        self.host.rejected(&Rejection { id: &id, client: stream.peer(), status, detail, reason: reply.reason });
-        let Ok(answer) = reply_wire::plain(reply, &id) else { return };
-        let deliver = async {
-            stream.write_all(&answer).await?;
-            stream.flush().await
-        };
-        if let Ok(Ok(())) = tokio::time::timeout(Duration::from_secs(1), deliver).await {
-            linger(stream).await;
-        }
-    }
-}
-
-/// Ends a connection after its last answer. To be boxed.
-async fn end<T: Transport>(mut stream: Box<DownstreamStream<T>>) {
-    linger(&mut *stream).await;
 }
 
 #[async_trait]

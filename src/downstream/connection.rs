@@ -16,7 +16,10 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use http::HeaderValue;
 use parking_lot::Mutex;
-use pingora::{http::ResponseHeader, protocols::raw_connect::ProxyDigest, proxy::Session};
+use pingora::{
+    http::ResponseHeader,
+    protocols::{http::ServerSession, raw_connect::ProxyDigest},
+};
 
 use super::{deadlines::StreamDeadlines, hangup};
 use crate::{auth::Certificate, message::forwarded};
@@ -110,7 +113,7 @@ impl ConnectionInfo {
     }
 
     /// The facts of the connection that a session runs over, when a listener of ours has accepted it.
-    pub(crate) fn of(session: &Session) -> Option<&Arc<Self>> {
+    pub(crate) fn of(session: &ServerSession) -> Option<&Arc<Self>> {
         session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
     }
 

@@ -26,6 +26,15 @@ pub(crate) trait Host: Send + Sync + 'static {
     /// Whether it does: looked at when something is read.
     fn cut_flag(&self) -> Arc<AtomicBool>;
 
+    /// A head was refused that never became a request: it is to be counted and logged.
+    fn rejected(&self, rejection: &Rejection<'_>);
+
+    /// A connection was closed before its first request, for this reason; to be counted.
+    fn turned_away(&self, reason: &'static str);
+}
+
+/// Who answers requests that no backend is asked for.
+pub(crate) trait DirectAnswers: Send + Sync + 'static {
     /// Answers a request over HTTP/1 that has no body, when no backend is to be asked; else false, and what has been found
     /// out waits in `info` for the hooks (`ConnectionInfo::leave_found`).
     fn answer<'a>(
@@ -34,12 +43,6 @@ pub(crate) trait Host: Send + Sync + 'static {
         info: &'a Arc<ConnectionInfo>,
         connection: &'a mut (dyn AsyncWrite + Send + Unpin),
     ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
-
-    /// A head was refused that never became a request: it is to be counted and logged.
-    fn rejected(&self, rejection: &Rejection<'_>);
-
-    /// A connection was closed before its first request, for this reason; to be counted.
-    fn turned_away(&self, reason: &'static str);
 }
 
 /// A head that never became a request.

@@ -30,6 +30,7 @@ pub(crate) mod listener;
 pub(crate) mod metrics;
 pub(crate) mod proxy_protocol;
 mod read_ahead;
+mod requests;
 pub(crate) mod stream;
 mod transport;
 pub(crate) mod validate;

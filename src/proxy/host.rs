@@ -14,7 +14,7 @@ use super::{access_line, gateway::Gateway};
 use crate::{
     downstream::{
         ConnectionInfo,
-        host::{Host, Rejection},
+        host::{DirectAnswers, Host, Rejection},
         limits::ClientLimits,
     },
     message::method_class::MethodClass,
@@ -37,15 +37,6 @@ impl Host for Gateway {
         self.live.shared.cut_flag.clone()
     }
 
-    fn answer<'a>(
-        &'a self,
-        head: &'a mut RequestHeader,
-        info: &'a Arc<ConnectionInfo>,
-        connection: &'a mut (dyn AsyncWrite + Send + Unpin),
-    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
-        Box::pin(self.answer_directly(head, info, connection))
-    }
-
     fn rejected(&self, rejection: &Rejection<'_>) {
         self.live.shared.metrics.requests.unrouted(MethodClass::of(""), rejection.status, Duration::ZERO);
         if let Some(log) = &*self.live.shared.access_log.load() {
@@ -55,5 +46,16 @@ impl Host for Gateway {
 
     fn turned_away(&self, reason: &'static str) {
         self.live.shared.metrics.connections.refused(reason);
+    }
+}
+
+impl DirectAnswers for Gateway {
+    fn answer<'a>(
+        &'a self,
+        head: &'a mut RequestHeader,
+        info: &'a Arc<ConnectionInfo>,
+        connection: &'a mut (dyn AsyncWrite + Send + Unpin),
+    ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
+        Box::pin(self.answer_directly(head, info, connection))
     }
 }

@@ -37,7 +37,10 @@ use super::{
 use crate::{
     admin::{self, AdminApp},
     config::{self, Loaded, PingoraConfig, Plan, Rejected, Style},
-    downstream::{App, Listener, host::Host},
+    downstream::{
+        App, Listener,
+        host::{DirectAnswers, Host},
+    },
     filter::Registry,
     proxy::Gateway,
     runtime::{Live, Shared},
@@ -224,12 +227,13 @@ fn assemble(server: &mut Server, live: &Arc<Live>, plan: &Plan, bound: Vec<Bound
 
     let gateway = Gateway::new(live.clone());
     let host: Arc<dyn Host> = Arc::new(gateway.clone());
+    let direct: Arc<dyn DirectAnswers> = Arc::new(gateway.clone());
     let mut proxy = http_proxy(&server.configuration, gateway);
     proxy.server_options = Some(server_options());
     let _ = shared.tunnels.set(Tunnels::new(&server.configuration));
     let mut sockets = bound.into_iter().map(|(_, socket)| socket);
     let gauge = Some(shared.metrics.connections.open.clone());
-    let apps = App::all(proxy, &plan.listeners, gauge, &host);
+    let apps = App::all(proxy, &plan.listeners, gauge, &host, Some(&direct));
     // After the access log, so that the first request has its line, and after the first look at backends.
     let mut gateway = Front::new("gateway", None, FIRST, started);
     let mut begin = FIRST + 1;
@@ -242,7 +246,8 @@ fn assemble(server: &mut Server, live: &Arc<Live>, plan: &Plan, bound: Vec<Bound
         let mut admin = Front::new("admin", Some(1), begin, started);
         let app = HttpServer::new_app(AdminApp::new(live, &listener.address));
         // Connections of its own: clients that use up theirs do not shut its users out.
-        for (app, socket) in App::all(app, std::slice::from_ref(listener), None, &host).into_iter().zip([socket]) {
+        for (app, socket) in App::all(app, std::slice::from_ref(listener), None, &host, None).into_iter().zip([socket])
+        {
             admin.add(&listener.address, socket, buffers(listener), app);
         }
         server.add_service(admin);
