@@ -65,6 +65,7 @@ pub(super) fn build(
         services,
         trusted: TrustedProxies(config.trusted_proxies),
         limits: config.limits,
+        header_names: config.header_names,
         access: config.access_log,
         publish: config.admin.publish,
         sends,

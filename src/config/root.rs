@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{PingoraConfig, TestConfig};
 use crate::{
     admin::AdminConfig,
-    downstream::{ListenerConfig, limits::ClientLimits},
+    downstream::{ListenerConfig, h1::head::HeaderNames, limits::ClientLimits},
     routing::{readings::PathsConfig, route::RouteConfig},
     telemetry::{LogConfig, access_log::config::AccessConfig},
     units::{Cidr, Span},
@@ -39,6 +39,8 @@ pub struct Config {
     pub limits: ClientLimits,
     /// Add this hop to the `Via` that backends see (RFC 9110 §7.6.3). Default true.
     pub via: Via,
+    /// How names of header fields are written to backends over HTTP/1.
+    pub header_names: HeaderNames,
     /// How paths are read that backends may read differently.
     pub paths: PathsConfig,
     /// API keys, as digests.

@@ -9,13 +9,16 @@ use std::{
 use pingora::http::RequestHeader;
 use tokio::{io::AsyncWrite, sync::watch};
 
-use super::{ConnectionInfo, limits::ClientLimits};
+use super::{ConnectionInfo, h1::head::HeaderNames, limits::ClientLimits};
 use crate::message::{reason::Reason, request_id::RequestId};
 
 /// Who answers for the listeners.
 pub(crate) trait Host: Send + Sync + 'static {
     /// What a client may ask of a listener, as of now.
     fn limits(&self) -> ClientLimits;
+
+    /// How names of fields are handed on.
+    fn header_names(&self) -> HeaderNames;
 
     /// True for a proxy whose word about the client is taken.
     fn trusts(&self, peer: IpAddr) -> bool;

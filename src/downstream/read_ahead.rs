@@ -76,6 +76,11 @@ impl ReadAhead {
         self.given >= self.own.len() && self.rest.is_done()
     }
 
+    /// True when the whole of a request has come.
+    pub(super) fn is_complete(&self) -> bool {
+        self.rest.is_done()
+    }
+
     /// True when the client of an HTTP/1 request has sent, or may still be sending, what nobody is going to read.
     pub(super) fn is_unread(&mut self, inner: &mut (impl AsyncRead + Unpin), context: &mut Context<'_>) -> bool {
         if self.rest == RemainingRequest::Everything {

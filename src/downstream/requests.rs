@@ -116,7 +116,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Requests<'_, A> {
         let body = request.bytes.split_off(facts.length);
         let head = std::mem::replace(&mut request.bytes, body);
         let rewound = stream.rewind(request);
-        let head = rewound.and_then(|()| h1::head::parse(head, facts.fields).ok_or("the head could not be read"));
+        let head = rewound.and_then(|()| {
+            h1::head::parse(head, facts.fields, self.host.header_names()).ok_or("the head could not be read")
+        });
         let mut head = match head {
             Ok(head) => head,
             Err(reason) => {

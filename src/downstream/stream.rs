@@ -122,6 +122,11 @@ impl<T: Transport> DownstreamStream<T> {
         self.ahead.turn()
     }
 
+    /// True when the whole of the request has come, whether it has been read or not.
+    pub(crate) fn has_request(&self) -> bool {
+        self.ahead.is_complete()
+    }
+
     /// Reads more of the request; when it has come in full, all that is told is that the client has gone.
     fn poll_request(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.info.has_switched() {

@@ -29,7 +29,7 @@ pub(crate) fn wire(mut head: ResponseHeader, body: &Bytes) -> Vec<u8> {
 
 /// The head and the body of an answer.
 pub(crate) fn build(reply: Reply, id: &RequestId) -> pingora::Result<(ResponseHeader, Bytes)> {
-    let mut head = ResponseHeader::build(reply.status, Some(reply.headers.len() + 8))?;
+    let mut head = ResponseHeader::build_no_case(reply.status, Some(reply.headers.len() + 8))?;
     let (media, body) = match reply.body {
         ReplyBody::Empty => (None, Bytes::new()),
         ReplyBody::Bytes(media, bytes) => (Some(media), bytes),

@@ -16,34 +16,31 @@ use crate::{
     message::{grpc, reply::Reply, source::ResponseSource},
 };
 
-impl Gateway {
-    /// Answers the request with this `head`; false when it goes to a backend: then what has been found out waits for the
-    /// hooks.
-    pub(super) async fn answer_directly(
-        &self,
-        head: &mut RequestHeader,
-        info: &Arc<ConnectionInfo>,
-        connection: &mut (dyn AsyncWrite + Send + Unpin),
-    ) -> bool {
-        let (shared, mut context) = (&self.live.shared, self.new_ctx());
-        if request::meet(shared, head, Some(info.clone()), false, false, &mut context) {
-            info.close_after_this();
-        }
-        let Some((reply, by)) = self.decide(head, &mut context).await else {
-            info.leave_found(context);
-            return false;
-        };
-        let written = match write(head, &mut context, reply, by, connection).await {
-            Ok(written) => Some(written),
-            Err(e) => {
-                log::debug!("answer not delivered: {e}");
-                info.close_after_this();
-                None
-            }
-        };
-        logging::record_direct(shared, head, written, &mut context);
-        true
+/// Answers the request with this `head`; false when it goes to a backend: then what has been found out waits for the hooks.
+pub(super) async fn answer(
+    gateway: &Gateway,
+    head: &mut RequestHeader,
+    info: &Arc<ConnectionInfo>,
+    connection: &mut (dyn AsyncWrite + Send + Unpin),
+) -> bool {
+    let (shared, mut context) = (&gateway.live.shared, gateway.new_ctx());
+    if request::meet(shared, head, Some(info.clone()), false, false, &mut context) {
+        info.close_after_this();
     }
+    let Some((reply, by)) = gateway.decide(head, &mut context).await else {
+        info.leave_found(context);
+        return false;
+    };
+    let written = match write(head, &mut context, reply, by, connection).await {
+        Ok(written) => Some(written),
+        Err(e) => {
+            log::debug!("answer not delivered: {e}");
+            info.close_after_this();
+            None
+        }
+    };
+    logging::record_direct(shared, head, written, &mut context);
+    true
 }
 
 /// Writes `reply` to a request with this `head`: all of it at once. Answers the status and the length of the body.

@@ -118,16 +118,14 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Tracked) -> Result<bool> {
-        match ConnectionInfo::of(session).and_then(|info| info.take_found::<Tracked>()) {
-            Some(found) => {
-                *context = *found;
-                request::bound(session, context);
-            }
-            None => {
-                request::receive(&self.live.shared, session, context);
-                if let Some((reply, by)) = self.decide(session.req_header_mut(), context).await {
-                    return respond(session, context, reply, by).await.map(|()| true);
-                }
+        if let Some(found) = ConnectionInfo::of(session).and_then(|info| info.take_found::<Tracked>()) {
+            // It was decided on before it had a session.
+            *context = *found;
+            request::bound(session, context);
+        } else {
+            request::receive(&self.live.shared, session, context);
+            if let Some((reply, by)) = self.decide(session.req_header_mut(), context).await {
+                return respond(session, context, reply, by).await.map(|()| true);
             }
         }
         if let Some(busy) = waiting::take_permits(session, context).await? {

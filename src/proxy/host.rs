@@ -10,10 +10,11 @@ use std::{
 use pingora::http::RequestHeader;
 use tokio::{io::AsyncWrite, sync::watch};
 
-use super::{access_line, gateway::Gateway};
+use super::{access_line, direct, gateway::Gateway};
 use crate::{
     downstream::{
         ConnectionInfo,
+        h1::head::HeaderNames,
         host::{DirectAnswers, Host, Rejection},
         limits::ClientLimits,
     },
@@ -23,6 +24,10 @@ use crate::{
 impl Host for Gateway {
     fn limits(&self) -> ClientLimits {
         self.live.load().limits
+    }
+
+    fn header_names(&self) -> HeaderNames {
+        self.live.load().header_names
     }
 
     fn trusts(&self, peer: IpAddr) -> bool {
@@ -56,6 +61,6 @@ impl DirectAnswers for Gateway {
         info: &'a Arc<ConnectionInfo>,
         connection: &'a mut (dyn AsyncWrite + Send + Unpin),
     ) -> Pin<Box<dyn Future<Output = bool> + Send + 'a>> {
-        Box::pin(self.answer_directly(head, info, connection))
+        Box::pin(direct::answer(self, head, info, connection))
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    downstream::limits::ClientLimits,
+    downstream::{h1::head::HeaderNames, limits::ClientLimits},
     limit::TablesDraft,
     message::{forwarded::TrustedProxies, reserved::ReservedHeaders},
     routing::{route::Route, router::Router},
@@ -25,6 +25,8 @@ pub struct Runtime {
     pub trusted: TrustedProxies,
     /// The limits on what a client may ask for.
     pub limits: ClientLimits,
+    /// How names of fields are handed on.
+    pub header_names: HeaderNames,
     /// Settings of the access log.
     pub access: AccessConfig,
     /// Serve `/gateway/*` on ordinary listeners too.

@@ -18,6 +18,7 @@ mod corpus;
 mod credentials;
 mod deadlines;
 mod demo;
+mod direct;
 mod discovery;
 mod examples;
 mod files;

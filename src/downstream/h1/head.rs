@@ -3,15 +3,28 @@
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use pingora::http::RequestHeader;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::message::request_head;
+
+/// How names of fields are written to backends over HTTP/1. HTTP itself makes no difference (RFC 9110 §5.1).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HeaderNames {
+    /// Well-known ones as the RFCs write them (`User-Agent`), others in lower case.
+    #[default]
+    Canonical,
+    /// As the client has sent them, for backends that do make a difference. It costs a little for each request.
+    AsSent,
+}
 
 /// Room for what is told to the backend beside what the client has sent: it would be made in several steps otherwise.
 const MORE: usize = 8;
 
 /// Reads `head`, which has passed `request_head::verify` and has so many `fields`; `None` when a part of it is nothing that
 /// the `http` crate can hold.
-pub(crate) fn parse(head: Vec<u8>, fields: usize) -> Option<RequestHeader> {
+pub(crate) fn parse(head: Vec<u8>, fields: usize, names: HeaderNames) -> Option<RequestHeader> {
     let head = Bytes::from(head);
     let start = head.iter().position(|byte| !matches!(byte, b'\r' | b'\n'))?;
     let mut at = start;
@@ -26,15 +39,23 @@ pub(crate) fn parse(head: Vec<u8>, fields: usize) -> Option<RequestHeader> {
     if origin_form {
         parts.uri = Uri::from_maybe_shared(head.slice_ref(target)).ok()?;
     }
+    let mut request = RequestHeader::from(parts);
+    if names == HeaderNames::AsSent {
+        // The one way to have names kept is to build it with them.
+        let version = request.version;
+        request = RequestHeader::build(method, target, Some(fields + MORE)).ok()?;
+        request.set_version(version);
+    } else if !origin_form {
+        request.set_raw_path(target).ok()?;
+    }
     while let Some(line) = next_line(&head, &mut at).filter(|line| !line.is_empty()) {
         let colon = line.iter().position(|byte| *byte == b':')?;
-        let name = HeaderName::from_bytes(&line[..colon]).ok()?;
         let value = HeaderValue::from_maybe_shared(head.slice_ref(line[colon + 1..].trim_ascii())).ok()?;
-        parts.headers.try_append(name, value).ok()?;
-    }
-    let mut request = RequestHeader::from(parts);
-    if !origin_form {
-        request.set_raw_path(target).ok()?;
+        let added = match names {
+            HeaderNames::Canonical => request.append_header(HeaderName::from_bytes(&line[..colon]).ok()?, value),
+            HeaderNames::AsSent => request.append_header(head.slice_ref(&line[..colon]), value),
+        };
+        added.ok()?;
     }
     Some(request)
 }
@@ -54,17 +75,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn names_are_kept_as_they_were_sent_on_demand() {
+        for (names, expected) in
+            [(HeaderNames::Canonical, "Host: h\r\nx-a: 1\r\n"), (HeaderNames::AsSent, "host: h\r\nX-a: 1\r\n")]
+        {
+            let head = parse(b"GET http://h/ HTTP/1.0\r\nhost: h\r\nX-a:1\r\n\r\n".to_vec(), 2, names).unwrap();
+            let mut wire = Vec::new();
+            head.header_to_h1_wire(&mut wire);
+            assert_eq!((String::from_utf8(wire).unwrap().as_str(), head.version), (expected, Version::HTTP_10));
+            assert_eq!((head.raw_path(), head.uri.path()), (&b"http://h/"[..], "/"), "{names:?}");
+        }
+    }
+
+    #[test]
     fn reads_what_was_sent() {
-        let head =
-            parse(b"\r\nGET /a?b=%20 HTTP/1.1\r\nHost: h\r\nX-Two: a \r\nx-two:\tb\r\nEmpty:\r\n\r\n".to_vec(), 4)
-                .unwrap();
+        let head = parse(
+            b"\r\nGET /a?b=%20 HTTP/1.1\r\nHost: h\r\nX-Two: a \r\nx-two:\tb\r\nEmpty:\r\n\r\n".to_vec(),
+            4,
+            HeaderNames::Canonical,
+        )
+        .unwrap();
         assert_eq!((head.method.as_str(), head.uri.to_string().as_str()), ("GET", "/a?b=%20"));
         assert_eq!((head.version, head.raw_path()), (Version::HTTP_11, &b"/a?b=%20"[..]));
         let two: Vec<_> = head.headers.get_all("x-two").iter().map(HeaderValue::as_bytes).collect();
         assert_eq!((two, head.headers["empty"].len()), (vec![&b"a"[..], b"b"], 0));
-        let head = parse(b"OPTIONS * HTTP/1.0\r\n\r\n".to_vec(), 0).unwrap();
+        let head = parse(b"OPTIONS * HTTP/1.0\r\n\r\n".to_vec(), 0, HeaderNames::Canonical).unwrap();
         assert_eq!((head.raw_path(), head.uri.path(), head.version), (&b"*"[..], "*", Version::HTTP_10));
-        let head = parse(b"GET /\xc3\xa4 HTTP/1.1\r\nHost: h\r\n\r\n".to_vec(), 1).unwrap();
+        let head = parse(b"GET /\xc3\xa4 HTTP/1.1\r\nHost: h\r\n\r\n".to_vec(), 1, HeaderNames::Canonical).unwrap();
         assert_eq!(head.raw_path(), "/ä".as_bytes(), "what is refused later is kept as it came");
     }
 }

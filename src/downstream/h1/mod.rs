@@ -3,7 +3,7 @@
 //! (`head_reader.rs`) and writes an answer at once. It stands on the seam that Pingora has for protocols of others
 //! (`protocols::http::custom`), as `h2` does; requests for an upgrade keep Pingora's session, which knows tunnels.
 
-pub(super) mod head;
+pub(crate) mod head;
 pub(crate) mod outgoing;
 mod request_body;
 mod session;

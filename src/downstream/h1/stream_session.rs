@@ -111,7 +111,9 @@ impl<T: Transport> Http1Session<T> {
             self.answer.interim(&head);
             return Ok(());
         }
-        if self.info.closes_unread() && !self.body.is_done() {
+        // What has come already is thrown away in no time.
+        let unread = !self.body.is_done() && !self.stream.as_ref().is_some_and(|stream| stream.has_request());
+        if unread && self.info.closes_unread() {
             self.info.close_after_this();
         }
         self.answer.head(&mut head, end, self.info.closes())?;
