@@ -7,15 +7,31 @@
 //! after a 304 or a HEAD `refresh`; after an unsafe method `invalidate`.
 
 pub mod bypass;
+pub mod conditional;
 pub mod config;
 pub mod date;
 pub mod directives;
+pub mod entry;
 pub mod freshness;
+mod index;
+pub mod invalidate;
+pub mod key;
 pub mod list;
+pub mod memory;
 pub mod policy;
+pub mod purge;
+mod purged;
 pub mod query;
+pub mod range;
+pub mod refresh;
 pub mod refusal;
+pub mod reuse;
+pub mod said;
 pub mod storable;
 pub mod tags;
 pub mod targeted;
+pub mod variants;
 pub mod vary;
+
+#[cfg(test)]
+mod test_entry;

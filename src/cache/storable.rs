@@ -235,3 +235,181 @@ pub fn kept_fields(response: &HeaderMap, policy: &Policy) -> HeaderMap {
     }
     kept
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use proptest::prelude::*;
+
+    use super::{super::test_entry::Made, *};
+
+    #[test]
+    fn statuses_and_methods() {
+        for status in [200, 203, 204, 299, 301, 302, 303, 307, 308, 400, 404, 410, 499, 500, 502, 503, 504, 599] {
+            assert!(Made::saying("max-age=9").status(status).terms().is_ok(), "{status}");
+        }
+        for (status, refusal) in [
+            (100, Refusal::Status),
+            (101, Refusal::Status),
+            (103, Refusal::Status),
+            (206, Refusal::Partial),
+            (304, Refusal::Status),
+            (600, Refusal::Status),
+        ] {
+            assert_eq!(Made::saying("max-age=9").status(status).terms(), Err(refusal), "{status}");
+        }
+        for method in [Method::HEAD, Method::POST, Method::OPTIONS] {
+            let made = Made { method, ..Made::saying("public, max-age=9") };
+            assert_eq!(made.terms(), Err(Refusal::Method));
+        }
+    }
+
+    #[test]
+    fn what_backends_forbid() {
+        for (said, refusal) in [
+            ("no-store", Refusal::NoStore),
+            ("max-age=9, No-StOrE", Refusal::NoStore),
+            ("private, max-age=9", Refusal::Private),
+            ("max-age=9, must-understand", Refusal::NotUnderstood),
+            ("", Refusal::NoLifetime),
+            ("public", Refusal::NoLifetime),
+            ("max-age=0", Refusal::Stale),
+            ("no-cache", Refusal::Stale),
+            ("no-cache, max-age=9", Refusal::Stale),
+            ("max-age=-1", Refusal::Stale),
+        ] {
+            let status = if said.contains("understand") { 599 } else { 200 };
+            assert_eq!(Made::saying(said).status(status).terms(), Err(refusal), "{said}");
+        }
+        assert!(Made::saying("max-age=9, no-store, must-understand").terms().is_ok());
+        // What can be validated is worth keeping, if anything at all is said about it.
+        for said in ["no-cache", "max-age=0", "no-cache, max-age=9"] {
+            assert!(Made::saying(said).with("etag", "\"a\"").terms().is_ok(), "{said}");
+            assert!(Made::saying(said).with("last-modified", "@-9").terms().is_ok(), "{said}");
+        }
+        assert_eq!(Made::saying("").with("etag", "\"a\"").terms(), Err(Refusal::NoLifetime));
+        assert_eq!(Made::saying("max-age=9").with("age", "10").terms(), Err(Refusal::Stale));
+        assert!(Made::saying("max-age=9, stale-while-revalidate=9").with("age", "10").terms().is_ok());
+        assert_eq!(Made::saying("max-age=9").with("content-length", "99999999").terms(), Err(Refusal::TooLarge));
+        let cdn = Made::saying("no-store").with("cdn-cache-control", "max-age=9");
+        assert!(cdn.terms().is_ok());
+        assert_eq!(Made::saying("max-age=9").with("cdn-cache-control", "private").terms(), Err(Refusal::Private));
+    }
+
+    #[test]
+    fn what_belongs_to_one_client() {
+        let authorized = |said: &str| Made::saying(said).asked_with("authorization", "x").terms().err();
+        assert_eq!(authorized("max-age=9"), Some(Refusal::Authorization));
+        assert_eq!(authorized("max-age=9, proxy-revalidate"), Some(Refusal::Authorization));
+        for said in ["max-age=9, public", "s-maxage=9", "max-age=9, must-revalidate"] {
+            assert_eq!(authorized(said), None, "{said}");
+        }
+        let allowed = Made::under("{authorized: true}").with("cache-control", "max-age=9");
+        assert!(allowed.asked_with("authorization", "x").terms().is_ok());
+
+        let cookie = |yaml: &str, said: &str| Made::under(yaml).with("cache-control", said).with("set-cookie", "a=b");
+        assert_eq!(cookie("{}", "max-age=9, public").terms(), Err(Refusal::SetCookie));
+        for (yaml, said, kept) in [
+            ("{}", "max-age=9, no-cache=\"set-cookie\"", false),
+            ("{}", "max-age=9, private=\"Set-Cookie\"", false),
+            ("{set_cookie: strip}", "max-age=9", false),
+            ("{set_cookie: keep}", "max-age=9", true),
+        ] {
+            assert_eq!(cookie(yaml, said).entry().headers.contains_key("set-cookie"), kept, "{yaml} {said}");
+        }
+
+        assert_eq!(Made::ttl().asked_with("cookie", "a=b").terms(), Err(Refusal::Cookie));
+        assert!(Made::saying("max-age=9").asked_with("cookie", "a=b").terms().is_ok());
+        assert!(Made::under("{ttl: 5m, cookies: ignore}").asked_with("cookie", "a=b").terms().is_ok());
+    }
+
+    #[test]
+    fn what_the_operator_overrides() {
+        let over = |said: &str| Made::under("{ttl: 5m, origin: override}").with("cache-control", said);
+        for said in ["no-store", "no-cache", "max-age=0, must-revalidate", "s-maxage=1"] {
+            let terms = over(said).with("age", "999").terms().unwrap();
+            assert_eq!((terms.lifetime.as_secs(), terms.initial_age), (300, Duration::ZERO), "{said}");
+            assert!(!terms.always_validate && !terms.forbids_stale, "{said}");
+        }
+        assert_eq!(over("private").terms(), Err(Refusal::Private));
+        assert!(Made { one_client: true, ..over("private") }.terms().is_ok());
+        assert_eq!(Made { one_client: true, ..Made::saying("private, max-age=9") }.terms(), Err(Refusal::Private));
+        assert_eq!(over("no-store").with("set-cookie", "a=b").terms(), Err(Refusal::SetCookie));
+    }
+
+    #[test]
+    fn what_clients_forbid() {
+        let asked = |yaml: &str| {
+            Made::under(yaml).with("cache-control", "max-age=9").asked_with("cache-control", "no-store").terms()
+        };
+        assert_eq!(asked("{}"), Err(Refusal::RequestNoStore));
+        assert!(asked("{client_directives: false}").is_ok());
+    }
+
+    #[test]
+    fn fields_that_are_kept() {
+        let made = Made::saying("max-age=9, private=\"x-one\", no-cache=\"x-two\"");
+        let left_out = [
+            ("connection", "a, b, keep-alive"),
+            ("a", "1"),
+            ("b", "2"),
+            ("keep-alive", "x"),
+            ("proxy-authenticate", "x"),
+            ("proxy-authentication-info", "x"),
+            ("proxy-authorization", "x"),
+            ("proxy-connection", "x"),
+            ("te", "x"),
+            ("trailer", "x"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "x"),
+            ("age", "1"),
+            ("x-one", "1"),
+            ("x-two", "1"),
+            ("tollgate-cache-control", "max-age=9, private=\"x-one\", no-cache=\"x-two\""),
+        ];
+        let kept = [("c", "3"), ("c", "4"), ("content-md5", "x"), ("cdn-cache-control", "foo"), ("set-cookie2", "a=b")];
+        let made = left_out.iter().chain(&kept).fold(made, |made, (name, value)| made.with(name, value));
+        let entry = made.entry();
+        for (name, _) in left_out {
+            assert!(!entry.headers.contains_key(name), "{name}");
+        }
+        for (name, value) in kept {
+            assert!(entry.headers.get_all(name).iter().any(|known| known == value), "{name}");
+        }
+        assert_eq!(entry.headers["date"], Made::value("@0"));
+        assert_eq!(Made::saying("max-age=9").with("date", "@-3").entry().headers["date"], Made::value("@-3"));
+    }
+
+    #[test]
+    fn a_truncated_answer_is_not_kept() {
+        let made = Made::saying("max-age=9").with("content-length", "11");
+        assert_eq!(made.try_entry().err(), Some(Refusal::Incomplete));
+        assert!(Made::saying("max-age=9").with("content-length", "10").try_entry().is_ok());
+        assert_eq!(
+            Made { body: vec![0; 99], ..Made::under("{ttl: 1m, max_object: 98}") }.try_entry().err(),
+            Some(Refusal::TooLarge)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_store_and_private_are_never_kept(more in "[a-z=0-9, \"-]{0,30}", status in 200u16..600) {
+            for word in ["no-store", "private"] {
+                // What stands before cannot hide it, unless it is in quotes or says that the word is understood.
+                let made = Made::saying(&format!("{word}, {more}")).status(status).with("etag", "\"x\"");
+                prop_assert!(more.contains("must-understand") || made.terms().is_err(), "{}", more);
+            }
+        }
+
+        #[test]
+        fn ages_and_lifetimes_never_underflow(said in "(max-age|s-maxage|stale-if-error)=[0-9]{0,12}", age in "[0-9]{0,12}", date in -9_999_999_999i64..9_999_999_999, at in 0u64..u64::MAX / 2_000_000) {
+            let made = Made::saying(&said).with("age", &age).with("date", &format!("@{date}")).with("etag", "\"x\"");
+            if let Ok(entry) = made.try_entry() {
+                let now = crate::clock::Now { since_start: Duration::from_secs(at), unix: at };
+                prop_assert!(entry.age(now) >= entry.terms.initial_age);
+                prop_assert!(entry.stale_for(now).is_none() == (entry.fresh_for(now) > Duration::ZERO));
+            }
+        }
+    }
+}

@@ -1,6 +1,8 @@
 //! Tags that a backend gives an answer, so that all answers with one can be purged at once: `Surrogate-Key` (separated by
 //! spaces) and `Cache-Tag` (by commas). Case counts.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::refusal::Refusal;
@@ -27,8 +29,8 @@ pub fn check(response: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// The tags of an answer, each once.
-pub fn of(response: &HeaderMap) -> Box<[Box<[u8]>]> {
-    let mut tags: Vec<Box<[u8]>> = read(response).map(Box::from).collect();
+pub fn of(response: &HeaderMap) -> Box<[Arc<[u8]>]> {
+    let mut tags: Vec<Arc<[u8]>> = read(response).map(Arc::from).collect();
     tags.sort_unstable();
     tags.dedup();
     tags.into()
