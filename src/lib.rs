@@ -8,6 +8,7 @@
 
 pub mod admin;
 pub mod auth;
+pub mod cache;
 mod clock;
 pub mod config;
 pub(crate) mod downstream;

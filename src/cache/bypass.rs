@@ -1,0 +1,153 @@
+//! Requests that no stored answer is for: the operator says so (`bypass_if`), or the request asks what only its backend
+//! can answer.
+
+use http::{HeaderMap, HeaderName, Method, header};
+use percent_encoding::percent_decode;
+
+use super::policy::Policy;
+use crate::message::fields;
+
+/// A name, or a name and its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// The name.
+    pub name: String,
+    /// The value that it must have; without one, any.
+    pub value: Option<String>,
+}
+
+impl Condition {
+    /// Reads `name`, or `name=value`.
+    pub fn parse(text: &str) -> Self {
+        match text.split_once('=') {
+            Some((name, value)) => Self { name: name.to_owned(), value: Some(value.to_owned()) },
+            None => Self { name: text.to_owned(), value: None },
+        }
+    }
+
+    fn holds(&self, value: &[u8]) -> bool {
+        self.value.as_ref().is_none_or(|wanted| wanted.as_bytes() == value)
+    }
+}
+
+/// `bypass_if`: one that holds is enough.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bypass {
+    /// Fields; the condition's own name is not looked at.
+    pub headers: Vec<(HeaderName, Condition)>,
+    /// Cookies.
+    pub cookies: Vec<Condition>,
+    /// Parameters of the query.
+    pub query: Vec<Condition>,
+}
+
+impl Bypass {
+    fn holds(&self, headers: &HeaderMap, query: Option<&str>) -> bool {
+        let header = |(name, condition): &(HeaderName, Condition)| {
+            headers.get_all(name).iter().any(|value| condition.holds(value.as_bytes()))
+        };
+        // Of two cookies with one name, either may be the one that the backend reads.
+        let cookie = |condition: &Condition| {
+            let lines = headers.get_all(header::COOKIE).iter().flat_map(|line| line.as_bytes().split(|b| *b == b';'));
+            lines.map(<[u8]>::trim_ascii).any(|pair| named(pair, condition, false))
+        };
+        let parameter = |condition: &Condition| {
+            query.is_some_and(|query| query.split(['&', ';']).any(|part| named(part.as_bytes(), condition, true)))
+        };
+        self.headers.iter().any(header) || self.cookies.iter().any(cookie) || self.query.iter().any(parameter)
+    }
+}
+
+fn named(pair: &[u8], condition: &Condition, encoded: bool) -> bool {
+    let at = pair.iter().position(|byte| *byte == b'=');
+    let (name, value) = at.map_or((pair, &b""[..]), |at| (&pair[..at], &pair[at + 1..]));
+    if !encoded {
+        return name == condition.name.as_bytes() && condition.holds(value);
+    }
+    let decoded = |text| percent_decode(text).collect::<Vec<u8>>();
+    decoded(name) == condition.name.as_bytes() && condition.holds(&decoded(value))
+}
+
+/// Why a request goes past the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// The cache does not answer this method (RFC 9211 `fwd=method`).
+    Method,
+    /// `bypass_if` holds.
+    Rule,
+    /// `If-Match` or `If-Unmodified-Since`, which are not for caches (RFC 9111 §4.3.2).
+    Precondition,
+    /// It switches protocols, or has a body, which no key holds.
+    NotPlain,
+}
+
+impl Past {
+    /// The word for `Cache-Status` and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::Rule => "bypass-rule",
+            Self::Precondition => "precondition",
+            Self::NotPlain => "request-with-body",
+        }
+    }
+}
+
+/// Whether a request goes past the cache: nothing stored is given to it, and its answer is not kept.
+pub fn past(policy: &Policy, method: &Method, headers: &HeaderMap, query: Option<&str>) -> Option<Past> {
+    static FIELDS: [HeaderName; 5] = [
+        header::UPGRADE,
+        header::TRANSFER_ENCODING,
+        header::CONTENT_LENGTH,
+        header::IF_MATCH,
+        header::IF_UNMODIFIED_SINCE,
+    ];
+    if !policy.methods.contains(method) {
+        return Some(Past::Method);
+    }
+    let [upgrade, chunked, length, matches, unmodified] = fields::present(headers, &FIELDS);
+    let empty = || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0");
+    if upgrade || chunked || (length && !empty()) {
+        Some(Past::NotPlain)
+    } else if matches || unmodified {
+        Some(Past::Precondition)
+    } else {
+        policy.bypass.holds(headers, query).then_some(Past::Rule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use http::HeaderValue;
+
+    use super::{super::config::CacheConfig, *};
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn what_goes_past() {
+        let yaml = "bypass_if: {header: [X-Preview, X-Mode=live], cookie: [session, a=1], query: [nocache, v=1]}";
+        let policy = serde_yaml::from_str::<CacheConfig>(yaml).unwrap().policy().unwrap();
+        let of = |fields: &[_], query| past(&policy, &Method::GET, &headers(fields), query);
+        for fields in
+            [[("x-preview", "")], [("x-mode", "live")], [("cookie", "b=2; session=x")], [("cookie", "a=2; a=1")]]
+        {
+            assert_eq!(of(&fields, None), Some(Past::Rule), "{fields:?}");
+        }
+        for query in ["nocache", "a&nocache=1", "v=1", "%76=%31", "x=1;nocache"] {
+            assert_eq!(of(&[], Some(query)), Some(Past::Rule), "{query}");
+        }
+        for fields in [[("x-mode", "dead")], [("cookie", "sessions=1; a=2")], [("content-length", "0")]] {
+            assert_eq!(of(&fields, Some("v=2&nocache2")), None, "{fields:?}");
+        }
+        assert_eq!(of(&[("if-match", "*")], None), Some(Past::Precondition));
+        assert_eq!(of(&[("if-unmodified-since", "x")], None), Some(Past::Precondition));
+        assert_eq!(of(&[("content-length", "1")], None), Some(Past::NotPlain));
+        assert_eq!(of(&[("upgrade", "websocket")], None), Some(Past::NotPlain));
+        assert_eq!(past(&policy, &Method::POST, &HeaderMap::new(), None), Some(Past::Method));
+    }
+}

@@ -1,0 +1,270 @@
+//! Under what an answer is found: everything that may make it a different one, except what its `Vary` names.
+//!
+//! Each part is written with its length before it, so that no two requests that differ write the same bytes. The hash is
+//! keyed by what only this process knows, and the bytes themselves are compared too: nobody can make two keys that are
+//! taken for one.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use ahash::RandomState;
+use http::{HeaderMap, HeaderValue, header};
+
+use super::policy::Policy;
+
+/// What a key is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyParts<'a> {
+    /// Differs between routes whose answers may differ: path rules, backends, filters that change answers.
+    pub route: u64,
+    /// The route's rules for its cache; their fingerprint is part of the key.
+    pub policy: &'a Policy,
+    /// The request came by `https`.
+    pub secure: bool,
+    /// The host, with its port; without one, that of the scheme is meant. Case does not count.
+    pub host: &'a str,
+    /// The path as the backend gets it (`message::path`), without the query.
+    pub path: &'a str,
+    /// The query without its `?`.
+    pub query: Option<&'a str>,
+    /// Who asks, in as many parts as there are: the kind of credential, the name. Empty for nobody. Who has shown a
+    /// credential that names nobody has that credential as its identity.
+    pub identity: &'a [&'a [u8]],
+    /// The fields of the request.
+    pub request: &'a HeaderMap,
+}
+
+impl KeyParts<'_> {
+    /// True when the key is one client's own: by its identity, or by its `Authorization`.
+    pub fn one_client(&self) -> bool {
+        let authorized = self.policy.authorized && self.request.contains_key(header::AUTHORIZATION);
+        !self.policy.shared && (!self.identity.is_empty() || authorized)
+    }
+}
+
+/// A key: comparing two is comparing all of their bytes.
+#[derive(Clone)]
+pub struct Key {
+    hash: u128,
+    /// The length of the URL, the URL, and all else.
+    bytes: Arc<[u8]>,
+}
+
+const PREFIX: usize = size_of::<u32>();
+
+impl Key {
+    /// A hash of the bytes, other in each process.
+    pub fn hash(&self) -> u128 {
+        self.hash
+    }
+
+    /// The URL, as [`url`] writes it, with the part of the query that counts.
+    pub fn url(&self) -> &str {
+        let length = self.bytes.first_chunk::<PREFIX>().map_or(0, |length| u32::from_le_bytes(*length));
+        let end = PREFIX.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
+        self.bytes.get(PREFIX..end).and_then(|url| std::str::from_utf8(url).ok()).unwrap_or_default()
+    }
+
+    /// What comes before all keys with this URL, in the order of URLs and hashes.
+    pub(super) fn before(url: &str) -> Self {
+        let length = u32::try_from(url.len()).unwrap_or(u32::MAX).to_le_bytes();
+        Self { hash: 0, bytes: [&length, url.as_bytes()].concat().into() }
+    }
+
+    /// A key of which only the hash counts.
+    pub(super) fn hashed(hash: u128) -> Self {
+        Self { hash, ..Self::before("") }
+    }
+
+    /// The bytes of one with the hash of another.
+    #[cfg(test)]
+    pub(super) fn forged(bytes: &Self, hash: &Self) -> Self {
+        Self { hash: hash.hash, bytes: Arc::clone(&bytes.bytes) }
+    }
+
+    /// All of it, for a store outside of this process.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash && self.bytes == other.bytes
+    }
+}
+
+impl Eq for Key {}
+
+impl fmt::Debug for Key {
+    /// The URL alone: the rest may hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({})", self.url())
+    }
+}
+
+/// Makes keys; one for each process, because its seed is part of every hash.
+pub struct Keys([RandomState; 2]);
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self([RandomState::new(), RandomState::new()])
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keys")
+    }
+}
+
+impl Keys {
+    /// The key of a request.
+    pub fn key(&self, parts: &KeyParts<'_>) -> Key {
+        let policy = parts.policy;
+        let query = parts.query.and_then(|query| policy.query.apply(query));
+        let mut out = Vec::with_capacity(64 + parts.host.len() + parts.path.len() + parts.query.map_or(0, str::len));
+        out.extend([0; PREFIX]);
+        write_url(&mut out, parts.secure, parts.host, parts.path, query.as_deref());
+        let length = u32::try_from(out.len() - PREFIX).unwrap_or(u32::MAX);
+        out[..PREFIX].copy_from_slice(&length.to_le_bytes());
+        out.extend(parts.route.to_le_bytes());
+        out.extend(policy.fingerprint.to_le_bytes());
+        let identity = if policy.shared { &[] } else { parts.identity };
+        put_all(&mut out, identity.iter().copied());
+        for field in &policy.key_headers {
+            put_all(&mut out, parts.request.get_all(field).iter().map(HeaderValue::as_bytes));
+        }
+        if policy.authorized && !policy.shared {
+            put_all(&mut out, parts.request.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes));
+        }
+        let [high, low] = self.0.each_ref().map(|state| u128::from(state.hash_one(out.as_slice())));
+        Key { hash: (high << 64) | low, bytes: out.into() }
+    }
+}
+
+/// How many there are, and each with its length.
+fn put_all<'v>(out: &mut Vec<u8>, values: impl Iterator<Item = &'v [u8]>) {
+    let (at, mut count) = (out.len(), 0u64);
+    out.extend(count.to_le_bytes());
+    for value in values {
+        count += 1;
+        out.extend((value.len() as u64).to_le_bytes());
+        out.extend(value);
+    }
+    out[at..at + size_of::<u64>()].copy_from_slice(&count.to_le_bytes());
+}
+
+/// `scheme://host/path?query`, the host in small letters and without the port that the scheme has anyway.
+pub fn url(secure: bool, host: &str, path: &str, query: Option<&str>) -> String {
+    let mut out = Vec::with_capacity(10 + host.len() + path.len() + query.map_or(0, str::len));
+    write_url(&mut out, secure, host, path, query);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// A host in small letters, without the port that the scheme has anyway and without a final dot.
+pub fn plain_host(secure: bool, host: &str) -> Cow<'_, str> {
+    let (name, port) = match host.rfind(':') {
+        Some(colon) if !host[colon..].contains(']') => host.split_at(colon),
+        _ => (host, ""),
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let port = if matches!((port, secure), (":", _) | (":80", false) | (":443", true)) { "" } else { port };
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) || (name.len() + port.len() < host.len() && !port.is_empty())
+    {
+        return Cow::Owned((name.to_owned() + port).to_ascii_lowercase());
+    }
+    // What is left out stands at the end.
+    Cow::Borrowed(&host[..name.len() + port.len()])
+}
+
+fn write_url(out: &mut Vec<u8>, secure: bool, host: &str, path: &str, query: Option<&str>) {
+    out.extend(if secure { &b"https://"[..] } else { b"http://" });
+    out.extend(plain_host(secure, host).bytes());
+    out.extend(path.bytes());
+    if let Some(query) = query {
+        out.push(b'?');
+        out.extend(query.bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use proptest::prelude::*;
+
+    use super::{super::config::CacheConfig, *};
+
+    fn policy(yaml: &str) -> Policy {
+        serde_yaml::from_str::<CacheConfig>(yaml).unwrap().policy().unwrap()
+    }
+
+    fn parts<'a>(policy: &'a Policy, request: &'a HeaderMap) -> KeyParts<'a> {
+        KeyParts { route: 1, policy, secure: false, host: "a.test", path: "/x", query: None, identity: &[], request }
+    }
+
+    #[test]
+    fn every_part_makes_a_difference() {
+        let (plain, other) = (policy("{}"), policy("{ttl: 1s}"));
+        let none = HeaderMap::new();
+        let keys = Keys::default();
+        let base = parts(&plain, &none);
+        let identity: [&[u8]; 2] = [b"jwt", b"alice"];
+        let moved: [&[u8]; 2] = [b"jwta", b"lice"];
+        let all = [
+            base,
+            KeyParts { route: 2, ..base },
+            KeyParts { policy: &other, ..base },
+            KeyParts { secure: true, ..base },
+            KeyParts { host: "b.test", ..base },
+            KeyParts { host: "a.test:8080", ..base },
+            KeyParts { path: "/X", ..base },
+            KeyParts { query: Some(""), ..base },
+            KeyParts { query: Some("a=1&b=2"), ..base },
+            KeyParts { query: Some("b=2&a=1"), ..base },
+            KeyParts { identity: &identity, ..base },
+            KeyParts { identity: &moved, ..base },
+        ];
+        for (at, one) in all.iter().enumerate() {
+            for (other_at, another) in all.iter().enumerate() {
+                assert_eq!(keys.key(one) == keys.key(another), at == other_at, "{one:?} {another:?}");
+            }
+        }
+        assert_eq!(keys.key(&base), keys.key(&KeyParts { host: "A.Test.:80", ..base }));
+        assert_eq!(keys.key(&base).url(), "http://a.test/x");
+        assert_eq!(format!("{:?}", keys.key(&all[10])), "Key(http://a.test/x)");
+        assert_ne!(keys.key(&base).hash(), Keys::default().key(&base).hash());
+    }
+
+    #[test]
+    fn what_the_operator_adds_or_leaves_out() {
+        let rules = policy("{key_headers: [x-tenant], query: {exclude: [utm_*]}, authorized: true}");
+        let keys = Keys::default();
+        let key = |fields: &[(&'static str, &'static str)], query| {
+            let request = fields.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
+            let request: HeaderMap = request.collect();
+            keys.key(&KeyParts { query, ..parts(&rules, &request) })
+        };
+        assert_eq!(key(&[("x-other", "1")], Some("utm_a=1")), key(&[], None));
+        assert_ne!(key(&[("x-tenant", "1")], None), key(&[("x-tenant", "2")], None));
+        assert_ne!(key(&[("x-tenant", "")], None), key(&[], None));
+        assert_ne!(key(&[("authorization", "a")], None), key(&[("authorization", "b")], None));
+        assert_ne!(key(&[("authorization", "a")], None), key(&[("x-tenant", "a")], None));
+        let shared = policy("{shared: true, authorized: true}");
+        let request: HeaderMap = [(header::AUTHORIZATION, HeaderValue::from_static("a"))].into_iter().collect();
+        let alone: [&[u8]; 1] = [b"alice"];
+        let asked = KeyParts { identity: &alone, ..parts(&shared, &request) };
+        assert_eq!(keys.key(&asked), keys.key(&parts(&shared, &HeaderMap::new())));
+        assert!(!asked.one_client() && KeyParts { policy: &rules, ..asked }.one_client());
+    }
+
+    proptest! {
+        #[test]
+        fn hosts_are_plain_once(host in "[A-Za-z0-9.:\\[\\]]{0,20}", secure: bool) {
+            let once = plain_host(secure, &host).into_owned();
+            prop_assert!(!once.bytes().any(|byte| byte.is_ascii_uppercase()));
+            let key = Keys::default().key(&KeyParts { host: &host, secure, ..parts(&policy("{}"), &HeaderMap::new()) });
+            prop_assert_eq!(key.url().to_owned(), url(secure, &host, "/x", None));
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! The store in memory: bounded in bytes, and what is bounded is all that an answer takes: key, fields, body, and its places
+//! in map and index.
+//!
+//! A hit takes a shared lock of one shard for a look-up and copies nothing. All changes go one at a time through one lock,
+//! which is held for microseconds: they cost a request to a backend anyway.
+
+use std::{
+    fmt,
+    hash::{BuildHasher, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use parking_lot::Mutex;
+use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
+
+use super::{
+    entry::Entry,
+    index::{Cursor, Index},
+    key::Key,
+    purge::{Manner, Purge},
+    purged::Purged,
+    refusal::Refusal,
+    variants::Variants,
+};
+use crate::clock::Now;
+
+/// An answer takes about so many bytes: an estimate, by which the number of those is bounded that are remembered after they
+/// have been pushed out.
+const USUAL: u64 = 4096;
+/// The most shards: each has a lock, and its part of the budget.
+const MOST_SHARDS: u64 = 64;
+/// A shard has room for so many of the largest answers.
+const LARGEST_PER_SHARD: u64 = 4;
+/// So many keys are purged under one hold of the lock.
+const BATCH: usize = 256;
+
+/// When an answer was asked for, as far as purges are concerned.
+#[derive(Debug, Clone, Copy)]
+pub struct Ticket(u64);
+
+/// What is in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Bytes that are taken, all counted.
+    pub bytes: u64,
+    /// The most bytes.
+    pub budget: u64,
+    /// Keys under which something is stored.
+    pub entries: usize,
+    /// Keys that were pushed out since the start, because there was no room for all.
+    pub evictions: u64,
+}
+
+/// The store.
+pub struct Memory {
+    cache: Cache<u128, Arc<Variants>, Weight, Hashed, Collect>,
+    changes: Mutex<Changes>,
+    /// How many purges there have been.
+    purges: AtomicU64,
+    evictions: AtomicU64,
+    budget: u64,
+    /// The most that may be stored under one key.
+    most: u64,
+}
+
+#[derive(Debug, Default)]
+struct Changes {
+    index: Index,
+    purged: Purged,
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Memory({:?})", self.stats())
+    }
+}
+
+impl Memory {
+    /// A store of at most `budget` bytes, for answers of which the largest has `largest` bytes.
+    pub fn new(budget: u64, largest: u64) -> Self {
+        let shards = (budget / largest.saturating_mul(LARGEST_PER_SHARD).max(1)).clamp(1, MOST_SHARDS);
+        let shards = 1usize << shards.ilog2();
+        let usual = usize::try_from(budget / USUAL).unwrap_or(usize::MAX).max(1);
+        let mut options = OptionsBuilder::new();
+        options.shards(shards).estimated_items_capacity(usual).weight_capacity(budget);
+        let cache = match options.build() {
+            Ok(options) => Cache::with_options(options, Weight, Hashed, Collect),
+            // It only fails when one of the two is not set.
+            Err(_) => Cache::with(usual, budget, Weight, Hashed, Collect),
+        };
+        let most = cache.shard_capacity() / 2;
+        let (purges, evictions) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { cache, changes: Mutex::default(), purges, evictions, budget, most }
+    }
+
+    /// What is stored under a key; `Variants::select` tells which of it is for the request.
+    pub fn get(&self, key: &Key) -> Option<Arc<Variants>> {
+        self.cache.get(&key.hash()).filter(|found| found.key == *key)
+    }
+
+    /// To be taken before a backend is asked, and handed back with the answer.
+    pub fn ticket(&self) -> Ticket {
+        Ticket(self.purges.load(Relaxed))
+    }
+
+    /// Stores an answer, in place of those that were for the same requests.
+    ///
+    /// # Errors
+    /// It is larger than half of a shard, or was purged since the ticket was taken.
+    pub fn insert(&self, key: &Key, entry: Entry, ticket: Ticket) -> Result<Arc<Entry>, Refusal> {
+        let entry = Arc::new(entry);
+        // What goes is dropped when the lock is free again.
+        let mut gone = Vec::new();
+        let mut changes = self.changes.lock();
+        if changes.purged.was(ticket.0, key.url(), &entry.tags) {
+            return Err(Refusal::Purged);
+        }
+        let old = self.cache.peek(&key.hash()).filter(|old| old.key == *key);
+        let entries = match &old {
+            Some(old) => old.with(Arc::clone(&entry), self.most),
+            None => vec![Arc::clone(&entry)],
+        };
+        let new = Variants::new(key.clone(), entries).filter(|new| new.weight() <= self.most);
+        let Some(new) = new else {
+            // The one that it should have replaced is not what the backend has now.
+            self.keep(&mut changes, old.as_deref(), &mut gone, |kept| kept.selection != entry.selection);
+            return Err(Refusal::TooLarge);
+        };
+        self.put(&mut changes, new, &mut gone);
+        drop(changes);
+        Ok(entry)
+    }
+
+    /// Takes one answer out, if it is there still.
+    pub fn remove(&self, key: &Key, entry: &Arc<Entry>) {
+        let mut gone = Vec::new();
+        let mut changes = self.changes.lock();
+        let old = self.cache.peek(&key.hash()).filter(|old| old.key == *key);
+        self.keep(&mut changes, old.as_deref(), &mut gone, |kept| !Arc::ptr_eq(kept, entry));
+        drop(changes);
+    }
+
+    /// Purges, and says how many answers; from now on no request is given one of them as it was, and no answer that is on
+    /// its way is kept. It takes a microsecond for each, and a look at every key for a purge of paths without a host.
+    pub fn purge(&self, purge: &Purge, manner: Manner, now: Now) -> usize {
+        {
+            let mut changes = self.changes.lock();
+            self.purges.store(changes.purged.add(purge), Relaxed);
+        }
+        let (mut count, mut cursor) = (0, Cursor::Start);
+        while !matches!(cursor, Cursor::End) {
+            let mut gone = Vec::new();
+            let mut changes = self.changes.lock();
+            for hash in changes.index.find(purge, &mut cursor, BATCH) {
+                let Some(found) = self.cache.peek(&hash) else { continue };
+                let is_about = |entry: &Arc<Entry>| purge.is_about(found.key.url(), &entry.tags);
+                let about = found.entries().iter().filter(|entry| is_about(entry));
+                count += about.clone().count();
+                match manner {
+                    Manner::Soft => about.for_each(|entry| entry.mark_stale(now)),
+                    Manner::Hard => self.keep(&mut changes, Some(&found), &mut gone, |entry| !is_about(entry)),
+                }
+            }
+            drop(changes);
+        }
+        count
+    }
+
+    /// Keeps only some of what is stored under a key.
+    fn keep(
+        &self,
+        changes: &mut Changes,
+        old: Option<&Variants>,
+        gone: &mut Vec<Arc<Variants>>,
+        keep: impl Fn(&Arc<Entry>) -> bool,
+    ) {
+        let Some(old) = old else { return };
+        let kept: Vec<_> = old.entries().iter().filter(|entry| keep(entry)).cloned().collect();
+        if kept.len() == old.entries().len() {
+            return;
+        }
+        match Variants::new(old.key.clone(), kept) {
+            Some(rest) => self.put(changes, rest, gone),
+            None => {
+                changes.index.remove(old);
+                gone.extend(self.cache.remove(&old.key.hash()).map(|(_, old)| old));
+            }
+        }
+    }
+
+    /// Puts something in, and takes out of the index what went for it.
+    fn put(&self, changes: &mut Changes, new: Variants, gone: &mut Vec<Arc<Variants>>) {
+        let (hash, new, before) = (new.key.hash(), Arc::new(new), gone.len());
+        self.cache.insert_with_lifecycle(hash, Arc::clone(&new), gone);
+        for old in &gone[before..] {
+            changes.index.remove(old);
+            self.evictions.fetch_add(u64::from(old.key.hash() != hash), Relaxed);
+        }
+        // Whatever was replaced has been taken out with its tags; what has been refused is not there.
+        if self.cache.contains_key(&hash) {
+            changes.index.add(&new);
+        }
+    }
+
+    /// What is in it.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            bytes: self.cache.weight(),
+            budget: self.budget,
+            entries: self.cache.len(),
+            evictions: self.evictions.load(Relaxed),
+        }
+    }
+
+    /// The URLs under which most is stored, with the bytes, the largest first. It looks at every key.
+    pub fn largest(&self, most: usize) -> Vec<(String, u64)> {
+        let mut largest: Vec<(String, u64)> = Vec::new();
+        for (_, variants) in self.cache.iter() {
+            let at = largest.partition_point(|(_, weight)| *weight >= variants.weight());
+            if at < most {
+                largest.insert(at, (variants.key.url().to_owned(), variants.weight()));
+                largest.truncate(most);
+            }
+        }
+        largest
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Weight;
+
+impl Weighter<u128, Arc<Variants>> for Weight {
+    fn weight(&self, _: &u128, variants: &Arc<Variants>) -> u64 {
+        variants.weight()
+    }
+}
+
+/// Gathers what is pushed out.
+#[derive(Debug, Clone)]
+struct Collect;
+
+impl Lifecycle<u128, Arc<Variants>> for Collect {
+    type RequestState = Vec<Arc<Variants>>;
+
+    fn on_evict(&self, gone: &mut Self::RequestState, _: u128, variants: Arc<Variants>) {
+        gone.push(variants);
+    }
+}
+
+/// A key's hash is its hash.
+#[derive(Debug, Clone, Default)]
+struct Hashed;
+
+#[derive(Debug, Default)]
+struct Half(u64);
+
+impl BuildHasher for Hashed {
+    type Hasher = Half;
+
+    fn build_hasher(&self) -> Half {
+        Half(0)
+    }
+}
+
+impl Hasher for Half {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        let half = bytes.first_chunk().map_or(0, |half| u64::from_ne_bytes(*half));
+        self.0 = self.0.rotate_left(5) ^ half;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,37 @@
+//! A shared cache by RFC 9111: what may be kept, for whom, for how long, and what is said about it. No proxy, no clock: who
+//! asks says what time it is (`clock::Now`). Fetching, waiting and writing to clients is `proxy/`'s.
+//!
+//! The way of a request: `bypass::past` (is it for a cache at all), `key::Keys` (under what it is found), `memory::Memory`
+//! (the store), `reuse::decide` (what an entry is good for now), `conditional` and `range` (what of it is sent), `said` (what
+//! the answer says about it). The way of an answer: `storable::terms` and `storable::kept_fields`, `entry::Entry`, the store;
+//! after a 304 or a HEAD `refresh`; after an unsafe method `invalidate`.
+
+pub mod bypass;
+pub mod conditional;
+pub mod config;
+pub mod date;
+pub mod directives;
+pub mod entry;
+pub mod freshness;
+mod index;
+pub mod invalidate;
+pub mod key;
+pub mod list;
+pub mod memory;
+pub mod policy;
+pub mod purge;
+mod purged;
+pub mod query;
+pub mod range;
+pub mod refresh;
+pub mod refusal;
+pub mod reuse;
+pub mod said;
+pub mod storable;
+pub mod tags;
+pub mod targeted;
+pub mod variants;
+pub mod vary;
+
+#[cfg(test)]
+mod test_entry;

@@ -1,0 +1,253 @@
+//! What an answer says about the cache: `Cache-Status` (RFC 9211), `Age` (RFC 9111 §5.1), `X-Cache` and `X-Cache-Age`.
+
+use std::{fmt::Write as _, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use super::{bypass::Past, entry::Entry, refusal::Refusal, reuse::Why};
+use crate::clock::Now;
+
+/// The name under which this cache speaks.
+const NAME: &str = "tollgate";
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+const X_CACHE_AGE: HeaderName = HeaderName::from_static("x-cache-age");
+
+/// Why a request went to the backend (RFC 9211 §2.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forwarded {
+    /// It goes past the cache.
+    Past(Past),
+    /// Nothing is stored under its key.
+    UriMiss,
+    /// What is stored is for other requests.
+    VaryMiss,
+    /// There is an entry that may not be given as it is.
+    Entry(Why),
+}
+
+/// What the cache did for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// An entry was given, for which the backend was not asked.
+    Hit,
+    /// A stale one was given; why.
+    Stale(StaleBecause),
+    /// The backend said that the entry is good, with a 304.
+    Revalidated,
+    /// The backend answered.
+    Miss {
+        /// Why it was asked.
+        forwarded: Forwarded,
+        /// Its status, where the client got another one or none.
+        status: Option<StatusCode>,
+        /// Whether the answer is kept, or why not; `None` when the answer came from another request's fetch.
+        stored: Option<Result<(), Refusal>>,
+    },
+    /// Nobody was asked: `only-if-cached` (504).
+    Unavailable,
+}
+
+/// Why a stale entry was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StaleBecause {
+    /// The client takes it (`max-stale`).
+    Request,
+    /// A new one is being fetched (`stale-while-revalidate`).
+    Revalidating,
+    /// The backend answered with an error (`stale-if-error`).
+    Error(StatusCode),
+    /// No backend answered.
+    NoAnswer,
+}
+
+impl Forwarded {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Past(Past::Method) => "method",
+            Self::Past(_) => "bypass",
+            Self::UriMiss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+            Self::Entry(Why::Stale | Why::NoCache) => "stale",
+            Self::Entry(Why::Request) => "request",
+            Self::Entry(Why::Cookie) => "miss",
+        }
+    }
+
+    fn detail(self) -> Option<&'static str> {
+        match self {
+            Self::Past(Past::Method) | Self::UriMiss | Self::VaryMiss => None,
+            Self::Past(past) => Some(past.label()),
+            Self::Entry(Why::NoCache) => Some("no-cache"),
+            Self::Entry(Why::Cookie) => Some("cookie"),
+            Self::Entry(Why::Stale | Why::Request) => None,
+        }
+    }
+}
+
+impl Outcome {
+    /// The word of `X-Cache`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Hit => "HIT",
+            Self::Stale(_) => "STALE",
+            Self::Revalidated => "REVALIDATED",
+            Self::Miss { forwarded: Forwarded::Past(_), .. } => "BYPASS",
+            Self::Miss { .. } | Self::Unavailable => "MISS",
+        }
+    }
+
+    /// The word of metrics and the access log: that of `X-Cache` in small letters.
+    pub fn label(self) -> &'static str {
+        match self.word() {
+            "HIT" => "hit",
+            "STALE" => "stale",
+            "REVALIDATED" => "revalidated",
+            "BYPASS" => "bypass",
+            _ => "miss",
+        }
+    }
+
+    /// Our member of `Cache-Status`. `ttl` is how long the entry that was given, or stored, is fresh still, in seconds;
+    /// negative when it is stale. `collapsed`: the request waited for the fetch of another one.
+    pub fn cache_status(self, ttl: Option<i64>, collapsed: bool) -> HeaderValue {
+        let mut out = String::with_capacity(48);
+        out.push_str(NAME);
+        let mut detail = None;
+        match self {
+            Self::Hit => out.push_str("; hit"),
+            Self::Stale(StaleBecause::Request | StaleBecause::Revalidating) => {
+                out.push_str("; hit");
+                detail = Some(if self == Self::Stale(StaleBecause::Request) { "max-stale" } else { "revalidating" });
+            }
+            Self::Stale(StaleBecause::Error(status)) => {
+                let _ = write!(out, "; hit; fwd=stale; fwd-status={}", status.as_u16());
+                detail = Some("stale-if-error");
+            }
+            Self::Stale(StaleBecause::NoAnswer) => {
+                out.push_str("; hit; fwd=stale");
+                detail = Some("unreachable");
+            }
+            Self::Revalidated => out.push_str("; hit; fwd=stale; fwd-status=304"),
+            Self::Miss { forwarded, status, stored } => {
+                let _ = write!(out, "; fwd={}", forwarded.word());
+                if let Some(status) = status {
+                    let _ = write!(out, "; fwd-status={}", status.as_u16());
+                }
+                detail = forwarded.detail();
+                match stored {
+                    Some(Ok(())) => out.push_str("; stored"),
+                    // Why it went past says why it is not kept.
+                    Some(Err(refusal)) => detail = detail.or(Some(refusal.label())),
+                    None => {}
+                }
+            }
+            Self::Unavailable => detail = Some("only-if-cached"),
+        }
+        if let Some(ttl) = ttl {
+            let _ = write!(out, "; ttl={ttl}");
+        }
+        if collapsed {
+            out.push_str("; collapsed");
+        }
+        if let Some(detail) = detail {
+            let _ = write!(out, "; detail={detail}");
+        }
+        // Made of words and numbers alone.
+        HeaderValue::try_from(out).unwrap_or(HeaderValue::from_static(NAME))
+    }
+
+    /// Adds to an answer what is said about it. `entry` is the one that it was made of, if any. Caches between here and the
+    /// backend have spoken before (RFC 9211 §2): our member is the last.
+    pub fn say(self, headers: &mut HeaderMap, entry: Option<(&Entry, Now)>, stored_ttl: Option<i64>, collapsed: bool) {
+        let ttl = entry.map(|(entry, now)| ttl(entry, now)).or(stored_ttl);
+        headers.append(CACHE_STATUS, self.cache_status(ttl, collapsed));
+        headers.insert(X_CACHE, HeaderValue::from_static(self.word()));
+        if let Some((entry, now)) = entry {
+            let age = HeaderValue::from(entry.age(now).as_secs());
+            headers.insert(header::AGE, age.clone());
+            headers.insert(X_CACHE_AGE, age);
+        }
+    }
+}
+
+/// How long an entry is fresh still, in seconds; negative when it is stale.
+pub fn ttl(entry: &Entry, now: Now) -> i64 {
+    let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    match entry.stale_for(now) {
+        Some(stale) => -seconds(stale),
+        None => seconds(entry.fresh_for(now)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::test_entry::Made, *};
+
+    #[test]
+    fn what_is_said() {
+        let miss = |forwarded, stored| Outcome::Miss { forwarded, status: None, stored: Some(stored) };
+        for (outcome, ttl, status, word) in [
+            (Outcome::Hit, Some(9), "tollgate; hit; ttl=9", "HIT"),
+            (
+                Outcome::Stale(StaleBecause::Revalidating),
+                Some(-2),
+                "tollgate; hit; ttl=-2; detail=revalidating",
+                "STALE",
+            ),
+            (
+                Outcome::Stale(StaleBecause::Error(StatusCode::BAD_GATEWAY)),
+                Some(-2),
+                "tollgate; hit; fwd=stale; fwd-status=502; ttl=-2; detail=stale-if-error",
+                "STALE",
+            ),
+            (Outcome::Stale(StaleBecause::NoAnswer), None, "tollgate; hit; fwd=stale; detail=unreachable", "STALE"),
+            (Outcome::Stale(StaleBecause::Request), None, "tollgate; hit; detail=max-stale", "STALE"),
+            (Outcome::Revalidated, Some(5), "tollgate; hit; fwd=stale; fwd-status=304; ttl=5", "REVALIDATED"),
+            (miss(Forwarded::UriMiss, Ok(())), Some(5), "tollgate; fwd=uri-miss; stored; ttl=5", "MISS"),
+            (miss(Forwarded::VaryMiss, Err(Refusal::Private)), None, "tollgate; fwd=vary-miss; detail=private", "MISS"),
+            (miss(Forwarded::Entry(Why::Stale), Ok(())), None, "tollgate; fwd=stale; stored", "MISS"),
+            (miss(Forwarded::Entry(Why::Request), Ok(())), None, "tollgate; fwd=request; stored", "MISS"),
+            (
+                miss(Forwarded::Entry(Why::Cookie), Err(Refusal::Cookie)),
+                None,
+                "tollgate; fwd=miss; detail=cookie",
+                "MISS",
+            ),
+            (
+                miss(Forwarded::Past(Past::Method), Err(Refusal::Method)),
+                None,
+                "tollgate; fwd=method; detail=method",
+                "BYPASS",
+            ),
+            (
+                miss(Forwarded::Past(Past::Rule), Err(Refusal::Method)),
+                None,
+                "tollgate; fwd=bypass; detail=bypass-rule",
+                "BYPASS",
+            ),
+            (Outcome::Unavailable, None, "tollgate; detail=only-if-cached", "MISS"),
+        ] {
+            assert_eq!(outcome.cache_status(ttl, false), status);
+            assert_eq!((outcome.word(), outcome.label()), (word, word.to_ascii_lowercase().as_str()));
+        }
+        assert_eq!(
+            miss(Forwarded::UriMiss, Ok(())).cache_status(None, true),
+            "tollgate; fwd=uri-miss; stored; collapsed"
+        );
+    }
+
+    #[test]
+    fn fields_of_a_hit() {
+        let entry = Made::saying("max-age=9").with("age", "3").entry();
+        let mut headers = Made::saying("").with("cache-status", "cdn; fwd=miss").with("x-cache", "old").response;
+        Outcome::Hit.say(&mut headers, Some((&entry, Made::later(2))), None, false);
+        let lines: Vec<_> = headers.get_all("cache-status").iter().collect();
+        assert_eq!(lines, ["cdn; fwd=miss", "tollgate; hit; ttl=4"]);
+        assert_eq!(
+            (&headers["age"], &headers["x-cache-age"], &headers["x-cache"]),
+            (&HeaderValue::from_static("5"), &HeaderValue::from_static("5"), &HeaderValue::from_static("HIT"),)
+        );
+        assert_eq!(ttl(&entry, Made::later(8)), -2);
+    }
+}
