@@ -62,6 +62,8 @@ pub(crate) struct App<A> {
     /// Which one it is in the file.
     number: usize,
     host: Arc<dyn Host>,
+    /// The host decides on its requests; the admin listener has an application that does so itself.
+    decides: bool,
     connection_limits: Arc<ConnectionLimits>,
     closing: watch::Sender<bool>,
 }
@@ -71,14 +73,17 @@ type Encrypted = TlsStream<Box<L4Stream>>;
 
 impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
     /// An application for each of these listeners, with the limits of `host`, which hold for all of them together.
-    /// `gauge` shows how many connections there are.
+    /// `gauge` shows how many connections there are; without one, they are not those of the host's clients, and the
+    /// application alone answers them.
     pub(crate) fn all(app: A, listeners: &[Listener], gauge: Option<IntGauge>, host: &Arc<dyn Host>) -> Vec<Self> {
+        let decides = gauge.is_some();
         let (app, connection_limits) = (Arc::new(app), ConnectionLimits::new(gauge));
         let app = |(number, listener): (usize, &Listener)| Self {
             app: app.clone(),
             listener: listener.clone(),
             number,
             host: host.clone(),
+            decides,
             connection_limits: connection_limits.clone(),
             closing: watch::Sender::new(false),
         };
@@ -211,7 +216,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
                 None => self.session(stream, settings.take(), served),
                 Some(Some(mut request)) => {
                     info.begin(self.is_last(served) || !h1::outgoing::is_persistent(&request));
-                    if head.body == Body::Length(0) && self.host.answer(&mut request, &info, &mut *stream).await {
+                    let decides = self.decides && head.body == Body::Length(0);
+                    if decides && self.host.answer(&mut request, &info, &mut *stream).await {
                         served += 1;
                         if info.closes() {
                             return Box::pin(end(stream)).await;
