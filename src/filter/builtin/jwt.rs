@@ -6,6 +6,7 @@
 //! What it does not do: fetch keys by URL (the key file is read when the configuration is).
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt::Write as _,
     path::{Path, PathBuf},
@@ -19,7 +20,7 @@ use serde::Deserialize;
 
 use super::api_key::bearer;
 use crate::{
-    auth::{Algorithm, Keyset, Method, Policy, Verifier, jwt_error::JwtError},
+    auth::{Algorithm, Identity, Keyset, Method, Policy, Verifier, jwt_error::JwtError},
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
     message::{fields::single, reason::Reason, reply::Reply},
     units::{SecretRef, Span, read_file},
@@ -227,6 +228,13 @@ impl Jwt {
         if self.header == header::AUTHORIZATION { bearer(value) } else { value.to_str().ok() }
     }
 
+    /// Claims that backends are told must be such that headers can carry them, as the subject must.
+    fn can_be_told(&self, identity: &Identity) -> Result<(), JwtError> {
+        let fits = |text: Cow<'_, str>| text.bytes().all(|byte| byte == b'\t' || !byte.is_ascii_control());
+        let told = self.claims.iter().filter_map(|(_, claim)| identity.claim(claim));
+        if told.into_iter().all(fits) { Ok(()) } else { Err(JwtError::Malformed) }
+    }
+
     /// The challenge of RFC 6750 §3: no error code when no token was sent.
     fn challenge(&self, error: Option<&JwtError>) -> HeaderValue {
         let mut text = format!("Bearer realm=\"{}\"", self.realm);
@@ -265,7 +273,8 @@ impl Filter for Jwt {
             let reply = Reply::unauthorized(self.challenge(None), "a bearer token is required");
             return Ok(reply.because(Reason::CredentialsMissing).into());
         };
-        let identity = match self.verifier.authenticate(token, exchange.now.unix) {
+        let authenticated = self.verifier.authenticate(token, exchange.now.unix);
+        let identity = match authenticated.and_then(|identity| self.can_be_told(&identity).map(|()| identity)) {
             Ok(identity) => identity,
             Err(error) => {
                 let reply = Reply::unauthorized(self.challenge(Some(&error)), error.to_string());
