@@ -127,10 +127,15 @@ impl Cli {
 }
 
 /// Output of a command that was asked for it.
-fn print(text: &str) -> ExitCode {
-    // A reader that has gone (`| head`) is no failure of ours.
-    let _ = io::stdout().lock().write_all(text.as_bytes());
-    ExitCode::SUCCESS
+pub(super) fn print(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // A reader that has gone (`| head`) is no failure of ours.
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            fail(exit::FAILURE, &format!("standard output cannot be written to: {e}"))
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 fn run(args: &RunArgs, style: Style, registry: &Registry) -> ExitCode {

@@ -165,3 +165,15 @@ fn an_interrupted_tour_leaves_nothing_behind() {
         assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "its gateway is gone");
     }
 }
+
+#[test]
+fn a_demo_whose_port_is_taken_says_what_helps_and_no_page() {
+    let taken = std::iter::repeat_with(|| std::net::TcpListener::bind(("127.0.0.1", free_port())));
+    let taken = taken.filter_map(Result::ok).next().unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let output = demo(&["--port", &port.to_string()]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("127.0.0.1:{port}")) && said.contains("--port"), "{said}");
+    assert!(said.lines().count() == 1 && !said.contains("-u"), "{said}");
+}

@@ -205,7 +205,7 @@ fn a_key_that_others_can_read_is_refused() {
     let output = check();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(78), "{said}");
-    for place in ["listeners[0].tls.certificates[0]: ", "services.main.tls.cert: "] {
+    for place in ["listeners[0].tls.certificates[0].key: ", "services.main.tls.key: "] {
         assert!(said.contains(place), "{said}");
     }
     assert_eq!(said.matches("a.key' can be read by others (mode 0640): chmod 600 it").count(), 2, "{said}");

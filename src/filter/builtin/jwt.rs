@@ -128,9 +128,9 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// The keys that `source` holds.
-fn load(source: &KeySource) -> Result<Keyset, String> {
+fn load(source: &KeySource, readers: &[u32]) -> Result<Keyset, String> {
     match source {
-        KeySource::Secret(reference) => Keyset::secret(reference.read()?.expose()),
+        KeySource::Secret(reference) => Keyset::secret(reference.read(readers)?.expose()),
         KeySource::Pem(path) => Keyset::pem(&read(path)?),
         KeySource::Jwks(path) => Keyset::jwks(&read(path)?),
     }
@@ -155,13 +155,13 @@ impl Config {
         known
     }
 
-    fn keyset(&self, invalid: &mut Invalid) -> Keyset {
+    fn keyset(&self, readers: &[u32], invalid: &mut Invalid) -> Keyset {
         let mut keyset = Keyset::default();
         if self.keys.is_empty() {
             invalid.push("keys", "give at least one key");
         }
         for (i, source) in self.keys.iter().enumerate() {
-            match load(source) {
+            match load(source, readers) {
                 Ok(more) => keyset = keyset.and(more),
                 Err(message) => invalid.push(format!("keys[{i}]"), message),
             }
@@ -189,7 +189,7 @@ impl Configure for Jwt {
     fn configure(config: Config, env: &Env) -> Result<Self, Invalid> {
         let mut invalid = Invalid::default();
         let algorithms = config.algorithms(&mut invalid);
-        let keyset = config.keyset(&mut invalid);
+        let keyset = config.keyset(&env.readers, &mut invalid);
         let header = header_name("header".into(), &config.header, &mut invalid);
         let identity = header_name("identity_header".into(), &config.identity_header, &mut invalid);
         let claims = config.claim_headers.iter();
