@@ -98,11 +98,14 @@ fn authorities(file: &FileRef) -> Result<Vec<Vec<u8>>, String> {
     Ok(pem::certificates(&file.path()?)?.iter().map(|der| der.to_vec()).collect())
 }
 
+/// A chain of certificates and the key to the first of them.
+type OwnDer = (Vec<Vec<u8>>, Vec<u8>);
+
 /// A chain of certificates and the key to the first of them, in DER.
 ///
 /// # Errors
 /// The key of the settings that is to blame, and why.
-fn own(cert: &FileRef, key: &FileRef, readers: &[u32]) -> Result<(Vec<Vec<u8>>, Vec<u8>), (&'static str, String)> {
+fn own(cert: &FileRef, key: &FileRef, readers: &[u32]) -> Result<OwnDer, (&'static str, String)> {
     let (of_cert, of_key) = (|message| ("cert", message), |message| ("key", message));
     let chain = pem::certificates(&cert.path().map_err(of_cert)?).map_err(of_cert)?;
     let secret = pem::key(&key.path().map_err(of_key)?, readers).map_err(of_key)?;

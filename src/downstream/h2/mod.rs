@@ -8,6 +8,7 @@ mod frames;
 mod room;
 mod session;
 mod stream;
+mod trailers;
 
 use std::{
     sync::{

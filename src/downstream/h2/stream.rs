@@ -16,7 +16,7 @@ use pingora::{
     protocols::{Digest, http::date::get_cached_date},
 };
 
-use super::room;
+use super::{room, trailers};
 use crate::{
     downstream::{connection::ConnectionInfo, kept::Kept},
     message::{fields, hop_by_hop::NOT_IN_HTTP2},
@@ -116,7 +116,11 @@ impl StreamSession {
         if data.as_ref().is_err_and(|e| e.is_library() && e.reason() == Some(Reason::PROTOCOL_ERROR)) {
             self.info.misread(LENGTH);
         }
-        data.or_err(ErrorType::ReadError, "while reading a request's body")
+        let data = data.or_err(ErrorType::ReadError, "while reading a request's body")?;
+        if data.is_none() {
+            trailers::check(&mut self.body, &self.info).await?;
+        }
+        Ok(data)
     }
 
     /// What the next frames bring; an empty one brings nothing but perhaps the end, and whoever speaks HTTP/1 takes an

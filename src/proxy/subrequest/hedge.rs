@@ -87,6 +87,23 @@ impl HedgeResult {
         self.result.as_ref().is_ok_and(|answer| !answer.head.status.is_server_error())
     }
 
+    /// It is taken: from here on the request's attempt is this one.
+    fn take(self, attempts: &mut Attempts) -> Result<Answer, Failure> {
+        let Self { mut runner, result, .. } = self;
+        if let Some(backend) = runner.backend() {
+            attempts.note_taken(backend.address);
+        }
+        attempts.connect = match &result {
+            Ok(answer) => Some(answer.connect),
+            Err(failure) => failure.connect,
+        };
+        (attempts.began, attempts.phase) = (Some(runner.began), Phase::Sent);
+        if let Some(Chosen { backend, place, tickets }) = runner.chosen.take() {
+            (attempts.backend, attempts.place, attempts.tickets) = (Some(backend), Some(place), Some(tickets));
+        }
+        result
+    }
+
     /// It is not taken: what it came to is booked all the same.
     fn lose(mut self) {
         let outcome = match &self.result {
@@ -233,20 +250,9 @@ pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Co
         out_of_time,
     };
     let run = Box::pin(race(session, &terms, after, &mut context.attempts)).await?;
-    let Some(HedgeResult { mut runner, result, late }) = run else { return Ok(false) };
-    if let Some(backend) = runner.backend() {
-        context.attempts.note_taken(backend.address);
-    }
-    context.attempts.connect = match &result {
-        Ok(answer) => Some(answer.connect),
-        Err(failure) => failure.connect,
-    };
-    (context.attempts.began, context.attempts.phase) = (Some(runner.began), Phase::Sent);
-    if let Some(Chosen { backend, place, tickets }) = runner.chosen.take() {
-        (context.attempts.backend, context.attempts.place) = (Some(backend), Some(place));
-        context.attempts.tickets = Some(tickets);
-    }
-    match result {
+    let Some(run) = run else { return Ok(false) };
+    let late = run.late;
+    match run.take(&mut context.attempts) {
         Ok(answer) => {
             // An answer that is to be tried again is: by the ordinary way.
             if retry::answered(session, context, &service, &answer.head).is_err() {
