@@ -180,7 +180,8 @@ impl PingoraConfig {
     /// For a successor whose first listener is another one than its predecessor's: the paths that are named after the
     /// listeners, when none is given, follow the process that `answers`: a socket may have been left by one that was killed.
     pub(crate) fn follow_predecessor(&mut self, answers: impl Fn(&str) -> bool) {
-        if answers(&self.upgrade_sock) {
+        // Where there is nothing to choose from, the process that is there is asked once.
+        if self.earlier_socks.is_empty() || answers(&self.upgrade_sock) {
             return;
         }
         let Some(found) = self.earlier_socks.iter().find(|path| answers(path)).cloned() else { return };

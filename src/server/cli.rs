@@ -16,7 +16,7 @@ use crate::{
     config::{self, Style},
     filter::Registry,
     runtime::Shared,
-    server::{failure::fail, run_args::RunArgs},
+    server::{failure::fail, output::print, run_args::RunArgs},
     units::counted,
 };
 
@@ -123,18 +123,6 @@ impl Cli {
             }
             Some(Command::HashKey { new }) => hash_key(new),
         }
-    }
-}
-
-/// Output of a command that was asked for it.
-pub(super) fn print(text: &str) -> ExitCode {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // A reader that has gone (`| head`) is no failure of ours.
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            fail(exit::FAILURE, &format!("standard output cannot be written to: {e}"))
-        }
-        _ => ExitCode::SUCCESS,
     }
 }
 

@@ -73,7 +73,8 @@ fn the_line_of_a_hedged_request_whose_client_left_says_where_it_was() {
     assert_eq!((&line["status"], &line["attempts"]), (&499.into(), &2.into()), "{line}");
     let mut named = [line["upstream"].as_str().unwrap(), line["tried"][0].as_str().unwrap()];
     let mut all = [one.as_str(), two.as_str()];
-    (named.sort_unstable(), all.sort_unstable());
+    named.sort_unstable();
+    all.sort_unstable();
     assert_eq!(named, all, "{line}");
 }
 

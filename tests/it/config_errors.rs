@@ -450,7 +450,10 @@ fn bounds_in_the_wrong_order_are_a_mistake_and_no_panic() {
         "services: { s: { urls: [\"http://h\"] } }\n",
         "services:\n  s: { urls: [\"http://h\"] }\n  t: { urls: [\"http://127.0.0.1:1\"], in_flight: { max: 5, adaptive: { min: 10, initial: 50 } } }\n",
     ));
-    assert!(code == 78 && text.contains("min <= initial <= max") && !text.contains("panicked"), "{text}");
+    assert!(
+        code == 78 && text.contains("1 <= min (10) <= initial (50) <= max (5)") && !text.contains("panicked"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -243,8 +243,8 @@ fn wrong_files_are_told_by_place() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(78), "{said}");
     for part in [
-        "t.yaml:5:11: listeners[0].tls.certificates[0]: cannot read '/nowhere.pem'",
-        "t.yaml:6:11: listeners[0].tls.certificates[1]: ",
+        "t.yaml:5:19: listeners[0].tls.certificates[0].cert: cannot read '/nowhere.pem'",
+        "listeners[0].tls.certificates[1].key: ",
         "do not belong together",
         "listeners[0].tls.mtls.ca: ",
         "listeners[1].tls.certificates: TLS needs at least one certificate",

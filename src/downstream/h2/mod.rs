@@ -5,10 +5,10 @@
 //! implements a trait (`protocols::http::custom::server`), and that is what streams are given here.
 
 mod frames;
+mod receive;
 mod room;
 mod session;
 mod stream;
-mod trailers;
 
 use std::{
     sync::{

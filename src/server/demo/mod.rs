@@ -26,7 +26,7 @@ use self::{
     backends::Backends,
     ports::{GATEWAY, Ports},
 };
-use super::{cli::print, exit, opening::Opening, serve};
+use super::{exit, opening::Opening, output::print, serve};
 use crate::{config, filter::Registry, runtime::Shared, server::failure::fail};
 
 /// The options of `tollgate demo`.
