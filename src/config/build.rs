@@ -39,20 +39,23 @@ pub(super) fn build(
     let keys = Arc::new(api_keys(&config.api_keys, root, problems));
     let mut plan = plan(&config, root, problems);
     let ca_file = config.pingora.ca_file.as_deref();
+    let readers: Arc<[u32]> = plan.pingora.readers().into();
     let services: BTreeMap<Arc<str>, Arc<Service>> = config
         .services
         .iter()
         .map(|(name, service)| {
             let node = root.at("services").get(name).unwrap_or(root);
             let before = shared.service(name);
-            let around = Surroundings { ca_file, metrics: &shared.metrics.upstream, before: before.as_ref() };
+            let around =
+                Surroundings { ca_file, readers: &readers, metrics: &shared.metrics.upstream, before: before.as_ref() };
             (Arc::from(name.as_str()), Service::build(name, service, node, around, problems))
         })
         .collect();
     plan.pingora.size_pool(services.values().map(|service| service.pool.expected()).sum());
     let (listeners, paths, via) = (&config.listeners, config.paths, config.via.0);
     let tables = Arc::new(shared.tables.draft());
-    let builder = Builder { root, registry, shared, keys, tables: &tables, services: &services, listeners, paths, via };
+    let builder =
+        Builder { root, registry, shared, keys, tables: &tables, services: &services, listeners, paths, via, readers };
     let router = builder.router(&config.routes, problems);
     if config.routes.is_empty() && root.get("routes").is_none() {
         problems.push(root.place().problem("key 'routes' is missing: without a route every request is answered 404"));
@@ -153,6 +156,8 @@ struct Builder<'a> {
     listeners: &'a [Spanned<Short<ListenerConfig>>],
     paths: PathsConfig,
     via: bool,
+    /// Groups that may read files with secrets.
+    readers: Arc<[u32]>,
 }
 
 /// What the routes are called: as they say, else after what they match, with a number where several match alike.
@@ -246,6 +251,7 @@ impl Builder<'_> {
             scope: format!("{id}/{scope}"),
             keys: self.keys.clone(),
             tables: self.tables.clone(),
+            readers: self.readers.clone(),
             metrics: self.shared.metrics.filters.clone(),
         };
         let chain = filters::chain(&config.filters, self.registry, &env, problems);

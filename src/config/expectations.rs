@@ -40,11 +40,13 @@ pub(crate) fn run(
     let Ok(executor) = executor else { return };
     let mut shared = None;
     for (number, test) in tests.iter().enumerate() {
-        if test.expect == Expect::default() {
-            let known = "route, service, path, status or refused_by";
-            problems.push(test.place.problem(format!("'expect' names nothing: say what must come of it ({known})")));
-            continue;
-        }
+        let (head, listener) = match prepared(test, listeners) {
+            Ok(prepared) => prepared,
+            Err(message) => {
+                problems.push(test.place.problem(message));
+                continue;
+            }
+        };
         // One runtime for many tests, each of them weeks after the one before: what a limit has counted is forgotten by
         // then, and to read and build the whole file for each would take as long as there are tests in it.
         let turn = u32::try_from(number % TURNS).unwrap_or(0);
@@ -54,17 +56,38 @@ pub(crate) fn run(
         let Some(runtime) = &shared else { return };
         let now = Now::read();
         let now = Now { since_start: now.since_start + APART * turn, ..now };
-        let listener = test.listener.as_deref().map_or(Ok(0), |name| numbered(listeners, name));
-        match request(test).and_then(|head| Ok((head, listener?))) {
-            Ok((head, listener)) => {
-                let outcome = executor.block_on(outcome(runtime, head, listener, test, now));
-                for message in test.expect.differences(&outcome) {
-                    problems.push(test.place.problem(format!("'{}': {message}", test.request)));
-                }
-            }
-            Err(message) => problems.push(test.place.problem(message)),
+        let outcome = executor.block_on(outcome(runtime, head, listener, test, now));
+        for message in test.expect.differences(&outcome) {
+            problems.push(test.place.problem(format!("'{}': {message}", test.request)));
         }
     }
+}
+
+/// What is wrong with the tests themselves, whatever they are tests of. Of those in which something has been `found` to be
+/// wrong already, nothing more is said; and of listeners' names only when all listeners could be read.
+pub(crate) fn check(
+    tests: &[Spanned<TestConfig>],
+    listeners: &[Spanned<Short<ListenerConfig>>],
+    found: &Problems,
+    problems: &mut Problems,
+) {
+    let listeners_known = !found.has_below("listeners");
+    let readable = |test: &&Spanned<TestConfig>| !found.has_below(&test.place.path);
+    for test in tests.iter().filter(readable).filter(|test| listeners_known || test.listener.is_none()) {
+        if let Err(message) = prepared(test, listeners) {
+            problems.push(test.place.problem(message));
+        }
+    }
+}
+
+/// The request of a test, and the number of the listener that it comes in by.
+fn prepared(test: &TestConfig, listeners: &[Spanned<Short<ListenerConfig>>]) -> Result<(RequestHeader, usize), String> {
+    if test.expect == Expect::default() {
+        let known = "route, service, path, status or refused_by";
+        return Err(format!("'expect' names nothing: say what must come of it ({known})"));
+    }
+    let listener = test.listener.as_deref().map_or(Ok(0), |name| numbered(listeners, name));
+    request(test).and_then(|head| Ok((head, listener?)))
 }
 
 fn request(test: &TestConfig) -> Result<RequestHeader, String> {

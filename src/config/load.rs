@@ -78,6 +78,8 @@ pub fn load(file: &str, text: &str, registry: &Registry, shared: &Arc<Shared>) -
     // Tests of a configuration that is wrong would only repeat what is wrong.
     if wrong.is_empty() && problems.is_empty() {
         tests::run(&expectations, &listeners, text, registry, &mut problems);
+    } else {
+        tests::check(&expectations, &listeners, &wrong, &mut problems);
     }
     if !wrong.is_empty() || !problems.is_empty() {
         return Err(rejected(wrong, problems, &root));

@@ -178,12 +178,13 @@ impl PingoraConfig {
     }
 
     /// For a successor whose first listener is another one than its predecessor's: the paths that are named after the
-    /// listeners, when none is given, follow the process that is there.
-    pub(crate) fn follow_predecessor(&mut self) {
-        if Path::new(&self.upgrade_sock).exists() {
+    /// listeners, when none is given, follow the process that `answers`: a socket may have been left by one that was killed.
+    pub(crate) fn follow_predecessor(&mut self, answers: impl Fn(&str) -> bool) {
+        // Where there is nothing to choose from, the process that is there is asked once.
+        if self.earlier_socks.is_empty() || answers(&self.upgrade_sock) {
             return;
         }
-        let Some(found) = self.earlier_socks.iter().find(|path| Path::new(path).exists()).cloned() else { return };
+        let Some(found) = self.earlier_socks.iter().find(|path| answers(path)).cloned() else { return };
         if self.pid_file == pid_beside(&self.upgrade_sock) {
             self.pid_file = pid_beside(&found);
         }
@@ -260,6 +261,11 @@ impl PingoraConfig {
     /// Who this process becomes, when there is such a user.
     pub(super) fn later(&self) -> Option<Account> {
         Account::of(self.user.as_deref()?, self.group.as_deref())
+    }
+
+    /// The groups of that user, which may read keys and secrets of root's.
+    pub(super) fn readers(&self) -> Vec<u32> {
+        self.later().as_ref().map(Account::groups).unwrap_or_default()
     }
 
     /// The same settings as Pingora takes them. Through YAML, so that a name that Pingora does not know shows in tests.

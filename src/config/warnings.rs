@@ -2,6 +2,7 @@
 //!
 //! Each says what becomes of it and the way out. None is about taste: a configuration that does what it says has none.
 
+mod families;
 mod keys;
 
 use std::collections::HashSet;
@@ -39,6 +40,7 @@ const ASKS: [&str; 3] = ["api_key", "jwt", "client_cert"];
 /// All of `config`, which is otherwise in order.
 pub(super) fn warnings(config: &Config, root: &Node, registry: &Registry) -> Problems {
     let mut found = Problems::default();
+    families::keep_to_ipv6(config, root, &mut found);
     unused_services(config, root, &mut found);
     let known: Vec<&str> = Registry::builtin().names().collect();
     let keys = keys::Keys::of(&config.api_keys);

@@ -10,6 +10,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 const V1_MOST: usize = 107;
 /// The fixed part of version 2.
 const V2_FIXED: usize = 16;
+/// Version 2 with the command LOCAL.
+const V2_LOCAL: u8 = 0x20;
 /// The longest version 2 that is read; addresses and the extensions that clouds add need far less.
 const V2_MOST: usize = 2048;
 
@@ -29,6 +31,10 @@ pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option
         }
         bytes.resize(V2_FIXED + length, 0);
         stream.read_exact(&mut bytes[V2_FIXED..]).await.map_err(|_| "the connection ended within it")?;
+        if bytes[12] == V2_LOCAL {
+            // The rest of it is to be discarded, whatever family it names (specification §2.2).
+            return Ok(None);
+        }
     } else if bytes.starts_with(b"PROXY ") {
         bytes.truncate(12);
         while !bytes.ends_with(b"\r\n") {
@@ -44,6 +50,10 @@ pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option
 }
 
 fn parse(bytes: &[u8]) -> Result<Option<SocketAddr>, &'static str> {
+    // A port has digits alone, and the parser takes a sign.
+    if bytes.starts_with(b"PROXY TCP") && bytes.contains(&b'+') {
+        return Err("it is malformed");
+    }
     let header = HeaderResult::parse(bytes);
     if header.is_incomplete() {
         return Err("it is malformed");
@@ -54,7 +64,6 @@ fn parse(bytes: &[u8]) -> Result<Option<SocketAddr>, &'static str> {
             v1::Addresses::Tcp6(of) => Some(SocketAddr::new(IpAddr::V6(of.source_address), of.source_port)),
             v1::Addresses::Unknown => None,
         }),
-        HeaderResult::V2(Ok(header)) if header.command == v2::Command::Local => Ok(None),
         HeaderResult::V2(Ok(header)) => Ok(match header.addresses {
             v2::Addresses::IPv4(of) => Some(SocketAddr::new(IpAddr::V4(of.source_address), of.source_port)),
             v2::Addresses::IPv6(of) => Some(SocketAddr::new(IpAddr::V6(of.source_address), of.source_port)),
@@ -99,7 +108,10 @@ mod tests {
     #[tokio::test]
     async fn a_balancer_that_speaks_for_itself_names_nobody() {
         assert_eq!(read_all(b"PROXY UNKNOWN\r\n").await.0, Ok(None));
-        assert_eq!(read_all(&v2_bytes(0, 0, &[])).await.0, Ok(None));
+        for (family, body) in [(0, &[][..]), (0x11, &[]), (0x11, &[1, 2, 3]), (0x7f, &[9; 40]), (0x31, &[0; 216])] {
+            let bytes = [v2_bytes(0, family, body), b"GET /".to_vec()].concat();
+            assert_eq!(read_all(&bytes).await, (Ok(None), 5), "{family:x}");
+        }
     }
 
     #[tokio::test]
@@ -109,6 +121,8 @@ mod tests {
             b"PROXY TCP4 192.0.2.7 198.51.100.1 4711\r\n",
             b"PROXY TCP4 192.0.2.999 198.51.100.1 1 2\r\n",
             b"PROXY TCP4 192.0.2.7 198.51.100.1 4711 44",
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 +1 443\r\n",
+            b"PROXY TCP6 2001:db8::1 2001:db8::2 1 +2\r\n",
             &[b"PROXY TCP4 ".to_vec(), vec![b'1'; 200]].concat(),
             &v2_bytes(1, 0x11, &[1, 2, 3]),
             &v2_bytes(7, 0x11, &[0; 12]),

@@ -48,6 +48,7 @@ pub(crate) fn validate_request(head: &mut RequestHeader, limits: &ClientLimits) 
     }
     host(head).map_err(bad)?;
     authority(head).map_err(bad)?;
+    name_host(head).map_err(bad)?;
     let [length, coding, expect] = fields::present(&head.headers, &FRAMING);
     if length || coding {
         Framing::of(&head.headers).and_then(|framing| framing.body(head.version)).map_err(bad)?;
@@ -116,6 +117,18 @@ fn authority(head: &RequestHeader) -> Result<(), &'static str> {
         }
         _ => Ok(()),
     }
+}
+
+/// Gives a request over HTTP/2 the `Host` that it has as `:authority`: whatever looks at fields (limits, conditions of
+/// routes, balancing) then sees the same host over every protocol.
+fn name_host(head: &mut RequestHeader) -> Result<(), &'static str> {
+    if head.version != Version::HTTP_2 || head.headers.contains_key(header::HOST) {
+        return Ok(());
+    }
+    let Some(authority) = head.uri.authority() else { return Ok(()) };
+    let host = HeaderValue::try_from(authority.as_str());
+    let set = host.ok().and_then(|host| head.insert_header(header::HOST, host).ok());
+    set.ok_or("the :authority field is malformed")
 }
 
 fn normalise(head: &mut RequestHeader) -> Result<Admitted, PathError> {

@@ -17,6 +17,8 @@ pub struct Env {
     pub keys: Arc<Keys>,
     /// Limit tables, which outlive a reload.
     pub tables: Arc<TablesDraft>,
+    /// Groups that may read files with secrets: those of `pingora.user`.
+    pub readers: Arc<[u32]>,
     /// Metrics.
     pub metrics: Arc<FilterMetrics>,
 }

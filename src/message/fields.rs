@@ -30,6 +30,20 @@ pub(crate) fn single(headers: &HeaderMap, name: impl http::header::AsHeaderName)
     if values.next().is_some() { None } else { first }
 }
 
+/// Fields that a backend may take for one of `names`, in another spelling: many read `X_Role` as `X-Role`. Empty, and so
+/// without an allocation, for nearly every request.
+pub(crate) fn other_spellings<'n, N>(headers: &HeaderMap, names: impl Fn() -> N) -> Vec<HeaderName>
+where
+    N: Iterator<Item = &'n HeaderName>,
+{
+    let same = |a: u8, b: u8| a == b || matches!((a, b), (b'-' | b'_', b'-' | b'_'));
+    let alike = |a: &HeaderName, b: &HeaderName| {
+        let (a, b) = (a.as_str().as_bytes(), b.as_str().as_bytes());
+        a.len() == b.len() && a != b && a.iter().zip(b).all(|(a, b)| same(*a, *b))
+    };
+    headers.keys().filter(|name| names().any(|known| alike(known, name))).cloned().collect()
+}
+
 /// The value of a cookie (RFC 6265 §4.2), as bytes: what stands in another cookie is none of this one's business.
 pub(crate) fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
     let lines = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);

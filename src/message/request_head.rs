@@ -171,13 +171,18 @@ const NOT_IN_TRAILERS: [&[u8]; 14] = [
     b"upgrade",
 ];
 
+/// True for a field that a trailer section must not have.
+pub(crate) fn is_no_trailer(name: &[u8]) -> bool {
+    NOT_IN_TRAILERS.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden))
+}
+
 /// Checks one line of a trailer section, without its CRLF.
 pub(crate) fn trailer(line: &[u8]) -> Result<(), Violation> {
     if CONTROL.has_any(line) {
         return Err("there is a control character in the trailers");
     }
     let (name, _) = field(line)?;
-    if NOT_IN_TRAILERS.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden)) {
+    if is_no_trailer(name) {
         return Err("there is a field in the trailers that does not belong there");
     }
     Ok(())

@@ -110,6 +110,19 @@ impl Attempts {
         (self.backend, self.place, self.tickets) = (Some(backend), Some(place), Some(tickets));
     }
 
+    /// An attempt beside the one that may be running has begun: what is logged if the request ends now.
+    pub(super) fn note_begun(&mut self, backend: Option<&Arc<Backend>>) {
+        self.count += 1;
+        self.tried.extend(self.backend.as_ref().map(|backend| backend.address));
+        (self.backend, self.began) = (backend.cloned(), Some(Instant::now()));
+    }
+
+    /// Of the attempts that have begun the one at `taken` counts: every other backend has been tried.
+    pub(super) fn note_taken(&mut self, taken: SocketAddr) {
+        self.tried.extend(self.backend.as_ref().map(|backend| backend.address));
+        self.tried.retain(|tried| *tried != taken);
+    }
+
     /// The attempt is not made after all.
     pub(super) fn withdraw(&mut self) {
         self.count -= 1;

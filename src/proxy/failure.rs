@@ -26,7 +26,10 @@ pub(super) fn reason(error: &Error, context: &Context) -> Reason {
         (_, ErrorType::HTTPStatus(_)) => Reason::Refused,
         (ErrorSource::Downstream, ErrorType::ReadTimedout) => Reason::RequestTimeout,
         (ErrorSource::Downstream, _) => Reason::Malformed,
-        (ErrorSource::Upstream, kind) => of_backend(kind, error, context),
+        (ErrorSource::Upstream, kind) => {
+            let over = context.remaining().is_some_and(|left| left.is_zero());
+            of_backend(kind, error, over.then(|| context.out_of_time()))
+        }
         (ErrorSource::Internal | ErrorSource::Unset, _) => Reason::Internal,
     }
 }
@@ -45,13 +48,18 @@ pub(super) fn late(context: &Context) -> Reason {
     }
 }
 
-fn of_backend(kind: &ErrorType, error: &Error, context: &Context) -> Reason {
+/// Why an attempt failed that the gateway made by itself; `over`: the time for the whole request was, and whose.
+pub(super) fn of_attempt(error: &Error, over: Option<Reason>) -> Reason {
+    if local_cause(error).is_some() { Reason::LocalResources } else { of_backend(error.etype(), error, over) }
+}
+
+fn of_backend(kind: &ErrorType, error: &Error, over: Option<Reason>) -> Reason {
     use ErrorType as E;
-    let over = context.remaining().is_some_and(|left| left.is_zero());
+    let timed = matches!(kind, E::ConnectTimedout | E::TLSHandshakeTimedout | E::ReadTimedout | E::WriteTimedout);
+    if let Some(over) = over.filter(|_| timed) {
+        return over;
+    }
     match kind {
-        E::ConnectTimedout | E::TLSHandshakeTimedout | E::ReadTimedout | E::WriteTimedout if over => {
-            context.out_of_time()
-        }
         E::ReadTimedout => Reason::ReadTimeout,
         E::WriteTimedout => Reason::WriteTimeout,
         // What an answer's chunks cannot be read by has no type of its own.

@@ -228,6 +228,12 @@ pub(crate) fn location(
     head: &RequestHeader,
     path: &str,
 ) -> Reply {
+    let refused =
+        || Reply::problem(StatusCode::BAD_REQUEST, "this request cannot be redirected").because(Reason::Malformed);
+    // A request over HTTP/1.0 may have no host.
+    if host_of(head).is_empty() && to.uses("host") {
+        return refused();
+    }
     let text = to.fill(|name, out| match name {
         "host" => out.push_str(host_of(head)),
         "path" => out.push_str(path),
@@ -242,9 +248,7 @@ pub(crate) fn location(
     });
     match HeaderValue::try_from(text) {
         Ok(location) => Reply::empty(status).header(header::LOCATION, location),
-        Err(_) => {
-            Reply::problem(StatusCode::BAD_REQUEST, "this request cannot be redirected").because(Reason::Malformed)
-        }
+        Err(_) => refused(),
     }
 }
 

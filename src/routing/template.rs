@@ -40,6 +40,11 @@ impl Template {
         })
     }
 
+    /// True when it has `{name}` in it.
+    pub(super) fn uses(&self, name: &str) -> bool {
+        self.names().any(|used| used == name)
+    }
+
     /// Checks that every name will have a value.
     pub(super) fn check(&self, extra: &[&str], paths: &[PathPattern]) -> Result<(), String> {
         for name in self.names() {

@@ -16,7 +16,7 @@ use crate::{
     config::{self, Style},
     filter::Registry,
     runtime::Shared,
-    server::{failure::fail, run_args::RunArgs},
+    server::{failure::fail, output::print, run_args::RunArgs},
     units::counted,
 };
 
@@ -124,13 +124,6 @@ impl Cli {
             Some(Command::HashKey { new }) => hash_key(new),
         }
     }
-}
-
-/// Output of a command that was asked for it.
-fn print(text: &str) -> ExitCode {
-    // A reader that has gone (`| head`) is no failure of ours.
-    let _ = io::stdout().lock().write_all(text.as_bytes());
-    ExitCode::SUCCESS
 }
 
 fn run(args: &RunArgs, style: Style, registry: &Registry) -> ExitCode {

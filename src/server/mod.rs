@@ -11,6 +11,7 @@ mod handover;
 mod logging;
 mod notify;
 mod opening;
+mod output;
 mod pid;
 mod place;
 pub(crate) mod run_args;

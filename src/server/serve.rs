@@ -29,7 +29,7 @@ use super::{
     handover::Handover,
     logging::LogKeeper,
     opening::Opening,
-    place::UpgradeSocket,
+    place::{UpgradeSocket, answers},
     signals::{self, Signals},
     sockets::{self, Bound},
     upgrade::{self, Predecessor},
@@ -124,7 +124,7 @@ pub(super) fn serve(
     plan.pingora.daemon |= daemon;
     if upgrade {
         // Before Pingora is told of the paths.
-        plan.pingora.follow_predecessor();
+        plan.pingora.follow_predecessor(|path| answers(path));
     }
     if !plan.pingora.daemon {
         opening.say();

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     auth,
     units::{FileRef, Problems},
-    yaml::Spanned,
+    yaml::{Node, Spanned},
 };
 
 /// One entry of `certificates:`.
@@ -85,18 +85,20 @@ impl fmt::Debug for Certificates {
 }
 
 impl Certificates {
-    /// Reads every file; what is wrong goes to `problems`. `groups` may read the keys.
+    /// Reads every file; what is wrong goes to `problems`. `node` is the listener's `tls`; `groups` may read the keys.
     pub(crate) fn load(
         files: &[Spanned<CertificateConfig>],
+        node: &Node,
         groups: &[u32],
         provider: Arc<CryptoProvider>,
         problems: &mut Problems,
     ) -> Self {
         let mut read = Vec::new();
-        for file in files {
+        for (number, file) in files.iter().enumerate() {
             let stamps = stamps(file);
-            let entry =
-                Entry::read(file, groups, &provider).map_err(|message| problems.push(file.place.problem(message)));
+            let entry = Entry::read(file, groups, &provider).map_err(|(key, message)| {
+                problems.push(node.at(&format!("certificates[{number}]")).at(key).place().problem(message));
+            });
             read.push(Read {
                 file: file.cert.to_string(),
                 stamps: Reread::new(stamps),
@@ -127,7 +129,7 @@ impl Certificates {
                     renewed.push(file.cert.to_string());
                     read.stamps = Reread::new(found);
                 }
-                Err(message) => {
+                Err((_, message)) => {
                     let message = format!("certificate {}: {message}; the one that was read before stays", file.cert);
                     read.stamps.failed(found, &message);
                 }
@@ -150,15 +152,22 @@ fn stamps(config: &CertificateConfig) -> [Stamp; 2] {
 }
 
 impl Entry {
-    fn read(config: &CertificateConfig, groups: &[u32], provider: &CryptoProvider) -> Result<Self, String> {
-        let (cert, key) = (config.cert.path()?, config.key.path()?);
-        let chain = pem::certificates(&cert)?;
+    /// # Errors
+    /// The key of the settings that is to blame, and why.
+    fn read(
+        config: &CertificateConfig,
+        groups: &[u32],
+        provider: &CryptoProvider,
+    ) -> Result<Self, (&'static str, String)> {
+        let (of_cert, of_key) = (|message| ("cert", message), |message| ("key", message));
+        let cert = config.cert.path().map_err(of_cert)?;
+        let chain = pem::certificates(&cert).map_err(of_cert)?;
         let Some(leaf) = chain.first().cloned() else {
-            return Err(format!("'{cert}' holds no certificate"));
+            return Err(of_cert(format!("'{cert}' holds no certificate")));
         };
-        let key = pem::key(&key, groups)?;
+        let key = pem::key(&config.key.path().map_err(of_key)?, groups).map_err(of_key)?;
         let certified = CertifiedKey::from_der(chain, key, provider)
-            .map_err(|e| format!("'{}' and '{}' do not belong together: {e}", config.cert, config.key))?;
+            .map_err(|e| of_key(format!("'{}' and '{}' do not belong together: {e}", config.cert, config.key)))?;
         let names = if config.names.is_empty() { auth::dns_names(&leaf) } else { config.names.clone() };
         let names = names.into_iter().map(|name| name.to_ascii_lowercase()).collect();
         Ok(Self { certified: Arc::new(certified), names, end: auth::not_after(&leaf) })

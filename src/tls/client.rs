@@ -57,8 +57,8 @@ impl fmt::Debug for Credentials {
 }
 
 impl Credentials {
-    /// Reads the files of `config`; what is wrong goes to `problems`.
-    pub(crate) fn load(config: &UpstreamTls, node: &Node, problems: &mut Problems) -> Self {
+    /// Reads the files of `config`; what is wrong goes to `problems`. `readers` may read the key.
+    pub(crate) fn load(config: &UpstreamTls, readers: &[u32], node: &Node, problems: &mut Problems) -> Self {
         let mut wrong = |key: &str, message: String| problems.push(node.at(key).place().problem(message));
         let mut credentials = Self::default();
         if let Some(path) = &config.ca {
@@ -72,13 +72,13 @@ impl Credentials {
             }
         }
         match (&config.cert, &config.key) {
-            (Some(cert), Some(key)) => match own(cert, key) {
+            (Some(cert), Some(key)) => match own(cert, key, readers) {
                 Ok((chain, key)) => {
                     let parts = chain.iter().chain([&key]);
                     credentials.stamp = parts.fold(credentials.stamp, |stamp, part| stamped(stamp, part));
                     credentials.own = Some(Arc::new(CertKey::new(chain, key)));
                 }
-                Err(message) => wrong("cert", message),
+                Err((place, message)) => wrong(place, message),
             },
             (Some(_), None) => wrong("cert", "a certificate needs its 'key'".to_owned()),
             (None, Some(_)) => wrong("key", "a key needs its 'cert'".to_owned()),
@@ -98,13 +98,19 @@ fn authorities(file: &FileRef) -> Result<Vec<Vec<u8>>, String> {
     Ok(pem::certificates(&file.path()?)?.iter().map(|der| der.to_vec()).collect())
 }
 
+/// A chain of certificates and the key to the first of them.
+type OwnDer = (Vec<Vec<u8>>, Vec<u8>);
+
 /// A chain of certificates and the key to the first of them, in DER.
-fn own(cert: &FileRef, key: &FileRef) -> Result<(Vec<Vec<u8>>, Vec<u8>), String> {
-    let (cert, key) = (cert.path()?, key.path()?);
-    let chain = pem::certificates(&cert)?;
-    let secret = pem::key(&key, &[])?;
+///
+/// # Errors
+/// The key of the settings that is to blame, and why.
+fn own(cert: &FileRef, key: &FileRef, readers: &[u32]) -> Result<OwnDer, (&'static str, String)> {
+    let (of_cert, of_key) = (|message| ("cert", message), |message| ("key", message));
+    let chain = pem::certificates(&cert.path().map_err(of_cert)?).map_err(of_cert)?;
+    let secret = pem::key(&key.path().map_err(of_key)?, readers).map_err(of_key)?;
     let bytes = secret.secret_der().to_vec();
     CertifiedKey::from_der(chain.clone(), secret, &aws_lc_rs::default_provider())
-        .map_err(|e| format!("'{cert}' and '{key}' do not belong together: {e}"))?;
+        .map_err(|e| of_key(format!("'{cert}' and '{key}' do not belong together: {e}")))?;
     Ok((chain.iter().map(|der| der.to_vec()).collect(), bytes))
 }

@@ -50,7 +50,7 @@ pub(crate) fn authorities(path: &str) -> Result<RootCertStore, String> {
 /// # Errors
 /// Others can, or there is none in it.
 pub(crate) fn key(path: &str, groups: &[u32]) -> Result<PrivateKeyDer<'static>, String> {
-    private(Path::new(path), groups)?;
+    private(Path::new(path), &format!("'{path}'"), groups)?;
     let text = read(path)?;
     if ENCRYPTED.iter().any(|mark| text.windows(mark.len()).any(|part| part == *mark)) {
         return Err(format!(

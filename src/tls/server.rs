@@ -161,7 +161,7 @@ impl TlsFront {
         if config.alpn.is_empty() {
             problems.push(node.at("alpn").place().problem("nothing to speak: name h2, http/1.1 or both"));
         }
-        let certificates = Arc::new(Certificates::load(&config.certificates, groups, provider.clone(), problems));
+        let certificates = Arc::new(Certificates::load(&config.certificates, node, groups, provider.clone(), problems));
         let authorities = config.mtls.as_ref().and_then(|mtls| stamp(&mtls.ca));
         let verifier = config.mtls.as_ref().and_then(|mtls| match verifier(mtls, provider.clone()) {
             Ok(verifier) => Some(verifier),

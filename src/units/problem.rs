@@ -63,6 +63,11 @@ impl Problems {
         self.found.len()
     }
 
+    /// True when there is one at a path that begins with `path`.
+    pub(crate) fn has_below(&self, path: &str) -> bool {
+        self.found.iter().any(|problem| problem.path.starts_with(path))
+    }
+
     /// In the order in which they were found.
     pub(crate) fn in_order(self) -> Vec<Problem> {
         self.found

@@ -111,14 +111,15 @@ impl fmt::Debug for Secret {
 
 impl SecretRef {
     /// Fetches the secret. The error never shows the content, nor what may be the content, written where its name belongs.
-    pub fn read(&self) -> Result<Secret, String> {
+    /// `groups` may read its file, as in [`private`].
+    pub fn read(&self, groups: &[u32]) -> Result<Secret, String> {
         let bytes = match self {
             Self::Env(name) => {
                 let like_a_name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
                 let shown = if name.bytes().all(like_a_name) { format!(" '{name}'") } else { String::new() };
                 std::env::var(name).map_err(|_| format!("environment variable{shown} is not set"))?.into_bytes()
             }
-            Self::File(path) => read_private(path)?,
+            Self::File(path) => read_private(path, groups)?,
             Self::Credential(name) => {
                 read_file(&credential(name)?).map(trimmed).map_err(|e| format!("no such credential: {e}"))?
             }
@@ -143,8 +144,8 @@ pub(super) fn credential(name: &str) -> Result<PathBuf, String> {
     Ok(Path::new(&dir).join(name))
 }
 
-fn read_private(path: &Path) -> Result<Vec<u8>, String> {
-    private(path, &[])?;
+fn read_private(path: &Path, groups: &[u32]) -> Result<Vec<u8>, String> {
+    private(path, &shown(path), groups)?;
     read_file(path).map(trimmed).map_err(|e| format!("cannot read {}: {e}", shown(path)))
 }
 
@@ -159,13 +160,13 @@ fn shown(path: &Path) -> String {
 /// credentials is root's, and an access list, whose mask shows as the group's part of the mode, lets the service read it.
 ///
 /// # Errors
-/// Others can, or there is none.
-pub fn private(path: &Path, groups: &[u32]) -> Result<(), String> {
-    private_beside(path, groups, std::env::var_os(CREDENTIALS).as_deref().map(Path::new))
+/// Others can, or there is none; `shown` is what the file is called.
+pub fn private(path: &Path, shown: &str, groups: &[u32]) -> Result<(), String> {
+    private_beside(path, shown, groups, std::env::var_os(CREDENTIALS).as_deref().map(Path::new))
 }
 
-fn private_beside(path: &Path, groups: &[u32], credentials: Option<&Path>) -> Result<(), String> {
-    let meta = std::fs::metadata(path).map_err(|e| format!("cannot read {}: {e}", shown(path)))?;
+fn private_beside(path: &Path, shown: &str, groups: &[u32], credentials: Option<&Path>) -> Result<(), String> {
+    let meta = std::fs::metadata(path).map_err(|e| format!("cannot read {shown}: {e}"))?;
     let is_credential = credentials.is_some() && path.parent() == credentials;
     let is_known = is_credential || groups.contains(&meta.gid()) || is_own_group(meta.gid());
     let by_group = meta.mode() & 0o037 == 0 && meta.uid() == 0 && is_known;
@@ -173,7 +174,7 @@ fn private_beside(path: &Path, groups: &[u32], credentials: Option<&Path>) -> Re
         return Ok(());
     }
     let way = if groups.is_empty() { "chmod 600 it" } else { "chmod 640 it, with root and a group of 'pingora.user'" };
-    Err(format!("{} can be read by others (mode {:04o}): {way}", shown(path), meta.mode() & 0o7777))
+    Err(format!("{shown} can be read by others (mode {:04o}): {way}", meta.mode() & 0o7777))
 }
 
 /// Root has set the file's group so that this process, which is not root, can read it: Debian's `ssl-cert`, say.
@@ -203,9 +204,9 @@ mod tests {
         std::fs::write(file.path(), "s3cret\n").unwrap();
         std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o640)).unwrap();
         let reference = SecretRef::File(file.path().into());
-        assert!(reference.read().unwrap_err().contains("chmod 600"));
+        assert!(reference.read(&[]).unwrap_err().contains("chmod 600"));
         std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(reference.read().unwrap().expose(), b"s3cret");
+        assert_eq!(reference.read(&[]).unwrap().expose(), b"s3cret");
     }
 
     #[test]
@@ -216,7 +217,7 @@ mod tests {
         let root = std::fs::metadata(&path).unwrap().uid() == 0;
         let verdict = |mode, credentials| {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
-            private_beside(&path, &[], credentials).is_ok()
+            private_beside(&path, "", &[], credentials).is_ok()
         };
         assert!(verdict(0o400, Some(dir.path())) && verdict(0o400, None));
         // Only one of root's: the mode of the service's own file would say that a group can read it.

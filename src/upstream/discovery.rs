@@ -10,8 +10,11 @@ use std::{
 use hickory_resolver::{
     Resolver, TokioResolver,
     config::{NameServerConfig, ResolverConfig},
-    net::runtime::TokioRuntimeProvider,
-    proto::rr::{RData, rdata::SRV},
+    net::{DnsError, NetError, runtime::TokioRuntimeProvider},
+    proto::{
+        op::ResponseCode,
+        rr::{RData, rdata::SRV},
+    },
 };
 use parking_lot::Mutex;
 use schemars::JsonSchema;
@@ -89,7 +92,8 @@ impl Discovery {
         let place = |url: &BackendUrl| (url.host.clone(), url.port);
         let known = fixed.iter().map(|url| (place(url), (None, url.clone())));
         let mut places: HashMap<(String, u16), (Option<usize>, BackendUrl)> = known.collect();
-        for (line, number) in text.lines().zip(1..) {
+        // Some editors begin a file with a byte order mark.
+        for (line, number) in text.strip_prefix('\u{feff}').unwrap_or(text).lines().zip(1..) {
             let whole = line;
             let line = line.split('#').next().unwrap_or_default().trim();
             match line_url(line) {
@@ -137,7 +141,7 @@ impl Discovery {
     }
 
     async fn services(&self, name: &str) -> Result<Lookup, String> {
-        let answer = self.resolver()?.srv_lookup(name).await.map_err(|e| e.to_string())?;
+        let answer = self.resolver()?.srv_lookup(name).await.map_err(|e| failure(&e))?;
         let records = answer.answers().iter().filter_map(|record| match &record.data {
             RData::SRV(service) => Some(service),
             _ => None,
@@ -151,7 +155,7 @@ impl Discovery {
     }
 
     async fn addresses(&self, name: &str) -> Result<Lookup, String> {
-        let answer = self.resolver()?.lookup_ip(name).await.map_err(|e| e.to_string())?;
+        let answer = self.resolver()?.lookup_ip(name).await.map_err(|e| failure(&e))?;
         let until = Some(answer.valid_until().into());
         Ok(Lookup { answer: one_family(answer.iter().collect()), until, useless: Vec::new() })
     }
@@ -182,6 +186,22 @@ impl Discovery {
         // `names.rs` knows for how long an answer holds, and when to ask again: also after none, and sooner than that.
         builder.options_mut().cache_size = 0;
         builder.build().map_err(|e| e.to_string())
+    }
+}
+
+/// Why a name is not known. The resolver shows the question that was asked last, as its own types have it; the name is said
+/// by whoever asked.
+fn failure(error: &NetError) -> String {
+    let code = match error {
+        NetError::Dns(DnsError::NoRecordsFound(none)) => none.response_code,
+        NetError::Dns(DnsError::ResponseCode(code)) => *code,
+        NetError::Timeout => return "the name server does not answer".to_owned(),
+        other => return other.to_string(),
+    };
+    match code {
+        ResponseCode::NXDomain => "the name server knows no such name".to_owned(),
+        ResponseCode::NoError => "the name server knows the name, and no record of this kind".to_owned(),
+        other => format!("the name server answers: {other}"),
     }
 }
 
@@ -277,6 +297,14 @@ mod tests {
         // Where it is shown, and in what is said to the backend, the final dot is left out.
         assert_eq!(targets[1].url(BackendScheme::Http).host, "two.dots.test");
         assert_eq!(useless.len(), 2, "{useless:?}");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_line() {
+        let discovery = Discovery::new(DiscoveryConfig::default());
+        let found = discovery.parse("\u{feff}http://127.0.0.1:81\nhttp://127.0.0.1:82\n", &[]).unwrap();
+        assert_eq!(found.iter().map(|url| url.port).collect::<Vec<_>>(), [81, 82]);
+        assert!(discovery.parse("http://127.0.0.1:81\n\u{feff}http://127.0.0.1:82\n", &[]).is_err());
     }
 
     #[test]

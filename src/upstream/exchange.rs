@@ -1,6 +1,8 @@
 //! Requests that the gateway sends by itself, beside Pingora's proxying: hedges and copies. They have a connection pool
 //! of their own, because Pingora's is its own.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use http::{StatusCode, Uri, Version, header};
 use pingora::{
@@ -19,6 +21,10 @@ pub(crate) struct Answer {
     pub(crate) session: HttpSession,
     /// The head of the backend's answer.
     pub(crate) head: ResponseHeader,
+    /// The connection had been kept from an earlier request.
+    pub(crate) reused: bool,
+    /// How long it took to come by it.
+    pub(crate) connect: Duration,
     peer: Box<HttpPeer>,
 }
 
@@ -28,6 +34,8 @@ pub(crate) struct Failure {
     pub(crate) error: Box<Error>,
     /// The connection had been kept from an earlier request.
     pub(crate) reused: bool,
+    /// How long it took to come by it; nothing when there was none.
+    pub(crate) connect: Option<Duration>,
 }
 
 /// Sends a request and waits for the head of its answer.
@@ -53,12 +61,15 @@ pub(crate) async fn try_send(
     head: RequestHeader,
     body: Bytes,
 ) -> Result<Answer, Failure> {
-    let fresh = |error: Box<Error>| Failure { error: error.into_up(), reused: false };
-    let (mut session, reused) = connector.get_http_session(&*peer).await.map_err(fresh)?;
+    let begun = Instant::now();
+    let unconnected = |error: Box<Error>| Failure { error: error.into_up(), reused: false, connect: None };
+    let (mut session, reused) = connector.get_http_session(&*peer).await.map_err(unconnected)?;
+    let connect = begun.elapsed();
+    let broken = |error: Box<Error>| Failure { error: error.into_up(), reused, connect: Some(connect) };
     session.set_read_timeout(peer.options.read_timeout);
     session.set_write_timeout(peer.options.write_timeout);
     let h2 = matches!(session, HttpSession::H2(_));
-    let head = if h2 { for_h2(head, peer.is_tls()).map_err(fresh)? } else { head };
+    let head = if h2 { for_h2(head, peer.is_tls()).map_err(broken)? } else { head };
     let exchange = async {
         session.write_request_header(Box::new(head)).await?;
         if !body.is_empty() {
@@ -77,8 +88,8 @@ pub(crate) async fn try_send(
             }
         }
     };
-    let head = exchange.await.map_err(|error: Box<Error>| Failure { error: error.into_up(), reused })?;
-    Ok(Answer { session, head, peer })
+    let head = exchange.await.map_err(broken)?;
+    Ok(Answer { session, head, reused, connect, peer })
 }
 
 impl Answer {

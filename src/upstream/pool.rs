@@ -76,6 +76,8 @@ pub(crate) struct PoolParts<'a> {
     /// What cookies call backends is made with it.
     pub(crate) tokens: Option<Arc<Key>>,
     pub(crate) metrics: ServiceMetrics,
+    /// Groups that may read keys.
+    pub(crate) readers: &'a [u32],
     /// The service's own in the configuration before.
     pub(crate) before: Option<&'a Pool>,
 }
@@ -89,7 +91,7 @@ impl Pool {
         parts: PoolParts<'_>,
         problems: &mut Problems,
     ) -> Self {
-        let PoolParts { endpoints, tokens, metrics, before } = parts;
+        let PoolParts { endpoints, tokens, metrics, readers, before } = parts;
         let fixed: Vec<BackendUrl> = config.urls.iter().map(|url| url.value.clone()).collect();
         let discovery = Discovery::new(config.discovery.clone());
         let listed = discovery.read_file(&fixed).map_err(|messages| {
@@ -105,7 +107,7 @@ impl Pool {
             problems.push(node.at("discovery.file").place().problem(format!("'{file}' lists no backend")));
         }
         let listed = listed.unwrap_or_default();
-        let credentials = Credentials::load(&config.tls, node.at("tls"), problems);
+        let credentials = Credentials::load(&config.tls, readers, node.at("tls"), problems);
         let targets: Vec<BackendUrl> = fixed.iter().cloned().chain(listed).collect();
         let names = Names::new(config.discovery.dns, config.discovery.every.0);
         names.follow(&targets, before.map(|before| &before.names));

@@ -69,6 +69,8 @@ impl fmt::Debug for Service {
 pub struct Surroundings<'a> {
     /// Whom to trust when the service does not say.
     pub ca_file: Option<&'a str>,
+    /// Groups that may read files with secrets: those of the user that the process becomes.
+    pub readers: &'a [u32],
     /// The families that its counters belong to.
     pub metrics: &'a UpstreamMetrics,
     /// The service of the same name in the configuration that serves.
@@ -95,7 +97,8 @@ impl Service {
         let checks = config.health_check.as_ref().map(|check| HealthChecks::new(probe(check)));
         let balancer = config.balance.build(balance::pingora::backends(endpoints.clone()));
         let known = before.and_then(|before| before.selector.sticky.as_ref());
-        let sticky = config.sticky.as_ref().and_then(|sticky| Sticky::build(sticky, node.at("sticky"), problems));
+        let build = |sticky| Sticky::build(sticky, around.readers, node.at("sticky"), problems);
+        let sticky = config.sticky.as_ref().and_then(build);
         let sticky = sticky.map(|sticky| known.filter(|known| known.same(&sticky)).cloned().unwrap_or(sticky));
         let learned = before.map(|before| &*before.resilience);
         let resilience = Resilience::new(name, config, endpoints.clone(), balancer.wants_latency(), &metrics, learned);
@@ -103,6 +106,7 @@ impl Service {
             endpoints: endpoints.clone(),
             tokens: sticky.as_ref().map(Sticky::key),
             metrics: metrics.clone(),
+            readers: around.readers,
             before: before.map(|before| &before.pool),
         };
         let pool = Pool::build(name, config, node, parts, problems);
@@ -250,8 +254,12 @@ mod tests {
         let (node, problems) = parse(yaml, &|_| None).unwrap();
         let (config, wrong) = read::<ServiceConfig>(&node);
         let mut found = Problems::default();
-        let around =
-            Surroundings { ca_file: None, metrics: &UpstreamMetrics::new(&prometheus::Registry::new()), before: None };
+        let around = Surroundings {
+            ca_file: None,
+            readers: &[],
+            metrics: &UpstreamMetrics::new(&prometheus::Registry::new()),
+            before: None,
+        };
         let service = Service::build("s", &config.unwrap(), &node, around, &mut found);
         assert!(problems.is_empty() && wrong.is_empty() && found.is_empty(), "{wrong:?} {found:?}");
         service

@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::{backend::Backend, settings::service::StickyConfig};
 use crate::{
     message::fields,
-    units::{Problems, Secret, SecretRef},
+    units::{Problems, Secret},
     upstream::token::Token,
     yaml::Node,
 };
@@ -28,13 +28,14 @@ impl fmt::Debug for Key {
 }
 
 impl Key {
-    /// The key of `config`: from its secret, or one that nobody else has and that ends with the process.
-    pub(crate) fn of(config: &StickyConfig, node: &Node, problems: &mut Problems) -> Option<Self> {
+    /// The key of `config`: from its secret, whose file `readers` may read, or
+    /// one that nobody else has and that ends with the process.
+    pub(crate) fn of(config: &StickyConfig, readers: &[u32], node: &Node, problems: &mut Problems) -> Option<Self> {
         let mut wrong = |message: String| {
             problems.push(node.at("secret").place().problem(message));
             None
         };
-        match config.secret.as_ref().map(SecretRef::read) {
+        match config.secret.as_ref().map(|secret| secret.read(readers)) {
             Some(Ok(secret)) if secret.expose().len() < SHORTEST => {
                 wrong(format!("the secret is shorter than {SHORTEST} bytes"))
             }
@@ -72,8 +73,8 @@ pub(crate) struct Sticky {
 
 impl Sticky {
     /// By the settings; what is wrong with them goes to `problems`.
-    pub(crate) fn build(config: &StickyConfig, node: &Node, problems: &mut Problems) -> Option<Self> {
-        Some(Self { config: config.clone(), key: Arc::new(Key::of(config, node, problems)?) })
+    pub(crate) fn build(config: &StickyConfig, readers: &[u32], node: &Node, problems: &mut Problems) -> Option<Self> {
+        Some(Self { config: config.clone(), key: Arc::new(Key::of(config, readers, node, problems)?) })
     }
 
     /// True when a client's cookie means the same to both: the key that a process draws for itself stays with it.

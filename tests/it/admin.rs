@@ -251,3 +251,12 @@ fn published_pages_can_only_be_read_too() {
     }
     gw.request("HEAD", "/gateway/stats").expect(200);
 }
+
+#[test]
+fn routes_do_not_answer_for_the_admin_listener() {
+    let gw = Gateway::start("routes:\n  - { match: { path: /mine }, respond: { status: 418 } }\n");
+    gw.get("/mine").expect(418);
+    gw.admin("/health/live").expect(200);
+    gw.admin("/mine").expect(404);
+    gw.get("/health/live").expect(404);
+}

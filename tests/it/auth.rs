@@ -183,3 +183,18 @@ fn a_token_without_the_scope_is_known_and_refused() {
         .expect(403)
         .says("claim 'role'");
 }
+
+#[test]
+fn a_claim_that_no_header_can_carry_makes_a_token_malformed() {
+    let origin = Origin::start("o");
+    let (gw, _dir) = gateway(&origin);
+    let claims = |role: &str| {
+        let exp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 60;
+        json!({ "sub": "alice", "iss": "id", "aud": "api", "exp": exp, "role": role })
+    };
+    gw.get("/jwt").bearer(&hs256(&claims("caf\u{e9}"))).expect(200);
+    for role in ["a\nb", "a\0", "\u{7f}"] {
+        gw.get("/jwt").bearer(&hs256(&claims(role))).expect(401).problem().says("the token is malformed");
+    }
+    assert_eq!(origin.seen().len(), 1);
+}

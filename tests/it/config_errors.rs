@@ -450,7 +450,10 @@ fn bounds_in_the_wrong_order_are_a_mistake_and_no_panic() {
         "services: { s: { urls: [\"http://h\"] } }\n",
         "services:\n  s: { urls: [\"http://h\"] }\n  t: { urls: [\"http://127.0.0.1:1\"], in_flight: { max: 5, adaptive: { min: 10, initial: 50 } } }\n",
     ));
-    assert!(code == 78 && text.contains("min <= initial <= max") && !text.contains("panicked"), "{text}");
+    assert!(
+        code == 78 && text.contains("1 <= min (10) <= initial (50) <= max (5)") && !text.contains("panicked"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -605,4 +608,41 @@ fn what_the_program_says_itself_is_no_value_of_a_variable() {
     let yaml = "listeners: \"127.0.0.1:${PORT_OF_ALL}\"\nadmin: { address: \"127.0.0.1:${PORT_OF_ALL}\" }\nservices: { s: { urls: \"http://h\" } }\nroutes: [{ match: { path: /a }, service: s }]\n";
     let (_, text) = check_with(yaml, &[("PORT_OF_ALL", "9090")]);
     assert!(!text.contains("9090") || !text.contains("'${PORT_OF_ALL}"), "{text}");
+}
+
+#[test]
+fn mistakes_in_tests_themselves_stand_beside_others() {
+    let yaml = "listeners: [ { address: \"127.0.0.1:1\", name: one } ]
+routes: [ { match: { path: /* }, service: nowhere } ]
+tests:
+  - { request: GET, expect: { status: 200 } }
+  - { request: GET /, listener: two, expect: { status: 200 } }
+  - { request: GET /, expect: {} }
+  - { request: GET /, expect: { status: 200 } }
+";
+    let (code, text) = check(yaml);
+    assert_eq!(code, 78);
+    for said in [
+        "tests[0]: 'GET' is not a request",
+        "tests[1]: there is no listener 'two'",
+        "tests[2]: 'expect' names nothing",
+        "'nowhere'",
+        "tollgate.yaml: 4 problems",
+    ] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    // What follows from other mistakes is not said.
+    let (_, text) = check(&yaml.replace("name: one", "nam: two").replace("expect: {} ", "expect: { statu: 2 } "));
+    assert!(!text.contains("no listener") && !text.contains("names nothing"), "{text}");
+}
+
+#[test]
+fn an_adaptive_limit_that_does_not_fit_names_the_defaults() {
+    let said = |limits: &str| {
+        check(&format!("listeners: \"127.0.0.1:1\"\nservices: {{ s: {{ urls: \"http://127.0.0.1:1\", in_flight: {{ {limits} }} }} }}\nroutes: [ {{ match: {{ path: /* }}, service: s }} ]\n")).1
+    };
+    let text = said("max: 5, adaptive: {}");
+    assert!(text.contains("expected 1 <= min (10, the default) <= initial (50, the default) <= max (5)"), "{text}");
+    let text = said("max: 40, adaptive: { min: 5 }");
+    assert!(text.contains("expected 1 <= min (5) <= initial (50, the default) <= max (40)"), "{text}");
 }

@@ -102,13 +102,13 @@ fn a_credential_that_is_not_there_is_a_mistake_with_its_place() {
         String::from_utf8(output.stderr).unwrap()
     };
     let none = said(false);
-    for place in ["listeners[0].tls.certificates[0]", "listeners[0].tls.mtls.ca", "services.main.tls.ca"] {
+    for place in ["listeners[0].tls.certificates[0].cert", "listeners[0].tls.mtls.ca", "services.main.tls.ca"] {
         let line = none.lines().find(|line| line.contains(&format!("{place}:"))).unwrap_or_else(|| panic!("{none}"));
         assert!(line.contains("no credentials directory: systemd sets it by LoadCredential=NAME:PATH"), "{line}");
     }
     fs::remove_file(dir.path().join("credentials/own-key")).unwrap();
     let one = said(true);
-    assert!(one.contains("services.main.tls.cert: cannot read '") && one.contains("/own-key'"), "{one}");
+    assert!(one.contains("services.main.tls.key: cannot read '") && one.contains("/own-key'"), "{one}");
     let file = dir.path().join("tollgate.yaml");
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace("own-key", "../own-key")).unwrap();

@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    process::{Child, ChildStdout, Command, Stdio},
+    io::{BufRead, BufReader, Read as _, Write as _},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -48,7 +48,7 @@ fn the_demo_runs_on_any_port_and_shows_what_can_be_tried() {
     let mut running = demo(&["--port", "0"]);
     let _running = Running(running.stdout(file("out")).stderr(file("err")).spawn().unwrap());
     eventually("the demo says where it is", || read("err").contains("Ctrl-C"));
-    let found = ports(read("err").lines().next().unwrap());
+    let found = ports(read("err").lines().find(|line| line.contains("http://127.0.0.1:")).unwrap());
     let (port, admin) = (found[0], found[1]);
     eventually("it serves", || get(admin, "/health/ready").try_send().is_ok_and(|answer| answer.status == 200));
     let here = format!("http://127.0.0.1:{port}/users");
@@ -101,9 +101,7 @@ fn the_demos_configuration_is_printed_and_runs() {
 fn the_access_log_of_the_demo_is_written_on_request() {
     let mut running =
         Running(demo(&["--port", "0", "--access-log"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
-    let mut line = String::new();
-    BufReader::new(running.0.stderr.take().unwrap()).read_line(&mut line).unwrap();
-    let found = ports(&line);
+    let found = ports(&line_with(&mut BufReader::new(running.0.stderr.take().unwrap()), "http://127.0.0.1:"));
     eventually("it serves", || get(found[1], "/health/ready").try_send().is_ok_and(|answer| answer.status == 200));
     get(found[0], "/users").expect(200);
     let mut log = String::new();
@@ -140,7 +138,7 @@ fn the_tour_fails_no_request() {
 }
 
 /// Reads on until a line has this in it.
-fn line_with(out: &mut BufReader<ChildStdout>, text: &str) -> String {
+fn line_with(out: &mut impl BufRead, text: &str) -> String {
     loop {
         let mut line = String::new();
         assert!(out.read_line(&mut line).unwrap() > 0, "it ended before '{text}'");
@@ -164,4 +162,16 @@ fn an_interrupted_tour_leaves_nothing_behind() {
         assert_eq!((status.code(), files(&temporary)), (Some(1), 0));
         assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err(), "its gateway is gone");
     }
+}
+
+#[test]
+fn a_demo_whose_port_is_taken_says_what_helps_and_no_page() {
+    let taken = std::iter::repeat_with(|| std::net::TcpListener::bind(("127.0.0.1", free_port())));
+    let taken = taken.into_iter().find_map(Result::ok).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let output = demo(&["--port", &port.to_string()]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("127.0.0.1:{port}")) && said.contains("--port"), "{said}");
+    assert!(said.lines().count() == 1 && !said.contains("-u"), "{said}");
 }

@@ -327,3 +327,11 @@ fn backends_that_were_just_found_are_checked_at_once() {
     assert!(!gw.errors().contains("not all backends are known"), "{}", gw.errors());
     assert!(begun.elapsed() < std::time::Duration::from_secs(10));
 }
+
+#[test]
+fn a_failed_look_up_is_said_in_plain_words() {
+    let gw = named("[\"http://users.test:80\"]", &Zone::default(), "");
+    eventually("the failure is said", || gw.errors().contains("cannot resolve 'users.test'"));
+    let errors = gw.errors();
+    assert!(errors.contains("the name server knows") && !errors.contains("Query"), "{errors}");
+}

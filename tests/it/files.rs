@@ -291,3 +291,66 @@ fn paths_are_relative_to_the_file_wherever_the_process_was_started() {
     assert_eq!(output.status.code(), Some(78), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("{}:", file.display())), "{output:?}");
 }
+
+#[test]
+fn keys_for_backends_and_secrets_have_the_same_readers_as_keys_of_listeners() {
+    // Only root becomes somebody else.
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let certs = Certs::new();
+    certs.issue("own", "own", &["own.example"]);
+    let nobody = User::from_name("nobody").unwrap().unwrap();
+    let (dir, own) = (certs.dir(), tempfile::tempdir().unwrap());
+    mode(dir, 0o755);
+    nix::unistd::chown(own.path(), Some(nobody.uid), None).unwrap();
+    let secrets = [dir.join("own.key"), dir.join("secret")];
+    fs::write(&secrets[1], "0123456789abcdef0123456789abcdef").unwrap();
+    let yaml = |user: &str| {
+        format!(
+            "pingora: {{ {user}upgrade_sock: {}/sock }}\nlisteners: [ {{ address: \"127.0.0.1:{}\", tls: {{ certificates: [ {{ cert: @/own.pem, key: @/own.key }} ] }} }} ]\nservices: {{ s: {{ urls: \"https://127.0.0.1:1\", tls: {{ cert: @/own.pem, key: @/own.key }}, sticky: {{ cookie: c, secret: {{ file: @/secret }} }} }} }}\nroutes: [ {{ match: {{ path: /* }}, service: s, filters: [ {{ jwt: {{ algorithms: [HS256], keys: [ {{ secret: {{ file: @/secret }} }} ] }} }} ] }} ]\n",
+            own.path().display(),
+            free_port()
+        )
+    };
+    for file in &secrets {
+        mode(file, 0o640);
+        nix::unistd::chown(file, Some(0.into()), Some(nobody.gid)).unwrap();
+    }
+    accepted(dir, &yaml("user: nobody, "));
+    let said = refused(dir, &yaml(""), "services.s.tls.key: '");
+    for place in ["services.s.sticky.secret: ", "keys[0]: ", "tls.certificates[0].key: "] {
+        assert!(said.contains(place), "{place}: {said}");
+    }
+    assert_eq!(said.matches("can be read by others (mode 0640): chmod 600 it").count(), 4, "{said}");
+}
+
+#[test]
+fn what_is_wrong_with_a_key_is_placed_there_and_names_its_file() {
+    let certs = Certs::new();
+    for name in ["own", "other"] {
+        certs.issue(name, name, &["own.example"]);
+    }
+    let dir = certs.dir();
+    fs::write(dir.join("empty.key"), "").unwrap();
+    fs::copy(dir.join("own.key"), dir.join("open.key")).unwrap();
+    for name in ["own", "other", "empty"] {
+        mode(&dir.join(format!("{name}.key")), 0o600);
+    }
+    mode(&dir.join("open.key"), 0o644);
+    for (key, why) in [
+        ("open.key", "'open.key' can be read by others"),
+        ("none.key", "cannot read 'none.key'"),
+        ("empty.key", "'empty.key'"),
+        ("other.key", "'own.pem' and 'other.key' do not belong together"),
+    ] {
+        let pair = format!("cert: own.pem, key: {key}");
+        let yaml = format!(
+            "listeners: [ {{ address: \"127.0.0.1:1\", tls: {{ certificates: [ {{ {pair} }} ] }} }} ]\nservices: {{ s: {{ urls: \"https://127.0.0.1:1\", tls: {{ {pair} }} }} }}\nroutes: [ {{ match: {{ path: /* }}, service: s }} ]\n"
+        );
+        let said = refused(dir, &yaml, why);
+        for place in ["listeners[0].tls.certificates[0].key: ", "services.s.tls.key: "] {
+            assert!(said.lines().any(|line| line.contains(place) && line.contains(why)), "{place} {why}: {said}");
+        }
+    }
+}

@@ -175,3 +175,19 @@ fn gzip_can_be_read_back() {
     out.stdout.as_slice().read_to_string(&mut text).unwrap();
     assert_eq!(text, "tollgate ".repeat(1200));
 }
+
+#[test]
+fn a_request_id_of_ours_is_the_only_one_in_any_spelling() {
+    let origin = Origin::start("o");
+    let gw = Gateway::start(&format!(
+        "services:\n  main: {{ urls: [\"{}\"] }}\nroutes:\n  - {{ match: {{ path: /own }}, service: main, filters: [ {{ request_id: {{ trust: false }} }} ] }}\n  - {{ match: {{ path: /* }}, service: main, filters: [request_id] }}\n",
+        origin.url()
+    ));
+    for path in ["/own", "/any"] {
+        gw.get(path).header("X_Request_ID", "forged").header("X-Request_ID", "forged").expect(200);
+        let seen = origin.last().headers;
+        let ids: Vec<_> = seen.keys().filter(|name| name.as_str().replace('_', "-") == "x-request-id").collect();
+        assert_eq!(ids, ["x-request-id"], "{path}");
+        assert_ne!(seen["x-request-id"], "forged");
+    }
+}

@@ -802,3 +802,22 @@ fn signals_during_the_start_end_nothing() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+#[test]
+fn a_successor_passes_by_sockets_at_which_nobody_answers() {
+    let (dir, ports) = (tempfile::tempdir().unwrap(), [free_port(), free_port(), free_port()]);
+    let first = listening_on(dir.path(), "one.yaml", &ports[2..]);
+    let mut one = says(&mut in_folder(dir.path(), &first, &[]), &dir.path().join("one.log"), "listening on");
+    // What processes leave that are killed: at the name of its own, and at another of its listeners'.
+    for port in &ports[..2] {
+        drop(UnixListener::bind(dir.path().join(format!("tollgate-{port}.sock"))).unwrap());
+    }
+    let second = listening_on(dir.path(), "two.yaml", &ports);
+    let mut two = says(&mut in_folder(dir.path(), &second, &["-u"]), &dir.path().join("two.log"), "listening on");
+    eventually("the first leaves", || one.try_wait().unwrap().is_some());
+    for port in ports {
+        Request::new("GET", format!("http://127.0.0.1:{port}/")).expect(200).says("served");
+    }
+    two.kill().unwrap();
+    two.wait().unwrap();
+}

@@ -494,3 +494,24 @@ fn a_body_that_ends_with_an_empty_frame_ends_once() {
         assert_eq!(said.split_once("\r\n\r\n").unwrap().1, body);
     }
 }
+
+#[test]
+fn trailers_that_came_too_late_for_what_they_say_are_refused() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin, "h2c: true", "");
+    let ask = |length: &[Field], trailers: &[Field]| {
+        let mut frames = Frames::connect(&gw);
+        frames.request(b"POST", length, false);
+        frames.data(b"hello", false);
+        frames.headers(trailers, true);
+        frames.end()
+    };
+    for length in [&[][..], &[(&b"content-length"[..], &b"5"[..])]] {
+        assert_eq!(ask(length, &[(b"x-checksum", b"1")]), "status 200");
+        for name in [&b"host"[..], b"content-length", b"authorization", b"content-type", b"cookie"] {
+            let before = origin.seen().len();
+            assert_eq!(ask(length, &[(name, b"5")]), "status 400", "{}", String::from_utf8_lossy(name));
+            assert_eq!(origin.seen().len(), before);
+        }
+    }
+}

@@ -105,9 +105,11 @@ fn a_claim_that_no_field_can_carry_leaves_nothing_of_the_clients() {
         &format!("  - {{ match: {{ path: /* }}, service: main, filters: [ {{ {jwt}, on_fault: pass }} ] }}\n"),
     );
     let with = |claims| token(claims);
-    let good = with(json!({ "sub": "alice", "role": "us\ner" }));
-    gw.get("/").bearer(&good).header("X-Role", "admin").expect(200);
+    let odd = with(json!({ "sub": "alice", "role": "us\ner" }));
+    gw.get("/").bearer(&odd).header("X-Role", "admin").expect(401);
+    gw.get("/").bearer(&with(json!({ "sub": "alice", "role": ["user"] }))).header("X-Role", "admin").expect(200);
     assert!(origin.last().headers.values().all(|value| value != "admin"), "{:?}", origin.last());
+    assert_eq!(origin.seen().len(), 1);
     gw.get("/").bearer(&with(json!({ "sub": "a\nb" }))).expect(401);
 }
 

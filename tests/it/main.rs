@@ -7,6 +7,8 @@ mod harness;
 
 mod admin;
 mod auth;
+mod authority;
+mod beside;
 mod blame;
 mod carets;
 mod causes;

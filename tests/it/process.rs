@@ -319,3 +319,25 @@ fn the_program_tells_what_it_is_and_how_it_is_used() {
     }
     assert!(said(&["man"]).contains(".TH tollgate 1"));
 }
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure_and_a_reader_that_has_gone_is_none() {
+    let run = |args: &[&str], out: Stdio| {
+        let mut command = Command::new(binary());
+        command.args(args).stdin(Stdio::piped()).stdout(out).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let _ = child.stdin.take().unwrap().write_all(b"key\n");
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let commands: [&[&str]; 6] =
+        [&["schema"], &["man"], &["completions", "bash"], &["demo", "--print"], &["hash-key"], &["hash-key", "--new"]];
+    for args in commands {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let (code, said) = run(args, full.into());
+        assert!(code == Some(1) && said.starts_with("standard output cannot be written to: "), "{args:?}: {said}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(run(args, writer.into()), (Some(0), String::new()), "{args:?}");
+    }
+}

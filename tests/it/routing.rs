@@ -102,3 +102,17 @@ fn bodies_and_answers_pass_unchanged() {
     gw.get("/users/../users").expect(200);
     gw.get("/api/status/418").expect(418);
 }
+
+#[test]
+fn a_redirect_to_the_host_of_a_request_needs_one() {
+    let gw = Gateway::start(
+        "routes:\n  - { match: { path: /there/* }, redirect: { to: \"https://b.example/{rest}\" } }\n  - { match: { path: /* }, redirect: { to: \"https://{host}/{rest}\" } }\n",
+    );
+    let ask = |path: &str, host: &str| gw.raw(format!("GET {path} HTTP/1.0\r\n{host}\r\n").as_bytes());
+    let said = ask("/a/b", "");
+    assert!(said.contains(" 400 ") && said.contains("this request cannot be redirected"), "{said}");
+    let said = ask("/a/b", "Host: a.example\r\n");
+    assert!(said.to_lowercase().contains("location: https://a.example/a/b\r\n"), "{said}");
+    let said = ask("/there/c", "");
+    assert!(said.to_lowercase().contains("location: https://b.example/c\r\n"), "{said}");
+}

@@ -172,8 +172,14 @@ fn the_proxy_protocol_tells_the_client_when_its_sender_is_trusted() {
     assert_eq!(gw.log(2)[1]["client"], "192.0.2.8");
     let local = [&b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"[..], request].concat();
     assert!(gw.raw(&local).starts_with("HTTP/1.1 200 "), "a health check of the balancer's own");
+    // Its family and addresses are nobody's, whatever they are.
+    for block in [&b"\x11\0\0"[..], b"\x11\0\x03abc", b"\x7f\0\x02ab"] {
+        let local = [&b"\r\n\r\n\0\r\nQUIT\n\x20"[..], block, request].concat();
+        assert!(gw.raw(&local).starts_with("HTTP/1.1 200 "), "{block:?}");
+    }
     // Without it, and with half of it: closed without an answer.
-    for wrong in [&request[..], b"PROXY TCP4 nonsense\r\n", b"PROXY"] {
+    let signed = [&b"PROXY TCP4 192.0.2.7 127.0.0.1 +1 80\r\n"[..], request].concat();
+    for wrong in [&request[..], b"PROXY TCP4 nonsense\r\n", b"PROXY", &signed] {
         assert_eq!(gw.raw(wrong), "");
     }
     eventually("they are counted", || {

@@ -205,7 +205,7 @@ fn a_key_that_others_can_read_is_refused() {
     let output = check();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(78), "{said}");
-    for place in ["listeners[0].tls.certificates[0]: ", "services.main.tls.cert: "] {
+    for place in ["listeners[0].tls.certificates[0].key: ", "services.main.tls.key: "] {
         assert!(said.contains(place), "{said}");
     }
     assert_eq!(said.matches("a.key' can be read by others (mode 0640): chmod 600 it").count(), 2, "{said}");
@@ -243,8 +243,8 @@ fn wrong_files_are_told_by_place() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(78), "{said}");
     for part in [
-        "t.yaml:5:11: listeners[0].tls.certificates[0]: cannot read '/nowhere.pem'",
-        "t.yaml:6:11: listeners[0].tls.certificates[1]: ",
+        "t.yaml:5:19: listeners[0].tls.certificates[0].cert: cannot read '/nowhere.pem'",
+        "listeners[0].tls.certificates[1].key: ",
         "do not belong together",
         "listeners[0].tls.mtls.ca: ",
         "listeners[1].tls.certificates: TLS needs at least one certificate",

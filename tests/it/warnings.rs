@@ -167,3 +167,27 @@ fn the_files_that_come_along_have_no_warnings() {
         assert!(out.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&out.stderr));
     }
 }
+
+#[test]
+fn an_ipv6_wildcard_that_takes_no_ipv4_is_a_warning() {
+    let said = |listeners: &str, more: &str| {
+        let yaml = format!("listeners: {listeners}\n{more}\nroutes: [ {{ match: {{ path: /* }}, respond: {{}} }} ]\n");
+        let (code, text) = check(&yaml, &[]);
+        assert_eq!(code, 0, "{text}");
+        text
+    };
+    let off = "admin: { enabled: false }";
+    let all = "takes no connections over IPv4, for";
+    let text = said("\"[::]:9090\"", "");
+    let expected = format!("warning: listeners.address: {all} the admin listener has 127.0.0.1:9090");
+    assert!(text.contains(&expected) && text.contains("give one of the two another port"), "{text}");
+    let text = said("[\"127.0.0.1:8080\", \"[::]:8080\"]", off);
+    let expected = format!("listeners[1].address: {all} listeners[0].address has 127.0.0.1:8080");
+    assert!(text.contains(&expected), "{text}");
+    for meant in ["\"[::]:9091\"", "[\"[::]:8080\", \"0.0.0.0:8080\"]", "[\"[::]:8080\", \"127.0.0.1:8081\"]"] {
+        let text = said(meant, "");
+        assert!(!text.contains("warning"), "{meant}: {text}");
+    }
+    let text = said("\"[::]:9090\"", off);
+    assert!(!text.contains("warning"), "{text}");
+}

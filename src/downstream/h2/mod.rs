@@ -5,6 +5,7 @@
 //! implements a trait (`protocols::http::custom::server`), and that is what streams are given here.
 
 mod frames;
+mod receive;
 mod room;
 mod session;
 mod stream;

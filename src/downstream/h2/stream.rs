@@ -16,14 +16,14 @@ use pingora::{
     protocols::{Digest, http::date::get_cached_date},
 };
 
-use super::room;
+use super::{
+    receive::{LENGTH, receive},
+    room,
+};
 use crate::{
     downstream::{connection::ConnectionInfo, kept::Kept},
     message::{fields, hop_by_hop::NOT_IN_HTTP2},
 };
-
-/// What is wrong with a body that its `Content-Length` does not fit (RFC 9113 §8.1.1).
-const LENGTH: &str = "the body is not as long as its Content-Length says";
 
 /// A stream, from its head to its end.
 pub(crate) struct StreamSession {
@@ -111,19 +111,11 @@ impl StreamSession {
         self.last.is_none() && self.body.is_end_stream()
     }
 
-    async fn receive(&mut self) -> Result<Option<Bytes>> {
-        let data = self.body.data().await.transpose();
-        if data.as_ref().is_err_and(|e| e.is_library() && e.reason() == Some(Reason::PROTOCOL_ERROR)) {
-            self.info.misread(LENGTH);
-        }
-        data.or_err(ErrorType::ReadError, "while reading a request's body")
-    }
-
     /// What the next frames bring; an empty one brings nothing but perhaps the end, and whoever speaks HTTP/1 takes an
     /// empty part for the last chunk.
     async fn receive_some(&mut self) -> Result<Option<Bytes>> {
         loop {
-            let data = self.receive().await?;
+            let data = receive(&mut self.body, &self.info).await?;
             if !data.as_ref().is_some_and(Bytes::is_empty) {
                 return Ok(data);
             }

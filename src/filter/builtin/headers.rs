@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::{
     filter::{Configure, Env, Fault, Filter, Invalid, State, env::schema_of},
-    message::hop_by_hop,
+    message::{fields, hop_by_hop},
 };
 
 /// Settings of `headers`.
@@ -85,7 +85,9 @@ impl HeaderEdits {
     }
 
     fn request(&self, head: &mut RequestHeader) -> pingora::Result<()> {
-        for name in self.other_spellings(&head.headers).iter().chain(&self.remove) {
+        // What is removed or set goes in every spelling.
+        let edited = || self.remove.iter().chain(self.set.iter().map(|(name, _)| name));
+        for name in fields::other_spellings(&head.headers, edited).iter().chain(&self.remove) {
             head.remove_header(name);
         }
         for (name, value) in &self.set {
@@ -95,18 +97,6 @@ impl HeaderEdits {
             head.append_header(name.clone(), value.clone())?;
         }
         Ok(())
-    }
-
-    /// Fields that a backend may take for one that is removed or set here: many read `X_Role` as `X-Role`. Empty, and so
-    /// without an allocation, for nearly every request.
-    fn other_spellings(&self, headers: &http::HeaderMap) -> Vec<HeaderName> {
-        let same = |a: u8, b: u8| a == b || matches!((a, b), (b'-' | b'_', b'-' | b'_'));
-        let alike = |a: &HeaderName, b: &HeaderName| {
-            let (a, b) = (a.as_str().as_bytes(), b.as_str().as_bytes());
-            a.len() == b.len() && a != b && a.iter().zip(b).all(|(a, b)| same(*a, *b))
-        };
-        let edited = || self.remove.iter().chain(self.set.iter().map(|(name, _)| name));
-        headers.keys().filter(|name| edited().any(|edited| alike(edited, name))).cloned().collect()
     }
 
     fn response(&self, head: &mut ResponseHeader) -> pingora::Result<()> {

@@ -6,6 +6,7 @@
 //! What it does not do: fetch keys by URL (the key file is read when the configuration is).
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     fmt::Write as _,
     path::{Path, PathBuf},
@@ -19,7 +20,7 @@ use serde::Deserialize;
 
 use super::api_key::bearer;
 use crate::{
-    auth::{Algorithm, Keyset, Method, Policy, Verifier, jwt_error::JwtError},
+    auth::{Algorithm, Identity, Keyset, Method, Policy, Verifier, jwt_error::JwtError},
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
     message::{fields::single, reason::Reason, reply::Reply},
     units::{SecretRef, Span, read_file},
@@ -127,9 +128,9 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// The keys that `source` holds.
-fn load(source: &KeySource) -> Result<Keyset, String> {
+fn load(source: &KeySource, readers: &[u32]) -> Result<Keyset, String> {
     match source {
-        KeySource::Secret(reference) => Keyset::secret(reference.read()?.expose()),
+        KeySource::Secret(reference) => Keyset::secret(reference.read(readers)?.expose()),
         KeySource::Pem(path) => Keyset::pem(&read(path)?),
         KeySource::Jwks(path) => Keyset::jwks(&read(path)?),
     }
@@ -154,13 +155,13 @@ impl Config {
         known
     }
 
-    fn keyset(&self, invalid: &mut Invalid) -> Keyset {
+    fn keyset(&self, readers: &[u32], invalid: &mut Invalid) -> Keyset {
         let mut keyset = Keyset::default();
         if self.keys.is_empty() {
             invalid.push("keys", "give at least one key");
         }
         for (i, source) in self.keys.iter().enumerate() {
-            match load(source) {
+            match load(source, readers) {
                 Ok(more) => keyset = keyset.and(more),
                 Err(message) => invalid.push(format!("keys[{i}]"), message),
             }
@@ -188,7 +189,7 @@ impl Configure for Jwt {
     fn configure(config: Config, env: &Env) -> Result<Self, Invalid> {
         let mut invalid = Invalid::default();
         let algorithms = config.algorithms(&mut invalid);
-        let keyset = config.keyset(&mut invalid);
+        let keyset = config.keyset(&env.readers, &mut invalid);
         let header = header_name("header".into(), &config.header, &mut invalid);
         let identity = header_name("identity_header".into(), &config.identity_header, &mut invalid);
         let claims = config.claim_headers.iter();
@@ -225,6 +226,13 @@ impl Jwt {
     fn token<'h>(&self, exchange: &'h Exchange<'_>) -> Option<&'h str> {
         let value = single(&exchange.request.headers, &self.header)?;
         if self.header == header::AUTHORIZATION { bearer(value) } else { value.to_str().ok() }
+    }
+
+    /// Claims that backends are told must be such that headers can carry them, as the subject must.
+    fn can_be_told(&self, identity: &Identity) -> Result<(), JwtError> {
+        let fits = |text: Cow<'_, str>| text.bytes().all(|byte| byte == b'\t' || !byte.is_ascii_control());
+        let told = self.claims.iter().filter_map(|(_, claim)| identity.claim(claim));
+        if told.into_iter().all(fits) { Ok(()) } else { Err(JwtError::Malformed) }
     }
 
     /// The challenge of RFC 6750 §3: no error code when no token was sent.
@@ -265,7 +273,8 @@ impl Filter for Jwt {
             let reply = Reply::unauthorized(self.challenge(None), "a bearer token is required");
             return Ok(reply.because(Reason::CredentialsMissing).into());
         };
-        let identity = match self.verifier.authenticate(token, exchange.now.unix) {
+        let authenticated = self.verifier.authenticate(token, exchange.now.unix);
+        let identity = match authenticated.and_then(|identity| self.can_be_told(&identity).map(|()| identity)) {
             Ok(identity) => identity,
             Err(error) => {
                 let reply = Reply::unauthorized(self.challenge(Some(&error)), error.to_string());

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::{
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
-    message::request_id::RequestId,
+    message::{fields, request_id::RequestId},
 };
 
 /// Settings of `request_id`.
@@ -80,6 +80,10 @@ impl Filter for RequestIdFilter {
     }
 
     fn upstream(&self, head: &mut RequestHeader, state: &State) -> Result<(), Fault> {
+        // A backend may read `X_Request_ID` as the same field.
+        for name in fields::other_spellings(&head.headers, || std::iter::once(&self.header)) {
+            head.remove_header(&name);
+        }
         head.insert_header(self.header.clone(), value(&state.id)?).map_err(|e| Fault(e.to_string()))
     }
 

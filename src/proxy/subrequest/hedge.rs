@@ -19,11 +19,12 @@ use pingora::{
     proxy::Session,
 };
 
-use super::mirror;
+use super::{attempt, mirror};
 use crate::{
     clock::Now,
+    message::reason::Reason,
     proxy::{
-        attempts::Phase,
+        attempts::{Attempts, Phase},
         context::Context,
         error, failure,
         kind::RequestKind,
@@ -33,7 +34,7 @@ use crate::{
     },
     runtime::Shared,
     upstream::{
-        AttemptOutcome, FailureKind, Service,
+        AttemptOutcome, Backend, FailureKind, Service,
         choice::{Choice, Chosen},
         exchange::{self, Answer, Failure},
     },
@@ -78,8 +79,6 @@ struct HedgeResult {
     result: Result<Answer, Failure>,
     /// It ended when the time for the whole request did.
     late: bool,
-    /// The backend of the attempt that was not taken.
-    loser: Option<SocketAddr>,
 }
 
 impl HedgeResult {
@@ -88,33 +87,30 @@ impl HedgeResult {
         self.result.as_ref().is_ok_and(|answer| !answer.head.status.is_server_error())
     }
 
+    /// It is taken: from here on the request's attempt is this one.
+    fn take(self, attempts: &mut Attempts) -> Result<Answer, Failure> {
+        let Self { mut runner, result, .. } = self;
+        if let Some(backend) = runner.backend() {
+            attempts.note_taken(backend.address);
+        }
+        attempts.connect = match &result {
+            Ok(answer) => Some(answer.connect),
+            Err(failure) => failure.connect,
+        };
+        (attempts.began, attempts.phase) = (Some(runner.began), Phase::Sent);
+        if let Some(Chosen { backend, place, tickets }) = runner.chosen.take() {
+            (attempts.backend, attempts.place, attempts.tickets) = (Some(backend), Some(place), Some(tickets));
+        }
+        result
+    }
+
     /// It is not taken: what it came to is booked all the same.
-    fn lose(mut self) -> Option<SocketAddr> {
-        let address = self.runner.address();
+    fn lose(mut self) {
         let outcome = match &self.result {
             Ok(answer) => AttemptOutcome::Answered(answer.head.status.as_u16()),
             Err(failure) => failure.outcome(self.late),
         };
         self.runner.record_outcome(outcome);
-        address
-    }
-}
-
-impl Failure {
-    fn failure(&self) -> FailureKind {
-        FailureKind::of(&self.error).unwrap_or(FailureKind::Reset)
-    }
-
-    /// A kept connection that the backend closed says nothing about the backend.
-    fn is_stale(&self) -> bool {
-        self.reused && self.failure() == FailureKind::Reset
-    }
-
-    /// What the service learns of it; nothing when it is the time of the whole request that was over (`late`).
-    fn outcome(&self, late: bool) -> AttemptOutcome {
-        let local = FailureKind::of(&self.error).is_none();
-        let blameless = local || self.is_stale() || late && self.failure() == FailureKind::Timeout;
-        if blameless { AttemptOutcome::Unknown } else { AttemptOutcome::Failed(self.failure()) }
     }
 }
 
@@ -128,6 +124,8 @@ struct HedgeContext<'a> {
     head: &'a RequestHeader,
     client: std::net::IpAddr,
     deadline: Option<Instant>,
+    /// Whose time it is that ends then.
+    out_of_time: Reason,
 }
 
 impl HedgeContext<'_> {
@@ -138,7 +136,7 @@ impl HedgeContext<'_> {
         let runner =
             HedgeAttempt { service: self.service.clone(), chosen: Some(chosen), began: Instant::now(), sent: false };
         // The same backend again would be no hedge.
-        (!tried.contains(&runner.address()?)).then_some(runner)
+        (!tried.contains(&runner.backend()?.address)).then_some(runner)
     }
 
     async fn run(&self, mut runner: HedgeAttempt, number: u32) -> Option<HedgeResult> {
@@ -149,28 +147,32 @@ impl HedgeContext<'_> {
         head.insert_header(X_ATTEMPTS, HeaderValue::from(number)).ok()?;
         let result = exchange::try_send(self.connector, peer, head, Bytes::new()).await;
         let late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
-        Some(HedgeResult { runner, result, late, loser: None })
+        attempt::note(self.service, runner.backend()?, &result, late.then_some(self.out_of_time));
+        Some(HedgeResult { runner, result, late })
     }
 }
 
 impl HedgeAttempt {
-    fn address(&self) -> Option<SocketAddr> {
-        self.chosen.as_ref().map(|chosen| chosen.backend.address)
+    fn backend(&self) -> Option<&Arc<Backend>> {
+        self.chosen.as_ref().map(|chosen| &chosen.backend)
     }
 }
 
-/// Runs one attempt, and a second one when the first is late. Answers the better one, and how many there were.
+/// Runs one attempt, and a second one when the first is late. Answers the better one. What has begun is noted in
+/// `attempts` at once: the client may leave at any time.
 async fn race(
     session: &mut Session,
     race: &HedgeContext<'_>,
     after: Duration,
-) -> pingora::Result<Option<(HedgeResult, u32)>> {
+    attempts: &mut Attempts,
+) -> pingora::Result<Option<HedgeResult>> {
     let Some(runner) = race.begin(&[]) else { return Ok(None) };
-    let tried: Vec<SocketAddr> = runner.address().into_iter().collect();
+    attempts.note_begun(runner.backend());
+    let tried: Vec<SocketAddr> = runner.backend().map(|backend| backend.address).into_iter().collect();
     let mut first = pin!(race.run(runner, 1));
     tokio::select! {
         biased;
-        done = &mut first => return Ok(done.map(|run| (run, 1))),
+        done = &mut first => return Ok(done),
         gone = left(session) => return Err(gone),
         () = tokio::time::sleep(after) => {}
     }
@@ -178,11 +180,12 @@ async fn race(
     let second = race.begin(&tried).filter(|_| race.service.resilience.may_retry(Now::monotonic()));
     let Some(second) = second else {
         return tokio::select! {
-            done = first => Ok(done.map(|run| (run, 1))),
+            done = first => Ok(done),
             gone = left(session) => Err(gone),
         };
     };
     race.service.metrics.hedges.inc();
+    attempts.note_begun(second.backend());
     let mut second = pin!(race.run(second, 2));
     let (done, first_is_done) = tokio::select! {
         done = &mut first => (done, true),
@@ -190,7 +193,7 @@ async fn race(
         gone = left(session) => return Err(gone),
     };
     if done.as_ref().is_some_and(HedgeResult::is_good) {
-        return Ok(done.map(|run| (run, 2)));
+        return Ok(done);
     }
     let other = tokio::select! {
         other = first, if !first_is_done => other,
@@ -199,9 +202,11 @@ async fn race(
     };
     let (better, worse) =
         if other.as_ref().is_some_and(|run| run.result.is_ok()) { (other, done) } else { (done, other) };
-    let Some(mut better) = better else { return Ok(worse.map(|run| (run, 2))) };
-    better.loser = worse.and_then(HedgeResult::lose);
-    Ok(Some((better, 2)))
+    let Some(better) = better else { return Ok(worse) };
+    if let Some(worse) = worse {
+        worse.lose();
+    }
+    Ok(Some(better))
 }
 
 /// True for a request that may be hedged.
@@ -234,17 +239,20 @@ pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Co
     if let Some(deadlines) = context.deadlines() {
         deadlines.end_by(context.last_call());
     }
-    let terms = HedgeContext { connector: &connector, service: &service, asked: &asked, head: &head, client, deadline };
-    let Some((run, count)) = Box::pin(race(session, &terms, after)).await? else { return Ok(false) };
-    let HedgeResult { mut runner, result, late, loser } = run;
-    context.attempts.tried.extend(loser);
-    context.attempts.count = count;
-    (context.attempts.began, context.attempts.phase) = (Some(runner.began), Phase::Sent);
-    if let Some(Chosen { backend, place, tickets }) = runner.chosen.take() {
-        (context.attempts.backend, context.attempts.place) = (Some(backend), Some(place));
-        context.attempts.tickets = Some(tickets);
-    }
-    match result {
+    let out_of_time = context.out_of_time();
+    let terms = HedgeContext {
+        connector: &connector,
+        service: &service,
+        asked: &asked,
+        head: &head,
+        client,
+        deadline,
+        out_of_time,
+    };
+    let run = Box::pin(race(session, &terms, after, &mut context.attempts)).await?;
+    let Some(run) = run else { return Ok(false) };
+    let late = run.late;
+    match run.take(&mut context.attempts) {
         Ok(answer) => {
             // An answer that is to be tried again is: by the ordinary way.
             if retry::answered(session, context, &service, &answer.head).is_err() {
@@ -255,13 +263,15 @@ pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Co
             }
             let delivered = deliver(shared, session, context, answer, &connector).await;
             if let Err(e) = &delivered {
+                if FailureKind::of(e).is_some() {
+                    service.metrics.failure(failure::reason(e, context));
+                }
                 // The client has seen its head: nothing is repeated.
                 retry::broke(session, context, &service, e, false);
             }
             delivered.map(|()| true)
         }
         Err(failure) => {
-            service.metrics.failure(failure::reason(&failure.error, context));
             context.attempts.record_outcome(&service, failure.outcome(late));
             context.attempts.note_failed();
             let again = failure.is_stale() && retry::free_repeat(session, context)

@@ -8,12 +8,17 @@ use pingora::{connectors::http::Connector, http::RequestHeader};
 
 use crate::{
     clock::Now,
-    proxy::{context::Context, subrequest::mirror_body::MirrorBody, upstream_request},
+    proxy::{
+        context::Context,
+        subrequest::{attempt, mirror_body::MirrorBody},
+        upstream_request,
+    },
     runtime::Shared,
     units::CountPermit,
     upstream::{
-        AttemptOutcome, FailureKind, Service,
-        choice::{Choice, ProbeTickets},
+        AttemptOutcome, FailureKind, Permit, Service,
+        choice::{Choice, Chosen, ProbeTickets},
+        concurrency::Busy,
         exchange,
     },
 };
@@ -51,34 +56,35 @@ pub(crate) fn take(shared: &Shared, head: &RequestHeader, body: Option<&Bytes>, 
     }
     let body = std::mem::take(collected).freeze();
     context.copy = MirrorBody::Done;
-    let (Some(connector), Some(place)) = (shared.connector(), CountPermit::within(mirror.under_way.clone(), MOST))
-    else {
-        mirror.service.metrics.mirror_dropped.inc();
-        return;
-    };
     let Ok(copy) = upstream_request::alone(head, body.len(), context, &route) else { return };
     let service = mirror.service.clone();
-    let (asked, client) = (head.clone(), context.state.client);
-    tokio::spawn(async move {
-        deliver(&connector, &service, (&asked, client), copy, body).await;
-        drop(place);
-    });
-}
-
-/// `asked`: the request as it came, and from whom; backends are chosen by that.
-async fn deliver(
-    connector: &Arc<Connector>,
-    service: &Service,
-    asked: (&RequestHeader, std::net::IpAddr),
-    head: RequestHeader,
-    body: Bytes,
-) {
-    let now = Now::monotonic();
-    let choice = Choice::new(asked.0, asked.1, &[], now);
+    let place = CountPermit::within(mirror.under_way.clone(), MOST);
+    let (Some(connector), Some(place), Ok(permit)) = (shared.connector(), place, permit(&service)) else {
+        service.metrics.mirror_dropped.inc();
+        return;
+    };
+    // By the request as it came, as on the ordinary way.
+    let choice = Choice::new(head, context.state.client, &[], Now::monotonic());
     let Ok(chosen) = service.choose(&choice) else {
         service.metrics.mirror_dropped.inc();
         return;
     };
+    tokio::spawn(async move {
+        deliver(&connector, &service, chosen, copy, body).await;
+        drop((place, permit));
+    });
+}
+
+/// A place under `in_flight` of the service, if that has a limit; a copy does not wait for one.
+fn permit(service: &Service) -> Result<Option<Permit>, Busy> {
+    match service.resilience.concurrency() {
+        Some(concurrency) => concurrency.try_enter().map(Some).ok_or(Busy::QueueFull),
+        None => Ok(None),
+    }
+}
+
+async fn deliver(connector: &Arc<Connector>, service: &Service, chosen: Chosen, head: RequestHeader, body: Bytes) {
+    let now = Now::monotonic();
     let record_outcome = |tickets: ProbeTickets, outcome| {
         let elapsed = Now::monotonic().saturating_sub(now);
         service.resilience.record_outcome(&chosen.backend, tickets, Now::monotonic(), Some(elapsed), outcome);
@@ -90,6 +96,7 @@ async fn deliver(
         // A time limit of ours says nothing about the backend.
         return record_outcome(chosen.tickets, AttemptOutcome::Unknown);
     };
+    attempt::note(service, &chosen.backend, &answer, None);
     match answer {
         Ok(mut answer) => {
             record_outcome(chosen.tickets, AttemptOutcome::Answered(answer.head.status.as_u16()));

@@ -26,7 +26,7 @@ use self::{
     backends::Backends,
     ports::{GATEWAY, Ports},
 };
-use super::{exit, opening::Opening, serve};
+use super::{exit, opening::Opening, output::print, serve};
 use crate::{config, filter::Registry, runtime::Shared, server::failure::fail};
 
 /// The options of `tollgate demo`.
@@ -48,12 +48,17 @@ pub(super) struct DemoArgs {
 }
 
 /// The backends as a part of the gateway's process.
-struct Running(Mutex<Option<(Arc<Backends>, [TcpListener; 3])>>);
+struct Running {
+    parts: Mutex<Option<(Arc<Backends>, [TcpListener; 3])>>,
+    /// What is said when it serves.
+    page: String,
+}
 
 #[async_trait]
 impl BackgroundService for Running {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let Some((backends, sockets)) = self.0.lock().take() else { return };
+        let Some((backends, sockets)) = self.parts.lock().take() else { return };
+        let _ = io::stderr().lock().write_all(self.page.as_bytes());
         tokio::select! {
             ended = backends.serve_all(sockets) => {
                 if let Err(e) = ended {
@@ -70,10 +75,7 @@ pub(super) fn run(args: &DemoArgs, registry: &Registry) -> ExitCode {
     let port = args.port.unwrap_or(if args.tour { 0 } else { GATEWAY });
     if args.print {
         return match Ports::of(port) {
-            Ok(ports) => {
-                let _ = io::stdout().lock().write_all(ports.yaml(args.access_log).as_bytes());
-                ExitCode::SUCCESS
-            }
+            Ok(ports) => print(&ports.yaml(args.access_log)),
             Err(e) => fail(exit::FAILURE, &format!("the demo finds no free port: {e}")),
         };
     }
@@ -90,10 +92,10 @@ pub(super) fn run(args: &DemoArgs, registry: &Registry) -> ExitCode {
         Err(rejected) => return fail(exit::CONFIG, &rejected.to_string()),
     };
     loaded.plan.log.install();
-    let backends = Arc::new(Backends::new(ports));
-    let _ = io::stderr().lock().write_all(page::text(ports).as_bytes());
+    let running =
+        Running { parts: Mutex::new(Some((Arc::new(Backends::new(ports)), sockets))), page: page::text(ports) };
     serve::serve(loaded, shared, false, false, Opening::new(None), |server| {
-        let mut service = background_service("demo backends", Running(Mutex::new(Some((backends, sockets)))));
+        let mut service = background_service("demo backends", running);
         service.threads = Some(1);
         server.add_service(service);
     })

@@ -38,7 +38,18 @@ impl Ports {
     /// The same, with sockets for the backends: beside another gateway than the usual one on any free ports.
     pub(super) fn with_backends(port: u16) -> Result<(Self, [TcpListener; 3]), String> {
         let ports = Self::of(port).map_err(|e| format!("the demo finds no free port: {e}"))?;
-        let needed = |port: u16| bind(port).map_err(|e| format!("the demo needs 127.0.0.1:{port}: {e}"));
+        let needed = |port: u16| {
+            bind(port).map_err(|e| match e.kind() {
+                io::ErrorKind::AddrInUse => {
+                    format!(
+                        "the demo needs 127.0.0.1:{port}, which another process has: choose another port with --port"
+                    )
+                }
+                _ => format!("the demo needs 127.0.0.1:{port}: {e}"),
+            })
+        };
+        // Bound by the gateway later: whoever has them now is told of in words of the demo.
+        drop((needed(ports.gateway)?, needed(ports.admin)?));
         let wanted = if port == GATEWAY { BACKENDS } else { [0; 3] };
         let sockets = [needed(wanted[0])?, needed(wanted[1])?, needed(wanted[2])?];
         let mut backends = wanted;

@@ -268,7 +268,12 @@ impl InFlightConfig {
                 wrong("adaptive", "it needs 'max', the highest limit".to_owned());
             } else if !(1..=self.max).contains(&adaptive.min) || !(adaptive.min..=self.max).contains(&adaptive.initial)
             {
-                wrong("adaptive", format!("expected 1 <= min <= initial <= max ({})", self.max));
+                let of = |key: &str, value: u32| {
+                    let written = node.at("adaptive").get(key).is_some();
+                    format!("{key} ({value}{})", if written { "" } else { ", the default" })
+                };
+                let (min, initial) = (of("min", adaptive.min), of("initial", adaptive.initial));
+                wrong("adaptive", format!("expected 1 <= {min} <= {initial} <= max ({})", self.max));
             }
         }
     }
