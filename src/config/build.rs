@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{ApiKeyConfig, Config, Plan, filters, plan::plan};
+use super::{ApiKeyConfig, Config, Plan, caching, filters, plan::plan};
 use crate::{
     auth::{Digest, Entry, Identity, Keys, Method},
     config::listener_names::numbered,
@@ -61,6 +61,7 @@ pub(super) fn build(
         problems.push(root.place().problem("key 'routes' is missing: without a route every request is answered 404"));
     }
     let sends = config.routes.iter().any(|route| route.mirror.is_some())
+        || config.routes.iter().any(|route| route.cache.is_some())
         || config.services.values().any(|service| service.hedge.is_some());
     let runtime = Runtime {
         reserved: ReservedHeaders::new(router.routes().flat_map(|(_, route)| route.chain.tells_backends())),
@@ -265,6 +266,7 @@ impl Builder<'_> {
             }
             ConcurrencyLimit::new(limits.max, limits.queue, limits.wait.0)
         });
+        let cache = caching::plan(config, self.root, problems);
         let metrics = self.shared.metrics.requests.route(id, "");
         let retry = config.retry.clone();
         let encoded_slashes = config.paths.encoded_slashes.or(self.paths.encoded_slashes).unwrap_or_default();
@@ -275,6 +277,7 @@ impl Builder<'_> {
             rewrite,
             host,
             retry,
+            cache,
             concurrency,
             encoded_slashes,
             methods: matcher.methods.clone(),

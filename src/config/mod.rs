@@ -5,6 +5,7 @@
 //! composes them.
 
 mod build;
+mod caching;
 mod consequences;
 mod excerpt;
 pub(crate) mod expectations;

@@ -14,6 +14,7 @@ use super::{
     router::Matcher,
 };
 use crate::{
+    cache::{config::CacheConfig, shared::CachePlan},
     filter::{Chain, Invalid},
     upstream::{
         ConcurrencyLimit,
@@ -53,6 +54,9 @@ pub struct RouteConfig {
     /// How much may be under way on this route. Default: no limit.
     #[serde(default)]
     pub in_flight: Option<GateConfig>,
+    /// Keep answers, and give them to others, as RFC 9111 says. `{}`: for as long as the backend says.
+    #[serde(default)]
+    pub cache: Option<CacheConfig>,
     /// Send the client elsewhere: the new location, or a mapping.
     #[serde(default)]
     pub redirect: Option<Short<RedirectConfig>>,
@@ -113,6 +117,8 @@ pub struct Route {
     pub host: Option<HeaderValue>,
     /// What is tried again, when the route says so.
     pub retry: Option<RetryConfig>,
+    /// Its cache.
+    pub cache: Option<Arc<CachePlan>>,
     /// A limit on what is under way.
     pub concurrency: Option<Arc<ConcurrencyLimit>>,
     /// What becomes of paths with encoded slashes.

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::Metrics;
 use crate::{
+    cache::shared::Cache,
     limit::Tables,
     message::reply::Reply,
     telemetry::AccessLog,
@@ -32,6 +33,8 @@ pub struct Shared {
     pub tables: Arc<Tables>,
     /// The services of the configuration that serves: their breakers, their health, their backends.
     pub(super) services: ArcSwap<BTreeMap<Arc<str>, Arc<Service>>>,
+    /// Answers that are kept.
+    pub cache: Cache,
     /// The access log, once it has been started.
     pub access_log: ArcSwapOption<AccessLog>,
     /// Pages of the admin room, for `publish`.
@@ -55,6 +58,7 @@ impl Shared {
             metrics: Metrics::new(),
             tables: Arc::default(),
             services: ArcSwap::default(),
+            cache: Cache::default(),
             access_log: ArcSwapOption::empty(),
             page: OnceLock::new(),
             connections: OnceLock::new(),
