@@ -19,6 +19,7 @@ pub mod invalidate;
 pub mod key;
 pub mod list;
 pub mod memory;
+pub mod metrics;
 pub mod policy;
 pub mod purge;
 mod purged;
