@@ -182,12 +182,11 @@ impl Memory {
         if kept.len() == old.entries().len() {
             return;
         }
-        match Variants::new(old.key.clone(), kept) {
-            Some(rest) => self.put(changes, rest, gone),
-            None => {
-                changes.index.remove(old);
-                gone.extend(self.cache.remove(&old.key.hash()).map(|(_, old)| old));
-            }
+        if let Some(rest) = Variants::new(old.key.clone(), kept) {
+            self.put(changes, rest, gone);
+        } else {
+            changes.index.remove(old);
+            gone.extend(self.cache.remove(&old.key.hash()).map(|(_, old)| old));
         }
     }
 

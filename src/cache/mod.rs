@@ -30,6 +30,7 @@ pub mod said;
 pub mod storable;
 pub mod tags;
 pub mod targeted;
+pub mod uncacheable;
 pub mod variants;
 pub mod vary;
 
