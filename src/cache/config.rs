@@ -8,7 +8,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    bypass::{Bypass, Condition},
+    condition::{Bypass, Condition},
     policy::{CookieRule, OriginRule, Policy, SetCookieRule},
     query::QueryRule,
 };

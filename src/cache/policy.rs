@@ -6,7 +6,7 @@ use http::{HeaderName, Method};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{bypass::Bypass, query::QueryRule};
+use super::{condition::Bypass, query::QueryRule};
 use crate::units::Statuses;
 
 /// Who decides how long an answer is kept.
