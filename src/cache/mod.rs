@@ -7,6 +7,7 @@
 //! after a 304 or a HEAD `refresh`; after an unsafe method `invalidate`.
 
 pub mod bypass;
+pub mod condition;
 pub mod conditional;
 pub mod config;
 pub mod date;
@@ -33,6 +34,7 @@ pub mod shared;
 pub mod storable;
 pub mod tags;
 pub mod targeted;
+pub mod uncacheable;
 pub mod variants;
 pub mod vary;
 
