@@ -34,7 +34,6 @@ pub mod shared;
 pub mod storable;
 pub mod tags;
 pub mod targeted;
-pub mod uncacheable;
 pub mod variants;
 pub mod vary;
 
