@@ -45,6 +45,11 @@ impl Identities {
         self.0.iter().find(|identity| identity.method == method)
     }
 
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Identity>> {
+        self.0.iter()
+    }
+
     /// The one that was verified last: with several steps, the most particular one.
     pub fn last(&self) -> Option<&Arc<Identity>> {
         self.0.last()

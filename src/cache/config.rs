@@ -8,7 +8,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    bypass::{Bypass, Condition},
+    condition::{Bypass, Condition},
     policy::{CookieRule, OriginRule, Policy, SetCookieRule},
     query::QueryRule,
 };
@@ -36,8 +36,8 @@ pub struct CacheConfig {
     /// What becomes of an answer with `Set-Cookie`: it is not kept (`refuse`, the default), kept without the field
     /// (`strip`), or as it is (`keep`).
     pub set_cookie: SetCookieRule,
-    /// Whether answers that are kept by `ttl` or `heuristic` alone are for requests with a `Cookie` too (`ignore`), or
-    /// neither made of them nor given to them (`refuse`, the default).
+    /// Whether answers whose backend says neither `public` nor how long they are good are for requests with a `Cookie` too
+    /// (`ignore`), or neither kept of them nor given to them (`refuse`, the default).
     pub cookies: CookieRule,
     /// How long an answer with `Last-Modified` is kept whose backend says nothing else: this part of its age then, at
     /// most an hour, and only without a query. Default 10%; 0 is never.

@@ -20,6 +20,7 @@ pub enum Scope {
 
 /// What a response says about itself (RFC 9111 §5.2.2). Times are seconds, at most 2^31; one that cannot be read is 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a directive of the RFC")]
 pub struct ResponseDirectives {
     /// `no-store`.
     pub no_store: bool,

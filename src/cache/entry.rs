@@ -23,7 +23,7 @@ use super::{
 use crate::clock::Now;
 
 /// Bodies are kept in pieces of at most this many bytes.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 128 << 10;
 
 /// A complete body, in pieces that belong to nothing else.
 #[derive(Debug, Clone, Default)]
@@ -88,13 +88,17 @@ impl Body {
     }
 }
 
-/// What the allocator takes for `size` bytes: it has four sizes between each power of two and the next.
+/// What the allocator (jemalloc) takes for `size` bytes: it has four sizes between each power of two and the next, and adds
+/// a page to the large ones, so that they do not all begin at the same place of the processor's cache.
 pub fn allocated(size: usize) -> usize {
+    const LARGEST_SMALL: usize = 14 << 10;
+    const PAGE: usize = 4 << 10;
     if size <= 128 {
         return size.next_multiple_of(16);
     }
     let step = (size - 1).checked_ilog2().map_or(1, |power| 1usize << power.saturating_sub(2));
-    size.checked_next_multiple_of(step).unwrap_or(size)
+    let class = size.checked_next_multiple_of(step).unwrap_or(size);
+    if class > LARGEST_SMALL { class.saturating_add(PAGE) } else { class }
 }
 
 /// A stored answer. It never changes, except that it can be marked as stale.
@@ -177,6 +181,11 @@ impl Entry {
         let _ = self.marked.compare_exchange(0, micros, Relaxed, Relaxed);
     }
 
+    /// True when it came later than the other one, and was not marked as stale.
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        self.stored.since_start > other.stored.since_start && self.marked.load(Relaxed) == 0
+    }
+
     /// About how many bytes of memory it takes, its part of the store not counted.
     pub fn weight(&self) -> usize {
         self.weight
@@ -227,8 +236,10 @@ mod tests {
             (161, 192),
             (257, 320),
             (1025, 1280),
-            (65_536, 65_536),
-            (65_537, 81_920),
+            (14_336, 14_336),
+            (14_337, 20_480),
+            (65_536, 69_632),
+            (65_537, 86_016),
         ] {
             assert_eq!(allocated(size), expected, "{size}");
         }

@@ -179,10 +179,13 @@ mod tests {
         (time.as_secs(), basis)
     }
 
+    /// Fields, and the lifetime that they mean.
+    type Case = (&'static [(&'static str, &'static str)], u64, Basis);
+
     #[test]
     fn what_backends_say() {
         let config = CacheConfig::default();
-        let cases: &[(&[(&str, &str)], u64, Basis)] = &[
+        let cases: &[Case] = &[
             (&[("cache-control", "max-age=5")], 5, Basis::Said),
             (&[("cache-control", "max-age=5, s-maxage=7")], 7, Basis::Said),
             (&[("cache-control", "max-age=5"), ("expires", "@-9")], 5, Basis::Said),

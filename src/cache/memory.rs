@@ -117,12 +117,30 @@ impl Memory {
         Ticket(self.purges.load(Relaxed))
     }
 
-    /// Stores an answer, in place of those that were for the same requests.
+    /// Stores an answer, in place of those that were for the same requests; gives back what is stored. That is not this
+    /// one when another one, which was asked for later or came faster, is newer.
     ///
     /// # Errors
     /// It is larger than half of a shard, or was purged since the ticket was taken.
     pub fn insert(&self, key: &Key, entry: Entry, ticket: Ticket) -> Result<Arc<Entry>, Refusal> {
-        let entry = Arc::new(entry);
+        self.store(key, Arc::new(entry), ticket, None)
+    }
+
+    /// Stores what a 304 or a HEAD has made of an entry, if that is there still.
+    ///
+    /// # Errors
+    /// As for [`Self::insert`]; `Purged` also when the entry has made room or was replaced.
+    pub fn refresh(&self, key: &Key, old: &Arc<Entry>, new: Entry, ticket: Ticket) -> Result<Arc<Entry>, Refusal> {
+        self.store(key, Arc::new(new), ticket, Some(old))
+    }
+
+    fn store(
+        &self,
+        key: &Key,
+        entry: Arc<Entry>,
+        ticket: Ticket,
+        of: Option<&Arc<Entry>>,
+    ) -> Result<Arc<Entry>, Refusal> {
         // What goes is dropped when the lock is free again.
         let mut gone = Vec::new();
         let mut changes = self.changes.lock();
@@ -130,6 +148,13 @@ impl Memory {
             return Err(Refusal::Purged);
         }
         let old = self.cache.peek(&key.hash()).filter(|old| old.key == *key);
+        let known = || old.iter().flat_map(|old| old.entries());
+        if of.is_some_and(|of| !known().any(|known| Arc::ptr_eq(known, of))) {
+            return Err(Refusal::Purged);
+        }
+        if let Some(newer) = known().find(|known| known.selection == entry.selection && known.is_newer_than(&entry)) {
+            return Ok(Arc::clone(newer));
+        }
         let entries = match &old {
             Some(old) => old.with(Arc::clone(&entry), self.most),
             None => vec![Arc::clone(&entry)],
@@ -193,12 +218,11 @@ impl Memory {
         if kept.len() == old.entries().len() {
             return;
         }
-        match Variants::new(old.key.clone(), kept) {
-            Some(rest) => self.put(changes, rest, gone),
-            None => {
-                changes.index.remove(old);
-                gone.extend(self.cache.remove(&old.key.hash()).map(|(_, old)| old));
-            }
+        if let Some(rest) = Variants::new(old.key.clone(), kept) {
+            self.put(changes, rest, gone);
+        } else {
+            changes.index.remove(old);
+            gone.extend(self.cache.remove(&old.key.hash()).map(|(_, old)| old));
         }
     }
 

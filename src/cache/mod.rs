@@ -7,6 +7,7 @@
 //! after a 304 or a HEAD `refresh`; after an unsafe method `invalidate`.
 
 pub mod bypass;
+pub mod condition;
 pub mod conditional;
 pub mod config;
 pub mod date;
@@ -19,6 +20,7 @@ pub mod invalidate;
 pub mod key;
 pub mod list;
 pub mod memory;
+pub mod metrics;
 pub mod policy;
 pub mod purge;
 mod purged;
@@ -33,6 +35,7 @@ pub mod storable;
 pub mod store_config;
 pub mod tags;
 pub mod targeted;
+pub mod uncacheable;
 pub mod variants;
 pub mod vary;
 

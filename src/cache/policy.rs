@@ -6,7 +6,7 @@ use http::{HeaderName, Method};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{bypass::Bypass, query::QueryRule};
+use super::{condition::Bypass, query::QueryRule};
 use crate::units::Statuses;
 
 /// Who decides how long an answer is kept.
@@ -31,7 +31,7 @@ pub enum SetCookieRule {
     Keep,
 }
 
-/// Whether answers whose backend said nothing are for requests with a `Cookie`.
+/// Whether answers that no backend calls good for others are for requests with a `Cookie`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CookieRule {

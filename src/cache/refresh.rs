@@ -50,7 +50,7 @@ pub fn by_304(entry: &Entry, news: &News<'_>, policy: &Policy) -> Refreshed {
     if news.status != StatusCode::NOT_MODIFIED {
         return Refreshed::Untouched;
     }
-    if !is_about(entry, news.response) { Refreshed::Other } else { merge(entry, news, policy) }
+    if is_about(entry, news.response) { merge(entry, news, policy) } else { Refreshed::Other }
 }
 
 /// What the answer to a HEAD says about the entry of the same request as a GET.

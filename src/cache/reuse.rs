@@ -7,7 +7,6 @@ use http::{HeaderMap, header};
 use super::{
     directives::RequestDirectives,
     entry::Entry,
-    freshness::Basis,
     policy::{CookieRule, Policy},
 };
 use crate::clock::Now;
@@ -17,16 +16,18 @@ use crate::clock::Now;
 pub struct Asked {
     /// Its `Cache-Control`, if the policy heeds it.
     pub directives: RequestDirectives,
-    /// It has a `Cookie` for which answers that nobody calls fresh are not meant.
-    pub cookie: bool,
+    /// It has a `Cookie` or an `Authorization` that makes no difference to the key, and may make one to the backend.
+    pub credentials: bool,
 }
 
 impl Asked {
     /// What the request with these fields says.
     pub fn of(request: &HeaderMap, policy: &Policy) -> Self {
-        let directives = policy.client_directives.then(|| RequestDirectives::of(request)).unwrap_or_default();
+        let heeded = policy.client_directives;
+        let directives = if heeded { RequestDirectives::of(request) } else { RequestDirectives::default() };
         let cookie = policy.cookies == CookieRule::Refuse && request.contains_key(header::COOKIE);
-        Self { directives, cookie }
+        let other = !policy.authorized && !policy.shared && request.contains_key(header::AUTHORIZATION);
+        Self { directives, credentials: cookie || other }
     }
 }
 
@@ -39,8 +40,8 @@ pub enum Why {
     NoCache,
     /// The client asked for it: `no-cache`, `max-age`, `min-fresh`.
     Request,
-    /// The request has a cookie, and the entry is kept by `ttl` or a guess.
-    Cookie,
+    /// The request has credentials, and the backend does not say that the entry is good for others.
+    Credentials,
 }
 
 /// In place of what an entry may be given when the backend was asked in vain.
@@ -77,8 +78,8 @@ pub enum Reuse {
 /// Decides about an entry that the request was found to be for. Without one, see [`without`].
 pub fn decide(entry: &Entry, asked: &Asked, now: Now) -> Reuse {
     let wants_here = asked.directives.only_if_cached;
-    if asked.cookie && !entry.terms.basis.is_said() && entry.terms.basis != Basis::Nothing {
-        return if wants_here { Reuse::Unavailable } else { Reuse::Unusable(Why::Cookie) };
+    if asked.credentials && !entry.terms.for_credentials {
+        return if wants_here { Reuse::Unavailable } else { Reuse::Unusable(Why::Credentials) };
     }
     let stale = entry.stale_for(now);
     let why = match reason(entry, asked, stale, now) {
@@ -190,11 +191,11 @@ mod tests {
         ];
         for (said, age, wish, expected) in cases {
             let entry = Made::saying(said).with("etag", "\"a\"").entry();
-            let asked = Asked { directives: Made::wishes(wish), cookie: false };
+            let asked = Asked { directives: Made::wishes(wish), credentials: false };
             assert_eq!(decide(&entry, &asked, Made::later(*age)), *expected, "{said} after {age}: {wish}");
         }
         assert_eq!(without(&Asked::default()), None);
-        let here = Asked { directives: Made::wishes("only-if-cached"), cookie: false };
+        let here = Asked { directives: Made::wishes("only-if-cached"), credentials: false };
         assert_eq!(without(&here), Some(Reuse::Unavailable));
     }
 
@@ -209,11 +210,22 @@ mod tests {
     }
 
     #[test]
-    fn a_guess_is_not_for_requests_with_cookies() {
-        let guessed = Made::ttl().entry();
-        let asked = Asked { cookie: true, ..Asked::default() };
-        assert_eq!(decide(&guessed, &asked, Made::later(1)), Reuse::Unusable(Why::Cookie));
-        assert_eq!(decide(&guessed, &Asked::default(), Made::later(1)), Reuse::Fresh);
-        assert_eq!(decide(&Made::saying("max-age=9").entry(), &asked, Made::later(1)), Reuse::Fresh);
+    fn a_guess_is_not_for_requests_with_credentials() {
+        for (yaml, field, counts) in [
+            ("{ttl: 5m}", "cookie", true),
+            ("{ttl: 5m}", "authorization", true),
+            ("{ttl: 5m, cookies: ignore}", "cookie", false),
+            ("{ttl: 5m, cookies: ignore}", "authorization", true),
+            ("{ttl: 5m, authorized: true}", "authorization", false),
+            ("{ttl: 5m, shared: true}", "authorization", false),
+        ] {
+            let made = Made::under(yaml);
+            let asked = Asked::of(&made.clone().asked_with(field, "x").request, &made.policy);
+            let expected = if counts { Reuse::Unusable(Why::Credentials) } else { Reuse::Fresh };
+            assert_eq!(decide(&made.entry(), &asked, Made::later(1)), expected, "{yaml} {field}");
+            assert_eq!(decide(&made.entry(), &Asked::default(), Made::later(1)), Reuse::Fresh);
+            let said = made.with("cache-control", "max-age=9").entry();
+            assert_eq!(decide(&said, &asked, Made::later(1)), Reuse::Fresh);
+        }
     }
 }

@@ -70,17 +70,16 @@ impl Forwarded {
             Self::VaryMiss => "vary-miss",
             Self::Entry(Why::Stale | Why::NoCache) => "stale",
             Self::Entry(Why::Request) => "request",
-            Self::Entry(Why::Cookie) => "miss",
+            Self::Entry(Why::Credentials) => "miss",
         }
     }
 
     fn detail(self) -> Option<&'static str> {
         match self {
-            Self::Past(Past::Method) | Self::UriMiss | Self::VaryMiss => None,
             Self::Past(past) => Some(past.label()),
             Self::Entry(Why::NoCache) => Some("no-cache"),
-            Self::Entry(Why::Cookie) => Some("cookie"),
-            Self::Entry(Why::Stale | Why::Request) => None,
+            Self::Entry(Why::Credentials) => Some("credentials"),
+            Self::UriMiss | Self::VaryMiss | Self::Entry(Why::Stale | Why::Request) => None,
         }
     }
 }
@@ -209,9 +208,9 @@ mod tests {
             (miss(Forwarded::Entry(Why::Stale), Ok(())), None, "tollgate; fwd=stale; stored", "MISS"),
             (miss(Forwarded::Entry(Why::Request), Ok(())), None, "tollgate; fwd=request; stored", "MISS"),
             (
-                miss(Forwarded::Entry(Why::Cookie), Err(Refusal::Cookie)),
+                miss(Forwarded::Entry(Why::Credentials), Err(Refusal::Cookie)),
                 None,
-                "tollgate; fwd=miss; detail=cookie",
+                "tollgate; fwd=miss; detail=credentials",
                 "MISS",
             ),
             (

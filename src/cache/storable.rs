@@ -45,6 +45,9 @@ pub struct Terms {
     pub initial_age: Duration,
     /// Never without asking the backend (`no-cache`).
     pub always_validate: bool,
+    /// The backend says that it is good for a while, or `public`: it is for requests with credentials too. Otherwise it is
+    /// neither made of them nor given to them.
+    pub for_credentials: bool,
     /// Beyond its lifetime it may be given while a new one is fetched, for so long.
     pub stale_while_revalidate: Duration,
     /// Beyond its lifetime it may be given in place of a 500, 502, 503 or 504, for so long.
@@ -77,7 +80,8 @@ pub fn terms(candidate: &Candidate<'_>, policy: &Policy) -> Result<Terms, Refusa
     };
     let (lifetime, basis) = lifetime(&answer, policy);
     directives(candidate, &said, basis)?;
-    credentials(candidate, &said, policy, basis)?;
+    let for_credentials = said.public || (basis.is_said() && !lifetime.is_zero() && said.no_cache.is_none());
+    credentials(candidate, &said, policy, for_credentials)?;
     vary::check(candidate.request, candidate.response)?;
     tags::check(candidate.response)?;
     if content_length(candidate.response).is_some_and(|length| length > policy.max_object as u64) {
@@ -86,7 +90,7 @@ pub fn terms(candidate: &Candidate<'_>, policy: &Policy) -> Result<Terms, Refusa
     let initial_age = initial_age(candidate.response, &candidate.times);
     // What the operator says holds from when it came: how old a backend says that it is does not count.
     let initial_age = if basis == Basis::Override { Duration::ZERO } else { initial_age };
-    let terms = Terms::new(&said, policy, (lifetime, basis), initial_age);
+    let terms = Terms { for_credentials, ..Terms::new(&said, policy, (lifetime, basis), initial_age) };
     useful(&terms, &said, candidate)?;
     Ok(terms)
 }
@@ -124,7 +128,7 @@ fn credentials(
     candidate: &Candidate<'_>,
     said: &ResponseDirectives,
     policy: &Policy,
-    basis: Basis,
+    for_credentials: bool,
 ) -> Result<(), Refusal> {
     let for_all = said.public || said.s_maxage.is_some() || said.must_revalidate;
     if candidate.request.contains_key(header::AUTHORIZATION) && !for_all && !policy.authorized {
@@ -136,7 +140,7 @@ fn credentials(
     {
         return Err(Refusal::SetCookie);
     }
-    let cookies_count = policy.cookies == CookieRule::Refuse && !basis.is_said() && basis != Basis::Nothing;
+    let cookies_count = policy.cookies == CookieRule::Refuse && !for_credentials;
     if cookies_count && candidate.request.contains_key(header::COOKIE) {
         return Err(Refusal::Cookie);
     }
@@ -182,6 +186,7 @@ impl Terms {
             basis,
             initial_age,
             always_validate,
+            for_credentials: false,
             stale_while_revalidate: stale(said.stale_while_revalidate, policy.stale_while_revalidate),
             stale_if_error,
             stale_if_unreachable: unreachable.max(if allowed { policy.stale_if_unreachable } else { Duration::ZERO }),
@@ -320,7 +325,16 @@ mod tests {
         }
 
         assert_eq!(Made::ttl().asked_with("cookie", "a=b").terms(), Err(Refusal::Cookie));
-        assert!(Made::saying("max-age=9").asked_with("cookie", "a=b").terms().is_ok());
+        for said in ["max-age=9", "no-cache, public", "max-age=0, public"] {
+            let made = Made::saying(said).with("etag", "\"a\"").asked_with("cookie", "a=b");
+            assert!(made.terms().is_ok_and(|terms| terms.for_credentials), "{said}");
+        }
+        // Whoever checks for one user whether it is good still may not have looked whose it is.
+        for said in ["no-cache", "max-age=0", "no-cache, max-age=9"] {
+            let made = Made::saying(said).with("etag", "\"a\"");
+            assert!(made.terms().is_ok_and(|terms| !terms.for_credentials), "{said}");
+            assert_eq!(made.asked_with("cookie", "a=b").terms(), Err(Refusal::Cookie), "{said}");
+        }
         assert!(Made::under("{ttl: 5m, cookies: ignore}").asked_with("cookie", "a=b").terms().is_ok());
     }
 

@@ -35,9 +35,7 @@ impl Variants {
         entries.truncate(MOST);
         entries.shrink_to_fit();
         let own = allocated(key.bytes().len() + 16) + allocated(size_of::<Self>() + 16) + OVERHEAD;
-        let one = |entry: &Arc<Entry>| entry.weight() + size_of::<Arc<Entry>>() + entry.tags.len() * TAG_OVERHEAD;
-        let each = entries.iter().map(one);
-        let weight = each.fold(own, usize::saturating_add) as u64;
+        let weight = entries.iter().map(|entry| cost(entry)).fold(own as u64, u64::saturating_add);
         (!entries.is_empty()).then_some(Self { key, entries, weight })
     }
 
@@ -49,22 +47,18 @@ impl Variants {
     /// The entries when `new` has come: it takes the place of those for the same requests. With less than `room` bytes for
     /// all of them, the oldest are left out, but never the new one.
     pub fn with(&self, new: Arc<Entry>, room: u64) -> Vec<Arc<Entry>> {
-        let mut left = room.saturating_sub(self.weight.saturating_sub(self.entries_weight()));
-        left = left.saturating_sub(new.weight() as u64);
+        let known: u64 = self.entries.iter().map(|entry| cost(entry)).sum();
+        let mut left = room.saturating_sub(self.weight.saturating_sub(known)).saturating_sub(cost(&new));
         let mut all = vec![Arc::clone(&new)];
         // One that answers for all requests leaves nothing to those that were told apart before.
         let others = self.entries.iter().filter(|_| !new.selection.is_any());
         let others = others.filter(|entry| !entry.selection.is_any() && entry.selection != new.selection);
         for entry in others.take(MOST - 1) {
-            let Some(rest) = left.checked_sub(entry.weight() as u64) else { break };
+            let Some(rest) = left.checked_sub(cost(entry)) else { break };
             left = rest;
             all.push(Arc::clone(entry));
         }
         all
-    }
-
-    fn entries_weight(&self) -> u64 {
-        self.entries.iter().map(|entry| entry.weight() as u64).sum()
     }
 
     /// The entries.
@@ -76,6 +70,11 @@ impl Variants {
     pub fn weight(&self) -> u64 {
         self.weight
     }
+}
+
+/// What an entry costs, with its place among the variants and its places in the index.
+fn cost(entry: &Entry) -> u64 {
+    (entry.weight() + size_of::<Arc<Entry>>() + entry.tags.len() * TAG_OVERHEAD) as u64
 }
 
 #[cfg(test)]
@@ -142,6 +141,15 @@ mod tests {
         let few = all.with(variant("new"), all.weight() / 4);
         assert!((2..MOST / 2).contains(&few.len()), "{}", few.len());
         assert_eq!(all.with(variant("new"), 0).len(), 1);
+        // What is left in its room fits into it, tags and all.
+        let mut all = Variants::new(key(), vec![variant("first")]).unwrap();
+        let room = 5 * all.weight();
+        for number in 0..100 {
+            let tagged = Made::saying("max-age=9").with("vary", "foo").asked_with("foo", &number.to_string());
+            let tagged = Arc::new(tagged.with("surrogate-key", "a b c d e f g h").entry());
+            all = Variants::new(key(), all.with(tagged, room)).unwrap();
+            assert!(all.weight() <= room && (number == 0 || all.entries().len() > 1), "{}", all.entries().len());
+        }
         assert!(Variants::new(key(), Vec::new()).is_none());
     }
 }

@@ -20,7 +20,10 @@ const MOST_BYTES: usize = 4096;
 /// The requests that an answer is for: fields that `Vary` names, in the order of their names, with the values that the
 /// request had; `None` for a field that it did not have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Selection(Box<[(HeaderName, Option<Box<[u8]>>)]>);
+pub struct Selection(Box<[Selector]>);
+
+/// A field, and its value if there was one.
+type Selector = (HeaderName, Option<Box<[u8]>>);
 
 /// Checks that an answer can be told from its variants.
 ///
@@ -87,8 +90,8 @@ impl Selection {
 
     /// About how many bytes it takes.
     pub fn weight(&self) -> usize {
-        let one = |(name, value): &(HeaderName, Option<Box<[u8]>>)| {
-            size_of::<(HeaderName, Option<Box<[u8]>>)>() + name.as_str().len() + value.as_ref().map_or(0, |v| v.len())
+        let one = |(name, value): &Selector| {
+            size_of::<Selector>() + name.as_str().len() + value.as_ref().map_or(0, |v| v.len())
         };
         self.0.iter().map(one).sum()
     }
@@ -183,9 +186,13 @@ mod tests {
         headers
     }
 
+    /// `Vary`, the fields of the request that an answer is stored for and of another one, and whether it is for that too.
+    type Case = (&'static str, &'static [Field], &'static [Field], bool);
+    type Field = (&'static str, &'static str);
+
     #[test]
     fn values_are_compared_as_what_they_say() {
-        let cases: &[(&str, &[(&str, &str)], &[(&str, &str)], bool)] = &[
+        let cases: &[Case] = &[
             ("foo", &[("foo", "1")], &[("foo", "1"), ("other", "3")], true),
             ("foo", &[("foo", "1")], &[("foo", "2")], false),
             ("foo", &[], &[("foo", "1")], false),

@@ -60,6 +60,8 @@ pub(crate) struct ConnectionInfo {
     kept: AtomicBool,
     /// What a session that was dropped has left of the connection, or has handed back.
     left_over: Mutex<Option<Box<dyn Any + Send + Sync>>>,
+    /// A body that takes the place of the one that the backend sends.
+    body: Mutex<Option<Vec<Bytes>>>,
     /// What is known of a request before it has a session.
     found: Mutex<Option<Box<dyn Any + Send + Sync>>>,
     /// The connection ends after the answer.
@@ -106,6 +108,7 @@ impl ConnectionInfo {
             last_word: Mutex::new(None),
             kept: AtomicBool::new(false),
             left_over: Mutex::new(None),
+            body: Mutex::new(None),
             found: Mutex::new(None),
             closes: AtomicBool::new(false),
             closes_unread: AtomicBool::new(true),
@@ -203,6 +206,16 @@ impl ConnectionInfo {
         self.left_over.lock().take()
     }
 
+    /// A body, in pieces, that follows the next head, whatever its backend has sent.
+    pub(crate) fn leave_body(&self, parts: Vec<Bytes>) {
+        *self.body.lock() = Some(parts);
+    }
+
+    /// Takes that.
+    pub(super) fn take_body(&self) -> Option<Vec<Bytes>> {
+        self.body.lock().take()
+    }
+
     /// What the floor above has found out about a request, for its hooks.
     pub(crate) fn leave_found(&self, found: impl Any + Send + Sync) {
         *self.found.lock() = Some(Box::new(found));
@@ -286,6 +299,7 @@ impl ConnectionInfo {
             last_word: Mutex::new(None),
             kept: AtomicBool::new(false),
             left_over: Mutex::new(None),
+            body: Mutex::new(None),
             found: Mutex::new(None),
             closes: AtomicBool::new(false),
             closes_unread: AtomicBool::new(true),

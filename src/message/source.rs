@@ -10,6 +10,8 @@ pub enum ResponseSource {
     Upstream,
     /// The gateway itself: no route, no backend, a redirect.
     Gateway,
+    /// The cache, without asking a backend.
+    Cache,
     /// A step of the chain.
     Filter(&'static str),
 }
@@ -19,7 +21,7 @@ impl ResponseSource {
     pub fn filter(self) -> Option<&'static str> {
         match self {
             Self::Filter(name) => Some(name),
-            Self::Nobody | Self::Upstream | Self::Gateway => None,
+            Self::Nobody | Self::Upstream | Self::Gateway | Self::Cache => None,
         }
     }
 
@@ -28,6 +30,7 @@ impl ResponseSource {
             Self::Nobody => "client",
             Self::Upstream => "upstream",
             Self::Gateway => "gateway",
+            Self::Cache => "cache",
             Self::Filter(name) => name,
         }
     }

@@ -102,6 +102,9 @@ fn json(
         line.text(br#","error":"#, error);
     }
     line.destination(context);
+    if let Some(label) = context.cached.as_ref().and_then(|cached| cached.label()) {
+        line.text(br#","cache":"#, label);
+    }
     line.number(br#","received":"#, ended.received);
     line.number(br#","sent":"#, ended.sent);
     line.millis(br#","duration_ms":"#, duration);

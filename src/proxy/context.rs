@@ -16,7 +16,10 @@ use crate::{
     message::{
         forwarded::Origin, grpc, method_class::MethodClass, reason::Reason, reply::Reply, source::ResponseSource,
     },
-    proxy::{attempts::Attempts, kept_head::KeptHead, kind::RequestKind, subrequest::mirror_body::MirrorBody},
+    proxy::{
+        attempts::Attempts, cached::request::Cached, kept_head::KeptHead, kind::RequestKind,
+        subrequest::mirror_body::MirrorBody,
+    },
     routing::{destination::Destination, route::Route},
     runtime::{Runtime, Shared},
     upstream::{Permit, Service},
@@ -85,6 +88,8 @@ pub(crate) struct Context {
     pub written: Option<StatusCode>,
     /// Bytes of the answer's body that went towards the client.
     pub sent: u64,
+    /// What the cache has to do with it.
+    pub cached: Option<Box<Cached>>,
     /// It has been counted and logged.
     pub recorded: bool,
 }
@@ -124,6 +129,7 @@ impl Context {
             kept: None,
             written: None,
             sent: 0,
+            cached: None,
             recorded: false,
         }
     }

@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use bytes::Buf as _;
+use http::{StatusCode, header};
 use pingora::{OrErr as _, http::RequestHeader, proxy::ProxyHttp as _};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
@@ -14,6 +15,10 @@ use crate::{
         h1::outgoing::{Asked, Outgoing},
     },
     message::{grpc, reply::Reply, source::ResponseSource},
+    proxy::cached::{
+        look::{Found, look},
+        serve::Served,
+    },
 };
 
 /// Answers the request with this `head`; false when it goes to a backend: then what has been found out waits for the hooks.
@@ -27,11 +32,18 @@ pub(super) async fn answer(
     if request::meet(shared, head, Some(info.clone()), false, false, &mut context) {
         info.close_after_this();
     }
-    let Some((reply, by)) = gateway.decide(head, &mut context).await else {
-        info.leave_found(context);
-        return false;
+    let written = match gateway.decide(head, &mut context).await {
+        Some((reply, by)) => write(head, &mut context, reply, by, connection).await,
+        None => match look(shared, head, &mut context).await {
+            Found::Refused(reply) => write(head, &mut context, *reply, ResponseSource::Cache, connection).await,
+            Found::Answer(served) => give(head, &mut context, *served, connection).await,
+            Found::Nothing => {
+                info.leave_found(context);
+                return false;
+            }
+        },
     };
-    let written = match write(head, &mut context, reply, by, connection).await {
+    let written = match written {
         Ok(written) => Some(written),
         Err(e) => {
             log::debug!("answer not delivered: {e}");
@@ -41,6 +53,37 @@ pub(super) async fn answer(
     };
     logging::record_direct(shared, head, written, &mut context);
     true
+}
+
+/// Writes a stored answer to a request with this head: a small one all at once.
+async fn give(
+    head: &RequestHeader,
+    context: &mut Context,
+    served: Served,
+    connection: &mut (dyn AsyncWrite + Send + Unpin),
+) -> pingora::Result<(StatusCode, u64)> {
+    let mut connection = connection;
+    let (mut answer_head, parts) = reply::finish(context, served)?;
+    let info = context.info.as_ref();
+    if let Some(info) = info
+        && head.headers.contains_key(header::EXPECT)
+    {
+        info.close_after_this();
+    }
+    let mut answer = Outgoing::to(Asked::by(head));
+    answer.head(&mut answer_head, parts.is_empty(), info.is_some_and(|info| info.closes()))?;
+    let written = async {
+        for part in parts {
+            if let Some((large, after)) = answer.part(part) {
+                let mut all = answer.out.split().chain(large).chain(after);
+                tokio::io::AsyncWriteExt::write_all_buf(&mut connection, &mut all).await?;
+            }
+        }
+        connection.write_all(&answer.out).await?;
+        connection.flush().await
+    };
+    written.await.or_err(pingora::ErrorType::WriteError, "while writing an answer")?;
+    Ok((answer_head.status, answer.sent))
 }
 
 /// Writes `reply` to a request with this `head`: all of it at once. Answers the status and the length of the body.

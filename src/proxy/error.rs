@@ -16,6 +16,7 @@ use crate::{
         source::ResponseSource,
     },
     proxy::{
+        cached::arrival,
         context::Context,
         failure, keep_alive,
         reply::{self, respond},
@@ -94,6 +95,26 @@ pub(super) async fn answer(session: &mut Session, error: &Error, context: &mut C
     }
     if is_internal(error) {
         log::error!("request {}: {error}", context.state.id);
+    }
+    if reply::is_open(session)
+        && !failure::client_left(error)
+        && let Some(served) = arrival::in_place_of_nothing(session.req_header(), context)
+    {
+        let error_code = served.head.status.as_u16();
+        let stays = has_been_read(session);
+        if !stays {
+            keep_alive::end(session);
+        }
+        match reply::give(session, context, served).await {
+            Ok(()) if stays && says_keep_alive(session) => {
+                if let Some(info) = &context.info {
+                    info.keep_open();
+                }
+            }
+            Ok(()) => {}
+            Err(e) => log::debug!("answer not delivered: {e}"),
+        }
+        return FailToProxy { error_code, can_reuse_downstream: false };
     }
     let (reply, by) = match context.refusal.take() {
         Some((reply, by)) => (Some(*reply), by),

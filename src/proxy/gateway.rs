@@ -15,7 +15,12 @@ use pingora::{
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::{
-    body, context::Context, error, failure, keep_alive, logging, reply::respond, request, retry, subrequest::mirror,
+    body,
+    context::Context,
+    error, failure, keep_alive, logging,
+    reply::{give, respond},
+    request, retry,
+    subrequest::mirror,
     upstream_request,
 };
 use crate::{
@@ -28,6 +33,10 @@ use crate::{
         source::ResponseSource,
     },
     proxy::{
+        cached::{
+            arrival,
+            look::{Found, look},
+        },
         kind::RequestKind,
         response,
         subrequest::hedge,
@@ -126,6 +135,13 @@ impl ProxyHttp for Gateway {
             request::receive(&self.live.shared, session, context);
             if let Some((reply, by)) = self.decide(session.req_header_mut(), context).await {
                 return respond(session, context, reply, by).await.map(|()| true);
+            }
+            match look(&self.live.shared, session.req_header(), context).await {
+                Found::Nothing => {}
+                Found::Answer(served) => return give(session, context, *served).await.map(|()| true),
+                Found::Refused(reply) => {
+                    return respond(session, context, *reply, ResponseSource::Cache).await.map(|()| true);
+                }
             }
         }
         if let Some(busy) = waiting::take_permits(session, context).await? {
@@ -243,17 +259,19 @@ impl ProxyHttp for Gateway {
         }
         keep_alive::end_if_unread(session, true);
         verify(head, context.kind == RequestKind::Upgrade)?;
-        context.at_service(|service, context| retry::answered(session, context, service, head)).unwrap_or(Ok(()))
+        context.at_service(|service, context| retry::answered(session, context, service, head)).unwrap_or(Ok(()))?;
+        arrival::head(&self.live.shared, session.req_header(), head, context)
     }
 
     fn upstream_response_body_filter(
         &self,
-        _: &mut Session,
-        _: &mut Option<Bytes>,
-        _: bool,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
         context: &mut Tracked,
     ) -> Result<Option<Duration>> {
         note_backend(context);
+        arrival::body(&self.live.shared, session.req_header(), body.as_ref(), end, context);
         Ok(None)
     }
 
@@ -278,7 +296,8 @@ impl ProxyHttp for Gateway {
             body::invite_for_http2(session, head, context).await?;
         }
         let Some(route) = context.route.clone() else { return Ok(()) };
-        upstream_request::prepare(head, context, &route).or_else(|why| error::unsendable(context, why))
+        upstream_request::prepare(head, context, &route).or_else(|why| error::unsendable(context, why))?;
+        context.cached.as_mut().map_or(Ok(()), |cached| cached.prepare(head))
     }
 
     async fn request_body_filter(

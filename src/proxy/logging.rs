@@ -9,6 +9,7 @@ use crate::{
     message::{reason::Reason, source::ResponseSource},
     proxy::{
         access_line::{self, Ended},
+        cached::arrival,
         kept_head::KeptHead,
     },
     runtime::Shared,
@@ -31,6 +32,10 @@ pub(crate) fn record(shared: &Shared, session: &Session, error: Option<&Error>, 
         context.reason = Some(failure::reason(error, context));
     }
     context.error = error.and_then(error::word);
+    if error.is_none() {
+        // Not every end of a body is told to hooks.
+        arrival::complete(shared, session.req_header(), context);
+    }
     write_down(shared, &ended, context);
 }
 
@@ -90,6 +95,9 @@ fn write_down(shared: &Shared, ended: &Ended<'_>, context: &mut Context) {
         (context.answered_by, context.reason) = (ResponseSource::Gateway, Some(Reason::Shutdown));
     }
     let duration = context.start.elapsed();
+    if let Some(label) = context.cached.as_ref().and_then(|cached| cached.label()) {
+        shared.metrics.cache.count(label);
+    }
     metrics.sent.inc_by(ended.sent);
     metrics.received.inc_by(ended.received);
     if let Some(route) = &context.route {

@@ -4,6 +4,7 @@
 pub(crate) mod access_line;
 pub(crate) mod attempts;
 pub(crate) mod body;
+mod cached;
 pub(crate) mod compression;
 mod context;
 pub(crate) mod direct;

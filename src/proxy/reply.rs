@@ -6,17 +6,20 @@ use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use pingora::{
     http::{RequestHeader, ResponseHeader},
-    protocols::http::HttpTask,
+    protocols::http::{HttpTask, date::get_cached_date},
     proxy::Session,
 };
 
 use super::{context::Context, keep_alive, request};
-use crate::message::{
-    grpc,
-    reason::Reason,
-    reply::{Reply, ReplyBody},
-    reply_wire::build,
-    source::ResponseSource,
+use crate::{
+    message::{
+        grpc,
+        reason::Reason,
+        reply::{Reply, ReplyBody},
+        reply_wire::build,
+        source::ResponseSource,
+    },
+    proxy::cached::serve::Served,
 };
 
 /// Writes `reply` and notes who made it.
@@ -42,6 +45,39 @@ pub(crate) async fn respond(
         session.write_response_body(Some(body), true).await?;
     }
     Ok(())
+}
+
+/// Writes a stored answer.
+pub(crate) async fn give(session: &mut Session, context: &mut Context, served: Served) -> pingora::Result<()> {
+    if session.req_header().headers.contains_key(header::EXPECT) {
+        keep_alive::end(session);
+    }
+    let (head, parts) = finish(context, served)?;
+    if parts.is_empty() && request::is_http2(session) {
+        return session.write_response_tasks(vec![HttpTask::Header(Box::new(head), true)]).await.map(drop);
+    }
+    let last = parts.len().saturating_sub(1);
+    session.write_response_header(Box::new(head), parts.is_empty()).await?;
+    for (number, part) in parts.into_iter().enumerate() {
+        session.write_response_body(Some(part), number == last).await?;
+    }
+    Ok(())
+}
+
+/// A stored answer as the client is to see it, after the chain's response phase.
+pub(super) fn finish(context: &mut Context, served: Served) -> pingora::Result<(ResponseHeader, Vec<Bytes>)> {
+    let Served { mut head, parts } = served;
+    context.answered_by = ResponseSource::Cache;
+    if !head.headers.contains_key(header::DATE) {
+        head.insert_header(header::DATE, get_cached_date())?;
+    }
+    if let Some(route) = &context.route {
+        route.chain.response(&mut head, &mut context.state);
+    }
+    if let Some(cached) = &context.cached {
+        cached.say(&mut head)?;
+    }
+    Ok((head, parts))
 }
 
 /// True when the connection ends after `reply` to a request with this `head`.
@@ -77,6 +113,9 @@ pub(super) fn compose(
     }
     if let Some(route) = &context.route {
         route.chain.response(&mut head, &mut context.state);
+    }
+    if let (ResponseSource::Cache, Some(cached)) = (by, &context.cached) {
+        cached.say(&mut head)?;
     }
     Ok((head, body))
 }

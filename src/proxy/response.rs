@@ -66,6 +66,12 @@ pub(super) fn head(
     if let Some(route) = &context.route {
         route.chain.response(head, &mut context.state);
     }
+    if let Some(cached) = &context.cached {
+        cached.say(head)?;
+        if cached.serves() {
+            context.answered_by = ResponseSource::Cache;
+        }
+    }
     if let Some(terms) = context.state.compress.take() {
         compression::begin(session, head, terms)?;
     }

@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
 use crate::{
+    cache::metrics::CacheMetrics,
     downstream::ConnectionMetrics,
     filter::FilterMetrics,
     routing::metrics::RequestMetrics,
@@ -17,6 +18,8 @@ pub struct Metrics {
     registry: Registry,
     /// The process as a whole.
     pub process: ProcessMetrics,
+    /// The cache.
+    pub cache: CacheMetrics,
     /// Client connections.
     pub connections: ConnectionMetrics,
     /// Requests.
@@ -35,6 +38,7 @@ impl Metrics {
         let registry = Registry::new();
         Arc::new(Self {
             process: ProcessMetrics::new(&registry),
+            cache: CacheMetrics::new(&registry),
             connections: ConnectionMetrics::new(&registry),
             requests: RequestMetrics::new(&registry),
             filters: Arc::new(FilterMetrics::new(&registry)),

@@ -10,6 +10,7 @@ mod auth;
 mod authority;
 mod beside;
 mod blame;
+mod cache;
 mod carets;
 mod causes;
 mod checks;

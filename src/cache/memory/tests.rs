@@ -200,6 +200,31 @@ fn an_answer_that_was_purged_on_its_way_is_not_stored() {
 }
 
 #[test]
+fn what_came_later_is_not_replaced_by_what_came_first() {
+    let store = Store::new(4 << 20, 1 << 20);
+    let (key, made, ticket) = (store.key("/a"), sized(1), store.memory.ticket());
+    let at = |seconds| {
+        let mut entry = made.entry();
+        entry.stored = Made::later(seconds);
+        entry
+    };
+    let newer = store.memory.insert(&key, at(5), ticket).unwrap();
+    assert!(Arc::ptr_eq(&store.memory.insert(&key, at(4), ticket).unwrap(), &newer));
+    // What was marked as stale is.
+    newer.mark_stale(Made::later(6));
+    let older = store.memory.insert(&key, at(4), ticket).unwrap();
+    assert!(!Arc::ptr_eq(&older, &newer));
+    // What a 304 says is about the entry that was asked about, and no other.
+    assert_eq!(store.memory.refresh(&key, &newer, at(9), ticket).err(), Some(Refusal::Purged));
+    let refreshed = store.memory.refresh(&key, &older, at(9), ticket).unwrap();
+    assert!(Arc::ptr_eq(&store.memory.get(&key).unwrap().entries()[0], &refreshed));
+    store.memory.purge(&Purge::All, Manner::Soft, Made::later(10));
+    assert_eq!(store.memory.refresh(&key, &refreshed, at(11), ticket).err(), Some(Refusal::Purged));
+    assert!(store.memory.refresh(&key, &refreshed, at(11), store.memory.ticket()).is_ok());
+    store.check();
+}
+
+#[test]
 fn one_variant_goes_alone() {
     let store = Store::new(4 << 20, 1 << 20);
     let variant = |value: &str, tag: &str| {

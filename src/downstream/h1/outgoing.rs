@@ -155,7 +155,7 @@ impl Outgoing {
 
     /// A part of the body: `out` has what stands before it, and what is handed back is to be written after that, and then
     /// `after`.
-    pub(super) fn part(&mut self, data: Bytes) -> Option<(Bytes, &'static [u8])> {
+    pub(crate) fn part(&mut self, data: Bytes) -> Option<(Bytes, &'static [u8])> {
         let mut data = data;
         let after: &[u8] = match &mut self.extent {
             Extent::Unknown | Extent::Ended => return None,

@@ -66,10 +66,7 @@ impl<T: Transport> Session for Http1Session<T> {
         let (mut end, mut trailers, mut failed) = (false, None, None);
         for task in tasks {
             end |= match task {
-                HttpTask::Header(head, end) => {
-                    self.take_head(head, end).map_err(Error::into_down)?;
-                    end
-                }
+                HttpTask::Header(head, end) => self.take_head_and_body(head, end).await.map_err(Error::into_down)?,
                 HttpTask::Body(data, end) => {
                     self.take_part(data.unwrap_or_default()).await.map_err(Error::into_down)?;
                     end

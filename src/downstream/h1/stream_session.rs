@@ -124,6 +124,17 @@ impl<T: Transport> Http1Session<T> {
         Ok(())
     }
 
+    /// Takes in a head, and the body that was left for it if there is one; true when the answer ends with that.
+    pub(super) async fn take_head_and_body(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<bool> {
+        let body = if head.status.is_informational() { None } else { self.info.take_body() };
+        let Some(parts) = body else { return self.take_head(head, end).map(|()| end) };
+        self.take_head(head, parts.is_empty())?;
+        for part in parts {
+            self.take_part(part).await?;
+        }
+        Ok(true)
+    }
+
     /// Takes in a part of the body: a small one goes out with the next `flush`.
     pub(super) async fn take_part(&mut self, data: Bytes) -> Result<()> {
         let Some((data, after)) = self.answer.part(data) else { return Ok(()) };

@@ -66,7 +66,7 @@ impl Session for StreamSession {
         let mut end = false;
         for task in tasks {
             end |= match task {
-                HttpTask::Header(head, end) => self.write_head(head, end).map_err(Error::into_down)?,
+                HttpTask::Header(head, end) => self.write_head_and_body(head, end).await.map_err(Error::into_down)?,
                 HttpTask::Body(Some(data), end) if !data.is_empty() => {
                     self.write_data(data, end).await.map(|()| end).map_err(Error::into_down)?
                 }

@@ -1,0 +1,28 @@
+//! Who asks, as a part of keys: whoever may be answered differently is somebody else.
+
+use crate::auth::{Identities, Identity};
+
+/// Claims that differ from one token to the next and say nothing about its holder (RFC 7519 §4.1).
+const OF_THE_TOKEN: [&str; 6] = ["exp", "iat", "nbf", "jti", "auth_time", "nonce"];
+
+/// One part for each credential that was verified.
+pub(super) fn parts(identities: &Identities) -> Vec<Vec<u8>> {
+    identities.iter().map(|identity| part(identity)).collect()
+}
+
+fn part(identity: &Identity) -> Vec<u8> {
+    let mut out = format!("{:?}", identity.method).into_bytes();
+    let mut put = |text: &str| {
+        out.extend((text.len() as u64).to_le_bytes());
+        out.extend(text.as_bytes());
+    };
+    put(&identity.subject);
+    put(identity.key_id.as_deref().unwrap_or_default());
+    identity.scopes.iter().for_each(|scope| put(scope));
+    // Backends may be told any of them.
+    for (name, value) in identity.claims.iter().filter(|(name, _)| !OF_THE_TOKEN.contains(&name.as_str())) {
+        put(name);
+        put(&value.to_string());
+    }
+    out
+}

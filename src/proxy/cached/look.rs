@@ -1,0 +1,182 @@
+//! Whether a request can be answered out of the store: asked after the chain has let it in, and before anything of a backend
+//! is.
+
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{Method, StatusCode};
+use pingora::http::RequestHeader;
+
+use super::{
+    identity, refetch,
+    request::{CONDITIONS, Cached, Place},
+    serve::Served,
+};
+use crate::{
+    cache::{
+        bypass,
+        entry::Entry,
+        flights::{Flight, Join, Landing},
+        key::{Key, KeyParts},
+        reuse::{self, Asked, InPlaceOf, Reuse, Why},
+        said::{Forwarded, Outcome, StaleBecause},
+        shared::CachePlan,
+    },
+    clock::Now,
+    message::{fields, host::host_of, reply::Reply},
+    proxy::{context::Context, kind::RequestKind},
+    runtime::Shared,
+};
+
+/// The longest that a request waits for the fetch of another one.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// What came of looking.
+pub(crate) enum Found {
+    /// Nothing: the backend is asked.
+    Nothing,
+    /// An answer.
+    Answer(Box<Served>),
+    /// The client wants nothing that is not here.
+    Refused(Box<Reply>),
+}
+
+/// What is known of a place in the store, before anybody is asked.
+enum Step {
+    Give(Arc<Entry>, Outcome),
+    Refetch(Arc<Entry>),
+    Unavailable,
+    Ask { forwarded: Forwarded, entry: Option<Arc<Entry>>, or: InPlaceOf, validates: bool },
+}
+
+/// Looks for an answer to the request with this head, which goes to a backend otherwise.
+pub(crate) async fn look(shared: &Arc<Shared>, head: &RequestHeader, context: &mut Context) -> Found {
+    let Some(plan) = context.route.as_ref().and_then(|route| route.cache.clone()) else { return Found::Nothing };
+    let ordinary = context.kind == RequestKind::Ordinary;
+    if let Some(past) = bypass::past(&plan.policy, &head.method, &head.headers, head.uri.query()) {
+        context.cached = Some(Cached::past(plan, past));
+        return Found::Nothing;
+    }
+    if !ordinary {
+        return Found::Nothing;
+    }
+    let (key, one_client) = key(shared, &plan, head, context);
+    let asked = Asked::of(&head.headers, &plan.policy);
+    let (mut collapsed, mut waited) = (false, false);
+    loop {
+        let now = Now::read();
+        let step = step(shared, &key, &asked, head, now);
+        let (forwarded, entry, or, validates) = match step {
+            Step::Give(entry, outcome) => {
+                let mut cached = Cached::new(plan, Forwarded::UriMiss, None);
+                cached.collapsed = collapsed;
+                return answer(context, cached, head, entry, outcome, now);
+            }
+            Step::Refetch(entry) => {
+                if let Join::Lead(flight) = shared.cache.flights.join(&key, now.since_start) {
+                    refetch::begin(shared, head, context, &plan, (key, one_client, flight), entry.clone());
+                }
+                let cached = Cached::new(plan, Forwarded::Entry(Why::Stale), None);
+                return answer(context, cached, head, entry, Outcome::Stale(StaleBecause::Revalidating), now);
+            }
+            Step::Unavailable => {
+                let mut cached = Cached::new(plan, Forwarded::UriMiss, None);
+                cached.outcome = Some(Outcome::Unavailable);
+                context.cached = Some(cached);
+                let reply = Reply::problem(StatusCode::GATEWAY_TIMEOUT, "there is no stored answer that may be given");
+                return Found::Refused(Box::new(reply));
+            }
+            Step::Ask { forwarded, entry, or, validates } => (forwarded, entry, or, validates),
+        };
+        // Of what the client has already, or wants a part of, nothing whole would come.
+        let partial = !validates && fields::present(&head.headers, &CONDITIONS).contains(&true);
+        let keeps = head.method == Method::GET && !partial;
+        let mut flight: Option<Flight> = None;
+        if keeps && !waited {
+            match shared.cache.flights.join(&key, now.since_start) {
+                Join::Lead(own) => flight = Some(own),
+                Join::Pass => {}
+                Join::Wait(mut landing) => {
+                    let wait = context.remaining().map_or(LONGEST_WAIT, |left| left.min(LONGEST_WAIT));
+                    let landed = tokio::time::timeout(wait, landing.wait_for(|state| *state != Landing::Flying)).await;
+                    waited = true;
+                    collapsed = matches!(landed, Ok(Ok(state)) if *state == Landing::Stored);
+                    continue;
+                }
+            }
+        }
+        let ticket = shared.cache.memory().ticket();
+        let validates = validates && head.method == Method::GET;
+        let place = Place { key, one_client, asked, ticket, entry, or, validates, keeps, flight, sent: None };
+        context.cached = Some(Cached::new(plan, forwarded, Some(place)));
+        return Found::Nothing;
+    }
+}
+
+fn answer(
+    context: &mut Context,
+    mut cached: Box<Cached>,
+    head: &RequestHeader,
+    entry: Arc<Entry>,
+    outcome: Outcome,
+    now: Now,
+) -> Found {
+    cached.outcome = Some(outcome);
+    let served = Served::of(&entry, &head.method, &head.headers, now);
+    cached.served = Some((entry, now));
+    context.cached = Some(cached);
+    match served {
+        Ok(served) => Found::Answer(Box::new(served)),
+        Err(e) => {
+            log::error!("request {}: {e}", context.state.id);
+            Found::Nothing
+        }
+    }
+}
+
+fn step(shared: &Shared, key: &Key, asked: &Asked, head: &RequestHeader, now: Now) -> Step {
+    let variants = shared.cache.memory().get(key);
+    let entry = variants.as_ref().and_then(|variants| variants.select(&head.headers)).cloned();
+    let Some(entry) = entry else {
+        let forwarded = if variants.is_some() { Forwarded::VaryMiss } else { Forwarded::UriMiss };
+        return match reuse::without(asked) {
+            Some(_) => Step::Unavailable,
+            None => Step::Ask { forwarded, entry: None, or: InPlaceOf::default(), validates: false },
+        };
+    };
+    match reuse::decide(&entry, asked, now) {
+        Reuse::Fresh => Step::Give(entry, Outcome::Hit),
+        Reuse::Stale => Step::Give(entry, Outcome::Stale(StaleBecause::Request)),
+        Reuse::StaleWhileRevalidate => Step::Refetch(entry),
+        Reuse::Unavailable => Step::Unavailable,
+        Reuse::Revalidate { why, or } => {
+            Step::Ask { forwarded: Forwarded::Entry(why), entry: Some(entry), or, validates: true }
+        }
+        Reuse::Unusable(why) => {
+            Step::Ask { forwarded: Forwarded::Entry(why), entry: None, or: InPlaceOf::default(), validates: false }
+        }
+    }
+}
+
+/// The key of a request, and whether it is one client's own.
+fn key(shared: &Shared, plan: &CachePlan, head: &RequestHeader, context: &Context) -> (Key, bool) {
+    let identity = identity::parts(&context.state.identities);
+    let identity: Vec<&[u8]> = identity.iter().map(Vec::as_slice).collect();
+    // A route may lead to several services, and each answers as it likes.
+    let mut service = DefaultHasher::new();
+    context.target.as_ref().map(|target| target.service.name.clone()).hash(&mut service);
+    let parts = KeyParts {
+        route: plan.route ^ service.finish(),
+        policy: &plan.policy,
+        secure: context.state.secure,
+        host: host_of(head),
+        path: context.upstream_path.as_deref().unwrap_or(head.uri.path()),
+        query: head.uri.query(),
+        identity: &identity,
+        request: &head.headers,
+    };
+    (shared.cache.keys.key(&parts), parts.one_client())
+}

@@ -1,0 +1,9 @@
+//! The cache on the way of a request: looked at after the chain (`look.rs`), filled and corrected by answers of backends
+//! (`arrival.rs`), and given to clients (`serve.rs`). What may be kept and for whom is `cache/`'s.
+
+pub(super) mod arrival;
+mod identity;
+pub(super) mod look;
+mod refetch;
+pub(super) mod request;
+pub(super) mod serve;

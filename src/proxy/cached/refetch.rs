@@ -1,0 +1,163 @@
+//! A new answer for an entry that was given although it is stale (RFC 5861 §3). It is the gateway's own request: it runs no
+//! filter, and whatever becomes of it is no client's business.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::Method;
+use pingora::{connectors::http::Connector, http::RequestHeader};
+
+use super::request::CONDITIONS;
+use crate::{
+    cache::{
+        conditional,
+        entry::{Body, Entry},
+        flights::Flight,
+        freshness::Times,
+        key::Key,
+        memory::Ticket,
+        refresh::{self, News, Refreshed},
+        shared::CachePlan,
+        storable::{self, Candidate},
+    },
+    clock::Now,
+    proxy::{context::Context, upstream_request},
+    runtime::Shared,
+    upstream::{
+        AttemptOutcome, FailureKind, Service,
+        choice::{Choice, Chosen},
+        exchange::{self, Answer},
+    },
+};
+
+/// What is asked, and for which place.
+struct Refetch {
+    shared: Arc<Shared>,
+    plan: Arc<CachePlan>,
+    key: Key,
+    one_client: bool,
+    flight: Flight,
+    ticket: Ticket,
+    entry: Arc<Entry>,
+    /// As the client sent it.
+    asked: RequestHeader,
+}
+
+/// Begins to fetch, if there is a backend to ask.
+pub(super) fn begin(
+    shared: &Arc<Shared>,
+    head: &RequestHeader,
+    context: &Context,
+    plan: &Arc<CachePlan>,
+    (key, one_client, flight): (Key, bool, Flight),
+    entry: Arc<Entry>,
+) {
+    let (Some(service), Some(route), Some(connector)) = (context.service(), &context.route, shared.connector()) else {
+        return;
+    };
+    let Ok(mut request) = upstream_request::alone(head, 0, context, route) else { return };
+    request.set_method(Method::GET);
+    let mut fields = request.headers.clone();
+    conditional::ask_again(&mut fields, &entry);
+    for name in &CONDITIONS {
+        match fields.get(name) {
+            Some(value) => drop(request.insert_header(name, value.clone())),
+            None => drop(request.remove_header(name)),
+        }
+    }
+    let choice = Choice::new(head, context.state.client, &[], Now::monotonic());
+    let Ok(chosen) = service.choose(&choice) else { return };
+    let ticket = shared.cache.memory().ticket();
+    let mut asked = head.clone();
+    asked.set_method(Method::GET);
+    let (shared, plan) = (shared.clone(), plan.clone());
+    let refetch = Refetch { shared, plan, key, one_client, flight, ticket, entry, asked };
+    tokio::spawn(async move { refetch.run(&connector, &service, chosen, request).await });
+}
+
+impl Refetch {
+    async fn run(self, connector: &Connector, service: &Service, chosen: Chosen, request: RequestHeader) {
+        let begun = Now::read();
+        let total = service.timeouts().total.map_or_else(|| service.timeouts().one_attempt(), |total| total.0);
+        let peer = chosen.backend.peer(None, false);
+        let answer = tokio::time::timeout(total, exchange::try_send(connector, peer, request, Bytes::new())).await;
+        let outcome = match &answer {
+            Ok(Ok(answer)) => AttemptOutcome::Answered(answer.head.status.as_u16()),
+            Ok(Err(failure)) => {
+                let kind =
+                    FailureKind::of(&failure.error).filter(|kind| !failure.reused || *kind != FailureKind::Reset);
+                kind.map_or(AttemptOutcome::Unknown, AttemptOutcome::Failed)
+            }
+            // A time limit of ours says nothing about the backend.
+            Err(_) => AttemptOutcome::Unknown,
+        };
+        let now = Now::monotonic();
+        let elapsed = Some(now.saturating_sub(begun.since_start));
+        service.resilience.record_outcome(&chosen.backend, chosen.tickets, now, elapsed, outcome);
+        if let Ok(Ok(answer)) = answer {
+            self.take(connector, answer, begun, total).await;
+        }
+    }
+
+    async fn take(self, connector: &Connector, answer: Answer, begun: Now, total: Duration) {
+        let mut answer = answer;
+        let times = Times { asked: begun, answered: Now::read() };
+        let memory = self.shared.cache.memory().clone();
+        let has_query = self.asked.uri.query().is_some();
+        let (status, response) = (answer.head.status, answer.head.headers.clone());
+        let news = News {
+            request: &self.asked.headers,
+            has_query,
+            one_client: self.one_client,
+            status,
+            response: &response,
+            times,
+        };
+        match refresh::by_304(&self.entry, &news, &self.plan.policy) {
+            Refreshed::Updated(new) => {
+                if memory.insert(&self.key, *new, self.ticket).is_ok() {
+                    self.flight.stored();
+                }
+                return answer.release(connector).await;
+            }
+            Refreshed::Gone(_) | Refreshed::Other => return memory.remove(&self.key, &self.entry),
+            Refreshed::Untouched => {}
+        }
+        let candidate = Candidate {
+            method: &Method::GET,
+            request: &self.asked.headers,
+            has_query,
+            one_client: self.one_client,
+            status,
+            response: &response,
+            times,
+        };
+        // An error is no news of what is stored.
+        if status.is_server_error() {
+            return;
+        }
+        let Ok(terms) = storable::terms(&candidate, &self.plan.policy) else {
+            return memory.remove(&self.key, &self.entry);
+        };
+        let most = self.plan.policy.max_object;
+        let read = async {
+            let (mut parts, mut length) = (Vec::new(), 0);
+            while let Some(part) = answer.session.read_response_body().await.ok()? {
+                length += part.len();
+                parts.push(part);
+                if length > most {
+                    return None;
+                }
+            }
+            Some(parts)
+        };
+        let Ok(Some(parts)) = tokio::time::timeout(total, read).await else { return };
+        let entry = Entry::new(&candidate, &self.plan.policy, terms, Body::copied(&parts));
+        if entry.and_then(|entry| memory.insert(&self.key, entry, self.ticket)).is_ok() {
+            self.flight.stored();
+        }
+        if answer.session.response_done() {
+            answer.release(connector).await;
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What the cache has to do with one request.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, StatusCode, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use crate::{
+    cache::{
+        bypass::Past,
+        conditional,
+        entry::Entry,
+        flights::Flight,
+        key::Key,
+        memory::Ticket,
+        refusal::Refusal,
+        reuse::{Asked, InPlaceOf},
+        said::{Forwarded, Outcome},
+        shared::CachePlan,
+        storable::Terms,
+    },
+    clock::Now,
+    proxy::context::Context,
+};
+
+/// Fields by which a client says that it has something already, or wants a part.
+pub(super) static CONDITIONS: [HeaderName; 4] =
+    [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_RANGE, header::RANGE];
+
+/// A request on a route with a cache.
+#[derive(Debug)]
+pub(crate) struct Cached {
+    pub(super) plan: Arc<CachePlan>,
+    pub(super) forwarded: Forwarded,
+    /// Nothing, when it goes past the cache.
+    pub(super) place: Option<Place>,
+    /// The request waited for the fetch of another one.
+    pub(super) collapsed: bool,
+    /// What has been done; nothing while the backend is asked.
+    pub(super) outcome: Option<Outcome>,
+    /// Made of this entry, at this time.
+    pub(super) served: Option<(Arc<Entry>, Now)>,
+    /// How long the answer is fresh that is being stored, in seconds.
+    pub(super) ttl: Option<i64>,
+    /// An answer that is being stored.
+    pub(super) fill: Option<Fill>,
+}
+
+/// Where the answer would be stored.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) key: Key,
+    pub(super) one_client: bool,
+    pub(super) asked: Asked,
+    /// To be handed back with the answer.
+    pub(super) ticket: Ticket,
+    /// What there is, and may not be given as it is.
+    pub(super) entry: Option<Arc<Entry>>,
+    /// When it may be given all the same.
+    pub(super) or: InPlaceOf,
+    /// The backend is asked whether it is good still.
+    pub(super) validates: bool,
+    /// An answer may be kept: the backend is asked for a whole one.
+    pub(super) keeps: bool,
+    /// The others wait for it.
+    pub(super) flight: Option<Flight>,
+    /// When the backend was asked.
+    pub(super) sent: Option<Now>,
+}
+
+/// An answer on its way into the store.
+#[derive(Debug)]
+pub(super) struct Fill {
+    pub(super) terms: Terms,
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) answered: Now,
+    pub(super) parts: Vec<Bytes>,
+    pub(super) length: usize,
+}
+
+impl Cached {
+    pub(super) fn new(plan: Arc<CachePlan>, forwarded: Forwarded, place: Option<Place>) -> Box<Self> {
+        Box::new(Self { plan, forwarded, place, collapsed: false, outcome: None, served: None, ttl: None, fill: None })
+    }
+
+    pub(super) fn past(plan: Arc<CachePlan>, past: Past) -> Box<Self> {
+        Self::new(plan, Forwarded::Past(past), None)
+    }
+
+    /// True when the client is given what was stored.
+    pub(crate) fn serves(&self) -> bool {
+        self.served.is_some()
+    }
+
+    /// The word for metrics and the access log.
+    pub(crate) fn label(&self) -> Option<&'static str> {
+        self.outcome.map(Outcome::label)
+    }
+
+    /// Makes the head that goes to a backend one that asks whether an entry is good still, if that is what is asked.
+    pub(crate) fn prepare(&mut self, head: &mut RequestHeader) -> pingora::Result<()> {
+        let Some(place) = &mut self.place else { return Ok(()) };
+        place.sent = Some(Now::read());
+        let (true, Some(entry)) = (place.validates, &place.entry) else { return Ok(()) };
+        let mut fields = head.headers.clone();
+        // Without a validator it asks for a whole answer.
+        place.validates = conditional::ask_again(&mut fields, entry);
+        for name in &CONDITIONS {
+            match fields.get(name) {
+                Some(value) => head.insert_header(name, value.clone())?,
+                None => drop(head.remove_header(name)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The answer is not kept, and nobody waits for it any longer.
+    pub(super) fn refuse(&mut self, refusal: Refusal, status: Option<StatusCode>) {
+        self.fill = None;
+        self.outcome = Some(Outcome::Miss { forwarded: self.forwarded, status, stored: Some(Err(refusal)) });
+        if let Some(flight) = self.place.as_mut().and_then(|place| place.flight.take()) {
+            flight.pass(Now::monotonic());
+        }
+    }
+
+    /// Says on an answer what has been done.
+    pub(crate) fn say(&self, head: &mut ResponseHeader) -> pingora::Result<()> {
+        let miss = || Outcome::Miss { forwarded: self.forwarded, status: None, stored: None };
+        let outcome = self.outcome.unwrap_or_else(miss);
+        let entry = self.served.as_ref().map(|(entry, now)| (&**entry, *now));
+        let mut fields = HeaderMap::new();
+        outcome.say(&mut fields, entry, self.ttl, self.collapsed);
+        for (name, value) in &fields {
+            if name == "cache-status" {
+                head.append_header(name, value.clone())?;
+            } else {
+                head.insert_header(name, value.clone())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Context {
+    /// What the cache has to do with the request, when that is anything.
+    pub(super) fn place(&mut self) -> Option<&mut Place> {
+        self.cached.as_mut()?.place.as_mut()
+    }
+}

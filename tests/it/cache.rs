@@ -1,0 +1,299 @@
+//! The cache through the running binary: what is kept, for whom, for how long, and what is said about it.
+
+use std::{
+    io::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use crate::{
+    auth::{SECRET, hs256, sha256},
+    harness::{Answer, Gateway, eventually, h2_request, raw_backend, read_head},
+};
+
+/// A backend that answers as its query says: `?h=Name:value` are fields, `?b=` is the body, `?s=` the status, `?d=` a delay in
+/// milliseconds; its body ends with how often it has been asked. To `If-None-Match: "same"` it says 304.
+struct Backend {
+    address: String,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Backend {
+    fn start() -> Self {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let address = raw_backend(move |mut stream| {
+            loop {
+                let head = read_head(&mut stream);
+                if head.is_empty() {
+                    return;
+                }
+                let number = count.fetch_add(1, SeqCst) + 1;
+                let target = head.split(' ').nth(1).unwrap();
+                let query = target.split_once('?').map_or("", |(_, query)| query);
+                let (mut fields, mut body, mut status, mut delay) = (String::new(), String::new(), "200", 0);
+                for part in query.split('&') {
+                    match part.split_once('=') {
+                        Some(("h", field)) => fields += &format!("{}\r\n", field.replace("%20", " ")),
+                        Some(("b", text)) => body = text.to_owned(),
+                        Some(("s", text)) => status = text,
+                        Some(("d", text)) => delay = text.parse().unwrap(),
+                        _ => {}
+                    }
+                }
+                std::thread::sleep(Duration::from_millis(delay));
+                let lower = head.to_lowercase();
+                let body = if let Some(size) = body.strip_prefix('*') {
+                    "x".repeat(size.parse().unwrap())
+                } else {
+                    format!("{body}{number}")
+                };
+                let sent = if lower.contains("if-none-match: \"same\"") {
+                    write!(stream, "HTTP/1.1 304 Not Modified\r\n{fields}\r\n")
+                } else if lower.starts_with("head ") {
+                    write!(stream, "HTTP/1.1 {status} S\r\n{fields}Content-Length: {}\r\n\r\n", body.len())
+                } else {
+                    write!(stream, "HTTP/1.1 {status} S\r\n{fields}Content-Length: {}\r\n\r\n{body}", body.len())
+                };
+                if sent.is_err() {
+                    return;
+                }
+            }
+        });
+        Self { address, asked }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(SeqCst)
+    }
+}
+
+fn gateway(backend: &Backend, cache: &str) -> Gateway {
+    Gateway::start(&format!(
+        "services: {{ a: {{ urls: [\"http://{}\"], retry: {{ max_attempts: 1 }} }} }}\nroutes: [{{ match: {{ path: /* }}, service: a, cache: {cache} }}]\n",
+        backend.address
+    ))
+}
+
+fn said(answer: &Answer) -> (u16, String, String) {
+    let field = |name: &str| answer.header(name).unwrap_or_default().to_owned();
+    (answer.status, field("x-cache"), field("cache-status"))
+}
+
+const FRESH: &str = "h=Cache-Control:max-age=60";
+
+#[test]
+fn an_answer_is_kept_and_given_again() {
+    let backend = Backend::start();
+    let gw = gateway(&backend, "{}");
+    let first = gw.get(&format!("/a?{FRESH}&b=x")).send();
+    assert_eq!(said(&first), (200, "MISS".into(), "tollgate; fwd=uri-miss; stored; ttl=60".into()));
+    let second = gw.get(&format!("/a?{FRESH}&b=x")).send();
+    assert_eq!((second.status, second.body.as_str()), (200, "x1"));
+    assert_eq!(said(&second).1, "HIT");
+    assert!(second.header("age").is_some() && said(&second).2.starts_with("tollgate; hit; ttl="), "{second:?}");
+    assert_eq!(backend.asked(), 1);
+    let other = gw.get("/a?h=Cache-Control:no-store&b=x").send();
+    assert_eq!(said(&other), (200, "MISS".into(), "tollgate; fwd=uri-miss; detail=no-store".into()));
+    assert_eq!(gw.get(&format!("/a?{FRESH}&b=x")).header("cache-control", "no-cache").send().body, "x3");
+    let head = gw.request("HEAD", &format!("/a?{FRESH}&b=x")).send();
+    assert_eq!((head.status, head.body.as_str(), said(&head).1.as_str()), (200, "", "HIT"));
+    let only = gw.get("/new").header("cache-control", "only-if-cached").send();
+    assert_eq!(only.status, 504, "{only:?}");
+    let lines = gw.log(6);
+    let word = |at: usize| lines[at]["cache"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(
+        (word(0), word(1), word(2), lines[1]["by"].as_str()),
+        ("miss".into(), "hit".into(), "miss".into(), Some("cache"))
+    );
+    assert!(gw.metric("gateway_cache_requests_total{result=\"hit\"}") >= Some(2.0));
+    // The same over HTTP/1.0, with a body to come, and in pieces.
+    let old = gw.raw(format!("GET /a?{FRESH}&b=x HTTP/1.0\r\nHost: 127.0.0.1:{}\r\n\r\n", gw.port).as_bytes());
+    assert!(old.ends_with("x3") && old.contains("x-cache: HIT"), "{old}");
+}
+
+#[test]
+fn large_answers_are_given_whole_and_in_parts() {
+    let backend = Backend::start();
+    let gw = gateway(&backend, "{}");
+    let path = format!("/large?{FRESH}&b=*300000");
+    assert_eq!(gw.get(&path).send().body.len(), 300_000);
+    let hit = gw.get(&path).send();
+    assert_eq!((hit.body.len(), said(&hit).1.as_str(), backend.asked()), (300_000, "HIT", 1));
+    let part = gw.get(&path).header("range", "bytes=100-199999").send();
+    assert_eq!(
+        (part.status, part.body.len(), part.header("content-range")),
+        (206, 199_900, Some("bytes 100-199999/300000"))
+    );
+    let none = gw.get(&path).header("range", "bytes=300000-").send();
+    assert_eq!((none.status, none.header("content-range")), (416, Some("bytes */300000")));
+    let too_large = format!("/huge?{FRESH}&b=*9000000");
+    assert_eq!(gw.get(&too_large).send().body.len(), 9_000_000);
+    assert_eq!(said(&gw.get(&too_large).send()).1, "MISS");
+}
+
+#[test]
+fn a_stale_answer_is_validated() {
+    let backend = Backend::start();
+    let gw = gateway(&backend, "{}");
+    let path = "/v?h=Cache-Control:max-age=1&h=ETag:\"same\"&b=x";
+    assert_eq!(gw.get(path).send().body, "x1");
+    std::thread::sleep(Duration::from_millis(2100));
+    let again = gw.get(path).send();
+    assert_eq!((again.status, again.body.as_str()), (200, "x1"), "{again:?}");
+    assert_eq!(said(&again).1, "REVALIDATED");
+    assert_eq!(said(&gw.get(path).send()).1, "HIT", "it is fresh again");
+    assert_eq!(backend.asked(), 2);
+    let same = gw.get(path).header("if-none-match", "W/\"same\"").send();
+    assert_eq!((same.status, same.body.as_str()), (304, ""), "{same:?}");
+    // The connection to the backend, and that of the client, go on.
+    std::thread::sleep(Duration::from_millis(2100));
+    let twice = format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
+    let last = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    let both = gw.raw(format!("{twice}{last}").as_bytes());
+    assert_eq!(both.matches("HTTP/1.1 200 OK").count(), 2, "{both}");
+    assert!(both.contains("x-cache: REVALIDATED") || both.contains("x-cache: MISS"), "{both}");
+}
+
+#[test]
+fn over_http2_a_validated_answer_has_its_body() {
+    let backend = Backend::start();
+    let gw = Gateway::start(&format!(
+        "listeners: [{{ address: \"127.0.0.1:{{port}}\", h2c: true }}]\nservices: {{ a: {{ urls: [\"http://{}\"] }} }}\nroutes: [{{ match: {{ path: /* }}, service: a, cache: {{}} }}]\n",
+        backend.address
+    ));
+    let path = "/v?h=Cache-Control:no-cache&h=ETag:\"same\"&b=x";
+    for expected in ["MISS", "REVALIDATED", "REVALIDATED"] {
+        let answer = h2_request(gw.port, "GET", path, &[]);
+        assert_eq!((answer.head.status().as_u16(), answer.body.as_slice(), answer.reset), (200, &b"x1"[..], None));
+        assert_eq!(answer.head.headers()["x-cache"], expected);
+    }
+}
+
+#[test]
+fn when_the_backend_fails_a_stale_answer_is_better_than_none() {
+    let mut backend = crate::harness::Origin::start("a");
+    let gw = Gateway::start(&format!(
+        "services: {{ a: {{ urls: [\"{}\"], retry: {{ max_attempts: 1 }} }} }}\nroutes: [{{ match: {{ path: /* }}, service: a, cache: {{ ttl: 1s, stale_if_unreachable: 1m }} }}]\n",
+        backend.url()
+    ));
+    let first = gw.get("/x").send();
+    assert_eq!(said(&first).1, "MISS");
+    backend.kill();
+    std::thread::sleep(Duration::from_millis(1100));
+    let stale = gw.get("/x").send();
+    assert_eq!((stale.status, said(&stale).1.as_str(), &stale.body), (200, "STALE", &first.body), "{stale:?}");
+    assert_eq!(gw.get("/y").send().status, 502);
+}
+
+#[test]
+fn an_error_gives_way_to_a_stale_answer_where_that_is_said() {
+    let backend = Backend::start();
+    let gw = gateway(&backend, "{ query: { include: [k] }, stale_if_error: 1m }");
+    assert_eq!(gw.get("/e?k=1&h=Cache-Control:max-age=1&b=x").send().body, "x1");
+    std::thread::sleep(Duration::from_millis(1100));
+    let stale = gw.get("/e?k=1&s=503&b=broken").send();
+    assert_eq!((stale.status, stale.body.as_str(), said(&stale).1.as_str()), (200, "x1", "STALE"), "{stale:?}");
+    assert_eq!(gw.get("/e?k=2&s=503&b=broken").send().status, 503);
+}
+
+#[test]
+fn a_stale_answer_is_given_while_a_new_one_is_fetched() {
+    let backend = Backend::start();
+    let gw = gateway(&backend, "{}");
+    let path = "/s?h=Cache-Control:max-age=1,stale-while-revalidate=60&b=x&d=300";
+    assert_eq!(gw.get(path).send().body, "x1");
+    std::thread::sleep(Duration::from_millis(1100));
+    let stale = gw.get(path).send();
+    assert_eq!((stale.body.as_str(), said(&stale).1.as_str()), ("x1", "STALE"));
+    eventually("the new one is there", || gw.get(path).send().body == "x2");
+    assert_eq!(backend.asked(), 2, "one request has fetched it");
+}
+
+#[test]
+fn nobody_sees_what_is_another_ones() {
+    let backend = Backend::start();
+    let gw = Gateway::start(&format!(
+        "services: {{ a: {{ urls: [\"http://{}\"] }} }}\napi_keys: [{{ id: k1, sha256: {} }}, {{ id: k2, sha256: {} }}]\nroutes:\n  - {{ match: {{ path: /key }}, service: a, filters: [api_key], cache: {{}} }}\n  - {{ match: {{ path: /jwt }}, service: a, filters: [{{ jwt: {{ secret: \"{SECRET}\" }} }}], cache: {{ authorized: true }} }}\n  - {{ match: {{ path: /* }}, service: a, cache: {{}} }}\n",
+        backend.address,
+        sha256("one"),
+        sha256("two")
+    ));
+    let path = format!("/key?{FRESH}");
+    assert_eq!(gw.get(&path).key("one").send().body, "1");
+    assert_eq!(gw.get(&path).key("two").send().body, "2");
+    assert_eq!(gw.get(&path).key("one").send().body, "1");
+    assert_eq!(gw.get(&path).send().status, 401, "the chain runs first");
+    let token = |subject: &str| hs256(&serde_json::json!({ "sub": subject, "exp": crate::auth::now() + 600 }));
+    let path = format!("/jwt?{FRESH}");
+    let (alice, bob) = (token("alice"), token("bob"));
+    assert_eq!(gw.get(&path).bearer(&alice).send().body, "3");
+    assert_eq!(gw.get(&path).bearer(&bob).send().body, "4");
+    assert_eq!(gw.get(&path).bearer(&alice).send().body, "3");
+    // Nobody has looked at this credential: the answer to it is nobody else's, and not kept.
+    let path = format!("/open?{FRESH}");
+    let first = gw.get(&path).bearer("secret").send();
+    assert_eq!((first.body.as_str(), said(&first).2.contains("authorization")), ("5", true), "{first:?}");
+    assert_eq!(gw.get(&path).send().body, "6");
+    let cookie = format!("/cookie?{FRESH}&h=Set-Cookie:session=1");
+    assert!(gw.get(&cookie).send().header("set-cookie").is_some());
+    assert_eq!(said(&gw.get(&cookie).send()).1, "MISS");
+    let vary = format!("/vary?{FRESH}&h=Vary:X-A,X-B,X-C");
+    let mut bodies: Vec<String> =
+        (0..4).map(|n| gw.get(&vary).header("x-a", &n.to_string()).header("x-c", "c").send().body).collect();
+    bodies.dedup();
+    assert_eq!(bodies.len(), 4);
+    assert_eq!(gw.get(&vary).header("x-a", "2").header("x-c", "c").send().body, bodies[2]);
+    assert_eq!(said(&gw.get(&vary).header("x-a", "2").send()).2, "tollgate; fwd=vary-miss; stored; ttl=60");
+}
+
+#[test]
+fn who_changes_something_takes_away_what_is_stored_of_it() {
+    let backend = Backend::start();
+    let gw = gateway(&backend, "{ query: { include: [k] } }");
+    let path = format!("/i?k=1&{FRESH}");
+    assert_eq!((gw.get(&path).send().body, gw.get(&path).send().body), ("1".into(), "1".into()));
+    gw.request("POST", "/i?k=1&s=500").send();
+    assert_eq!(gw.get(&path).send().body, "1", "an error has changed nothing");
+    gw.request("POST", "/i?k=1").send();
+    assert_eq!(gw.get(&path).send().body, "4");
+}
+
+#[test]
+fn a_thousand_clients_of_one_cold_key_ask_once() {
+    let backend = Backend::start();
+    let gw = Arc::new(gateway(&backend, "{}"));
+    let crowd = |path: &'static str, count: usize| {
+        let clients: Vec<_> = (0..count)
+            .map(|_| {
+                let gw = gw.clone();
+                std::thread::Builder::new().stack_size(128 << 10).spawn(move || gw.get(path).send().status).unwrap()
+            })
+            .collect();
+        clients.into_iter().map(|client| client.join().unwrap()).filter(|status| *status == 200).count()
+    };
+    assert_eq!(crowd("/crowd?h=Cache-Control:max-age=60&d=1000", 300), 300);
+    assert_eq!(backend.asked(), 1);
+    let begun = std::time::Instant::now();
+    assert_eq!(crowd("/private?h=Cache-Control:private&d=200", 50), 50);
+    assert!(begun.elapsed() < Duration::from_secs(5), "nobody queues: {:?}", begun.elapsed());
+    assert_eq!(backend.asked(), 51);
+}
+
+#[test]
+fn what_breaks_off_is_not_kept() {
+    let backend = raw_backend(|mut stream| {
+        read_head(&mut stream);
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 10\r\n\r\nhalf");
+    });
+    let gw = Gateway::start(&format!(
+        "services: {{ a: {{ urls: [\"http://{backend}\"] }} }}\nroutes: [{{ match: {{ path: /* }}, service: a, cache: {{}} }}]\n"
+    ));
+    for _ in 0..2 {
+        let answer = gw.raw(b"GET /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+        assert!(answer.contains("x-cache: MISS") && answer.ends_with("half"), "{answer}");
+    }
+}
