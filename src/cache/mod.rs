@@ -35,7 +35,6 @@ pub mod storable;
 pub mod store_config;
 pub mod tags;
 pub mod targeted;
-pub mod uncacheable;
 pub mod variants;
 pub mod vary;
 

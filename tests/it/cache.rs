@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    auth::{SECRET, hs256, sha256},
+    auth::sha256,
     harness::{Answer, Gateway, eventually, h2_request, raw_backend, read_head},
 };
 
@@ -31,13 +31,17 @@ impl Backend {
                 if head.is_empty() {
                     return;
                 }
+                if head.to_lowercase().contains("transfer-encoding: chunked") {
+                    // The end of an empty body.
+                    read_head(&mut stream);
+                }
                 let number = count.fetch_add(1, SeqCst) + 1;
                 let target = head.split(' ').nth(1).unwrap();
                 let query = target.split_once('?').map_or("", |(_, query)| query);
                 let (mut fields, mut body, mut status, mut delay) = (String::new(), String::new(), "200", 0);
                 for part in query.split('&') {
                     match part.split_once('=') {
-                        Some(("h", field)) => fields += &format!("{}\r\n", field.replace("%20", " ")),
+                        Some(("h", field)) => fields += &format!("{}\r\n", field.replace("%22", "\"")),
                         Some(("b", text)) => body = text.to_owned(),
                         Some(("s", text)) => status = text,
                         Some(("d", text)) => delay = text.parse().unwrap(),
@@ -79,7 +83,7 @@ fn gateway(backend: &Backend, cache: &str) -> Gateway {
 }
 
 fn said(answer: &Answer) -> (u16, String, String) {
-    let field = |name: &str| answer.header(name).unwrap_or_default().to_owned();
+    let field = |name: &str| answer.get(name).to_owned();
     (answer.status, field("x-cache"), field("cache-status"))
 }
 
@@ -94,7 +98,7 @@ fn an_answer_is_kept_and_given_again() {
     let second = gw.get(&format!("/a?{FRESH}&b=x")).send();
     assert_eq!((second.status, second.body.as_str()), (200, "x1"));
     assert_eq!(said(&second).1, "HIT");
-    assert!(second.header("age").is_some() && said(&second).2.starts_with("tollgate; hit; ttl="), "{second:?}");
+    assert!(!second.get("age").is_empty() && said(&second).2.starts_with("tollgate; hit; ttl="), "{second:?}");
     assert_eq!(backend.asked(), 1);
     let other = gw.get("/a?h=Cache-Control:no-store&b=x").send();
     assert_eq!(said(&other), (200, "MISS".into(), "tollgate; fwd=uri-miss; detail=no-store".into()));
@@ -124,12 +128,9 @@ fn large_answers_are_given_whole_and_in_parts() {
     let hit = gw.get(&path).send();
     assert_eq!((hit.body.len(), said(&hit).1.as_str(), backend.asked()), (300_000, "HIT", 1));
     let part = gw.get(&path).header("range", "bytes=100-199999").send();
-    assert_eq!(
-        (part.status, part.body.len(), part.header("content-range")),
-        (206, 199_900, Some("bytes 100-199999/300000"))
-    );
+    assert_eq!((part.status, part.body.len(), part.get("content-range")), (206, 199_900, "bytes 100-199999/300000"));
     let none = gw.get(&path).header("range", "bytes=300000-").send();
-    assert_eq!((none.status, none.header("content-range")), (416, Some("bytes */300000")));
+    assert_eq!((none.status, none.get("content-range")), (416, "bytes */300000"));
     let too_large = format!("/huge?{FRESH}&b=*9000000");
     assert_eq!(gw.get(&too_large).send().body.len(), 9_000_000);
     assert_eq!(said(&gw.get(&too_large).send()).1, "MISS");
@@ -139,7 +140,7 @@ fn large_answers_are_given_whole_and_in_parts() {
 fn a_stale_answer_is_validated() {
     let backend = Backend::start();
     let gw = gateway(&backend, "{}");
-    let path = "/v?h=Cache-Control:max-age=1&h=ETag:\"same\"&b=x";
+    let path = "/v?h=Cache-Control:max-age=1&h=ETag:%22same%22&b=x";
     assert_eq!(gw.get(path).send().body, "x1");
     std::thread::sleep(Duration::from_millis(2100));
     let again = gw.get(path).send();
@@ -151,11 +152,12 @@ fn a_stale_answer_is_validated() {
     assert_eq!((same.status, same.body.as_str()), (304, ""), "{same:?}");
     // The connection to the backend, and that of the client, go on.
     std::thread::sleep(Duration::from_millis(2100));
-    let twice = format!("GET {path} HTTP/1.1\r\nHost: h\r\n\r\n");
-    let last = format!("GET {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    let host = format!("Host: 127.0.0.1:{}\r\n", gw.port);
+    let twice = format!("GET {path} HTTP/1.1\r\n{host}\r\n");
+    let last = format!("GET {path} HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
     let both = gw.raw(format!("{twice}{last}").as_bytes());
     assert_eq!(both.matches("HTTP/1.1 200 OK").count(), 2, "{both}");
-    assert!(both.contains("x-cache: REVALIDATED") || both.contains("x-cache: MISS"), "{both}");
+    assert!(both.contains("x-cache: REVALIDATED") && both.contains("x-cache: HIT"), "{both}");
 }
 
 #[test]
@@ -165,7 +167,7 @@ fn over_http2_a_validated_answer_has_its_body() {
         "listeners: [{{ address: \"127.0.0.1:{{port}}\", h2c: true }}]\nservices: {{ a: {{ urls: [\"http://{}\"] }} }}\nroutes: [{{ match: {{ path: /* }}, service: a, cache: {{}} }}]\n",
         backend.address
     ));
-    let path = "/v?h=Cache-Control:no-cache&h=ETag:\"same\"&b=x";
+    let path = "/v?h=Cache-Control:no-cache&h=ETag:%22same%22&b=x";
     for expected in ["MISS", "REVALIDATED", "REVALIDATED"] {
         let answer = h2_request(gw.port, "GET", path, &[]);
         assert_eq!((answer.head.status().as_u16(), answer.body.as_slice(), answer.reset), (200, &b"x1"[..], None));
@@ -217,7 +219,7 @@ fn a_stale_answer_is_given_while_a_new_one_is_fetched() {
 fn nobody_sees_what_is_another_ones() {
     let backend = Backend::start();
     let gw = Gateway::start(&format!(
-        "services: {{ a: {{ urls: [\"http://{}\"] }} }}\napi_keys: [{{ id: k1, sha256: {} }}, {{ id: k2, sha256: {} }}]\nroutes:\n  - {{ match: {{ path: /key }}, service: a, filters: [api_key], cache: {{}} }}\n  - {{ match: {{ path: /jwt }}, service: a, filters: [{{ jwt: {{ secret: \"{SECRET}\" }} }}], cache: {{ authorized: true }} }}\n  - {{ match: {{ path: /* }}, service: a, cache: {{}} }}\n",
+        "services: {{ a: {{ urls: [\"http://{}\"] }} }}\napi_keys: [{{ id: k1, sha256: {} }}, {{ id: k2, sha256: {} }}]\nroutes:\n  - {{ match: {{ path: /key }}, service: a, filters: [api_key], cache: {{}} }}\n  - {{ match: {{ path: /own }}, service: a, cache: {{ authorized: true }} }}\n  - {{ match: {{ path: /* }}, service: a, cache: {{}} }}\n",
         backend.address,
         sha256("one"),
         sha256("two")
@@ -227,19 +229,18 @@ fn nobody_sees_what_is_another_ones() {
     assert_eq!(gw.get(&path).key("two").send().body, "2");
     assert_eq!(gw.get(&path).key("one").send().body, "1");
     assert_eq!(gw.get(&path).send().status, 401, "the chain runs first");
-    let token = |subject: &str| hs256(&serde_json::json!({ "sub": subject, "exp": crate::auth::now() + 600 }));
-    let path = format!("/jwt?{FRESH}");
-    let (alice, bob) = (token("alice"), token("bob"));
-    assert_eq!(gw.get(&path).bearer(&alice).send().body, "3");
-    assert_eq!(gw.get(&path).bearer(&bob).send().body, "4");
-    assert_eq!(gw.get(&path).bearer(&alice).send().body, "3");
+    let path = format!("/own?{FRESH}");
+    let (alice, bob) = ("alice", "bob");
+    assert_eq!(gw.get(&path).bearer(alice).send().body, "3");
+    assert_eq!(gw.get(&path).bearer(bob).send().body, "4");
+    assert_eq!(gw.get(&path).bearer(alice).send().body, "3");
     // Nobody has looked at this credential: the answer to it is nobody else's, and not kept.
     let path = format!("/open?{FRESH}");
     let first = gw.get(&path).bearer("secret").send();
     assert_eq!((first.body.as_str(), said(&first).2.contains("authorization")), ("5", true), "{first:?}");
     assert_eq!(gw.get(&path).send().body, "6");
     let cookie = format!("/cookie?{FRESH}&h=Set-Cookie:session=1");
-    assert!(gw.get(&cookie).send().header("set-cookie").is_some());
+    assert!(!gw.get(&cookie).send().get("set-cookie").is_empty());
     assert_eq!(said(&gw.get(&cookie).send()).1, "MISS");
     let vary = format!("/vary?{FRESH}&h=Vary:X-A,X-B,X-C");
     let mut bodies: Vec<String> =

@@ -267,7 +267,7 @@ mod tests {
         answer.end(Some(&trailers)).unwrap();
         assert!(answer.has_ended());
         let text = String::from_utf8(answer.out.to_vec()).unwrap();
-        (text.split_once("\r\n").unwrap().1.replace("Date: then\r\n", ""), closes)
+        (text.split_once("\r\n").unwrap().1.replace("date: then\r\n", ""), closes)
     }
 
     #[test]
@@ -282,9 +282,9 @@ mod tests {
                 200,
                 &[("content-length", "3")][..],
                 &["ab", "cd"][..],
-                format!("Content-Length: 3\r\n{keeps}\r\nabc"),
+                format!("content-length: 3\r\n{keeps}\r\nabc"),
             ),
-            (("HEAD", new), 200, &[("content-length", "3")], &["abc"], format!("Content-Length: 3\r\n{keeps}\r\n")),
+            (("HEAD", new), 200, &[("content-length", "3")], &["abc"], format!("content-length: 3\r\n{keeps}\r\n")),
             (("GET", new), 204, &[], &["abc"], format!("{keeps}\r\n")),
             (("GET", new), 200, &[], &[], format!("Content-Length: 0\r\n{keeps}\r\n")),
             (
@@ -292,7 +292,7 @@ mod tests {
                 200,
                 &chunked,
                 &["ab", "", long],
-                format!("Transfer-Encoding: chunked\r\n{keeps}\r\n2\r\nab\r\n2345\r\n{long}\r\n0\r\nx-end: 1\r\n\r\n"),
+                format!("transfer-encoding: chunked\r\n{keeps}\r\n2\r\nab\r\n2345\r\n{long}\r\n0\r\nx-end: 1\r\n\r\n"),
             ),
             (("GET", old), 200, &chunked, &["ab", "c"], "Connection: close\r\n\r\nabc".to_owned()),
             (("GET", new), 200, &[], &["ab"], "Connection: close\r\n\r\nab".to_owned()),
@@ -301,7 +301,7 @@ mod tests {
                 426,
                 &[("upgrade", "h3")],
                 &[],
-                "Upgrade: h3\r\nContent-Length: 0\r\nConnection: upgrade, keep-alive\r\n\r\n".to_owned(),
+                "upgrade: h3\r\nContent-Length: 0\r\nConnection: upgrade, keep-alive\r\n\r\n".to_owned(),
             ),
         ] {
             let (text, closes) = answer(asked, status, fields, parts);

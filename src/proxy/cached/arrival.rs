@@ -1,6 +1,6 @@
 //! An answer of a backend on a route with a cache: it is stored, or says that what is stored is good, or not.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
@@ -68,7 +68,7 @@ fn arrived(
         let Some(entry) = place.entry.clone() else { return Ok(()) };
         let good = match refresh::by_304(&entry, &news, &plan.policy) {
             Refreshed::Updated(new) => {
-                shared.cache.memory().insert(&place.key, *new, place.ticket).ok().or(Some(entry))
+                shared.cache.memory().refresh(&place.key, &entry, *new, place.ticket).ok().or(Some(entry))
             }
             Refreshed::Gone(_) => {
                 shared.cache.memory().remove(&place.key, &entry);
@@ -142,7 +142,8 @@ fn keep(asked: &RequestHeader, head: &ResponseHeader, cached: &mut super::reques
         Ok(terms) => {
             cached.outcome = Some(Outcome::Miss { forwarded: cached.forwarded, status: None, stored: Some(Ok(())) });
             let left = terms.lifetime.saturating_sub(terms.initial_age);
-            cached.ttl = i64::try_from(left.as_secs()).ok();
+            // To the nearest second: on the way here some milliseconds have passed.
+            cached.ttl = i64::try_from((left + Duration::from_millis(500)).as_secs()).ok();
             let (status, headers) = (head.status, head.headers.clone());
             let fill = Fill { terms, status, headers, answered: times.answered, parts: Vec::new(), length: 0 };
             cached.fill = Some(fill);
@@ -159,7 +160,7 @@ fn by_head(shared: &Shared, asked: &RequestHeader, news: &News<'_>, cached: &mut
     if let Some(entry) = entry {
         match refresh::by_head(&entry, news, &plan.policy) {
             // It is made of what was stored: what may go wrong is no harm to anybody.
-            Refreshed::Updated(new) => drop(memory.insert(&place.key, *new, place.ticket)),
+            Refreshed::Updated(new) => drop(memory.refresh(&place.key, &entry, *new, place.ticket)),
             Refreshed::Gone(_) | Refreshed::Other => memory.remove(&place.key, &entry),
             Refreshed::Untouched => {}
         }

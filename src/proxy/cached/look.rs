@@ -110,7 +110,7 @@ pub(crate) async fn look(shared: &Arc<Shared>, head: &RequestHeader, context: &m
         }
         let ticket = shared.cache.memory().ticket();
         let validates = validates && head.method == Method::GET;
-        let place = Place { key, one_client, asked, ticket, entry, or, validates, keeps, flight, sent: None };
+        let place = Place { key, one_client, ticket, entry, or, validates, keeps, flight, sent: None };
         context.cached = Some(Cached::new(plan, forwarded, Some(place)));
         return Found::Nothing;
     }

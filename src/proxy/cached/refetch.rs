@@ -115,7 +115,7 @@ impl Refetch {
         };
         match refresh::by_304(&self.entry, &news, &self.plan.policy) {
             Refreshed::Updated(new) => {
-                if memory.insert(&self.key, *new, self.ticket).is_ok() {
+                if memory.refresh(&self.key, &self.entry, *new, self.ticket).is_ok() {
                     self.flight.stored();
                 }
                 return answer.release(connector).await;

@@ -15,13 +15,12 @@ use crate::{
         key::Key,
         memory::Ticket,
         refusal::Refusal,
-        reuse::{Asked, InPlaceOf},
+        reuse::InPlaceOf,
         said::{Forwarded, Outcome},
         shared::CachePlan,
         storable::Terms,
     },
     clock::Now,
-    proxy::context::Context,
 };
 
 /// Fields by which a client says that it has something already, or wants a part.
@@ -52,7 +51,6 @@ pub(crate) struct Cached {
 pub(super) struct Place {
     pub(super) key: Key,
     pub(super) one_client: bool,
-    pub(super) asked: Asked,
     /// To be handed back with the answer.
     pub(super) ticket: Ticket,
     /// What there is, and may not be given as it is.
@@ -140,12 +138,5 @@ impl Cached {
             }
         }
         Ok(())
-    }
-}
-
-impl Context {
-    /// What the cache has to do with the request, when that is anything.
-    pub(super) fn place(&mut self) -> Option<&mut Place> {
-        self.cached.as_mut()?.place.as_mut()
     }
 }

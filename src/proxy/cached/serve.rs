@@ -57,9 +57,4 @@ impl Served {
         head.insert_header(header::AGE, HeaderValue::from(entry.age(now).as_secs()))?;
         Ok(Self { head, parts })
     }
-
-    /// The length of the body.
-    pub(crate) fn length(&self) -> usize {
-        self.parts.iter().map(Bytes::len).sum()
-    }
 }
