@@ -8,7 +8,7 @@ use super::answer::Answer;
 use crate::message::reply::{Reply, ReplyBody};
 
 /// Every page, with what it is for.
-const PAGES: [(&str, &str); 8] = [
+const PAGES: [(&str, &str); 10] = [
     ("/health/live", "200 as long as the process answers at all"),
     ("/health/ready", "200 when it wants traffic, else 503 with the services that have no healthy backend"),
     ("/health", "the same as /health/ready"),
@@ -16,6 +16,8 @@ const PAGES: [(&str, &str); 8] = [
     ("/gateway/stats", "JSON: services, backends and why each is up or down, routes, counts"),
     ("/metrics", "metrics for Prometheus"),
     ("/gateway/metrics", "the same as /metrics"),
+    ("/api/v1/cache", "JSON: what the cache keeps, what it has done, the largest answers"),
+    (super::cache::PURGE, "POST: throws answers away; JSON with one of url, prefix, tag, all, and soft"),
     ("/", "this page"),
 ];
 
@@ -36,7 +38,7 @@ pub(super) async fn page(headers: HeaderMap) -> Answer {
 fn plain() -> String {
     let mut text = format!("{TITLE}\n\n");
     for (path, what) in PAGES {
-        let _ = writeln!(text, "{path:<17} {what}");
+        let _ = writeln!(text, "{path:<19} {what}");
     }
     text
 }

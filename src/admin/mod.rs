@@ -5,6 +5,7 @@
 
 mod answer;
 mod app;
+mod cache;
 mod index;
 mod metrics;
 mod router;

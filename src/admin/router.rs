@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use axum::{Router, routing::get};
-use http::StatusCode;
+use http::{StatusCode, Uri};
 
-use super::{answer::Answer, index, metrics, stats, status};
+use super::{answer::Answer, cache, index, metrics, stats, status};
 use crate::{message::reply::Reply, runtime::Live};
 
 /// The pages of the admin listener. Handlers get what serves now as their state.
@@ -14,9 +14,12 @@ pub(super) fn router(live: &Arc<Live>) -> Router {
         .route("/", get(index::page))
         .merge(status::router())
         .merge(metrics::router())
+        .merge(cache::router())
         .fallback(|| async { Answer(Reply::problem(StatusCode::NOT_FOUND, "there is no such admin page")) })
-        .method_not_allowed_fallback(|| async {
-            Answer(Reply::problem(StatusCode::METHOD_NOT_ALLOWED, "this page can only be read"))
+        .method_not_allowed_fallback(|uri: Uri| async move {
+            let purges = uri.path() == cache::PURGE;
+            let detail = if purges { "this page takes POST alone" } else { "this page can only be read" };
+            Answer(Reply::problem(StatusCode::METHOD_NOT_ALLOWED, detail))
         })
         .with_state(live.clone())
 }

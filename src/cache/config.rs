@@ -1,9 +1,9 @@
-//! `cache:` of a route, or of all routes: what the operator says about which answers are kept, and for whom.
+//! `cache:` of a route: what the operator says about which answers are kept, and for whom.
 
 use std::time::Duration;
 
 use http::{HeaderName, Method, header};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -12,7 +12,10 @@ use super::{
     policy::{CookieRule, OriginRule, Policy, SetCookieRule},
     query::QueryRule,
 };
-use crate::units::{Share, Size, Span, Statuses};
+use crate::{
+    units::{Share, Size, Span, Statuses},
+    yaml::FromShort,
+};
 
 /// `cache:`. Answers are kept as RFC 9111 says for a shared cache; what is set here goes beyond it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -105,6 +108,22 @@ impl Default for CacheConfig {
             stale_if_unreachable: Span(Duration::from_secs(60)),
             client_directives: true,
         }
+    }
+}
+
+impl FromShort for CacheConfig {
+    const EXPECTED: &'static str = "a mapping ('cache: {}' keeps what the backend allows), or a duration for 'ttl'";
+
+    fn from_short(text: &str) -> Result<Self, String> {
+        match text {
+            "true" | "on" | "yes" => Err(format!("'{text}' is not a cache: write 'cache: {{}}' to have one")),
+            "false" | "off" | "no" => Err(format!("'{text}' is not a cache: leave 'cache' out to have none")),
+            _ => text.parse().map(|ttl| Self { ttl: Some(ttl), ..Self::default() }),
+        }
+    }
+
+    fn short_schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<Span>()
     }
 }
 
@@ -277,6 +296,17 @@ mod tests {
         assert_eq!(policy.key_headers, ["x-tenant"]);
         assert!(matches!(policy.query, QueryRule::Exclude(names) if names == ["utm_*"]));
         assert_ne!(policy.fingerprint, CacheConfig::default().policy().unwrap().fingerprint);
+    }
+
+    #[test]
+    fn a_duration_alone_is_the_ttl() {
+        assert_eq!(CacheConfig::from_short("5m").unwrap(), read("{ttl: 5m}"));
+        for (text, says) in
+            [("true", "cache: {}"), ("on", "cache: {}"), ("off", "leave 'cache' out"), ("5", "duration")]
+        {
+            let wrong = CacheConfig::from_short(text).unwrap_err();
+            assert!(wrong.contains(says), "{text}: {wrong}");
+        }
     }
 
     #[test]

@@ -81,8 +81,7 @@ impl fmt::Debug for Memory {
 impl Memory {
     /// A store of at most `budget` bytes, for answers of which the largest has `largest` bytes.
     pub fn new(budget: u64, largest: u64) -> Self {
-        let shards = (budget / largest.saturating_mul(LARGEST_PER_SHARD).max(1)).clamp(1, MOST_SHARDS);
-        let shards = 1usize << shards.ilog2();
+        let shards = shards(budget, largest);
         let usual = usize::try_from(budget / USUAL).unwrap_or(usize::MAX).max(1);
         let mut options = OptionsBuilder::new();
         options.shards(shards).estimated_items_capacity(usual).weight_capacity(budget);
@@ -94,6 +93,18 @@ impl Memory {
         let most = cache.shard_capacity() / 2;
         let (purges, evictions) = (AtomicU64::new(0), AtomicU64::new(0));
         Self { cache, changes: Mutex::default(), purges, evictions, budget, most }
+    }
+
+    /// An empty store in the place of `before`: no answer is kept that was asked for while that one was in use, because
+    /// what has been purged there since is not known here.
+    pub fn in_place_of(before: &Self, budget: u64, largest: u64) -> Self {
+        let new = Self::new(budget, largest);
+        // Whoever purges there still, having found it just before, does not come so far.
+        let begins = before.purges.load(Relaxed).saturating_add(1 << 32);
+        new.changes.lock().purged.begin_at(begins);
+        new.purges.store(begins, Relaxed);
+        new.evictions.store(before.evictions.load(Relaxed), Relaxed);
+        new
     }
 
     /// What is stored under a key; `Variants::select` tells which of it is for the request.
@@ -251,6 +262,12 @@ impl Memory {
         }
         largest
     }
+}
+
+/// How many shards a store has.
+fn shards(budget: u64, largest: u64) -> usize {
+    let shards = (budget / largest.saturating_mul(LARGEST_PER_SHARD).max(1)).clamp(1, MOST_SHARDS);
+    1 << shards.ilog2()
 }
 
 #[derive(Debug, Clone)]

@@ -1,24 +1,55 @@
 //! Metrics of the cache.
 
-use prometheus::{IntCounterVec, Registry};
+use std::collections::BTreeMap;
 
-use crate::telemetry::registry::counters;
+use prometheus::{
+    IntCounter, IntCounterVec, IntGauge, Registry,
+    core::Collector as _,
+    proto::{Metric, MetricFamily},
+};
+
+use super::memory::Stats;
+use crate::telemetry::registry::{counter, counters, gauge};
 
 /// What has been done for requests on routes with a cache.
 #[derive(Debug)]
 pub struct CacheMetrics {
     requests: IntCounterVec,
+    bytes: IntGauge,
+    entries: IntGauge,
+    evictions: IntCounter,
 }
 
 impl CacheMetrics {
     /// The families of this room.
     pub fn new(r: &Registry) -> Self {
         let help = "Requests on routes with a cache, by what it did.";
-        Self { requests: counters(r, "gateway_cache_requests_total", help, &["result"]) }
+        Self {
+            requests: counters(r, "gateway_cache_requests_total", help, &["result"]),
+            bytes: gauge(r, "gateway_cache_bytes", "Memory that kept answers take."),
+            entries: gauge(r, "gateway_cache_entries", "Keys with kept answers."),
+            evictions: counter(r, "gateway_cache_evictions_total", "Keys whose answers were dropped to make room."),
+        }
     }
 
     /// Counts a request; `result` is a word of a closed list (`said::Outcome::label`).
     pub fn count(&self, result: &str) {
         self.requests.with_label_values(&[result]).inc();
+    }
+
+    /// Requests by what was done for them.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counters are whole and positive")]
+    pub fn results(&self) -> BTreeMap<String, u64> {
+        let families = self.requests.collect();
+        let series = families.iter().flat_map(MetricFamily::get_metric);
+        let result = |series: &Metric| series.get_label().iter().map(|label| label.value().to_owned()).collect();
+        series.map(|series| (result(series), series.get_counter().get_value() as u64)).collect()
+    }
+
+    /// Takes what the store counts by itself, when somebody asks.
+    pub fn take(&self, stats: Stats) {
+        self.bytes.set(i64::try_from(stats.bytes).unwrap_or(i64::MAX));
+        self.entries.set(i64::try_from(stats.entries).unwrap_or(i64::MAX));
+        self.evictions.inc_by(stats.evictions.saturating_sub(self.evictions.get()));
     }
 }

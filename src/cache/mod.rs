@@ -31,6 +31,7 @@ pub mod reuse;
 pub mod said;
 pub mod shared;
 pub mod storable;
+pub mod store_config;
 pub mod tags;
 pub mod targeted;
 pub mod variants;

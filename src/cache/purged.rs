@@ -32,6 +32,11 @@ impl Default for Purged {
 }
 
 impl Purged {
+    /// As if there had been so many, the last one of everything.
+    pub(super) fn begin_at(&mut self, count: u64) {
+        (self.count, self.everything) = (count, count);
+    }
+
     /// Remembers a purge; gives back how many there have been.
     pub(super) fn add(&mut self, purge: &Purge) -> u64 {
         self.count += 1;

@@ -35,8 +35,9 @@ impl Cache {
 
     /// Gives it so many bytes; with another number than before, it begins empty.
     pub fn set_budget(&self, bytes: u64) {
-        if self.memory.load().stats().budget != bytes {
-            self.memory.store(Arc::new(Memory::new(bytes, LARGEST)));
+        let before = self.memory.load();
+        if before.stats().budget != bytes {
+            self.memory.store(Arc::new(Memory::in_place_of(&before, bytes, LARGEST)));
         }
     }
 }

@@ -73,6 +73,7 @@ pub(super) fn build(
         access: config.access_log,
         publish: config.admin.publish,
         sends,
+        cache_memory: caching::memory(&config.cache, root, problems),
         tables,
     };
     (runtime, plan)
@@ -137,6 +138,7 @@ fn idle(config: &RouteConfig, wrong: &mut Invalid) {
         ("mirror", config.mirror.is_some()),
         ("retry", config.retry.is_some()),
         ("in_flight", config.in_flight.is_some()),
+        ("cache", config.cache.is_some()),
         ("strip_prefix", config.strip_prefix.is_some()),
         ("rewrite", config.rewrite.is_some()),
         ("host", config.host.is_some()),

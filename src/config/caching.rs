@@ -1,11 +1,11 @@
-//! `cache:` of a route: its rules, checked.
+//! `cache:` of a route: its rules, checked. And that of the root: its room.
 
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    cache::shared::CachePlan,
+    cache::{shared::CachePlan, store_config::StoreConfig},
     routing::route::RouteConfig,
     units::Problems,
     yaml::{Node, Spanned},
@@ -14,20 +14,25 @@ use crate::{
 /// The cache of a route that has one.
 pub(super) fn plan(route: &Spanned<RouteConfig>, root: &Node, problems: &mut Problems) -> Option<Arc<CachePlan>> {
     let cache = route.cache.as_ref()?;
-    let place = |key: &str| root.at(&format!("{}.cache{key}", route.place.path)).place().clone();
-    if route.service.is_none() && route.split.is_empty() {
-        problems.push(place("").problem("this route asks no backend, so there is nothing to keep: leave 'cache' out"));
-    }
+    let place = |key: &str| root.at(&format!("{}.cache.{key}", route.place.path)).place().clone();
     match cache.policy() {
         // Whatever is said of the route may change its answers.
         Ok(policy) => Some(Arc::new(CachePlan { policy, route: fingerprint(&format!("{:?}", route.value)) })),
         Err(mistakes) => {
             for (key, message) in mistakes {
-                problems.push(place(&format!(".{key}")).problem(message));
+                problems.push(place(key).problem(message));
             }
             None
         }
     }
+}
+
+/// The bytes of memory for kept answers.
+pub(super) fn memory(config: &StoreConfig, root: &Node, problems: &mut Problems) -> u64 {
+    if let Some(message) = config.mistake() {
+        problems.push(root.at("cache.memory").place().problem(message));
+    }
+    config.memory.0
 }
 
 /// The same for the same text.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::{PingoraConfig, TestConfig};
 use crate::{
     admin::AdminConfig,
+    cache::store_config::StoreConfig,
     downstream::{ListenerConfig, h1::head::HeaderNames, limits::ClientLimits},
     routing::{readings::PathsConfig, route::RouteConfig},
     telemetry::{LogConfig, access_log::config::AccessConfig},
@@ -43,6 +44,8 @@ pub struct Config {
     pub header_names: HeaderNames,
     /// How paths are read that backends may read differently.
     pub paths: PathsConfig,
+    /// The room for answers that routes with a `cache` keep.
+    pub cache: StoreConfig,
     /// API keys, as digests.
     pub api_keys: Vec<Spanned<ApiKeyConfig>>,
     /// Services by name.

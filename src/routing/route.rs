@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use http::{HeaderName, HeaderValue, Method};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::{
     action::{Action, RedirectConfig, RespondConfig, Rewrite},
@@ -54,9 +54,11 @@ pub struct RouteConfig {
     /// How much may be under way on this route. Default: no limit.
     #[serde(default)]
     pub in_flight: Option<GateConfig>,
-    /// Keep answers, and give them to others, as RFC 9111 says. `{}`: for as long as the backend says.
-    #[serde(default)]
-    pub cache: Option<CacheConfig>,
+    /// Keep answers, and give them to others, as RFC 9111 says. `{}`: for as long as the backend says. A duration alone is
+    /// its `ttl`.
+    #[serde(default, deserialize_with = "written")]
+    #[schemars(with = "Short<CacheConfig>")]
+    pub cache: Option<Short<CacheConfig>>,
     /// Send the client elsewhere: the new location, or a mapping.
     #[serde(default)]
     pub redirect: Option<Short<RedirectConfig>>,
@@ -79,6 +81,11 @@ pub struct RouteConfig {
     #[serde(default)]
     #[schemars(schema_with = "filters_schema")]
     pub filters: Vec<Spanned<Node>>,
+}
+
+/// A setting of which all has a default: who writes its name alone has forgotten the `{}`.
+fn written<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 fn filters_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

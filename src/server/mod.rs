@@ -14,6 +14,7 @@ mod opening;
 mod output;
 mod pid;
 mod place;
+mod purge;
 pub(crate) mod run_args;
 mod serve;
 mod signals;

@@ -646,3 +646,41 @@ fn an_adaptive_limit_that_does_not_fit_names_the_defaults() {
     let text = said("max: 40, adaptive: { min: 5 }");
     assert!(text.contains("expected 1 <= min (5) <= initial (50, the default) <= max (40)"), "{text}");
 }
+
+#[test]
+fn a_cache_is_a_mapping_or_a_time_and_its_room_is_worth_having() {
+    let says = |cache: &str, root: &str| {
+        let yaml = format!(
+            "listeners: [ {{ address: \"127.0.0.1:1\" }} ]\n{root}services: {{ s: {{ urls: [\"http://127.0.0.1:2\"] }} }}\nroutes:\n  - match: {{ path: /* }}\n    service: s\n    cache: {cache}\n"
+        );
+        check(&yaml)
+    };
+    for cache in ["{}", "5m", "{ ttl: 5m }"] {
+        assert_eq!(says(cache, "").0, 0, "{cache}");
+    }
+    for word in ["true", "on", "yes"] {
+        let (code, text) = says(word, "");
+        assert!(code == 78 && text.contains("routes[0].cache: ") && text.contains("write 'cache: {}'"), "{text}");
+    }
+    for (cache, way_out) in [
+        ("off", "leave 'cache' out"),
+        ("false", "leave 'cache' out"),
+        ("", "'cache: {}' keeps what the backend allows"),
+        ("soon", "is not a duration"),
+        ("[]", "'cache: {}' keeps what the backend allows"),
+    ] {
+        let (code, text) = says(cache, "");
+        assert!(code == 78 && text.contains("routes[0].cache") && text.contains(way_out), "{cache}: {text}");
+    }
+    for (root, way_out) in [
+        ("cache: { memory: 0 }\n", "leave 'cache' out of the routes"),
+        ("cache: { memory: 1000KiB }\n", "give it 1MiB or more"),
+        ("cache: 64MiB\n", "expected"),
+        ("cache: { memory: plenty }\n", "is not a size"),
+        ("cache: { ttl: 5m }\n", "'ttl'"),
+    ] {
+        let (code, text) = says("{}", root);
+        assert!(code == 78 && text.contains(": cache") && text.contains(way_out), "{root}: {text}");
+    }
+    assert_eq!(says("{}", "cache: { memory: 1MiB }\n").0, 0);
+}

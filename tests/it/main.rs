@@ -41,6 +41,7 @@ mod pace;
 mod paths;
 mod pipelining;
 mod process;
+mod purge;
 mod real_backends;
 mod reasons;
 mod resilience;

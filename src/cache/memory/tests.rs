@@ -109,6 +109,21 @@ fn a_scan_does_not_empty_a_hot_set() {
 }
 
 #[test]
+fn what_was_asked_for_before_a_store_was_replaced_is_not_kept() {
+    let old = Store::new(1 << 20, 64 << 10);
+    old.put("/a", &sized(9)).unwrap();
+    let before = old.memory.ticket();
+    let new = Store { keys: Keys::default(), memory: Memory::in_place_of(&old.memory, 2 << 20, 64 << 10) };
+    assert_eq!((new.memory.stats().budget, new.memory.stats().entries), (2 << 20, 0));
+    // What is purged while both are in use is purged in one of them.
+    old.memory.purge(&Purge::All, Manner::Hard, Made::later(1));
+    for ticket in [before, old.memory.ticket()] {
+        assert_eq!(new.memory.insert(&new.key("/a"), sized(9).entry(), ticket).err(), Some(Refusal::Purged));
+    }
+    assert!(new.put("/a", &sized(9)).is_ok());
+}
+
+#[test]
 fn what_is_too_large_is_refused_and_replaces_nothing_wrong() {
     let store = Store::new(1 << 20, 100 << 10);
     store.put("/a", &sized(10)).unwrap();
