@@ -13,7 +13,6 @@ pub mod config;
 pub mod date;
 pub mod directives;
 pub mod entry;
-pub mod flights;
 pub mod freshness;
 mod index;
 pub mod invalidate;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::{flights::Flights, key::Keys, memory::Memory, policy::Policy};
+use super::{key::Keys, memory::Memory, policy::Policy};
 
 /// Room for answers, unless the configuration says otherwise: 64 MiB.
 pub const USUAL_BUDGET: u64 = 64 << 20;
@@ -17,15 +17,13 @@ const LARGEST: u64 = 8 << 20;
 pub struct Cache {
     /// Makes keys.
     pub keys: Keys,
-    /// Fetches under way.
-    pub flights: Arc<Flights>,
     memory: ArcSwap<Memory>,
 }
 
 impl Default for Cache {
     fn default() -> Self {
         let memory = ArcSwap::from_pointee(Memory::new(USUAL_BUDGET, LARGEST));
-        Self { keys: Keys::default(), flights: Arc::default(), memory }
+        Self { keys: Keys::default(), memory }
     }
 }
 

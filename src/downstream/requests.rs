@@ -229,7 +229,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> Requests<'_, A> {
     pub(super) async fn refuse<T: Transport>(&self, stream: &mut DownstreamStream<T>, reply: Reply) {
         let (id, status) = (RequestId::fresh(), reply.status.as_u16());
         let detail = if let ReplyBody::Problem { detail, .. } = &reply.body { detail } else { "" };
-        self.host.rejected(&Rejection { id: &id, client: stream.peer(), status, detail, reason: reply.reason });
+        self.host.rejected(&Rejection {
+            id: &id,
+            client: stream.info().address(),
+            status,
+            detail,
+            reason: reply.reason,
+        });
         let Ok(answer) = reply_wire::plain(reply, &id) else { return };
         let deliver = async {
             stream.write_all(&answer).await?;

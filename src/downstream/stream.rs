@@ -6,7 +6,6 @@ use std::{
     future::Future as _,
     io,
     mem::MaybeUninit,
-    net::IpAddr,
     os::fd::AsRawFd as _,
     pin::Pin,
     sync::{Arc, OnceLock},
@@ -154,11 +153,6 @@ impl<T: Transport> DownstreamStream<T> {
     /// What hooks will know of it.
     pub(crate) fn info(&self) -> &Arc<ConnectionInfo> {
         &self.info
-    }
-
-    /// The client's address.
-    pub(crate) fn peer(&self) -> IpAddr {
-        self.info.address()
     }
 
     /// Ready with what has lasted too long.

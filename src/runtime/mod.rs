@@ -2,6 +2,7 @@
 //! the one that serves now.
 
 mod built;
+pub mod flights;
 mod live;
 mod metrics;
 mod shared;

@@ -12,7 +12,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use pingora::connectors::{ConnectorOptions, http::Connector};
 use tokio::sync::watch;
 
-use super::Metrics;
+use super::{Metrics, flights::Flights};
 use crate::{
     cache::shared::Cache,
     limit::Tables,
@@ -35,6 +35,8 @@ pub struct Shared {
     pub(super) services: ArcSwap<BTreeMap<Arc<str>, Arc<Service>>>,
     /// Answers that are kept.
     pub cache: Cache,
+    /// Fetches of such that are under way.
+    pub flights: Arc<Flights>,
     /// The access log, once it has been started.
     pub access_log: ArcSwapOption<AccessLog>,
     /// Pages of the admin room, for `publish`.
@@ -59,6 +61,7 @@ impl Shared {
             tables: Arc::default(),
             services: ArcSwap::default(),
             cache: Cache::default(),
+            flights: Arc::default(),
             access_log: ArcSwapOption::empty(),
             page: OnceLock::new(),
             connections: OnceLock::new(),

@@ -41,8 +41,8 @@ impl Backend {
                 let (mut fields, mut body, mut status, mut delay) = (String::new(), String::new(), "200", 0);
                 for part in query.split('&') {
                     match part.split_once('=') {
-                        Some(("h", field)) => fields += &format!("{}\r\n", field.replace("%22", "\"")),
-                        Some(("b", text)) => body = text.to_owned(),
+                        Some(("h", field)) => fields.extend([&field.replace("%22", "\""), "\r\n"]),
+                        Some(("b", text)) => text.clone_into(&mut body),
                         Some(("s", text)) => status = text,
                         Some(("d", text)) => delay = text.parse().unwrap(),
                         _ => {}

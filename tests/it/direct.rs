@@ -99,6 +99,9 @@ fn by_each_way(
     all
 }
 
+/// Method, path, fields, and the status that is expected.
+type Case<'c> = (&'c str, &'c str, &'c [(&'c str, &'c str)], u16);
+
 #[test]
 fn each_answer_of_the_gateways_own_is_the_same_by_each_way() {
     let origin = Origin::start("a");
@@ -123,7 +126,7 @@ routes:
     // The bucket is empty from here on.
     gw.get("/limited").header("x-who", "me").send();
     let preflight = [("Origin", "https://app.example"), ("Access-Control-Request-Method", "GET")];
-    let cases: [(&str, &str, &[(&str, &str)], u16); 13] = [
+    let cases: [Case; 13] = [
         ("GET", "/fixed", &[], 200),
         ("HEAD", "/fixed", &[], 200),
         ("GET", "/empty", &[], 204),

@@ -66,7 +66,7 @@ impl Session for StreamSession {
         let mut end = false;
         for task in tasks {
             end |= match task {
-                HttpTask::Header(head, end) => self.write_head_and_body(head, end).await.map_err(Error::into_down)?,
+                HttpTask::Header(head, end) => head_and_body(self, head, end).await.map_err(Error::into_down)?,
                 HttpTask::Body(Some(data), end) if !data.is_empty() => {
                     self.write_data(data, end).await.map(|()| end).map_err(Error::into_down)?
                 }
@@ -215,4 +215,16 @@ impl Session for StreamSession {
     fn restore_custom_message_writer(&mut self, _: Box<dyn CustomMessageWrite>) -> Result<()> {
         Ok(())
     }
+}
+
+/// Writes a head, and the body that was left for it if there is one; true when the end has been said with that.
+async fn head_and_body(stream: &mut StreamSession, head: Box<ResponseHeader>, end: bool) -> Result<bool> {
+    let body = if head.status.is_informational() { None } else { stream.info.take_body() };
+    let Some(parts) = body else { return stream.write_head(head, end) };
+    stream.write_head(head, parts.is_empty())?;
+    let last = parts.len().saturating_sub(1);
+    for (number, part) in parts.into_iter().enumerate() {
+        stream.write_data(part, number == last).await?;
+    }
+    Ok(stream.ended)
 }

@@ -263,19 +263,6 @@ impl StreamSession {
         Ok(end)
     }
 
-    /// Writes a head, and the body that was left for it if there is one; true when the end has been said with that.
-    pub(crate) async fn write_head_and_body(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<bool> {
-        let body = if head.status.is_informational() { None } else { self.info.take_body() };
-        let Some(parts) = body else { return self.write_head(head, end) };
-        let mut ended = self.write_head(head, parts.is_empty())?;
-        let last = parts.len().saturating_sub(1);
-        for (number, part) in parts.into_iter().enumerate() {
-            self.write_data(part, number == last).await?;
-            ended = self.ended;
-        }
-        Ok(ended)
-    }
-
     pub(crate) async fn write_data(&mut self, data: Bytes, end: bool) -> Result<()> {
         if self.ended {
             return Ok(());

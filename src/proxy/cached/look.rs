@@ -9,6 +9,7 @@ use std::{
 
 use http::{Method, StatusCode};
 use pingora::http::RequestHeader;
+use tokio::sync::watch;
 
 use super::{
     identity, refetch,
@@ -19,7 +20,6 @@ use crate::{
     cache::{
         bypass,
         entry::Entry,
-        flights::{Flight, Join, Landing},
         key::{Key, KeyParts},
         reuse::{self, Asked, InPlaceOf, Reuse, Why},
         said::{Forwarded, Outcome, StaleBecause},
@@ -28,7 +28,10 @@ use crate::{
     clock::Now,
     message::{fields, host::host_of, reply::Reply},
     proxy::{context::Context, kind::RequestKind},
-    runtime::Shared,
+    runtime::{
+        Shared,
+        flights::{Join, Landing},
+    },
 };
 
 /// The longest that a request waits for the fetch of another one.
@@ -76,34 +79,25 @@ pub(crate) async fn look(shared: &Arc<Shared>, head: &RequestHeader, context: &m
                 return answer(context, cached, head, entry, outcome, now);
             }
             Step::Refetch(entry) => {
-                if let Join::Lead(flight) = shared.cache.flights.join(&key, now.since_start) {
+                if let Join::Lead(flight) = shared.flights.join(key.hash(), now.since_start) {
                     refetch::begin(shared, head, context, &plan, (key, one_client, flight), entry.clone());
                 }
                 let cached = Cached::new(plan, Forwarded::Entry(Why::Stale), None);
                 return answer(context, cached, head, entry, Outcome::Stale(StaleBecause::Revalidating), now);
             }
-            Step::Unavailable => {
-                let mut cached = Cached::new(plan, Forwarded::UriMiss, None);
-                cached.outcome = Some(Outcome::Unavailable);
-                context.cached = Some(cached);
-                let reply = Reply::problem(StatusCode::GATEWAY_TIMEOUT, "there is no stored answer that may be given");
-                return Found::Refused(Box::new(reply));
-            }
+            Step::Unavailable => return unavailable(plan, context),
             Step::Ask { forwarded, entry, or, validates } => (forwarded, entry, or, validates),
         };
         // Of what the client has already, or wants a part of, nothing whole would come.
         let partial = !validates && fields::present(&head.headers, &CONDITIONS).contains(&true);
         let keeps = head.method == Method::GET && !partial;
-        let mut flight: Option<Flight> = None;
+        let mut flight = None;
         if keeps && !waited {
-            match shared.cache.flights.join(&key, now.since_start) {
+            match shared.flights.join(key.hash(), now.since_start) {
                 Join::Lead(own) => flight = Some(own),
                 Join::Pass => {}
-                Join::Wait(mut landing) => {
-                    let wait = context.remaining().map_or(LONGEST_WAIT, |left| left.min(LONGEST_WAIT));
-                    let landed = tokio::time::timeout(wait, landing.wait_for(|state| *state != Landing::Flying)).await;
-                    waited = true;
-                    collapsed = matches!(landed, Ok(Ok(state)) if *state == Landing::Stored);
+                Join::Wait(landing) => {
+                    (waited, collapsed) = (true, wait(landing, context.remaining()).await);
                     continue;
                 }
             }
@@ -114,6 +108,22 @@ pub(crate) async fn look(shared: &Arc<Shared>, head: &RequestHeader, context: &m
         context.cached = Some(Cached::new(plan, forwarded, Some(place)));
         return Found::Nothing;
     }
+}
+
+/// Waits for the fetch of another request; true when its answer has been stored.
+async fn wait(landing: watch::Receiver<Landing>, left: Option<Duration>) -> bool {
+    let mut landing = landing;
+    let limit = left.map_or(LONGEST_WAIT, |left| left.min(LONGEST_WAIT));
+    let landed = tokio::time::timeout(limit, landing.wait_for(|state| *state != Landing::Flying)).await;
+    matches!(landed, Ok(Ok(state)) if *state == Landing::Stored)
+}
+
+fn unavailable(plan: Arc<CachePlan>, context: &mut Context) -> Found {
+    let mut cached = Cached::new(plan, Forwarded::UriMiss, None);
+    cached.outcome = Some(Outcome::Unavailable);
+    context.cached = Some(cached);
+    let reply = Reply::problem(StatusCode::GATEWAY_TIMEOUT, "there is no stored answer that may be given");
+    Found::Refused(Box::new(reply))
 }
 
 fn answer(

@@ -12,7 +12,6 @@ use crate::{
     cache::{
         conditional,
         entry::{Body, Entry},
-        flights::Flight,
         freshness::Times,
         key::Key,
         memory::Ticket,
@@ -22,7 +21,7 @@ use crate::{
     },
     clock::Now,
     proxy::{context::Context, upstream_request},
-    runtime::Shared,
+    runtime::{Shared, flights::Flight},
     upstream::{
         AttemptOutcome, FailureKind, Service,
         choice::{Choice, Chosen},

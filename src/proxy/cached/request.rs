@@ -11,7 +11,6 @@ use crate::{
         bypass::Past,
         conditional,
         entry::Entry,
-        flights::Flight,
         key::Key,
         memory::Ticket,
         refusal::Refusal,
@@ -21,6 +20,7 @@ use crate::{
         storable::Terms,
     },
     clock::Now,
+    runtime::flights::Flight,
 };
 
 /// Fields by which a client says that it has something already, or wants a part.

@@ -6,8 +6,6 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::key::Key;
-
 /// For so long nobody waits for a key whose answer could not be kept.
 const PASS: Duration = Duration::from_secs(10);
 
@@ -63,9 +61,8 @@ impl Flights {
         &self.0[usize::try_from(hash & (SHARDS as u128 - 1)).unwrap_or(0)]
     }
 
-    /// What to do about `key` at `now` (monotonic).
-    pub fn join(self: &Arc<Self>, key: &Key, now: Duration) -> Join {
-        let hash = key.hash();
+    /// What to do about the key with this hash at `now` (monotonic).
+    pub fn join(self: &Arc<Self>, hash: u128, now: Duration) -> Join {
         let mut shard = self.shard(hash).lock();
         match shard.get(&hash) {
             Some(Slot::Flying(landing)) => return Join::Wait(landing.clone()),
@@ -113,22 +110,22 @@ impl Drop for Flight {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::key::Key, *};
+    use super::*;
 
     #[test]
     fn one_leads_and_the_others_hear_of_it() {
-        let (flights, key, s) = (Arc::new(Flights::default()), Key::hashed(7), Duration::from_secs);
-        let Join::Lead(flight) = flights.join(&key, s(0)) else { panic!("nobody leads") };
-        let Join::Wait(waiting) = flights.join(&key, s(0)) else { panic!("nobody waits") };
+        let (flights, key, s) = (Arc::new(Flights::default()), 7, Duration::from_secs);
+        let Join::Lead(flight) = flights.join(key, s(0)) else { panic!("nobody leads") };
+        let Join::Wait(waiting) = flights.join(key, s(0)) else { panic!("nobody waits") };
         flight.stored();
         assert_eq!(*waiting.borrow(), Landing::Stored);
-        let Join::Lead(flight) = flights.join(&key, s(0)) else { panic!("the next one leads again") };
-        let Join::Wait(waiting) = flights.join(&key, s(0)) else { panic!("nobody waits") };
+        let Join::Lead(flight) = flights.join(key, s(0)) else { panic!("the next one leads again") };
+        let Join::Wait(waiting) = flights.join(key, s(0)) else { panic!("nobody waits") };
         drop(flight);
         assert_eq!(*waiting.borrow(), Landing::NotStored);
-        let Join::Lead(flight) = flights.join(&key, s(0)) else { panic!("nobody leads") };
+        let Join::Lead(flight) = flights.join(key, s(0)) else { panic!("nobody leads") };
         flight.pass(s(1));
-        assert!(matches!(flights.join(&key, s(5)), Join::Pass));
-        assert!(matches!(flights.join(&key, s(12)), Join::Lead(_)), "it may be another answer by now");
+        assert!(matches!(flights.join(key, s(5)), Join::Pass));
+        assert!(matches!(flights.join(key, s(12)), Join::Lead(_)), "it may be another answer by now");
     }
 }
