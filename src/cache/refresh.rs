@@ -81,7 +81,8 @@ fn is_about(entry: &Entry, response: &HeaderMap) -> bool {
 }
 
 /// Fields that say what the stored body is, and do not change with it (RFC 9111 §3.2).
-const OF_THE_BODY: [HeaderName; 3] = [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_RANGE];
+static OF_THE_BODY: [HeaderName; 4] =
+    [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_RANGE, HeaderName::from_static("content-md5")];
 
 fn merge(entry: &Entry, news: &News<'_>, policy: &Policy) -> Refreshed {
     let mut fields = entry.headers.clone();

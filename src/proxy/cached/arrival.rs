@@ -4,10 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use pingora::{
-    Error, ErrorType,
-    http::{RequestHeader, ResponseHeader},
-};
+use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{request::Fill, serve::Served};
 use crate::{
@@ -68,22 +65,14 @@ fn arrived(
         let Some(entry) = place.entry.clone() else { return Ok(()) };
         let good = match refresh::by_304(&entry, &news, &plan.policy) {
             Refreshed::Updated(new) => {
-                shared.cache.memory().refresh(&place.key, &entry, *new, place.ticket).ok().or(Some(entry))
+                shared.cache.memory().refresh(&place.key, &entry, *new, place.ticket).unwrap_or(entry)
             }
             Refreshed::Gone(_) => {
                 shared.cache.memory().remove(&place.key, &entry);
-                Some(entry)
+                entry
             }
-            Refreshed::Untouched => Some(entry),
-            Refreshed::Other => {
-                shared.cache.memory().remove(&place.key, &entry);
-                None
-            }
-        };
-        let Some(good) = good else {
-            (place.entry, place.validates) = (None, false);
-            context.attempts.discarded = Some(304);
-            return Err(Error::explain(ErrorType::HTTPStatus(304), "the stored answer is another one").into_up());
+            // One with another tag says nothing of this entry but that it is good (RFC 9111 §4.3.4).
+            Refreshed::Untouched | Refreshed::Other => entry,
         };
         if let Some(flight) = place.flight.take() {
             flight.stored();
