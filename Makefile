@@ -1,5 +1,5 @@
 # The two commands: `make run` shows the gateway at work, `make test` runs everything. Both install what is missing.
-.PHONY: run test deps deps-build lint bench compare install release
+.PHONY: run test deps deps-build lint bench compare conformance install release
 
 run: deps-build
 	cargo run -- demo
@@ -51,6 +51,11 @@ compare: deps-build
 	benches/compare/install
 	cargo build --release
 	benches/compare/run
+
+# The public suite of HTTP caches, against the release. Needs node and npm.
+conformance: deps-build
+	cargo build --release
+	benches/conformance/run
 
 # The release with a profile of its own load, where the tools for that are to be had; what it gains is not measured yet.
 release: deps-build

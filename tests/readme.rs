@@ -153,6 +153,10 @@ fn every_shell_line_is_known_and_runs() {
                         assert!(fs::read_dir(format!("fuzz/corpus/{name}")).unwrap().count() > 2, "{name}");
                     }
                 }
+                "tollgate cache purge --help" => {
+                    let out = Command::new(BINARY).args(["cache", "purge", "--help"]).output().unwrap();
+                    assert!(out.status.success() && out.stdout.windows(5).any(|text| text == b"--tag"), "{out:?}");
+                }
                 "tollgate --help" => assert!(Command::new(BINARY).arg("--help").output().unwrap().status.success()),
                 other => panic!("nothing runs this line of {page}: {other}"),
             }

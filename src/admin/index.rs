@@ -46,7 +46,9 @@ fn plain() -> String {
 fn html() -> String {
     let mut rows = String::new();
     for (path, what) in PAGES {
-        let _ = writeln!(rows, "<tr><td><a href=\"{path}\">{path}</a></td><td>{what}</td></tr>");
+        // A link is read, which some pages are not for.
+        let link = if what.starts_with("POST") { path.to_owned() } else { format!("<a href=\"{path}\">{path}</a>") };
+        let _ = writeln!(rows, "<tr><td>{link}</td><td>{what}</td></tr>");
     }
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<title>{TITLE}</title>\n<style>body {{ font: 16px sans-serif; margin: 2em }} td {{ padding: 0.2em 1em 0.2em 0 }}</style>\n<h1>{TITLE}</h1>\n<table>\n{rows}</table>\n</html>\n"

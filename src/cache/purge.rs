@@ -67,8 +67,11 @@ impl Purge {
     }
 }
 
-/// Where a URL leads, `https` or not and the host, and what comes after that; nowhere for one that begins with its path.
-fn split(text: &str) -> Result<(Option<(bool, &str)>, &str), String> {
+/// `https` or not, and the host.
+type Origin<'t> = (bool, &'t str);
+
+/// Where a URL leads, and what comes after that; nowhere for one that begins with its path.
+fn split(text: &str) -> Result<(Option<Origin<'_>>, &str), String> {
     if let Some(odd) = text.chars().find(|c| !c.is_ascii_graphic() || *c == '#') {
         return Err(format!("'{}' cannot be part of a URL here", odd.escape_default()));
     }

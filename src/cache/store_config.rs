@@ -26,7 +26,7 @@ impl Default for StoreConfig {
 
 impl StoreConfig {
     /// What is wrong with `memory`.
-    pub fn mistake(&self) -> Option<String> {
+    pub fn mistake(self) -> Option<String> {
         match self.memory.0 {
             0 => Some(
                 "0 would keep nothing: leave 'cache' out of the routes for that, or give it 1MiB or more".to_owned(),

@@ -73,7 +73,7 @@ pub(super) fn build(
         access: config.access_log,
         publish: config.admin.publish,
         sends,
-        cache_memory: caching::memory(&config.cache, root, problems),
+        cache_memory: caching::memory(config.cache, root, problems),
         tables,
     };
     (runtime, plan)

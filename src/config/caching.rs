@@ -28,7 +28,7 @@ pub(super) fn plan(route: &Spanned<RouteConfig>, root: &Node, problems: &mut Pro
 }
 
 /// The bytes of memory for kept answers.
-pub(super) fn memory(config: &StoreConfig, root: &Node, problems: &mut Problems) -> u64 {
+pub(super) fn memory(config: StoreConfig, root: &Node, problems: &mut Problems) -> u64 {
     if let Some(message) = config.mistake() {
         problems.push(root.at("cache.memory").place().problem(message));
     }
