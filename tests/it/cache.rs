@@ -105,9 +105,14 @@ fn an_answer_is_kept_and_given_again() {
     assert_eq!(gw.get(&format!("/a?{FRESH}&b=x")).header("cache-control", "no-cache").send().body, "x3");
     let head = gw.request("HEAD", &format!("/a?{FRESH}&b=x")).send();
     assert_eq!((head.status, head.body.as_str(), said(&head).1.as_str()), (200, "", "HIT"));
+    let ours = gw.get("/ours?h=Tollgate-Cache-Control:max-age=9&h=Cache-Control:no-store").send();
+    assert_eq!(
+        (said(&ours).2.as_str(), ours.get("tollgate-cache-control")),
+        ("tollgate; fwd=uri-miss; stored; ttl=9", "")
+    );
     let only = gw.get("/new").header("cache-control", "only-if-cached").send();
     assert_eq!(only.status, 504, "{only:?}");
-    let lines = gw.log(6);
+    let lines = gw.log(7);
     let word = |at: usize| lines[at]["cache"].as_str().unwrap_or_default().to_owned();
     assert_eq!(
         (word(0), word(1), word(2), lines[1]["by"].as_str()),

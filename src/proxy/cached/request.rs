@@ -18,6 +18,7 @@ use crate::{
         said::{Forwarded, Outcome},
         shared::CachePlan,
         storable::Terms,
+        targeted::TOLLGATE_CACHE_CONTROL,
     },
     clock::Now,
     runtime::flights::Flight,
@@ -123,8 +124,11 @@ impl Cached {
         }
     }
 
-    /// Says on an answer what has been done.
+    /// Says on an answer what has been done, and takes off what was said to this cache alone.
     pub(crate) fn say(&self, head: &mut ResponseHeader) -> pingora::Result<()> {
+        if head.headers.contains_key(TOLLGATE_CACHE_CONTROL) {
+            head.remove_header(&TOLLGATE_CACHE_CONTROL);
+        }
         let miss = || Outcome::Miss { forwarded: self.forwarded, status: None, stored: None };
         let outcome = self.outcome.unwrap_or_else(miss);
         let entry = self.served.as_ref().map(|(entry, now)| (&**entry, *now));
