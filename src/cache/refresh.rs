@@ -38,8 +38,7 @@ pub enum Refreshed {
     Updated(Box<Entry>),
     /// It may be given to this request, and no longer be kept.
     Gone(Refusal),
-    /// It is not what the backend has now: it must not be given, and goes. After a 304, the request is sent once more,
-    /// without conditions.
+    /// It is not what the backend has now: it must not be given, and goes.
     Other,
     /// Nothing is said about it.
     Untouched,
@@ -50,7 +49,8 @@ pub fn by_304(entry: &Entry, news: &News<'_>, policy: &Policy) -> Refreshed {
     if news.status != StatusCode::NOT_MODIFIED {
         return Refreshed::Untouched;
     }
-    if is_about(entry, news.response) { merge(entry, news, policy) } else { Refreshed::Other }
+    // It was asked about this entry alone: whatever tag the answer has, it is about this one, which keeps its own.
+    merge(entry, news, policy)
 }
 
 /// What the answer to a HEAD says about the entry of the same request as a GET.
@@ -91,7 +91,8 @@ fn merge(entry: &Entry, news: &News<'_>, policy: &Policy) -> Refreshed {
     let mut last = None;
     for (name, value) in news.response {
         let cookie = *name == header::SET_COOKIE && policy.set_cookie != SetCookieRule::Keep;
-        if OF_THE_BODY.contains(name) || cookie {
+        let tagged = *name == header::ETAG && entry.headers.contains_key(header::ETAG);
+        if OF_THE_BODY.contains(name) || cookie || tagged {
             continue;
         }
         // The lines of one field come one after another, and take the place of all that were there.
@@ -172,7 +173,8 @@ mod tests {
         let said = |made: Made| by_304(&entry, &news(&made), &made.policy);
         let not_modified = |said: &str| Made::saying(said).status(304);
         assert!(matches!(said(not_modified("").with("etag", "W/\"a\"")), Refreshed::Updated(_)));
-        assert!(matches!(said(not_modified("").with("etag", "\"b\"")), Refreshed::Other));
+        let Refreshed::Updated(other) = said(not_modified("").with("etag", "\"b\"")) else { panic!("it is good") };
+        assert_eq!(other.headers["etag"], entry.headers["etag"]);
         assert!(matches!(said(not_modified("no-store")), Refreshed::Gone(Refusal::NoStore)));
         assert!(matches!(said(not_modified("private")), Refreshed::Gone(Refusal::Private)));
         assert!(matches!(said(not_modified("").asked_with("cache-control", "no-store")), Refreshed::Untouched));

@@ -3,10 +3,15 @@
 use http::header;
 use pingora::http::RequestHeader;
 
+/// The host that a request is for, with its port.
+pub(crate) fn host_and_port(head: &RequestHeader) -> &str {
+    let authority = head.uri.authority().map(http::uri::Authority::as_str);
+    authority.or_else(|| head.headers.get(header::HOST)?.to_str().ok()).unwrap_or_default()
+}
+
 /// The host that a request is for, without its port.
 pub(crate) fn host_of(head: &RequestHeader) -> &str {
-    let authority = head.uri.authority().map(http::uri::Authority::as_str);
-    let host = authority.or_else(|| head.headers.get(header::HOST)?.to_str().ok()).unwrap_or_default();
+    let host = host_and_port(head);
     // Over bytes: what searches in text costs more than these few are worth.
     let host = match host.bytes().rposition(|byte| byte == b':') {
         Some(colon) if !host.as_bytes()[colon..].contains(&b']') => &host[..colon],

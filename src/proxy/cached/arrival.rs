@@ -20,7 +20,7 @@ use crate::{
         storable::{self, Candidate},
     },
     clock::Now,
-    message::host::host_of,
+    message::host::host_and_port,
     proxy::context::Context,
     runtime::Shared,
 };
@@ -71,7 +71,6 @@ fn arrived(
                 shared.cache.memory().remove(&place.key, &entry);
                 entry
             }
-            // One with another tag says nothing of this entry but that it is good (RFC 9111 §4.3.4).
             Refreshed::Untouched | Refreshed::Other => entry,
         };
         if let Some(flight) = place.flight.take() {
@@ -206,7 +205,7 @@ fn invalidate(shared: &Shared, asked: &RequestHeader, head: &ResponseHeader, con
     let plan = context.route.as_ref().and_then(|route| route.cache.as_ref());
     let target = Target {
         secure: context.state.secure,
-        host: host_of(asked),
+        host: host_and_port(asked),
         path: context.upstream_path.as_deref().unwrap_or(asked.uri.path()),
         query: asked.uri.query(),
         rule: plan.map_or(&everything, |plan| &plan.policy.query),

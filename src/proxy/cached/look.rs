@@ -26,7 +26,7 @@ use crate::{
         shared::CachePlan,
     },
     clock::Now,
-    message::{fields, host::host_of, reply::Reply},
+    message::{fields, host::host_and_port, reply::Reply},
     proxy::{context::Context, kind::RequestKind},
     runtime::{
         Shared,
@@ -182,7 +182,7 @@ fn key(shared: &Shared, plan: &CachePlan, head: &RequestHeader, context: &Contex
         route: plan.route ^ service.finish(),
         policy: &plan.policy,
         secure: context.state.secure,
-        host: host_of(head),
+        host: host_and_port(head),
         path: context.upstream_path.as_deref().unwrap_or(head.uri.path()),
         query: head.uri.query(),
         identity: &identity,
