@@ -69,7 +69,9 @@ pub(super) fn head(
     if let Some(cached) = &context.cached {
         cached.say(head)?;
         if cached.serves() {
+            // Its body does not come this way.
             context.answered_by = ResponseSource::Cache;
+            return Ok(());
         }
     }
     if let Some(terms) = context.state.compress.take() {

@@ -309,3 +309,58 @@ fn what_breaks_off_is_not_kept() {
         assert!(answer.contains("x-cache: MISS") && answer.ends_with("half"), "{answer}");
     }
 }
+
+#[test]
+fn hedged_requests_fill_the_cache_too() {
+    let backend = Backend::start();
+    let gw = Gateway::start(&format!(
+        "services: {{ a: {{ urls: [\"http://{}\"], hedge: {{ after: 5s }} }} }}\nroutes: [{{ match: {{ path: /* }}, service: a, cache: {{}} }}]\n",
+        backend.address
+    ));
+    let path = "/h?h=Cache-Control:max-age=1&h=ETag:%22same%22&b=x";
+    assert_eq!((gw.get(path).send().body, said(&gw.get(path).send()).1), ("x1".to_owned(), "HIT".to_owned()));
+    std::thread::sleep(Duration::from_millis(2100));
+    let again = gw.get(path).send();
+    assert_eq!((again.status, again.body.as_str(), said(&again).1.as_str()), (200, "x1", "REVALIDATED"), "{again:?}");
+}
+
+#[test]
+fn when_the_one_who_fetches_leaves_another_one_does() {
+    let backend = Backend::start();
+    let gw = Arc::new(gateway(&backend, "{}"));
+    let path = format!("/left?{FRESH}&d=800");
+    {
+        use std::{io::Write as _, net::TcpStream};
+        let mut first = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+        write!(first, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n\r\n", gw.port).unwrap();
+        eventually("the first one asks", || backend.asked() == 1);
+        let others: Vec<_> = (0..30)
+            .map(|_| {
+                let (gw, path) = (gw.clone(), path.clone());
+                std::thread::spawn(move || gw.get(&path).send().status)
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(200));
+        drop(first);
+        assert!(others.into_iter().all(|other| other.join().unwrap() == 200));
+    }
+    assert_eq!(backend.asked(), 2, "one of those who were left has asked");
+}
+
+#[test]
+fn a_stale_answer_that_takes_the_place_of_an_error_is_not_coded_as_that_would_be() {
+    let backend = Backend::start();
+    let gw = Gateway::start(&format!(
+        "services: {{ a: {{ urls: [\"http://{}\"], retry: {{ max_attempts: 1 }} }} }}\nroutes: [{{ match: {{ path: /* }}, service: a, filters: [compression], cache: {{ query: {{ include: [k] }}, stale_if_error: 1m }} }}]\n",
+        backend.address
+    ));
+    let long = "/c?k=1&h=Content-Type:text/plain&h=Cache-Control:max-age=1&b=*5000";
+    assert_eq!(gw.get(long).send().body.len(), 5000);
+    std::thread::sleep(Duration::from_millis(1100));
+    let failed = "/c?k=1&s=503&h=Content-Type:text/plain&b=*9000";
+    let stale = gw.get(failed).header("accept-encoding", "gzip").send();
+    assert_eq!(
+        (stale.status, stale.get("content-encoding"), stale.body.as_str()),
+        (200, "", "x".repeat(5000).as_str())
+    );
+}

@@ -9,7 +9,7 @@ use std::{
 
 use http::{Method, StatusCode};
 use pingora::http::RequestHeader;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
     identity, refetch,
@@ -68,7 +68,8 @@ pub(crate) async fn look(shared: &Arc<Shared>, head: &RequestHeader, context: &m
     }
     let (key, one_client) = key(shared, &plan, head, context);
     let asked = Asked::of(&head.headers, &plan.policy);
-    let (mut collapsed, mut waited) = (false, false);
+    let until = Instant::now() + context.remaining().map_or(LONGEST_WAIT, |left| left.min(LONGEST_WAIT));
+    let mut collapsed = false;
     loop {
         let now = Now::read();
         let step = step(shared, &key, &asked, head, now);
@@ -92,12 +93,13 @@ pub(crate) async fn look(shared: &Arc<Shared>, head: &RequestHeader, context: &m
         let partial = !validates && fields::present(&head.headers, &CONDITIONS).contains(&true);
         let keeps = head.method == Method::GET && !partial;
         let mut flight = None;
-        if keeps && !waited {
+        if keeps && Instant::now() < until {
             match shared.flights.join(key.hash(), now.since_start) {
                 Join::Lead(own) => flight = Some(own),
                 Join::Pass => {}
+                // When that comes to nothing, because its client has left or its backend has failed, another one fetches.
                 Join::Wait(landing) => {
-                    (waited, collapsed) = (true, wait(landing, context.remaining()).await);
+                    collapsed = wait(landing, until).await;
                     continue;
                 }
             }
@@ -111,10 +113,9 @@ pub(crate) async fn look(shared: &Arc<Shared>, head: &RequestHeader, context: &m
 }
 
 /// Waits for the fetch of another request; true when its answer has been stored.
-async fn wait(landing: watch::Receiver<Landing>, left: Option<Duration>) -> bool {
+async fn wait(landing: watch::Receiver<Landing>, until: Instant) -> bool {
     let mut landing = landing;
-    let limit = left.map_or(LONGEST_WAIT, |left| left.min(LONGEST_WAIT));
-    let landed = tokio::time::timeout(limit, landing.wait_for(|state| *state != Landing::Flying)).await;
+    let landed = tokio::time::timeout_at(until, landing.wait_for(|state| *state != Landing::Flying)).await;
     matches!(landed, Ok(Ok(state)) if *state == Landing::Stored)
 }
 

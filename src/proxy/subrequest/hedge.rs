@@ -25,6 +25,7 @@ use crate::{
     message::reason::Reason,
     proxy::{
         attempts::{Attempts, Phase},
+        cached::arrival,
         context::Context,
         error, failure,
         kind::RequestKind,
@@ -228,10 +229,13 @@ pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Co
     }
     // The ordinary way would see its body pass; there is none.
     mirror::take(shared, session.req_header(), None, true, context);
-    let head = match upstream_request::alone(session.req_header(), 0, context, &route) {
+    let mut head = match upstream_request::alone(session.req_header(), 0, context, &route) {
         Ok(head) => head,
         Err(why) => return error::unsendable(context, why),
     };
+    if let Some(cached) = &mut context.cached {
+        cached.prepare(&mut head)?;
+    }
     // A copy: the session is busy with looking after the client.
     let asked = session.req_header().clone();
     context.attempts.count_once(&service, context.now.since_start);
@@ -292,6 +296,7 @@ async fn deliver(
     let mut answer = answer;
     let mut head = answer.head.clone();
     let done = answer.session.response_done();
+    arrival::head(shared, session.req_header(), &mut head, context)?;
     let framed = head.headers.contains_key(header::CONTENT_LENGTH)
         || head.headers.contains_key(header::TRANSFER_ENCODING)
         || matches!(head.status.as_u16(), 204 | 304);
@@ -313,6 +318,7 @@ async fn deliver(
             gone = left(session) => return Err(gone),
         };
         let end = body.is_none();
+        arrival::body(shared, session.req_header(), body.as_ref(), end, context);
         if end && let Some(trailers) = trailers(session, &mut answer.session).await? {
             // Not as one of the ends that Pingora knows: a body that ends leaves no room for trailers.
             response::body(session, &mut body, true, context)?;
