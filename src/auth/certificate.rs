@@ -27,11 +27,7 @@ impl Certificate {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let subject = certificate.subject();
         let common_name = subject.iter_common_name().next().and_then(|name| name.as_str().ok()).map(str::to_owned);
-        let mut fingerprint = String::with_capacity(64);
-        for byte in Sha256::digest(der) {
-            // Writing to a string cannot fail.
-            let _ = write!(fingerprint, "{byte:02x}");
-        }
+        let fingerprint = hex(String::with_capacity(64), &Sha256::digest(der));
         Some(Self { subject: distinguished(subject), common_name, names: names(&certificate), fingerprint })
     }
 
@@ -59,7 +55,7 @@ fn distinguished(name: &X509Name<'_>) -> String {
                 Err(_) => text.push_str(&attribute.attr_type().to_id_string()),
             }
             text.push('=');
-            let value = attribute.as_str().map_or_else(|_| hex(attribute.as_slice()), str::to_owned);
+            let value = attribute.as_str().map_or_else(|_| hex("#".to_owned(), attribute.as_slice()), str::to_owned);
             for letter in value.chars() {
                 if matches!(letter, ',' | '+' | '"' | '\\' | '<' | '>' | ';' | '=') {
                     text.push('\\');
@@ -71,9 +67,9 @@ fn distinguished(name: &X509Name<'_>) -> String {
     text
 }
 
-/// What is no text, as RFC 4514 writes it.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold("#".to_owned(), |mut text, byte| {
+/// `text`, and these bytes in hexadecimal digits. What is no text has a `#` before them (RFC 4514 §2.4).
+fn hex(text: String, bytes: &[u8]) -> String {
+    bytes.iter().fold(text, |mut text, byte| {
         // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
         text

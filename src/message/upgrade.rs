@@ -1,6 +1,6 @@
 //! Requests for another protocol on the same connection (RFC 9110 §7.8): what asks for one, and who may say so.
 
-use http::{StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{fields, violation::Violation};
@@ -43,13 +43,18 @@ fn is_websocket(line: &[u8]) -> bool {
     line.trim_ascii().eq_ignore_ascii_case(b"websocket")
 }
 
+/// True when there is one line of `Upgrade`, and it says that.
+fn is_websocket_alone(headers: &HeaderMap) -> bool {
+    let mut lines = headers.get_all(header::UPGRADE).iter();
+    lines.next().is_some_and(|line| is_websocket(line.as_bytes())) && lines.next().is_none()
+}
+
 /// Takes away an `Upgrade` that `Connection` does not name: it is not this hop's, and Pingora would take the request for one
 /// that ends in a tunnel, with other time limits. And one to another protocol than WebSocket: Pingora passes none on, and
 /// one to HTTP/2 is obsolete (RFC 9113 §3.1): requests in a tunnel would pass every filter.
 pub(crate) fn ignore_what_is_none(head: &mut RequestHeader) {
     let named = fields::has(&head.headers, &header::CONNECTION, |name| name.eq_ignore_ascii_case(NAME));
-    let mut lines = head.headers.get_all(header::UPGRADE).iter();
-    let websocket = lines.next().is_some_and(|line| is_websocket(line.as_bytes())) && lines.next().is_none();
+    let websocket = is_websocket_alone(&head.headers);
     if !named || !websocket {
         head.remove_header(&header::UPGRADE);
         head.remove_header("http2-settings");
@@ -65,8 +70,7 @@ pub(crate) fn check_switch(head: &ResponseHeader, asked: bool) -> Result<(), Vio
     if !asked {
         return Err("the backend switches protocols and was not asked to");
     }
-    let mut lines = head.headers.get_all(header::UPGRADE).iter();
-    let websocket = lines.next().is_some_and(|line| is_websocket(line.as_bytes())) && lines.next().is_none();
+    let websocket = is_websocket_alone(&head.headers);
     // What follows is no body (RFC 9110 §8.6, RFC 9112 §6.1).
     let framed = head.headers.contains_key(header::TRANSFER_ENCODING);
     if websocket && !framed { Ok(()) } else { Err("the backend switches to another protocol than it was asked for") }

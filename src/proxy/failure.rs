@@ -10,14 +10,14 @@ use crate::{
 
 /// Why it failed.
 pub(super) fn reason(error: &Error, context: &Context) -> Reason {
-    if context.is_malformed() && context.late().is_none() {
-        return Reason::Malformed;
-    }
-    if client_left(error) && context.late().is_none() {
-        return if context.shared.is_cut() { Reason::Shutdown } else { Reason::ClientClosed };
-    }
     if context.late().is_some() {
         return late(context);
+    }
+    if context.is_malformed() {
+        return Reason::Malformed;
+    }
+    if client_left(error) {
+        return if context.shared.is_cut() { Reason::Shutdown } else { Reason::ClientClosed };
     }
     if *error.esource() != ErrorSource::Downstream && local_cause(error).is_some() {
         return Reason::LocalResources;
