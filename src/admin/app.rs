@@ -78,6 +78,10 @@ fn named(head: &RequestHeader) -> Option<&str> {
 async fn read_body(session: &mut ServerSession, live: &Live) -> Result<Bytes, Reply> {
     let limits = live.load().limits;
     session.set_read_timeout(Some(limits.stall.0));
+    if session.req_header().headers.contains_key(header::EXPECT) && !session.is_body_empty() {
+        // Whether it is wanted is known only when its path is looked at, and then it is too late to ask for it.
+        session.write_continue_response().await.map_err(|_| replies::too_slow())?;
+    }
     let mut body = BytesMut::new();
     let read = async {
         while let Some(part) = session.read_request_body().await.map_err(|_| replies::too_slow())? {

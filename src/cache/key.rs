@@ -31,6 +31,8 @@ pub struct KeyParts<'a> {
     pub identity: &'a [&'a [u8]],
     /// The fields of the request.
     pub request: &'a HeaderMap,
+    /// What the backend is told beside all this, and may put into its answer.
+    pub told: &'a [&'a [u8]],
 }
 
 impl KeyParts<'_> {
@@ -131,6 +133,7 @@ impl Keys {
         out.extend(policy.fingerprint.to_le_bytes());
         let identity = if policy.shared { &[] } else { parts.identity };
         put_all(&mut out, identity.iter().copied());
+        put_all(&mut out, parts.told.iter().copied());
         for field in &policy.key_headers {
             put_all(&mut out, parts.request.get_all(field).iter().map(HeaderValue::as_bytes));
         }
@@ -200,7 +203,17 @@ mod tests {
     }
 
     fn parts<'a>(policy: &'a Policy, request: &'a HeaderMap) -> KeyParts<'a> {
-        KeyParts { route: 1, policy, secure: false, host: "a.test", path: "/x", query: None, identity: &[], request }
+        KeyParts {
+            route: 1,
+            policy,
+            secure: false,
+            host: "a.test",
+            path: "/x",
+            query: None,
+            identity: &[],
+            request,
+            told: &[],
+        }
     }
 
     #[test]

@@ -112,6 +112,16 @@ impl Memory {
         self.cache.get(&key.hash()).filter(|found| found.key == *key)
     }
 
+    /// The most bytes of all answers together.
+    pub fn budget(&self) -> u64 {
+        self.budget
+    }
+
+    /// The largest answer that can be stored, in bytes.
+    pub fn most(&self) -> u64 {
+        self.most
+    }
+
     /// To be taken before a backend is asked, and handed back with the answer.
     pub fn ticket(&self) -> Ticket {
         Ticket(self.purges.load(Relaxed))

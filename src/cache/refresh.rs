@@ -11,6 +11,7 @@ use super::{
     policy::{Policy, SetCookieRule},
     refusal::Refusal,
     storable::{Candidate, content_length, kept_fields, terms},
+    targeted::TOLLGATE_CACHE_CONTROL,
 };
 use crate::message::fields::single;
 
@@ -80,6 +81,16 @@ fn is_about(entry: &Entry, response: &HeaderMap) -> bool {
     both(header::LAST_MODIFIED).is_none_or(|(stored, new)| stored == new)
 }
 
+/// Fields that say how long an answer is good.
+static OF_FRESHNESS: [HeaderName; 6] = [
+    header::DATE,
+    header::AGE,
+    header::EXPIRES,
+    header::CACHE_CONTROL,
+    HeaderName::from_static("cdn-cache-control"),
+    TOLLGATE_CACHE_CONTROL,
+];
+
 /// Fields that say what the stored body is, and do not change with it (RFC 9111 §3.2).
 static OF_THE_BODY: [HeaderName; 4] =
     [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_RANGE, HeaderName::from_static("content-md5")];
@@ -88,8 +99,11 @@ fn merge(entry: &Entry, news: &News<'_>, policy: &Policy) -> Refreshed {
     let mut fields = entry.headers.clone();
     // When it was made is said anew, and be it by our own clock.
     fields.insert(header::DATE, date::format(news.times.answered.unix));
+    // Of an answer to one client's credentials, only how long it is good is for the others too.
+    let personal = [header::AUTHORIZATION, header::COOKIE].iter().any(|field| news.request.contains_key(field));
+    let personal = personal && !news.one_client;
     let mut last = None;
-    for (name, value) in news.response {
+    for (name, value) in news.response.iter().filter(|(name, _)| !personal || OF_FRESHNESS.contains(name)) {
         let cookie = *name == header::SET_COOKIE && policy.set_cookie != SetCookieRule::Keep;
         let tagged = *name == header::ETAG && entry.headers.contains_key(header::ETAG);
         if OF_THE_BODY.contains(name) || cookie || tagged {

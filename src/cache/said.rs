@@ -120,14 +120,14 @@ impl Outcome {
                 detail = Some(if self == Self::Stale(StaleBecause::Request) { "max-stale" } else { "revalidating" });
             }
             Self::Stale(StaleBecause::Error(status)) => {
-                let _ = write!(out, "; hit; fwd=stale; fwd-status={}", status.as_u16());
+                let _ = write!(out, "; fwd=stale; fwd-status={}", status.as_u16());
                 detail = Some("stale-if-error");
             }
             Self::Stale(StaleBecause::NoAnswer) => {
-                out.push_str("; hit; fwd=stale");
+                out.push_str("; fwd=stale");
                 detail = Some("unreachable");
             }
-            Self::Revalidated => out.push_str("; hit; fwd=stale; fwd-status=304"),
+            Self::Revalidated => out.push_str("; fwd=stale; fwd-status=304"),
             Self::Miss { forwarded, status, stored } => {
                 let _ = write!(out, "; fwd={}", forwarded.word());
                 if let Some(status) = status {
@@ -197,12 +197,12 @@ mod tests {
             (
                 Outcome::Stale(StaleBecause::Error(StatusCode::BAD_GATEWAY)),
                 Some(-2),
-                "tollgate; hit; fwd=stale; fwd-status=502; ttl=-2; detail=stale-if-error",
+                "tollgate; fwd=stale; fwd-status=502; ttl=-2; detail=stale-if-error",
                 "STALE",
             ),
-            (Outcome::Stale(StaleBecause::NoAnswer), None, "tollgate; hit; fwd=stale; detail=unreachable", "STALE"),
+            (Outcome::Stale(StaleBecause::NoAnswer), None, "tollgate; fwd=stale; detail=unreachable", "STALE"),
             (Outcome::Stale(StaleBecause::Request), None, "tollgate; hit; detail=max-stale", "STALE"),
-            (Outcome::Revalidated, Some(5), "tollgate; hit; fwd=stale; fwd-status=304; ttl=5", "REVALIDATED"),
+            (Outcome::Revalidated, Some(5), "tollgate; fwd=stale; fwd-status=304; ttl=5", "REVALIDATED"),
             (miss(Forwarded::UriMiss, Ok(())), Some(5), "tollgate; fwd=uri-miss; stored; ttl=5", "MISS"),
             (miss(Forwarded::VaryMiss, Err(Refusal::Private)), None, "tollgate; fwd=vary-miss; detail=private", "MISS"),
             (miss(Forwarded::Entry(Why::Stale), Ok(())), None, "tollgate; fwd=stale; stored", "MISS"),

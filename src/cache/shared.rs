@@ -1,6 +1,9 @@
 //! The cache of a process, and what a route has of it.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use arc_swap::{ArcSwap, Guard};
 
@@ -18,12 +21,37 @@ pub struct Cache {
     /// Makes keys.
     pub keys: Keys,
     memory: ArcSwap<Memory>,
+    /// Bytes of answers that are on their way into the store.
+    arriving: Arc<AtomicU64>,
+}
+
+/// What an answer takes that is on its way: all of them together take at most as much as the store.
+#[derive(Debug)]
+pub struct Room {
+    arriving: Arc<AtomicU64>,
+    own: u64,
+    budget: u64,
+}
+
+impl Room {
+    /// Takes so many bytes more; false when there is no room for them.
+    pub fn grow(&mut self, bytes: usize) -> bool {
+        let bytes = bytes as u64;
+        self.own += bytes;
+        self.arriving.fetch_add(bytes, Relaxed).saturating_add(bytes) <= self.budget
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.arriving.fetch_sub(self.own, Relaxed);
+    }
 }
 
 impl Default for Cache {
     fn default() -> Self {
         let memory = ArcSwap::from_pointee(Memory::new(USUAL_BUDGET, LARGEST));
-        Self { keys: Keys::default(), memory }
+        Self { keys: Keys::default(), memory, arriving: Arc::default() }
     }
 }
 
@@ -31,6 +59,11 @@ impl Cache {
     /// The store.
     pub fn memory(&self) -> Guard<Arc<Memory>> {
         self.memory.load()
+    }
+
+    /// Room for an answer that is on its way.
+    pub fn room(&self) -> Room {
+        Room { arriving: self.arriving.clone(), own: 0, budget: self.memory.load().budget() }
     }
 
     /// Gives it so many bytes; with another number than before, it begins empty.

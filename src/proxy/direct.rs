@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Buf as _;
-use http::{StatusCode, header};
+use http::header;
 use pingora::{OrErr as _, http::RequestHeader, proxy::ProxyHttp as _};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
@@ -34,7 +34,7 @@ pub(super) async fn answer(
     }
     let written = match gateway.decide(head, &mut context).await {
         Some((reply, by)) => write(head, &mut context, reply, by, connection).await,
-        None => match look(shared, head, &mut context).await {
+        None => match look(shared, head, false, &mut context).await {
             Found::Refused(reply) => write(head, &mut context, *reply, ResponseSource::Cache, connection).await,
             Found::Answer(served) => give(head, &mut context, *served, connection).await,
             Found::Nothing => {
@@ -43,15 +43,11 @@ pub(super) async fn answer(
             }
         },
     };
-    let written = match written {
-        Ok(written) => Some(written),
-        Err(e) => {
-            log::debug!("answer not delivered: {e}");
-            info.close_after_this();
-            None
-        }
-    };
-    logging::record_direct(shared, head, written, &mut context);
+    if let Err(e) = &written {
+        log::debug!("answer not delivered: {e}");
+        info.close_after_this();
+    }
+    logging::record_direct(shared, head, written.is_ok(), &mut context);
     true
 }
 
@@ -61,7 +57,7 @@ async fn give(
     context: &mut Context,
     served: Served,
     connection: &mut (dyn AsyncWrite + Send + Unpin),
-) -> pingora::Result<(StatusCode, u64)> {
+) -> pingora::Result<()> {
     let mut connection = connection;
     let (mut answer_head, parts) = reply::finish(context, served)?;
     let info = context.info.as_ref();
@@ -72,9 +68,12 @@ async fn give(
     }
     let mut answer = Outgoing::to(Asked::by(head));
     answer.head(&mut answer_head, parts.is_empty(), info.is_some_and(|info| info.closes()))?;
+    context.written = Some(answer_head.status);
     let written = async {
         for part in parts {
-            if let Some((large, after)) = answer.part(part) {
+            let large = answer.part(part);
+            context.sent = answer.sent;
+            if let Some((large, after)) = large {
                 let mut all = answer.out.split().chain(large).chain(after);
                 tokio::io::AsyncWriteExt::write_all_buf(&mut connection, &mut all).await?;
             }
@@ -82,18 +81,17 @@ async fn give(
         connection.write_all(&answer.out).await?;
         connection.flush().await
     };
-    written.await.or_err(pingora::ErrorType::WriteError, "while writing an answer")?;
-    Ok((answer_head.status, answer.sent))
+    written.await.or_err(pingora::ErrorType::WriteError, "while writing an answer")
 }
 
-/// Writes `reply` to a request with this `head`: all of it at once. Answers the status and the length of the body.
+/// Writes `reply` to a request with this `head`: all of it at once.
 async fn write(
     head: &RequestHeader,
     context: &mut Context,
     reply: Reply,
     by: ResponseSource,
     connection: &mut (dyn AsyncWrite + Send + Unpin),
-) -> pingora::Result<(StatusCode, u64)> {
+) -> pingora::Result<()> {
     let closes = reply::closes(&reply, head);
     let (mut answer_head, body) = reply::compose(context, reply, by, grpc::is(&head.headers), false)?;
     let info = context.info.as_ref();
@@ -103,10 +101,10 @@ async fn write(
     let mut answer = Outgoing::to(Asked::by(head));
     answer.head(&mut answer_head, body.is_empty(), info.is_some_and(|info| info.closes()))?;
     answer.whole_body(&body);
+    (context.written, context.sent) = (Some(answer_head.status), answer.sent);
     let written = async {
         connection.write_all(&answer.out).await?;
         connection.flush().await
     };
-    written.await.or_err(pingora::ErrorType::WriteError, "while writing an answer")?;
-    Ok((answer_head.status, answer.sent))
+    written.await.or_err(pingora::ErrorType::WriteError, "while writing an answer")
 }

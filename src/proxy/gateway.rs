@@ -136,7 +136,8 @@ impl ProxyHttp for Gateway {
             if let Some((reply, by)) = self.decide(session.req_header_mut(), context).await {
                 return respond(session, context, reply, by).await.map(|()| true);
             }
-            match look(&self.live.shared, session.req_header(), context).await {
+            let body = !session.is_body_empty();
+            match look(&self.live.shared, session.req_header(), body, context).await {
                 Found::Nothing => {}
                 Found::Answer(served) => return give(session, context, *served).await.map(|()| true),
                 Found::Refused(reply) => {

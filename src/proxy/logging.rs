@@ -39,19 +39,13 @@ pub(crate) fn record(shared: &Shared, session: &Session, error: Option<&Error>, 
     write_down(shared, &ended, context);
 }
 
-/// The same for one that was answered without a session; what has been `written`: the status and the length of the body.
-pub(super) fn record_direct(
-    shared: &Shared,
-    head: &RequestHeader,
-    written: Option<(StatusCode, u64)>,
-    context: &mut Context,
-) {
-    if written.is_none() {
+/// The same for one that was answered without a session; `whole`: all of the answer has been written.
+pub(super) fn record_direct(shared: &Shared, head: &RequestHeader, whole: bool, context: &mut Context) {
+    if !whole {
         context.error = Some(ErrorType::WriteError.as_str().to_owned());
     }
-    let (status, sent) = written.unzip();
-    let left = written.is_none();
-    write_down(shared, &Ended { head, written: status, received: 0, sent: sent.unwrap_or(0), left }, context);
+    let (written, sent) = (context.written, context.sent);
+    write_down(shared, &Ended { head, written, received: 0, sent, left: !whole }, context);
 }
 
 /// The same for a request that was dropped in the middle; `left`: because its client has gone.

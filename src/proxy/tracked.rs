@@ -64,9 +64,8 @@ fn end(context: &mut Context, left: bool, cut: bool) {
             }
             replies::too_late(reason)
         };
-        if context.attempts.first_byte.is_none()
-            && let Some(info) = context.info.clone()
-        {
+        let begun = context.attempts.first_byte.is_some() || context.written.is_some();
+        if !begun && let Some(info) = context.info.clone() {
             let grpc = context.kept.as_ref().is_some_and(KeptHead::is_grpc);
             let http2 = context.version == Version::HTTP_2;
             match reply::compose(context, reply, ResponseSource::Gateway, grpc, http2) {

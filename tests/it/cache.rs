@@ -45,6 +45,16 @@ impl Backend {
                         Some(("b", text)) => text.clone_into(&mut body),
                         Some(("s", text)) => status = text,
                         Some(("d", text)) => delay = text.parse().unwrap(),
+                        // The fields of the request with these names, as the body.
+                        Some(("e", name)) => {
+                            let named = head.lines().filter(|line| line.to_lowercase().starts_with(name));
+                            body = named.collect::<Vec<_>>().join(",") + "#";
+                        }
+                        // Who asks, as a field.
+                        Some(("who", _)) => {
+                            let who = head.lines().find(|line| line.to_lowercase().starts_with("authorization"));
+                            fields.extend(["X-Who: ", who.unwrap_or("nobody"), "\r\n"]);
+                        }
                         _ => {}
                     }
                 }
@@ -363,4 +373,77 @@ fn a_stale_answer_that_takes_the_place_of_an_error_is_not_coded_as_that_would_be
         (stale.status, stale.get("content-encoding"), stale.body.as_str()),
         (200, "", "x".repeat(5000).as_str())
     );
+}
+
+#[test]
+fn a_body_that_no_field_speaks_of_is_seen_over_http2() {
+    let backend = Backend::start();
+    let gw = Gateway::start(&format!(
+        "listeners: [{{ address: \"127.0.0.1:{{port}}\", h2c: true }}]\nservices: {{ a: {{ urls: [\"http://{}\"] }} }}\nroutes: [{{ match: {{ path: /* }}, service: a, cache: {{}} }}]\n",
+        backend.address
+    ));
+    let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let status = executor.block_on(async {
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", gw.port)).await.unwrap();
+        let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+        tokio::spawn(connection);
+        let request = axum::http::Request::get(format!("http://h/fat?{FRESH}")).body(()).unwrap();
+        let (answer, mut body) = client.send_request(request, false).unwrap();
+        body.send_data("poison".into(), true).unwrap();
+        answer.await.unwrap().headers()["x-cache"].to_str().unwrap().to_owned()
+    });
+    assert_eq!(status, "BYPASS");
+    let next = h2_request(gw.port, "GET", &format!("/fat?{FRESH}"), &[]);
+    assert_eq!(next.head.headers()["x-cache"], "MISS");
+}
+
+#[test]
+fn what_one_clients_credentials_are_answered_stays_with_that_client() {
+    let backend = Backend::start();
+    let gw = gateway(&backend, "{}");
+    let path = format!("/head?{FRESH}&h=ETag:%22same%22&who=1");
+    assert_eq!(gw.get(&path).send().get("x-who"), "nobody");
+    gw.request("HEAD", &path).bearer("alice").header("cache-control", "no-cache").send();
+    assert_eq!(gw.get(&path).send().get("x-who"), "nobody");
+    let path = "/stale?h=Cache-Control:max-age=1&h=ETag:%22same%22&who=1";
+    gw.get(path).send();
+    std::thread::sleep(Duration::from_millis(2100));
+    assert_eq!(said(&gw.get(path).bearer("alice").send()).1, "REVALIDATED");
+    let next = gw.get(path).send();
+    assert_eq!((said(&next).1.as_str(), next.get("x-who")), ("HIT", "nobody"));
+}
+
+#[test]
+fn what_the_gateway_tells_backends_makes_a_difference() {
+    let backend = Backend::start();
+    let gw = Gateway::start(&format!(
+        "trusted_proxies: [127.0.0.0/8]\nservices: {{ a: {{ urls: [\"http://{}\"] }} }}\nroutes: [{{ match: {{ path: /* }}, service: a, cache: {{}} }}]\n",
+        backend.address
+    ));
+    let path = format!("/f?{FRESH}&e=x-forwarded-host");
+    let evil = gw.get(&path).header("x-forwarded-host", "evil.test").send();
+    assert!(evil.body.contains("evil.test"), "{evil:?}");
+    assert!(!gw.get(&path).header("x-forwarded-host", "good.test").send().body.contains("evil"));
+    assert!(!gw.get(&path).send().body.contains("evil"));
+    let path = format!("/vary?{FRESH}&h=Vary:X-Forwarded-For");
+    assert!(said(&gw.get(&path).send()).2.contains("vary-any"));
+    let path = format!("/proto?{FRESH}&h=Vary:X-Forwarded-Proto");
+    gw.get(&path).send();
+    assert_eq!(said(&gw.get(&path).send()).1, "HIT");
+}
+
+#[test]
+fn an_answer_out_of_the_cache_that_is_broken_off_is_logged_as_far_as_it_went() {
+    use std::{io::Read as _, net::TcpStream};
+    let backend = Backend::start();
+    let gw = gateway(&backend, "{}");
+    let path = format!("/big?{FRESH}&b=*8000000");
+    assert_eq!(gw.get(&path).send().body.len(), 8_000_000);
+    let mut client = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+    write!(client, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n\r\n", gw.port).unwrap();
+    client.read_exact(&mut [0; 100_000]).unwrap();
+    drop(client);
+    let line = &gw.log(2)[1];
+    assert_eq!((line["status"].as_u64(), line["cache"].as_str()), (Some(200), Some("hit")), "{line}");
+    assert!(line["sent"].as_u64().is_some_and(|sent| (100_000..8_000_000).contains(&sent)), "{line}");
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{request::Fill, serve::Served};
@@ -17,10 +17,11 @@ use crate::{
         refresh::{self, News, Refreshed},
         refusal::Refusal,
         said::{Outcome, StaleBecause},
+        shared::Room,
         storable::{self, Candidate},
     },
     clock::Now,
-    message::host::host_and_port,
+    message::{fields, host::host_and_port, reserved::ReservedHeaders},
     proxy::context::Context,
     runtime::Shared,
 };
@@ -88,7 +89,8 @@ fn arrived(
         by_head(shared, asked, &news, cached);
         return Ok(());
     }
-    keep(asked, head, cached, times);
+    let terms = (shared.cache.memory().most(), &context.runtime.reserved, shared.cache.room());
+    keep(asked, head, cached, times, terms);
     Ok(())
 }
 
@@ -111,7 +113,14 @@ fn give(
 }
 
 /// A new answer: whether it is kept is decided by its head.
-fn keep(asked: &RequestHeader, head: &ResponseHeader, cached: &mut super::request::Cached, times: Times) {
+/// `most`: the largest that there is room for. `reserved`: what only the gateway tells backends.
+fn keep(
+    asked: &RequestHeader,
+    head: &ResponseHeader,
+    cached: &mut super::request::Cached,
+    times: Times,
+    (most, reserved, room): (u64, &ReservedHeaders, Room),
+) {
     let plan = cached.plan.clone();
     let Some(place) = &mut cached.place else { return };
     if !place.keeps {
@@ -126,24 +135,43 @@ fn keep(asked: &RequestHeader, head: &ResponseHeader, cached: &mut super::reques
         response: &head.headers,
         times,
     };
-    match storable::terms(&candidate, &plan.policy) {
+    let terms = storable::terms(&candidate, &plan.policy);
+    match terms.and_then(|terms| if varies_by_ours(head, reserved) { Err(Refusal::VaryAny) } else { Ok(terms) }) {
+        Ok(_) if storable::content_length(&head.headers).is_some_and(|length| length > most) => {
+            cached.refuse(Refusal::TooLarge, None);
+        }
         Ok(terms) => {
             cached.outcome = Some(Outcome::Miss { forwarded: cached.forwarded, status: None, stored: Some(Ok(())) });
             let left = terms.lifetime.saturating_sub(terms.initial_age);
             // To the nearest second: on the way here some milliseconds have passed.
             cached.ttl = i64::try_from((left + Duration::from_millis(500)).as_secs()).ok();
             let (status, headers) = (head.status, head.headers.clone());
-            let fill = Fill { terms, status, headers, answered: times.answered, parts: Vec::new(), length: 0 };
+            let fill = Fill { terms, status, headers, answered: times.answered, body: Vec::new(), room };
             cached.fill = Some(fill);
         }
         Err(refusal) => cached.refuse(refusal, None),
     }
 }
 
+/// True when the answer is another one for each value of a field that the gateway writes: what it tells the backend is not
+/// what the client has sent, by which answers are told apart. The host and the scheme are in every key.
+fn varies_by_ours(head: &ResponseHeader, reserved: &ReservedHeaders) -> bool {
+    const OURS: [&str; 5] = ["x-forwarded-for", "x-real-ip", "forwarded", "via", "x-request-id"];
+    fields::has(&head.headers, &header::VARY, |name| {
+        let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+        OURS.contains(&name.as_str()) || reserved.has(&name)
+    })
+}
+
 fn by_head(shared: &Shared, asked: &RequestHeader, news: &News<'_>, cached: &mut super::request::Cached) {
     let plan = cached.plan.clone();
     let Some(place) = &cached.place else { return };
     let memory = shared.cache.memory();
+    // What one client's credentials are answered says nothing of what the others share.
+    let personal = [header::AUTHORIZATION, header::COOKIE].iter().any(|field| asked.headers.contains_key(field));
+    if personal && !place.one_client {
+        return cached.refuse(Refusal::Method, None);
+    }
     let entry = memory.get(&place.key).and_then(|variants| variants.select(&asked.headers).cloned());
     if let Some(entry) = entry {
         match refresh::by_head(&entry, news, &plan.policy) {
@@ -159,13 +187,12 @@ fn by_head(shared: &Shared, asked: &RequestHeader, news: &News<'_>, cached: &mut
 /// A part of the body, as the backend sent it; with `end`, the answer is complete.
 pub(crate) fn body(shared: &Shared, asked: &RequestHeader, part: Option<&Bytes>, end: bool, context: &mut Context) {
     let Some(cached) = context.cached.as_mut().filter(|cached| cached.fill.is_some()) else { return };
-    let most = cached.plan.policy.max_object;
+    let most = shared.cache.memory().most().min(cached.plan.policy.max_object as u64);
     if let (Some(part), Some(fill)) = (part, cached.fill.as_mut()) {
-        fill.length += part.len();
-        fill.parts.push(part.clone());
-        if fill.length > most {
+        if (fill.body.len() + part.len()) as u64 > most || !fill.room.grow(part.len()) {
             return cached.refuse(Refusal::TooLarge, None);
         }
+        fill.body.extend_from_slice(part);
     }
     if end {
         complete(shared, asked, context);
@@ -187,7 +214,7 @@ pub(crate) fn complete(shared: &Shared, asked: &RequestHeader, context: &mut Con
         response: &fill.headers,
         times: Times { asked: place.sent.unwrap_or(fill.answered), answered: fill.answered },
     };
-    let entry = Entry::new(&candidate, &plan.policy, fill.terms, Body::copied(&fill.parts));
+    let entry = Entry::new(&candidate, &plan.policy, fill.terms, Body::copied(&[fill.body]));
     let stored = entry.and_then(|entry| shared.cache.memory().insert(&place.key, entry, place.ticket));
     match (stored, place.flight.take()) {
         (Ok(_), Some(flight)) => flight.stored(),

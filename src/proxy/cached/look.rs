@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use pingora::http::RequestHeader;
 use tokio::{sync::watch, time::Instant};
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     cache::{
-        bypass,
+        bypass::{self, Past},
         entry::Entry,
         key::{Key, KeyParts},
         reuse::{self, Asked, InPlaceOf, Reuse, Why},
@@ -56,14 +56,15 @@ enum Step {
 }
 
 /// Looks for an answer to the request with this head, which goes to a backend otherwise.
-pub(crate) async fn look(shared: &Arc<Shared>, head: &RequestHeader, context: &mut Context) -> Found {
+///
+/// `body`: the request has one.
+pub(crate) async fn look(shared: &Arc<Shared>, head: &RequestHeader, body: bool, context: &mut Context) -> Found {
     let Some(plan) = context.route.as_ref().and_then(|route| route.cache.clone()) else { return Found::Nothing };
-    let ordinary = context.kind == RequestKind::Ordinary;
-    if let Some(past) = bypass::past(&plan.policy, &head.method, &head.headers, head.uri.query()) {
+    let past = bypass::past(&plan.policy, &head.method, &head.headers, head.uri.query());
+    // Over HTTP/2 no field says that there is a body.
+    let plain = context.kind == RequestKind::Ordinary && !body;
+    if let Some(past) = past.or((!plain).then_some(Past::NotPlain)) {
         context.cached = Some(Cached::past(plan, past));
-        return Found::Nothing;
-    }
-    if !ordinary {
         return Found::Nothing;
     }
     let (key, one_client) = key(shared, &plan, head, context);
@@ -93,7 +94,8 @@ pub(crate) async fn look(shared: &Arc<Shared>, head: &RequestHeader, context: &m
         let partial = !validates && fields::present(&head.headers, &CONDITIONS).contains(&true);
         let keeps = head.method == Method::GET && !partial;
         let mut flight = None;
-        if keeps && Instant::now() < until {
+        // Whose answer is not to be kept fetches it for nobody else.
+        if keeps && !asked.directives.no_store && Instant::now() < until {
             match shared.flights.join(key.hash(), now.since_start) {
                 Join::Lead(own) => flight = Some(own),
                 Join::Pass => {}
@@ -176,6 +178,8 @@ fn step(shared: &Shared, key: &Key, asked: &Asked, head: &RequestHeader, now: No
 fn key(shared: &Shared, plan: &CachePlan, head: &RequestHeader, context: &Context) -> (Key, bool) {
     let identity = identity::parts(&context.state.identities);
     let identity: Vec<&[u8]> = identity.iter().map(Vec::as_slice).collect();
+    // Whoever is trusted may tell backends of another host than the one that was asked for.
+    let told: Vec<&[u8]> = if context.origin.trusted { told(head) } else { Vec::new() };
     // A route may lead to several services, and each answers as it likes.
     let mut service = DefaultHasher::new();
     context.target.as_ref().map(|target| target.service.name.clone()).hash(&mut service);
@@ -188,6 +192,18 @@ fn key(shared: &Shared, plan: &CachePlan, head: &RequestHeader, context: &Contex
         query: head.uri.query(),
         identity: &identity,
         request: &head.headers,
+        told: &told,
     };
     (shared.cache.keys.key(&parts), parts.one_client())
+}
+
+/// What a trusted proxy has said of the request, and backends believe.
+fn told(head: &RequestHeader) -> Vec<&[u8]> {
+    const FIELDS: [&str; 4] = ["x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "forwarded"];
+    let mut all: Vec<&[u8]> = Vec::new();
+    for field in FIELDS {
+        all.push(field.as_bytes());
+        all.extend(head.headers.get_all(field).iter().map(HeaderValue::as_bytes));
+    }
+    all
 }

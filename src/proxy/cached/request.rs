@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 
@@ -16,7 +15,7 @@ use crate::{
         refusal::Refusal,
         reuse::InPlaceOf,
         said::{Forwarded, Outcome},
-        shared::CachePlan,
+        shared::{CachePlan, Room},
         storable::Terms,
         targeted::TOLLGATE_CACHE_CONTROL,
     },
@@ -75,8 +74,9 @@ pub(super) struct Fill {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) answered: Now,
-    pub(super) parts: Vec<Bytes>,
-    pub(super) length: usize,
+    /// A copy: what comes from a connection is a view of a buffer that may be much larger.
+    pub(super) body: Vec<u8>,
+    pub(super) room: Room,
 }
 
 impl Cached {
