@@ -83,3 +83,19 @@ pub struct CachePlan {
     /// Differs between routes whose answers may differ: part of every key.
     pub route: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_on_their_way_share_their_room() {
+        let cache = Cache::default();
+        cache.set_budget(1 << 20);
+        let (mut one, mut other) = (cache.room(), cache.room());
+        assert!(one.grow(1 << 19) && other.grow(1 << 19));
+        assert!(!one.grow(1), "there is none left");
+        drop(other);
+        assert!(one.grow(1 << 18), "one has gone");
+    }
+}

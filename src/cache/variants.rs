@@ -100,6 +100,7 @@ mod tests {
             query: None,
             identity: &[],
             request: &made.request,
+            told: &[],
         })
     }
 

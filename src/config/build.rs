@@ -268,11 +268,7 @@ impl Builder<'_> {
             }
             ConcurrencyLimit::new(limits.max, limits.queue, limits.wait.0)
         });
-        let cache = caching::plan(config, self.root, problems);
-        if cache.is_some() && chain.wants_response_body() {
-            let message = "a step of this route changes bodies of answers, and would not see those that are kept: leave 'cache' out";
-            problems.push(place("cache").place().problem(message));
-        }
+        let cache = caching::plan(config, &chain, self.root, problems);
         let metrics = self.shared.metrics.requests.route(id, "");
         let retry = config.retry.clone();
         let encoded_slashes = config.paths.encoded_slashes.or(self.paths.encoded_slashes).unwrap_or_default();

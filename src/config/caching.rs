@@ -6,15 +6,26 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     cache::{shared::CachePlan, store_config::StoreConfig},
+    filter::Chain,
     routing::route::RouteConfig,
     units::Problems,
     yaml::{Node, Spanned},
 };
 
 /// The cache of a route that has one.
-pub(super) fn plan(route: &Spanned<RouteConfig>, root: &Node, problems: &mut Problems) -> Option<Arc<CachePlan>> {
+pub(super) fn plan(
+    route: &Spanned<RouteConfig>,
+    chain: &Chain,
+    root: &Node,
+    problems: &mut Problems,
+) -> Option<Arc<CachePlan>> {
     let cache = route.cache.as_ref()?;
     let place = |key: &str| root.at(&format!("{}.cache.{key}", route.place.path)).place().clone();
+    if chain.wants_response_body() {
+        let message = "a step of this route looks at bodies of answers, and would not see those that are kept";
+        let message = format!("{message}: leave 'cache' out");
+        problems.push(root.at(&format!("{}.cache", route.place.path)).place().problem(message));
+    }
     match cache.policy() {
         // Whatever is said of the route may change its answers.
         Ok(policy) => Some(Arc::new(CachePlan { policy, route: fingerprint(&format!("{:?}", route.value)) })),

@@ -441,7 +441,7 @@ fn an_answer_out_of_the_cache_that_is_broken_off_is_logged_as_far_as_it_went() {
     assert_eq!(gw.get(&path).send().body.len(), 8_000_000);
     let mut client = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
     write!(client, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n\r\n", gw.port).unwrap();
-    client.read_exact(&mut [0; 100_000]).unwrap();
+    client.read_exact(&mut vec![0; 100_000]).unwrap();
     drop(client);
     let line = &gw.log(2)[1];
     assert_eq!((line["status"].as_u64(), line["cache"].as_str()), (Some(200), Some("hit")), "{line}");

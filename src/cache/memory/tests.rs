@@ -28,6 +28,7 @@ impl Store {
             query: None,
             identity: &[],
             request: &made.request,
+            told: &[],
         })
     }
 
