@@ -101,6 +101,15 @@ impl Selection {
 fn value<'h>(request: &'h HeaderMap, name: &HeaderName) -> Option<Cow<'h, [u8]>> {
     let mut lines = request.get_all(name).iter().map(HeaderValue::as_bytes);
     let first = lines.next()?;
+    // What is no list is what it is, byte by byte.
+    if [header::COOKIE, header::AUTHORIZATION, header::USER_AGENT, header::REFERER].contains(name) {
+        let more: Vec<&[u8]> = lines.collect();
+        return Some(if more.is_empty() {
+            Cow::Borrowed(first)
+        } else {
+            Cow::Owned([&[first][..], &more].concat().join(&b'\n'))
+        });
+    }
     if [header::ACCEPT_LANGUAGE, header::ACCEPT_ENCODING].contains(name) {
         return Some(Cow::Owned(preferences(request, name)));
     }
@@ -205,6 +214,8 @@ mod tests {
             ("foo", &[("foo", "1, 2")], &[("foo", "1"), ("foo", "2")], true),
             ("foo", &[("foo", "1,2")], &[("foo", " 1, 2 ")], true),
             ("foo", &[("foo", "1,2")], &[("foo", "2,1")], false),
+            ("cookie", &[("cookie", "a=1,b")], &[("cookie", "a=1, b")], false),
+            ("cookie", &[("cookie", "a=1,b")], &[("cookie", "a=1,b")], true),
             ("foo", &[("foo", "a")], &[("foo", "A")], false),
             ("foo", &[("foo", "\"a, b\"")], &[("foo", "\"a,b\"")], false),
             ("accept-language", &[("accept-language", "en, de")], &[("accept-language", "De,eN")], true),

@@ -33,6 +33,8 @@ pub struct Runtime {
     pub publish: bool,
     /// Some route mirrors, or some service hedges: the gateway sends requests by itself.
     pub sends: bool,
+    /// Some route has a cache.
+    pub caches: bool,
     /// Bytes of memory for the answers that it keeps.
     pub cache_memory: u64,
     /// The tables of its rate limits.

@@ -447,3 +447,57 @@ fn an_answer_out_of_the_cache_that_is_broken_off_is_logged_as_far_as_it_went() {
     assert_eq!((line["status"].as_u64(), line["cache"].as_str()), (Some(200), Some("hit")), "{line}");
     assert!(line["sent"].as_u64().is_some_and(|sent| (100_000..8_000_000).contains(&sent)), "{line}");
 }
+
+#[test]
+fn who_wants_something_else_does_not_wait_in_line() {
+    let backend = Backend::start();
+    let gw = Arc::new(gateway(&backend, "{}"));
+    let crowd = |path: &'static str, field: &'static str, alike: bool| {
+        let begun = std::time::Instant::now();
+        let clients: Vec<_> = (0..8)
+            .map(|number| {
+                let gw = gw.clone();
+                let value = if alike { "max-age=0".to_owned() } else { format!("s={number}") };
+                std::thread::spawn(move || gw.get(path).header(field, &value).send().status)
+            })
+            .collect();
+        assert!(clients.into_iter().all(|client| client.join().unwrap() == 200));
+        begun.elapsed()
+    };
+    let vary = crowd("/v?h=Cache-Control:max-age=60&h=Vary:Cookie&d=500", "cookie", false);
+    let validated = "/nc?h=Cache-Control:no-cache&h=ETag:%22same%22&d=500";
+    gw.get(validated).send();
+    let validated = crowd(validated, "x-any", true);
+    let fresh = "/f?h=Cache-Control:max-age=60&d=500";
+    gw.get(fresh).send();
+    let asked_anew = crowd(fresh, "cache-control", true);
+    let most = Duration::from_millis(2500);
+    assert!(vary < most && validated < most && asked_anew < most, "{vary:?} {validated:?} {asked_anew:?}");
+}
+
+#[test]
+fn what_was_on_its_way_while_it_was_changed_is_not_kept() {
+    let backend = Backend::start();
+    let gw = Arc::new(gateway(&backend, "{ query: { include: [k] } }"));
+    let slow = {
+        let gw = gw.clone();
+        std::thread::spawn(move || gw.get(&format!("/p?k=1&{FRESH}&d=700")).send().body)
+    };
+    eventually("it is asked for", || backend.asked() == 1);
+    gw.request("POST", "/p?k=1").send();
+    assert_eq!(slow.join().unwrap(), "1");
+    assert_eq!(gw.get(&format!("/p?k=1&{FRESH}")).send().body, "3", "the store was empty, and the purge counts");
+}
+
+#[test]
+fn who_has_a_stale_answer_fetched_anew_takes_it_from_nobody() {
+    let backend = Backend::start();
+    let gw = gateway(&backend, "{}");
+    let path = "/swr?h=Cache-Control:max-age=1,stale-while-revalidate=60&b=x";
+    gw.get(path).send();
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(said(&gw.get(path).bearer("alice").send()).1, "STALE");
+    eventually("it is fetched", || backend.asked() == 2);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(said(&gw.get(path).send()).1, "STALE");
+}

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{request::Fill, serve::Served};
@@ -65,6 +65,10 @@ fn arrived(
     if place.validates && head.status == StatusCode::NOT_MODIFIED {
         let Some(entry) = place.entry.clone() else { return Ok(()) };
         let good = match refresh::by_304(&entry, &news, &plan.policy) {
+            Refreshed::Updated(new) if varies_by_ours(&new.headers, &context.runtime.reserved) => {
+                shared.cache.memory().remove(&place.key, &entry);
+                entry
+            }
             Refreshed::Updated(new) => {
                 shared.cache.memory().refresh(&place.key, &entry, *new, place.ticket).unwrap_or(entry)
             }
@@ -136,7 +140,9 @@ fn keep(
         times,
     };
     let terms = storable::terms(&candidate, &plan.policy);
-    match terms.and_then(|terms| if varies_by_ours(head, reserved) { Err(Refusal::VaryAny) } else { Ok(terms) }) {
+    match terms
+        .and_then(|terms| if varies_by_ours(&head.headers, reserved) { Err(Refusal::VaryAny) } else { Ok(terms) })
+    {
         Ok(_) if storable::content_length(&head.headers).is_some_and(|length| length > most) => {
             cached.refuse(Refusal::TooLarge, None);
         }
@@ -155,9 +161,9 @@ fn keep(
 
 /// True when the answer is another one for each value of a field that the gateway writes: what it tells the backend is not
 /// what the client has sent, by which answers are told apart. The host and the scheme are in every key.
-fn varies_by_ours(head: &ResponseHeader, reserved: &ReservedHeaders) -> bool {
+pub(super) fn varies_by_ours(headers: &HeaderMap, reserved: &ReservedHeaders) -> bool {
     const OURS: [&str; 5] = ["x-forwarded-for", "x-real-ip", "forwarded", "via", "x-request-id"];
-    fields::has(&head.headers, &header::VARY, |name| {
+    fields::has(headers, &header::VARY, |name| {
         let name = String::from_utf8_lossy(name).to_ascii_lowercase();
         OURS.contains(&name.as_str()) || reserved.has(&name)
     })
@@ -225,7 +231,8 @@ pub(crate) fn complete(shared: &Shared, asked: &RequestHeader, context: &mut Con
 
 /// A request that changes something takes away what is stored of it (RFC 9111 §4.4), whichever route it takes.
 fn invalidate(shared: &Shared, asked: &RequestHeader, head: &ResponseHeader, context: &Context) {
-    if asked.method.is_safe() || shared.cache.memory().stats().entries == 0 {
+    // What is on its way is not to be kept either: so the purge counts although there may be nothing yet.
+    if asked.method.is_safe() || !context.runtime.caches {
         return;
     }
     let everything = QueryRule::Whole;

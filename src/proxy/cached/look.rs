@@ -69,7 +69,8 @@ pub(crate) async fn look(shared: &Arc<Shared>, head: &RequestHeader, body: bool,
     }
     let (key, one_client) = key(shared, &plan, head, context);
     let asked = Asked::of(&head.headers, &plan.policy);
-    let until = Instant::now() + context.remaining().map_or(LONGEST_WAIT, |left| left.min(LONGEST_WAIT));
+    // Whoever has waited in vain must have time left to ask.
+    let until = Instant::now() + context.remaining().map_or(LONGEST_WAIT, |left| (left / 2).min(LONGEST_WAIT));
     let mut collapsed = false;
     loop {
         let now = Now::read();
@@ -95,7 +96,9 @@ pub(crate) async fn look(shared: &Arc<Shared>, head: &RequestHeader, body: bool,
         let keeps = head.method == Method::GET && !partial;
         let mut flight = None;
         // Whose answer is not to be kept fetches it for nobody else.
-        if keeps && !asked.directives.no_store && Instant::now() < until {
+        // Nor does one that asks for its own sake, or whose answer is another one than that which the others wait for.
+        let alike = matches!(forwarded, Forwarded::UriMiss | Forwarded::Entry(Why::Stale));
+        if keeps && alike && !collapsed && !asked.directives.no_store && Instant::now() < until {
             match shared.flights.join(key.hash(), now.since_start) {
                 Join::Lead(own) => flight = Some(own),
                 Join::Pass => {}

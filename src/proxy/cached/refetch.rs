@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Method;
 use pingora::{connectors::http::Connector, http::RequestHeader};
 
-use super::request::CONDITIONS;
+use super::{arrival::varies_by_ours, request::CONDITIONS};
 use crate::{
     cache::{
         conditional,
@@ -16,12 +16,13 @@ use crate::{
         key::Key,
         memory::Ticket,
         refresh::{self, News, Refreshed},
+        refusal::Refusal,
         shared::CachePlan,
         storable::{self, Candidate},
     },
     clock::Now,
     proxy::{context::Context, upstream_request},
-    runtime::{Shared, flights::Flight},
+    runtime::{Runtime, Shared, flights::Flight},
     upstream::{
         AttemptOutcome, FailureKind, Service,
         choice::{Choice, Chosen},
@@ -32,6 +33,7 @@ use crate::{
 /// What is asked, and for which place.
 struct Refetch {
     shared: Arc<Shared>,
+    runtime: Arc<Runtime>,
     plan: Arc<CachePlan>,
     key: Key,
     one_client: bool,
@@ -69,8 +71,8 @@ pub(super) fn begin(
     let ticket = shared.cache.memory().ticket();
     let mut asked = head.clone();
     asked.set_method(Method::GET);
-    let (shared, plan) = (shared.clone(), plan.clone());
-    let refetch = Refetch { shared, plan, key, one_client, flight, ticket, entry, asked };
+    let (shared, plan, runtime) = (shared.clone(), plan.clone(), context.runtime.clone());
+    let refetch = Refetch { shared, runtime, plan, key, one_client, flight, ticket, entry, asked };
     tokio::spawn(async move { refetch.run(&connector, &service, chosen, request).await });
 }
 
@@ -113,6 +115,9 @@ impl Refetch {
             times,
         };
         match refresh::by_304(&self.entry, &news, &self.plan.policy) {
+            Refreshed::Updated(new) if varies_by_ours(&new.headers, &self.runtime.reserved) => {
+                return memory.remove(&self.key, &self.entry);
+            }
             Refreshed::Updated(new) => {
                 if memory.refresh(&self.key, &self.entry, *new, self.ticket).is_ok() {
                     self.flight.stored();
@@ -135,8 +140,13 @@ impl Refetch {
         if status.is_server_error() {
             return;
         }
-        let Ok(terms) = storable::terms(&candidate, &self.plan.policy) else {
-            return memory.remove(&self.key, &self.entry);
+        let terms = storable::terms(&candidate, &self.plan.policy);
+        let terms = if varies_by_ours(&response, &self.runtime.reserved) { Err(Refusal::VaryAny) } else { terms };
+        let terms = match terms {
+            Ok(terms) => terms,
+            // That is about whoever asked, and says nothing of what is stored.
+            Err(Refusal::RequestNoStore | Refusal::Authorization | Refusal::Cookie) => return,
+            Err(_) => return memory.remove(&self.key, &self.entry),
         };
         let most = self.plan.policy.max_object;
         let read = async {
