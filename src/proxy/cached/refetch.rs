@@ -148,18 +148,7 @@ impl Refetch {
             Err(Refusal::RequestNoStore | Refusal::Authorization | Refusal::Cookie) => return,
             Err(_) => return memory.remove(&self.key, &self.entry),
         };
-        let most = self.plan.policy.max_object;
-        let read = async {
-            let (mut parts, mut length) = (Vec::new(), 0);
-            while let Some(part) = answer.session.read_response_body().await.ok()? {
-                length += part.len();
-                parts.push(part);
-                if length > most {
-                    return None;
-                }
-            }
-            Some(parts)
-        };
+        let read = whole_body(&mut answer, self.plan.policy.max_object);
         let Ok(Some(parts)) = tokio::time::timeout(total, read).await else { return };
         let entry = Entry::new(&candidate, &self.plan.policy, terms, Body::copied(&parts));
         if entry.and_then(|entry| memory.insert(&self.key, entry, self.ticket)).is_ok() {
@@ -169,4 +158,17 @@ impl Refetch {
             answer.release(connector).await;
         }
     }
+}
+
+/// The body of an answer, if it comes to its end and is not larger than `most`.
+async fn whole_body(answer: &mut Answer, most: usize) -> Option<Vec<Bytes>> {
+    let (mut parts, mut length) = (Vec::new(), 0);
+    while let Some(part) = answer.session.read_response_body().await.ok()? {
+        length += part.len();
+        parts.push(part);
+        if length > most {
+            return None;
+        }
+    }
+    Some(parts)
 }
