@@ -7,30 +7,12 @@ use super::{
     conditional::weakly_same,
     date,
     entry::Entry,
-    freshness::Times,
     policy::{Policy, SetCookieRule},
     refusal::Refusal,
     storable::{Candidate, content_length, kept_fields, terms},
     targeted::TOLLGATE_CACHE_CONTROL,
 };
 use crate::message::fields::single;
-
-/// A request that went to the backend about an entry, and what came back.
-#[derive(Debug, Clone, Copy)]
-pub struct News<'a> {
-    /// The fields of the client's request.
-    pub request: &'a HeaderMap,
-    /// The request has a query.
-    pub has_query: bool,
-    /// See `Candidate`.
-    pub one_client: bool,
-    /// The status that came back.
-    pub status: StatusCode,
-    /// The fields that came back.
-    pub response: &'a HeaderMap,
-    /// When it was asked for, and came.
-    pub times: Times,
-}
 
 /// What becomes of the entry.
 #[derive(Debug)]
@@ -46,7 +28,7 @@ pub enum Refreshed {
 }
 
 /// What a 304 says about the entry that the backend was asked about.
-pub fn by_304(entry: &Entry, news: &News<'_>, policy: &Policy) -> Refreshed {
+pub fn by_304(entry: &Entry, news: &Candidate<'_>, policy: &Policy) -> Refreshed {
     if news.status != StatusCode::NOT_MODIFIED {
         return Refreshed::Untouched;
     }
@@ -55,7 +37,7 @@ pub fn by_304(entry: &Entry, news: &News<'_>, policy: &Policy) -> Refreshed {
 }
 
 /// What the answer to a HEAD says about the entry of the same request as a GET.
-pub fn by_head(entry: &Entry, news: &News<'_>, policy: &Policy) -> Refreshed {
+pub fn by_head(entry: &Entry, news: &Candidate<'_>, policy: &Policy) -> Refreshed {
     if news.status != StatusCode::OK || entry.status != StatusCode::OK {
         return Refreshed::Untouched;
     }
@@ -95,7 +77,7 @@ static OF_FRESHNESS: [HeaderName; 6] = [
 static OF_THE_BODY: [HeaderName; 4] =
     [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_RANGE, HeaderName::from_static("content-md5")];
 
-fn merge(entry: &Entry, news: &News<'_>, policy: &Policy) -> Refreshed {
+fn merge(entry: &Entry, news: &Candidate<'_>, policy: &Policy) -> Refreshed {
     let mut fields = entry.headers.clone();
     // When it was made is said anew, and be it by our own clock.
     fields.insert(header::DATE, date::format(news.times.answered.unix));
@@ -121,15 +103,8 @@ fn merge(entry: &Entry, news: &News<'_>, policy: &Policy) -> Refreshed {
     let mut request = news.request.clone();
     request.remove(header::AUTHORIZATION);
     request.remove(header::COOKIE);
-    let candidate = Candidate {
-        method: &Method::GET,
-        request: &request,
-        has_query: news.has_query,
-        one_client: news.one_client,
-        status: entry.status,
-        response: &fields,
-        times: news.times,
-    };
+    let candidate =
+        Candidate { method: &Method::GET, request: &request, status: entry.status, response: &fields, ..*news };
     let made = terms(&candidate, policy).and_then(|terms| {
         let kept = kept_fields(&fields, policy);
         let selected = Candidate { request: news.request, response: &kept, ..candidate };
@@ -149,13 +124,15 @@ mod tests {
 
     use std::time::Duration;
 
-    use super::{super::test_entry::Made, *};
+    use super::{
+        super::{freshness::Times, test_entry::Made},
+        *,
+    };
 
     /// 100 seconds after the entry was stored, this came.
-    fn news(made: &Made) -> News<'_> {
+    fn news(made: &Made) -> Candidate<'_> {
         let times = Times { asked: Made::later(100), answered: Made::later(100) };
-        let Candidate { request, has_query, one_client, status, response, .. } = made.candidate();
-        News { request, has_query, one_client, status, response, times }
+        Candidate { times, ..made.candidate() }
     }
 
     fn stored() -> Made {

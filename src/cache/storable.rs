@@ -13,7 +13,7 @@ use super::{
     targeted::{self, TOLLGATE_CACHE_CONTROL},
     vary,
 };
-use crate::message::hop_by_hop::nominated;
+use crate::message::{hop_by_hop::nominated, reserved::ReservedHeaders};
 
 /// An answer, and what it is the answer to.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,8 @@ pub struct Candidate<'a> {
     pub response: &'a HeaderMap,
     /// When it was asked for, and came.
     pub times: Times,
+    /// Fields that only the gateway tells backends.
+    pub reserved: &'a ReservedHeaders,
 }
 
 /// On what terms an answer is kept.
@@ -82,7 +84,7 @@ pub fn terms(candidate: &Candidate<'_>, policy: &Policy) -> Result<Terms, Refusa
     directives(candidate, &said, basis)?;
     let for_credentials = said.public || (basis.is_said() && !lifetime.is_zero() && said.no_cache.is_none());
     credentials(candidate, &said, policy, for_credentials)?;
-    vary::check(candidate.request, candidate.response)?;
+    vary::check(candidate.request, candidate.response, candidate.reserved)?;
     tags::check(candidate.response)?;
     if content_length(candidate.response).is_some_and(|length| length > policy.max_object as u64) {
         return Err(Refusal::TooLarge);

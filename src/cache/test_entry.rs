@@ -15,7 +15,7 @@ use super::{
     refusal::Refusal,
     storable::{Candidate, Terms, terms},
 };
-use crate::clock::Now;
+use crate::{clock::Now, message::reserved::ReservedHeaders};
 
 /// When tests happen, in seconds since 1970.
 pub(super) const UNIX: u64 = 1_800_000_000;
@@ -30,6 +30,7 @@ pub(super) struct Made {
     pub(super) body: Vec<u8>,
     pub(super) policy: Policy,
     pub(super) one_client: bool,
+    pub(super) reserved: ReservedHeaders,
 }
 
 impl Made {
@@ -54,6 +55,7 @@ impl Made {
             body: b"0123456789".to_vec(),
             policy: serde_yaml::from_str::<CacheConfig>(yaml).unwrap().policy().unwrap(),
             one_client: false,
+            reserved: ReservedHeaders::default(),
         }
     }
 
@@ -90,6 +92,7 @@ impl Made {
             status: StatusCode::from_u16(self.status).unwrap(),
             response: &self.response,
             times: Times { asked: Self::later(0), answered: Self::later(0) },
+            reserved: &self.reserved,
         }
     }
 

@@ -11,6 +11,7 @@ use super::{
     list::{all, split},
     refusal::Refusal,
 };
+use crate::message::reserved::ReservedHeaders;
 
 /// The most fields that `Vary` may name.
 const MOST_FIELDS: usize = 16;
@@ -25,18 +26,28 @@ pub struct Selection(Box<[Selector]>);
 /// A field, and its value if there was one.
 type Selector = (HeaderName, Option<Box<[u8]>>);
 
+/// Fields that the gateway writes for every backend. Host and scheme are in every key, and may be named.
+const OURS: [&str; 5] = ["x-forwarded-for", "x-real-ip", "forwarded", "via", "x-request-id"];
+
 /// Checks that an answer can be told from its variants.
 ///
 /// # Errors
-/// `Vary` has a `*` in it, names too much, or the request's values are too long.
-pub fn check(request: &HeaderMap, response: &HeaderMap) -> Result<(), Refusal> {
+/// `Vary` has a `*` in it, names too much or a field that the gateway writes, or the request's values are too long.
+pub fn check(request: &HeaderMap, response: &HeaderMap, reserved: &ReservedHeaders) -> Result<(), Refusal> {
     if !response.contains_key(header::VARY) {
         return Ok(());
     }
-    let mut bytes = 0;
-    for name in names(response)? {
-        bytes += name.as_str().len() + request.get_all(&name).iter().map(HeaderValue::len).sum::<usize>();
+    let names = names(response)?;
+    // What the backend was told is not what the client has sent, by which answers are told apart.
+    if names.iter().any(|name| OURS.contains(&name.as_str()) || reserved.has(name.as_str())) {
+        return Err(Refusal::VaryAny);
     }
+    small_enough(request, &names)
+}
+
+fn small_enough(request: &HeaderMap, names: &[HeaderName]) -> Result<(), Refusal> {
+    let values = |name| request.get_all(name).iter().map(HeaderValue::len).sum::<usize>();
+    let bytes: usize = names.iter().map(|name| name.as_str().len() + values(name)).sum();
     if bytes > MOST_BYTES { Err(Refusal::VaryTooLarge) } else { Ok(()) }
 }
 
@@ -59,15 +70,15 @@ impl Selection {
     /// The requests that the answer is for.
     ///
     /// # Errors
-    /// See [`check`].
+    /// `Vary` has a `*` in it or names too much, or the request's values are too long.
     pub fn of(request: &HeaderMap, response: &HeaderMap) -> Result<Self, Refusal> {
-        check(request, response)?;
-        let names = names(response)?.into_iter();
+        let names = names(response)?;
+        small_enough(request, &names)?;
         let pair = |name: HeaderName| {
             let value = value(request, &name).map(|value| value.into_owned().into_boxed_slice());
             (name, value)
         };
-        Ok(Self(names.map(pair).collect()))
+        Ok(Self(names.into_iter().map(pair).collect()))
     }
 
     /// True when the answer, which has these fields, is for this request.
@@ -254,6 +265,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_told_apart() {
+        let check = |request: &HeaderMap, response: &HeaderMap| check(request, response, &ReservedHeaders::default());
+        for vary in ["via", "Accept, X-Forwarded-For"] {
+            assert_eq!(check(&HeaderMap::new(), &headers(&[("vary", vary)])), Err(Refusal::VaryAny), "{vary}");
+        }
         for vary in ["*", "*, *", ", *", "*, foo", "foo, *", "foo bar"] {
             let response = headers(&[("vary", vary)]);
             assert_eq!(check(&HeaderMap::new(), &response), Err(Refusal::VaryAny), "{vary}");

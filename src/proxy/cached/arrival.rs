@@ -3,25 +3,26 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{Method, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use super::{request::Fill, serve::Served};
+use super::{
+    request::{Cached, Fill},
+    serve::Served,
+};
 use crate::{
     cache::{
         entry::{Body, Entry},
-        freshness::Times,
         invalidate::{self, Target},
         purge::{Manner, Purge},
         query::QueryRule,
-        refresh::{self, News, Refreshed},
+        refresh::{self, Refreshed},
         refusal::Refusal,
         said::{Outcome, StaleBecause},
-        shared::Room,
         storable::{self, Candidate},
     },
     clock::Now,
-    message::{fields, host::host_and_port, reserved::ReservedHeaders},
+    message::host::host_and_port,
     proxy::context::Context,
     runtime::Shared,
 };
@@ -47,28 +48,16 @@ fn arrived(
     shared: &Shared,
     asked: &RequestHeader,
     head: &mut ResponseHeader,
-    cached: &mut super::request::Cached,
+    cached: &mut Cached,
     context: &mut Context,
 ) -> pingora::Result<()> {
     let now = Now::read();
     let plan = cached.plan.clone();
     let Some(place) = &mut cached.place else { return Ok(()) };
-    let times = Times { asked: place.sent.unwrap_or(now), answered: now };
-    let news = News {
-        request: &asked.headers,
-        has_query: asked.uri.query().is_some(),
-        one_client: place.one_client,
-        status: head.status,
-        response: &head.headers,
-        times,
-    };
+    let news = place.candidate(asked, (head.status, &head.headers), now, &context.runtime.reserved);
     if place.validates && head.status == StatusCode::NOT_MODIFIED {
         let Some(entry) = place.entry.clone() else { return Ok(()) };
         let good = match refresh::by_304(&entry, &news, &plan.policy) {
-            Refreshed::Updated(new) if varies_by_ours(&new.headers, &context.runtime.reserved) => {
-                shared.cache.memory().remove(&place.key, &entry);
-                entry
-            }
             Refreshed::Updated(new) => {
                 shared.cache.memory().refresh(&place.key, &entry, *new, place.ticket).unwrap_or(entry)
             }
@@ -90,11 +79,10 @@ fn arrived(
         return give(asked, head, cached, entry, now, context);
     }
     if asked.method == Method::HEAD {
-        by_head(shared, asked, &news, cached);
+        by_head(shared, &news, cached);
         return Ok(());
     }
-    let terms = (shared.cache.memory().most(), &context.runtime.reserved, shared.cache.room());
-    keep(asked, head, cached, times, terms);
+    keep(&news, cached, shared);
     Ok(())
 }
 
@@ -102,7 +90,7 @@ fn arrived(
 fn give(
     asked: &RequestHeader,
     head: &mut ResponseHeader,
-    cached: &mut super::request::Cached,
+    cached: &mut Cached,
     entry: Arc<Entry>,
     now: Now,
     context: &Context,
@@ -117,68 +105,42 @@ fn give(
 }
 
 /// A new answer: whether it is kept is decided by its head.
-/// `most`: the largest that there is room for. `reserved`: what only the gateway tells backends.
-fn keep(
-    asked: &RequestHeader,
-    head: &ResponseHeader,
-    cached: &mut super::request::Cached,
-    times: Times,
-    (most, reserved, room): (u64, &ReservedHeaders, Room),
-) {
-    let plan = cached.plan.clone();
-    let Some(place) = &mut cached.place else { return };
-    if !place.keeps {
-        return cached.refuse(Refusal::Partial, None);
+fn keep(news: &Candidate<'_>, cached: &mut Cached, shared: &Shared) {
+    if !cached.place.as_ref().is_some_and(|place| place.keeps) {
+        return cached.refuse(Refusal::Partial);
     }
-    let candidate = Candidate {
-        method: &asked.method,
-        request: &asked.headers,
-        has_query: asked.uri.query().is_some(),
-        one_client: place.one_client,
-        status: head.status,
-        response: &head.headers,
-        times,
-    };
-    let terms = storable::terms(&candidate, &plan.policy);
-    match terms
-        .and_then(|terms| if varies_by_ours(&head.headers, reserved) { Err(Refusal::VaryAny) } else { Ok(terms) })
-    {
-        Ok(_) if storable::content_length(&head.headers).is_some_and(|length| length > most) => {
-            cached.refuse(Refusal::TooLarge, None);
-        }
+    let most = shared.cache.memory().most();
+    let too_large = || storable::content_length(news.response).is_some_and(|length| length > most);
+    match storable::terms(news, &cached.plan.policy) {
+        Ok(_) if too_large() => cached.refuse(Refusal::TooLarge),
         Ok(terms) => {
             cached.outcome = Some(Outcome::Miss { forwarded: cached.forwarded, status: None, stored: Some(Ok(())) });
             let left = terms.lifetime.saturating_sub(terms.initial_age);
             // To the nearest second: on the way here some milliseconds have passed.
             cached.ttl = i64::try_from((left + Duration::from_millis(500)).as_secs()).ok();
-            let (status, headers) = (head.status, head.headers.clone());
-            let fill = Fill { terms, status, headers, answered: times.answered, body: Vec::new(), room };
-            cached.fill = Some(fill);
+            cached.fill = Some(Fill {
+                terms,
+                status: news.status,
+                headers: news.response.clone(),
+                answered: news.times.answered,
+                body: Vec::new(),
+                room: shared.cache.room(),
+            });
         }
-        Err(refusal) => cached.refuse(refusal, None),
+        Err(refusal) => cached.refuse(refusal),
     }
 }
 
-/// True when the answer is another one for each value of a field that the gateway writes: what it tells the backend is not
-/// what the client has sent, by which answers are told apart. The host and the scheme are in every key.
-pub(super) fn varies_by_ours(headers: &HeaderMap, reserved: &ReservedHeaders) -> bool {
-    const OURS: [&str; 5] = ["x-forwarded-for", "x-real-ip", "forwarded", "via", "x-request-id"];
-    fields::has(headers, &header::VARY, |name| {
-        let name = String::from_utf8_lossy(name).to_ascii_lowercase();
-        OURS.contains(&name.as_str()) || reserved.has(&name)
-    })
-}
-
-fn by_head(shared: &Shared, asked: &RequestHeader, news: &News<'_>, cached: &mut super::request::Cached) {
+fn by_head(shared: &Shared, news: &Candidate<'_>, cached: &mut Cached) {
     let plan = cached.plan.clone();
     let Some(place) = &cached.place else { return };
     let memory = shared.cache.memory();
     // What one client's credentials are answered says nothing of what the others share.
-    let personal = [header::AUTHORIZATION, header::COOKIE].iter().any(|field| asked.headers.contains_key(field));
+    let personal = [header::AUTHORIZATION, header::COOKIE].iter().any(|field| news.request.contains_key(field));
     if personal && !place.one_client {
-        return cached.refuse(Refusal::Method, None);
+        return cached.refuse(Refusal::Method);
     }
-    let entry = memory.get(&place.key).and_then(|variants| variants.select(&asked.headers).cloned());
+    let entry = memory.get(&place.key).and_then(|variants| variants.select(news.request).cloned());
     if let Some(entry) = entry {
         match refresh::by_head(&entry, news, &plan.policy) {
             // It is made of what was stored: what may go wrong is no harm to anybody.
@@ -187,7 +149,7 @@ fn by_head(shared: &Shared, asked: &RequestHeader, news: &News<'_>, cached: &mut
             Refreshed::Untouched => {}
         }
     }
-    cached.refuse(Refusal::Method, None);
+    cached.refuse(Refusal::Method);
 }
 
 /// A part of the body, as the backend sent it; with `end`, the answer is complete.
@@ -196,7 +158,7 @@ pub(crate) fn body(shared: &Shared, asked: &RequestHeader, part: Option<&Bytes>,
     let most = shared.cache.memory().most().min(cached.plan.policy.max_object as u64);
     if let (Some(part), Some(fill)) = (part, cached.fill.as_mut()) {
         if (fill.body.len() + part.len()) as u64 > most || !fill.room.grow(part.len()) {
-            return cached.refuse(Refusal::TooLarge, None);
+            return cached.refuse(Refusal::TooLarge);
         }
         fill.body.extend_from_slice(part);
     }
@@ -211,15 +173,8 @@ pub(crate) fn complete(shared: &Shared, asked: &RequestHeader, context: &mut Con
     let Some(fill) = cached.fill.take() else { return };
     let plan = cached.plan.clone();
     let Some(place) = &mut cached.place else { return };
-    let candidate = Candidate {
-        method: &asked.method,
-        request: &asked.headers,
-        has_query: asked.uri.query().is_some(),
-        one_client: place.one_client,
-        status: fill.status,
-        response: &fill.headers,
-        times: Times { asked: place.sent.unwrap_or(fill.answered), answered: fill.answered },
-    };
+    let reserved = &context.runtime.reserved;
+    let candidate = place.candidate(asked, (fill.status, &fill.headers), fill.answered, reserved);
     let entry = Entry::new(&candidate, &plan.policy, fill.terms, Body::copied(&[fill.body]));
     let stored = entry.and_then(|entry| shared.cache.memory().insert(&place.key, entry, place.ticket));
     match (stored, place.flight.take()) {

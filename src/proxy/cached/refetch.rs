@@ -7,26 +7,25 @@ use bytes::Bytes;
 use http::Method;
 use pingora::{connectors::http::Connector, http::RequestHeader};
 
-use super::{arrival::varies_by_ours, request::CONDITIONS};
+use super::request::ask_again;
 use crate::{
     cache::{
-        conditional,
         entry::{Body, Entry},
         freshness::Times,
         key::Key,
         memory::Ticket,
-        refresh::{self, News, Refreshed},
+        refresh::{self, Refreshed},
         refusal::Refusal,
         shared::CachePlan,
         storable::{self, Candidate},
     },
     clock::Now,
-    proxy::{context::Context, upstream_request},
+    proxy::{context::Context, subrequest::attempt, upstream_request},
     runtime::{Runtime, Shared, flights::Flight},
     upstream::{
-        AttemptOutcome, FailureKind, Service,
+        Service,
         choice::{Choice, Chosen},
-        exchange::{self, Answer},
+        exchange::Answer,
     },
 };
 
@@ -58,13 +57,8 @@ pub(super) fn begin(
     };
     let Ok(mut request) = upstream_request::alone(head, 0, context, route) else { return };
     request.set_method(Method::GET);
-    let mut fields = request.headers.clone();
-    conditional::ask_again(&mut fields, &entry);
-    for name in &CONDITIONS {
-        match fields.get(name) {
-            Some(value) => drop(request.insert_header(name, value.clone())),
-            None => drop(request.remove_header(name)),
-        }
+    if ask_again(&mut request, &entry).is_err() {
+        return;
     }
     let choice = Choice::new(head, context.state.client, &[], Now::monotonic());
     let Ok(chosen) = service.choose(&choice) else { return };
@@ -79,45 +73,26 @@ pub(super) fn begin(
 impl Refetch {
     async fn run(self, connector: &Connector, service: &Service, chosen: Chosen, request: RequestHeader) {
         let begun = Now::read();
-        let total = service.timeouts().total.map_or_else(|| service.timeouts().one_attempt(), |total| total.0);
-        let peer = chosen.backend.peer(None, false);
-        let answer = tokio::time::timeout(total, exchange::try_send(connector, peer, request, Bytes::new())).await;
-        let outcome = match &answer {
-            Ok(Ok(answer)) => AttemptOutcome::Answered(answer.head.status.as_u16()),
-            Ok(Err(failure)) => {
-                let kind =
-                    FailureKind::of(&failure.error).filter(|kind| !failure.reused || *kind != FailureKind::Reset);
-                kind.map_or(AttemptOutcome::Unknown, AttemptOutcome::Failed)
-            }
-            // A time limit of ours says nothing about the backend.
-            Err(_) => AttemptOutcome::Unknown,
-        };
-        let now = Now::monotonic();
-        let elapsed = Some(now.saturating_sub(begun.since_start));
-        service.resilience.record_outcome(&chosen.backend, chosen.tickets, now, elapsed, outcome);
-        if let Ok(Ok(answer)) = answer {
-            self.take(connector, answer, begun, total).await;
+        if let Some(answer) = attempt::send_alone(connector, service, chosen, request, Bytes::new()).await {
+            self.take(connector, answer, begun, service.timeouts().whole()).await;
         }
     }
 
     async fn take(self, connector: &Connector, answer: Answer, begun: Now, total: Duration) {
         let mut answer = answer;
-        let times = Times { asked: begun, answered: Now::read() };
         let memory = self.shared.cache.memory().clone();
-        let has_query = self.asked.uri.query().is_some();
         let (status, response) = (answer.head.status, answer.head.headers.clone());
-        let news = News {
+        let candidate = Candidate {
+            method: &Method::GET,
             request: &self.asked.headers,
-            has_query,
+            has_query: self.asked.uri.query().is_some(),
             one_client: self.one_client,
             status,
             response: &response,
-            times,
+            times: Times { asked: begun, answered: Now::read() },
+            reserved: &self.runtime.reserved,
         };
-        match refresh::by_304(&self.entry, &news, &self.plan.policy) {
-            Refreshed::Updated(new) if varies_by_ours(&new.headers, &self.runtime.reserved) => {
-                return memory.remove(&self.key, &self.entry);
-            }
+        match refresh::by_304(&self.entry, &candidate, &self.plan.policy) {
             Refreshed::Updated(new) => {
                 if memory.refresh(&self.key, &self.entry, *new, self.ticket).is_ok() {
                     self.flight.stored();
@@ -127,22 +102,11 @@ impl Refetch {
             Refreshed::Gone(_) | Refreshed::Other => return memory.remove(&self.key, &self.entry),
             Refreshed::Untouched => {}
         }
-        let candidate = Candidate {
-            method: &Method::GET,
-            request: &self.asked.headers,
-            has_query,
-            one_client: self.one_client,
-            status,
-            response: &response,
-            times,
-        };
         // An error is no news of what is stored.
         if status.is_server_error() {
             return;
         }
-        let terms = storable::terms(&candidate, &self.plan.policy);
-        let terms = if varies_by_ours(&response, &self.runtime.reserved) { Err(Refusal::VaryAny) } else { terms };
-        let terms = match terms {
+        let terms = match storable::terms(&candidate, &self.plan.policy) {
             Ok(terms) => terms,
             // That is about whoever asked, and says nothing of what is stored.
             Err(Refusal::RequestNoStore | Refusal::Authorization | Refusal::Cookie) => return,

@@ -10,16 +10,18 @@ use crate::{
         bypass::Past,
         conditional,
         entry::Entry,
+        freshness::Times,
         key::Key,
         memory::Ticket,
         refusal::Refusal,
         reuse::InPlaceOf,
         said::{Forwarded, Outcome},
         shared::{CachePlan, Room},
-        storable::Terms,
+        storable::{Candidate, Terms},
         targeted::TOLLGATE_CACHE_CONTROL,
     },
     clock::Now,
+    message::reserved::ReservedHeaders,
     runtime::flights::Flight,
 };
 
@@ -79,6 +81,42 @@ pub(super) struct Fill {
     pub(super) room: Room,
 }
 
+impl Place {
+    /// What a backend has `answered`, at this time, to what was asked for this place.
+    pub(super) fn candidate<'a>(
+        &self,
+        asked: &'a RequestHeader,
+        (status, response): (StatusCode, &'a HeaderMap),
+        answered: Now,
+        reserved: &'a ReservedHeaders,
+    ) -> Candidate<'a> {
+        Candidate {
+            method: &asked.method,
+            request: &asked.headers,
+            has_query: asked.uri.query().is_some(),
+            one_client: self.one_client,
+            status,
+            response,
+            times: Times { asked: self.sent.unwrap_or(answered), answered },
+            reserved,
+        }
+    }
+}
+
+/// Makes the head that goes to a backend one that asks whether `entry` is good still; false when it can only ask for a whole
+/// answer.
+pub(super) fn ask_again(head: &mut RequestHeader, entry: &Entry) -> pingora::Result<bool> {
+    let mut fields = head.headers.clone();
+    let asked = conditional::ask_again(&mut fields, entry);
+    for name in &CONDITIONS {
+        match fields.get(name) {
+            Some(value) => head.insert_header(name, value.clone())?,
+            None => drop(head.remove_header(name)),
+        }
+    }
+    Ok(asked)
+}
+
 impl Cached {
     pub(super) fn new(plan: Arc<CachePlan>, forwarded: Forwarded, place: Option<Place>) -> Box<Self> {
         Box::new(Self { plan, forwarded, place, collapsed: false, outcome: None, served: None, ttl: None, fill: None })
@@ -103,22 +141,14 @@ impl Cached {
         let Some(place) = &mut self.place else { return Ok(()) };
         place.sent = Some(Now::read());
         let (true, Some(entry)) = (place.validates, &place.entry) else { return Ok(()) };
-        let mut fields = head.headers.clone();
-        // Without a validator it asks for a whole answer.
-        place.validates = conditional::ask_again(&mut fields, entry);
-        for name in &CONDITIONS {
-            match fields.get(name) {
-                Some(value) => head.insert_header(name, value.clone())?,
-                None => drop(head.remove_header(name)),
-            }
-        }
+        place.validates = ask_again(head, entry)?;
         Ok(())
     }
 
     /// The answer is not kept, and nobody waits for it any longer.
-    pub(super) fn refuse(&mut self, refusal: Refusal, status: Option<StatusCode>) {
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
         self.fill = None;
-        self.outcome = Some(Outcome::Miss { forwarded: self.forwarded, status, stored: Some(Err(refusal)) });
+        self.outcome = Some(Outcome::Miss { forwarded: self.forwarded, status: None, stored: Some(Err(refusal)) });
         if let Some(flight) = self.place.as_mut().and_then(|place| place.flight.take()) {
             flight.pass(Now::monotonic());
         }

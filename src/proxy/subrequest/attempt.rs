@@ -1,14 +1,46 @@
 //! What a service learns of connections, and of failures, from attempts that Pingora has no part in.
 
+use bytes::Bytes;
+use pingora::{connectors::http::Connector, http::RequestHeader};
+
 use crate::{
+    clock::Now,
     message::reason::Reason,
     proxy::failure,
     upstream::{
         AttemptOutcome, Backend, FailureKind, Service,
-        exchange::{Answer, Failure},
+        choice::Chosen,
+        exchange::{self, Answer, Failure},
         failure_kind,
     },
 };
+
+/// Sends a request that no client waits for, once, within the time that the service allows for a whole request. What it
+/// teaches about the backend is recorded.
+pub(crate) async fn send_alone(
+    connector: &Connector,
+    service: &Service,
+    chosen: Chosen,
+    head: RequestHeader,
+    body: Bytes,
+) -> Option<Answer> {
+    let begun = Now::monotonic();
+    let peer = chosen.backend.peer(None, false);
+    let sent = tokio::time::timeout(service.timeouts().whole(), exchange::try_send(connector, peer, head, body)).await;
+    let outcome = match &sent {
+        Ok(Ok(answer)) => AttemptOutcome::Answered(answer.head.status.as_u16()),
+        Ok(Err(failure)) => failure.outcome(false),
+        // A time limit of ours says nothing about the backend.
+        Err(_) => AttemptOutcome::Unknown,
+    };
+    if let Ok(result) = &sent {
+        note(service, &chosen.backend, result, None);
+    }
+    let now = Now::monotonic();
+    let elapsed = Some(now.saturating_sub(begun));
+    service.resilience.record_outcome(&chosen.backend, chosen.tickets, now, elapsed, outcome);
+    sent.ok()?.ok()
+}
 
 /// Counts why an attempt failed, and notes whether its backend can be connected to. `over`: the time for the whole request
 /// was, and whose.

@@ -16,10 +16,9 @@ use crate::{
     runtime::Shared,
     units::CountPermit,
     upstream::{
-        AttemptOutcome, FailureKind, Permit, Service,
-        choice::{Choice, Chosen, ProbeTickets},
+        Permit, Service,
+        choice::{Choice, Chosen},
         concurrency::Busy,
-        exchange,
     },
 };
 
@@ -84,39 +83,17 @@ fn permit(service: &Service) -> Result<Option<Permit>, Busy> {
 }
 
 async fn deliver(connector: &Arc<Connector>, service: &Service, chosen: Chosen, head: RequestHeader, body: Bytes) {
-    let now = Now::monotonic();
-    let record_outcome = |tickets: ProbeTickets, outcome| {
-        let elapsed = Now::monotonic().saturating_sub(now);
-        service.resilience.record_outcome(&chosen.backend, tickets, Now::monotonic(), Some(elapsed), outcome);
-    };
-    let peer = chosen.backend.peer(None, false);
-    // Nobody waits for it, but it has a place: a head that comes by and by must not keep that for ever.
-    let total = service.timeouts().total.map_or_else(|| service.timeouts().one_attempt(), |total| total.0);
-    let Ok(answer) = tokio::time::timeout(total, exchange::try_send(connector, peer, head, body)).await else {
-        // A time limit of ours says nothing about the backend.
-        return record_outcome(chosen.tickets, AttemptOutcome::Unknown);
-    };
-    attempt::note(service, &chosen.backend, &answer, None);
-    match answer {
-        Ok(mut answer) => {
-            record_outcome(chosen.tickets, AttemptOutcome::Answered(answer.head.status.as_u16()));
-            // Read to the end, so that the connection can be used again; one that does not end soon is closed instead.
-            let mut left = MOST_READ;
-            let read = async {
-                while let Ok(Some(part)) = answer.session.read_response_body().await {
-                    left = left.checked_sub(part.len())?;
-                }
-                Some(())
-            };
-            let whole = tokio::time::timeout(LONGEST_READ, read).await;
-            if whole == Ok(Some(())) && answer.session.response_done() {
-                answer.release(connector).await;
-            }
+    let Some(mut answer) = attempt::send_alone(connector, service, chosen, head, body).await else { return };
+    // Read to the end, so that the connection can be used again; one that does not end soon is closed instead.
+    let mut left = MOST_READ;
+    let read = async {
+        while let Ok(Some(part)) = answer.session.read_response_body().await {
+            left = left.checked_sub(part.len())?;
         }
-        Err(failure) => {
-            // A kept connection that the backend closes says nothing about it either, nor does what we have run out of.
-            let kind = FailureKind::of(&failure.error).filter(|kind| !failure.reused || *kind != FailureKind::Reset);
-            record_outcome(chosen.tickets, kind.map_or(AttemptOutcome::Unknown, AttemptOutcome::Failed));
-        }
+        Some(())
+    };
+    let whole = tokio::time::timeout(LONGEST_READ, read).await;
+    if whole == Ok(Some(())) && answer.session.response_done() {
+        answer.release(connector).await;
     }
 }

@@ -1,6 +1,6 @@
 //! Requests that the gateway sends beside the one that Pingora proxies: hedges and mirrored copies.
 
-mod attempt;
+pub(crate) mod attempt;
 pub(crate) mod hedge;
 pub(crate) mod mirror;
 pub(crate) mod mirror_body;

@@ -169,6 +169,11 @@ impl Timeouts {
         if parts.iter().any(std::time::Duration::is_zero) { std::time::Duration::MAX } else { parts.iter().sum() }
     }
 
+    /// How long a request takes at most that is tried once.
+    pub(crate) fn whole(&self) -> std::time::Duration {
+        self.total.map_or_else(|| self.one_attempt(), |total| total.0)
+    }
+
     /// How long a backend may take nothing of what is sent; `None`: for ever.
     pub(crate) fn unread(&self) -> Option<std::time::Duration> {
         (!self.write.0.is_zero()).then_some(self.write.0)
