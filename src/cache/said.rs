@@ -2,16 +2,30 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::{bypass::Past, entry::Entry, refusal::Refusal, reuse::Why};
 use crate::clock::Now;
 
 /// The name under which this cache speaks.
 const NAME: &str = "tollgate";
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
-const X_CACHE_AGE: HeaderName = HeaderName::from_static("x-cache-age");
+/// Caches between here and the backend have spoken before (RFC 9211 §2): our member is the last.
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// What happened, in one word.
+pub const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+/// `Age` again, which other caches on the way leave as it is.
+pub const X_CACHE_AGE: HeaderName = HeaderName::from_static("x-cache-age");
+
+/// Values of the fields that speak of the cache.
+#[derive(Debug)]
+pub struct Said {
+    /// Of `Cache-Status`.
+    pub status: HeaderValue,
+    /// Of `X-Cache`.
+    pub word: HeaderValue,
+    /// Of `Age` and `X-Cache-Age`, when the answer was made of an entry.
+    pub age: Option<HeaderValue>,
+}
 
 /// Why a request went to the backend (RFC 9211 §2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,16 +170,13 @@ impl Outcome {
         HeaderValue::try_from(out).unwrap_or(HeaderValue::from_static(NAME))
     }
 
-    /// Adds to an answer what is said about it. `entry` is the one that it was made of, if any. Caches between here and the
-    /// backend have spoken before (RFC 9211 §2): our member is the last.
-    pub fn say(self, headers: &mut HeaderMap, entry: Option<(&Entry, Now)>, stored_ttl: Option<i64>, collapsed: bool) {
+    /// What is said on an answer. `entry` is the one that it was made of, if any.
+    pub fn said(self, entry: Option<(&Entry, Now)>, stored_ttl: Option<i64>, collapsed: bool) -> Said {
         let ttl = entry.map(|(entry, now)| ttl(entry, now)).or(stored_ttl);
-        headers.append(CACHE_STATUS, self.cache_status(ttl, collapsed));
-        headers.insert(X_CACHE, HeaderValue::from_static(self.word()));
-        if let Some((entry, now)) = entry {
-            let age = HeaderValue::from(entry.age(now).as_secs());
-            headers.insert(header::AGE, age.clone());
-            headers.insert(X_CACHE_AGE, age);
+        Said {
+            status: self.cache_status(ttl, collapsed),
+            word: HeaderValue::from_static(self.word()),
+            age: entry.map(|(entry, now)| HeaderValue::from(entry.age(now).as_secs())),
         }
     }
 }
@@ -239,14 +250,9 @@ mod tests {
     #[test]
     fn fields_of_a_hit() {
         let entry = Made::saying("max-age=9").with("age", "3").entry();
-        let mut headers = Made::saying("").with("cache-status", "cdn; fwd=miss").with("x-cache", "old").response;
-        Outcome::Hit.say(&mut headers, Some((&entry, Made::later(2))), None, false);
-        let lines: Vec<_> = headers.get_all("cache-status").iter().collect();
-        assert_eq!(lines, ["cdn; fwd=miss", "tollgate; hit; ttl=4"]);
-        assert_eq!(
-            (&headers["age"], &headers["x-cache-age"], &headers["x-cache"]),
-            (&HeaderValue::from_static("5"), &HeaderValue::from_static("5"), &HeaderValue::from_static("HIT"),)
-        );
+        let said = Outcome::Hit.said(Some((&entry, Made::later(2))), None, false);
+        assert_eq!((said.status.as_bytes(), said.word.as_bytes()), (&b"tollgate; hit; ttl=4"[..], &b"HIT"[..]));
+        assert_eq!(said.age, Some(HeaderValue::from_static("5")));
         assert_eq!(ttl(&entry, Made::later(8)), -2);
     }
 }

@@ -236,7 +236,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Requests<'_, A> {
             detail,
             reason: reply.reason,
         });
-        let Ok(answer) = reply_wire::plain(reply, &id) else { return };
+        let answer = reply_wire::plain(reply, &id);
         let deliver = async {
             stream.write_all(&answer).await?;
             stream.flush().await

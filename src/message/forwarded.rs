@@ -9,10 +9,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
-use pingora::http::RequestHeader;
+use http::{HeaderMap, HeaderName, HeaderValue, header, uri::Authority};
+use pingora::{ErrorType, OrErr as _, http::RequestHeader};
 
-use super::{fields, reserved::ReservedHeaders};
+use super::{edit::FieldsMut, fields, reserved::ReservedHeaders};
 use crate::units::Cidr;
 
 /// Fields that say where a request came from.
@@ -30,6 +30,9 @@ pub(crate) const FORWARDED: [&str; 8] = [
 /// Those of them that are added to what a trusted proxy has said.
 static TOLD: [HeaderName; 2] =
     [HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-forwarded-host")];
+
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Proxies whose word is taken.
 #[derive(Debug, Clone, Default)]
@@ -115,7 +118,8 @@ pub(crate) fn drop_hearsay(head: &mut RequestHeader, trusted: bool, reserved: &R
 
 /// Adds what we know, on the copy that goes to the backend. `known` is the peer's address as text, if somebody has it.
 pub(crate) fn tell_backend(
-    head: &mut RequestHeader,
+    fields: &mut dyn FieldsMut,
+    authority: Option<&Authority>,
     peer: IpAddr,
     known: Option<HeaderValue>,
     origin: Origin,
@@ -124,20 +128,20 @@ pub(crate) fn tell_backend(
     let address = known.unwrap_or_else(|| text(peer));
     // Nearly always the same address three times: then it is written out once and shared.
     let real = if origin.client == peer { address.clone() } else { text(origin.client) };
-    let [has_for, has_host] = fields::present(&head.headers, &TOLD);
-    let before = if has_for { joined(&head.headers, &TOLD[0]) } else { None };
-    // Names as text that lives for ever: Pingora keeps each as it was written, too, and would copy that of a `HeaderName`.
+    let [has_for, has_host] = fields::present(fields.all(), &TOLD);
+    let before = if has_for { joined(fields.all(), &TOLD[0]) } else { None };
     match before {
         Some(before) => {
             let list = [&readable(&before)[..], b", ", address.as_bytes()].concat();
-            head.insert_header("x-forwarded-for", list)?;
+            let list = HeaderValue::try_from(list);
+            fields.insert(TOLD[0].clone(), list.or_err(ErrorType::InvalidHTTPHeader, "a list of forwarders")?)?;
         }
-        None => head.insert_header("x-forwarded-for", address)?,
+        None => fields.insert(TOLD[0].clone(), address)?,
     }
-    head.insert_header("x-real-ip", real)?;
-    head.insert_header("x-forwarded-proto", HeaderValue::from_static(if origin.secure { "https" } else { "http" }))?;
-    if !has_host && let Some(host) = host_value(head) {
-        head.insert_header("x-forwarded-host", host)?;
+    fields.insert(X_REAL_IP, real)?;
+    fields.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if origin.secure { "https" } else { "http" }))?;
+    if !has_host && let Some(host) = host_value(fields.all(), authority) {
+        fields.insert(TOLD[1].clone(), host)?;
     }
     Ok(())
 }
@@ -148,9 +152,9 @@ pub(crate) fn text(address: IpAddr) -> HeaderValue {
 }
 
 /// The value of `Host`, or what HTTP/2 has in its place.
-fn host_value(head: &RequestHeader) -> Option<HeaderValue> {
-    let host = head.headers.get(header::HOST).cloned();
-    host.or_else(|| HeaderValue::try_from(head.uri.authority()?.as_str()).ok())
+fn host_value(fields: &HeaderMap, authority: Option<&Authority>) -> Option<HeaderValue> {
+    let host = fields.get(header::HOST).cloned();
+    host.or_else(|| HeaderValue::try_from(authority?.as_str()).ok())
 }
 
 /// All lines of a list field as one, byte by byte.

@@ -2,24 +2,25 @@
 //! (§7.6.2, which only OPTIONS and TRACE have; TRACE is refused).
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
-use pingora::http::RequestHeader;
+use pingora::{ErrorType, OrErr as _, http::RequestHeader};
 
-use super::{forwarded::joined, reply::Reply};
+use super::{edit::FieldsMut, forwarded::joined, reply::Reply};
 
 const MAX_FORWARDS: HeaderName = header::MAX_FORWARDS;
 
 /// Adds this hop to `Via`. `version`: what the client spoke.
-pub(crate) fn add_via(head: &mut RequestHeader, version: Version) -> pingora::Result<()> {
+pub(crate) fn add_via(fields: &mut dyn FieldsMut, version: Version) -> pingora::Result<()> {
     let own = match version {
         Version::HTTP_10 => "1.0 tollgate",
         Version::HTTP_2 => "2 tollgate",
         _ => "1.1 tollgate",
     };
-    match joined(&head.headers, &header::VIA) {
-        Some(before) => head.insert_header("via", [&before[..], b", ", own.as_bytes()].concat()),
-        // The name as text that lives for ever: Pingora would copy that of a `HeaderName`.
-        None => head.insert_header("via", HeaderValue::from_static(own)),
-    }
+    let via = match joined(fields.all(), &header::VIA) {
+        Some(before) => HeaderValue::try_from([&before[..], b", ", own.as_bytes()].concat())
+            .or_err(ErrorType::InvalidHTTPHeader, "a list of hops")?,
+        None => HeaderValue::from_static(own),
+    };
+    fields.insert(header::VIA, via)
 }
 
 /// How many hops an OPTIONS request may still take; `None`: any number.

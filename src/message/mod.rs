@@ -5,6 +5,7 @@ pub(crate) mod byte_class;
 pub(crate) mod chunked;
 pub(crate) mod coding_terms;
 pub(crate) mod content_coding;
+pub(crate) mod edit;
 pub(crate) mod fields;
 pub(crate) mod forwarded;
 pub(crate) mod framing;

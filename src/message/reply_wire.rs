@@ -1,7 +1,7 @@
 //! A reply as a response head and bytes.
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use pingora::{http::ResponseHeader, protocols::http::date::get_cached_date};
 
 use super::{
@@ -10,9 +10,9 @@ use super::{
 };
 
 /// An answer as bytes, for a connection that Pingora's HTTP layer has not seen yet; it says that it closes.
-pub(crate) fn plain(reply: Reply, id: &RequestId) -> pingora::Result<Vec<u8>> {
-    let (head, body) = build(reply, id)?;
-    Ok(wire(head, &body))
+pub(crate) fn plain(reply: Reply, id: &RequestId) -> Vec<u8> {
+    let (head, body) = build(reply, id);
+    wire(head, &body)
 }
 
 /// The same of a head and a body that have been built.
@@ -28,8 +28,12 @@ pub(crate) fn wire(mut head: ResponseHeader, body: &Bytes) -> Vec<u8> {
 }
 
 /// The head and the body of an answer.
-pub(crate) fn build(reply: Reply, id: &RequestId) -> pingora::Result<(ResponseHeader, Bytes)> {
-    let mut head = ResponseHeader::build_no_case(reply.status, Some(reply.headers.len() + 8))?;
+pub(crate) fn build(reply: Reply, id: &RequestId) -> (ResponseHeader, Bytes) {
+    let (mut parts, ()) = Response::new(()).into_parts();
+    parts.status = reply.status;
+    let fields = &mut parts.headers;
+    // Beside those below, the steps of a chain add a few.
+    fields.reserve(reply.headers.len() + 12);
     let (media, body) = match reply.body {
         ReplyBody::Empty => (None, Bytes::new()),
         ReplyBody::Bytes(media, bytes) => (Some(media), bytes),
@@ -38,21 +42,21 @@ pub(crate) fn build(reply: Reply, id: &RequestId) -> pingora::Result<(ResponseHe
             (Some(HeaderValue::from_static("application/problem+json")), text.into())
         }
     };
-    head.insert_header(header::DATE, get_cached_date())?;
+    fields.insert(header::DATE, get_cached_date());
     if let Some(media) = media {
-        head.insert_header(header::CONTENT_TYPE, media)?;
+        fields.insert(header::CONTENT_TYPE, media);
     }
     // 204 and 304 have neither body nor length (RFC 9110 §8.6).
     if !matches!(reply.status.as_u16(), 204 | 304) {
-        head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(body.len()))?;
+        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     if reply.status.is_client_error() || reply.status.is_server_error() {
-        head.insert_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
+        fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     for (name, value) in reply.headers {
-        head.append_header(name, value)?;
+        fields.append(name, value);
     }
-    Ok((head, body))
+    (ResponseHeader::from(parts), body)
 }
 
 /// `application/problem+json` (RFC 9457).

@@ -261,7 +261,8 @@ impl ProxyHttp for Gateway {
         keep_alive::end_if_unread(session, true);
         verify(head, context.kind == RequestKind::Upgrade)?;
         context.at_service(|service, context| retry::answered(session, context, service, head)).unwrap_or(Ok(()))?;
-        arrival::head(&self.live.shared, session.req_header(), head, context)
+        arrival::head(&self.live.shared, session.req_header(), head, context);
+        Ok(())
     }
 
     fn upstream_response_body_filter(

@@ -102,7 +102,7 @@ pub(super) fn compose(
         ReplyBody::Problem { detail, .. } => detail.clone(),
         ReplyBody::Empty | ReplyBody::Bytes(..) => "".into(),
     };
-    let (mut head, mut body) = build(reply, &context.state.id)?;
+    let (mut head, mut body) = build(reply, &context.state.id);
     let refused = head.status.is_client_error() || head.status.is_server_error();
     if refused && grpc {
         // Metrics and logs tell what happened, not how it was wrapped.

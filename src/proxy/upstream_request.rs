@@ -1,12 +1,12 @@
 //! The head that a backend gets.
 
-use http::{HeaderValue, Method, Version, header};
+use http::{HeaderName, HeaderValue, Method, Version, header};
 use pingora::{Error, ErrorType, http::RequestHeader};
 
 use super::context::Context;
 use crate::{
     filter::Refusal,
-    message::{fields, forwarded, hop_by_hop, hops},
+    message::{edit::Edit as _, fields, forwarded, hop_by_hop, hops},
     routing::route::Route,
 };
 
@@ -36,28 +36,32 @@ pub(crate) fn prepare(head: &mut RequestHeader, context: &Context, route: &Route
         head.set_uri(http::Uri::from(target));
     }
     let known = context.info.as_ref().map(|info| info.address_text());
-    forwarded::tell_backend(head, context.peer, known, context.origin)?;
-    if route.via {
-        hops::add_via(head, context.version)?;
-    }
+    let authority = head.uri.authority().cloned();
+    head.edit(|fields| -> pingora::Result<()> {
+        forwarded::tell_backend(fields, authority.as_ref(), context.peer, known, context.origin)?;
+        if route.via {
+            hops::add_via(fields, context.version)?;
+        }
+        if context.attempts.may_repeat {
+            let number = match context.attempts.count {
+                // Nearly always, and then without an allocation.
+                1 => HeaderValue::from_static("1"),
+                number => HeaderValue::from(number),
+            };
+            fields.insert(X_ATTEMPTS, number)?;
+        }
+        if let Some(host) = &route.host {
+            fields.insert(header::HOST, host.clone())?;
+        } else if fields.all().get(header::HOST).map_or(authority.is_none(), HeaderValue::is_empty)
+            && let Some(host) = context.attempts.backend.as_ref().and_then(|backend| backend.host())
+        {
+            // HTTP/1.0 has requests without `Host`; HTTP/1.1, as which they go on, has not, and many a backend refuses one
+            // that is empty.
+            fields.insert(header::HOST, host)?;
+        }
+        Ok(())
+    })?;
     hops::count_down(head)?;
-    if context.attempts.may_repeat {
-        let number = match context.attempts.count {
-            // Nearly always, and then without an allocation.
-            1 => HeaderValue::from_static("1"),
-            number => HeaderValue::from(number),
-        };
-        head.insert_header(X_ATTEMPTS, number)?;
-    }
-    if let Some(host) = &route.host {
-        head.insert_header(header::HOST, host.clone())?;
-    } else if head.headers.get(header::HOST).map_or(head.uri.authority().is_none(), HeaderValue::is_empty)
-        && let Some(host) = context.attempts.backend.as_ref().and_then(|backend| backend.host())
-    {
-        // HTTP/1.0 has requests without `Host`; HTTP/1.1, as which they go on, has not, and many a backend refuses one
-        // that is empty.
-        head.insert_header(header::HOST, host)?;
-    }
     route.chain.upstream(head, &context.state).map_err(Unsendable::Refused)
 }
 
@@ -101,4 +105,4 @@ pub(crate) fn alone(
 }
 
 /// Tells a backend which attempt this is.
-pub(crate) const X_ATTEMPTS: &str = "x-attempts";
+pub(crate) const X_ATTEMPTS: HeaderName = HeaderName::from_static("x-attempts");

@@ -39,23 +39,27 @@ pub(crate) fn parse(head: Vec<u8>, fields: usize, names: HeaderNames) -> Option<
     if origin_form {
         parts.uri = Uri::from_maybe_shared(head.slice_ref(target)).ok()?;
     }
-    let mut request = RequestHeader::from(parts);
-    if names == HeaderNames::AsSent {
-        // The one way to have names kept is to build it with them.
-        let version = request.version;
-        request = RequestHeader::build(method, target, Some(fields + MORE)).ok()?;
-        request.set_version(version);
-    } else if !origin_form {
-        request.set_raw_path(target).ok()?;
-    }
+    // The one way to have names kept as they were sent is to build it with them.
+    let mut with_case = match names {
+        HeaderNames::Canonical => None,
+        HeaderNames::AsSent => Some(RequestHeader::build(method, target, Some(fields + MORE)).ok()?),
+    };
     while let Some(line) = next_line(&head, &mut at).filter(|line| !line.is_empty()) {
         let colon = line.iter().position(|byte| *byte == b':')?;
-        let value = HeaderValue::from_maybe_shared(head.slice_ref(line[colon + 1..].trim_ascii())).ok()?;
-        let added = match names {
-            HeaderNames::Canonical => request.append_header(HeaderName::from_bytes(&line[..colon]).ok()?, value),
-            HeaderNames::AsSent => request.append_header(head.slice_ref(&line[..colon]), value),
+        let (name, value) = (&line[..colon], head.slice_ref(line[colon + 1..].trim_ascii()));
+        let value = HeaderValue::from_maybe_shared(value).ok()?;
+        match &mut with_case {
+            None => parts.headers.try_append(HeaderName::from_bytes(name).ok()?, value).ok()?,
+            Some(request) => request.append_header(head.slice_ref(name), value).ok()?,
         };
-        added.ok()?;
+    }
+    if let Some(mut request) = with_case {
+        request.set_version(parts.version);
+        return Some(request);
+    }
+    let mut request = RequestHeader::from(parts);
+    if !origin_form {
+        request.set_raw_path(target).ok()?;
     }
     Some(request)
 }

@@ -7,11 +7,11 @@
 //! Headers: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers, -11), the older `X-RateLimit-Limit`,
 //! `-Remaining` and `-Reset` (seconds from now), and `Retry-After` on a refusal.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::{HeaderName, HeaderValue, StatusCode};
-use pingora::http::ResponseHeader;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use pingora::{ErrorType, OrErr as _, http::ResponseHeader};
 use prometheus::IntCounter;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
@@ -24,6 +24,7 @@ use crate::{
     },
     limit::{Limiter, LocalLimiter, Quota, Take},
     message::{
+        edit::{Edit as _, FieldsMut},
         reason::Reason,
         reply::{Reply, whole_seconds},
     },
@@ -205,26 +206,38 @@ impl Filter for RateLimit {
         let verdict = applied.verdict;
         // Until more quota is there: for a refused request, that is when it would pass.
         let reset = whole_seconds(verdict.retry.unwrap_or(verdict.reset));
-        let write = |head: &mut ResponseHeader| -> pingora::Result<()> {
+        let write = |fields: &mut dyn FieldsMut| -> pingora::Result<()> {
             if matches!(self.announce, Announce::Both | Announce::Ietf) {
-                let mut line = String::with_capacity(32);
-                let _ = write!(line, "\"{}\";r={};t={reset}", self.name, verdict.remaining);
-                head.append_header(POLICY, self.policy.clone())?;
-                head.append_header(LIMIT, line)?;
+                fields.append(POLICY, self.policy.clone())?;
+                fields.append(LIMIT, self.line(verdict.remaining, reset)?)?;
             }
-            if matches!(self.announce, Announce::Both | Announce::Legacy) && !tighter(head, verdict.remaining) {
-                head.insert_header(X_LIMIT, self.limit.clone())?;
-                head.insert_header(X_REMAINING, HeaderValue::from(verdict.remaining))?;
-                head.insert_header(X_RESET, HeaderValue::from(reset))?;
+            if matches!(self.announce, Announce::Both | Announce::Legacy) && !tighter(fields.all(), verdict.remaining) {
+                fields.insert(X_LIMIT, self.limit.clone())?;
+                fields.insert(X_REMAINING, HeaderValue::from(verdict.remaining))?;
+                fields.insert(X_RESET, HeaderValue::from(reset))?;
             }
             Ok(())
         };
-        write(head).map_err(|e| Fault(e.to_string()))
+        head.edit(write).map_err(|e| Fault(e.to_string()))
+    }
+}
+
+impl RateLimit {
+    /// The value of `RateLimit`.
+    fn line(&self, remaining: u32, reset: u64) -> pingora::Result<HeaderValue> {
+        let (mut number, mut line) = (itoa::Buffer::new(), Vec::with_capacity(self.name.len() + 40));
+        line.push(b'"');
+        line.extend_from_slice(self.name.as_bytes());
+        line.extend_from_slice(b"\";r=");
+        line.extend_from_slice(number.format(remaining).as_bytes());
+        line.extend_from_slice(b";t=");
+        line.extend_from_slice(number.format(reset).as_bytes());
+        HeaderValue::try_from(line).or_err(ErrorType::InternalError, "a limit's name")
     }
 }
 
 /// True when another limit of this chain, one that leaves less, has spoken already: the old headers hold one limit only.
-fn tighter(head: &ResponseHeader, remaining: u32) -> bool {
-    let other = head.headers.get(X_REMAINING).and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+fn tighter(fields: &HeaderMap, remaining: u32) -> bool {
+    let other = fields.get(X_REMAINING).and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
     other.is_some_and(|other| other < remaining)
 }

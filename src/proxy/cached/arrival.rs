@@ -28,20 +28,11 @@ use crate::{
 };
 
 /// Looks at the head of an answer before anybody else does, as the backend sent it; it may become another one.
-///
-/// # Errors
-/// The backend is to be asked once more.
-pub(crate) fn head(
-    shared: &Shared,
-    asked: &RequestHeader,
-    head: &mut ResponseHeader,
-    context: &mut Context,
-) -> pingora::Result<()> {
+pub(crate) fn head(shared: &Shared, asked: &RequestHeader, head: &mut ResponseHeader, context: &mut Context) {
     invalidate(shared, asked, head, context);
-    let Some(mut cached) = context.cached.take() else { return Ok(()) };
-    let result = arrived(shared, asked, head, &mut cached, context);
+    let Some(mut cached) = context.cached.take() else { return };
+    arrived(shared, asked, head, &mut cached, context);
     context.cached = Some(cached);
-    result
 }
 
 fn arrived(
@@ -50,13 +41,13 @@ fn arrived(
     head: &mut ResponseHeader,
     cached: &mut Cached,
     context: &mut Context,
-) -> pingora::Result<()> {
+) {
     let now = Now::read();
     let plan = cached.plan.clone();
-    let Some(place) = &mut cached.place else { return Ok(()) };
+    let Some(place) = &mut cached.place else { return };
     let news = place.candidate(asked, (head.status, &head.headers), now, &context.runtime.reserved);
     if place.validates && head.status == StatusCode::NOT_MODIFIED {
-        let Some(entry) = place.entry.clone() else { return Ok(()) };
+        let Some(entry) = place.entry.clone() else { return };
         let good = match refresh::by_304(&entry, &news, &plan.policy) {
             Refreshed::Updated(new) => {
                 shared.cache.memory().refresh(&place.key, &entry, *new, place.ticket).unwrap_or(entry)
@@ -80,10 +71,9 @@ fn arrived(
     }
     if asked.method == Method::HEAD {
         by_head(shared, &news, cached);
-        return Ok(());
+        return;
     }
     keep(&news, cached, shared);
-    Ok(())
 }
 
 /// Puts an entry in the place of the answer that has come.
@@ -94,14 +84,13 @@ fn give(
     entry: Arc<Entry>,
     now: Now,
     context: &Context,
-) -> pingora::Result<()> {
-    let served = Served::of(&entry, &asked.method, &asked.headers, now)?;
+) {
+    let served = Served::of(&entry, &asked.method, &asked.headers);
     *head = served.head;
     if let Some(info) = &context.info {
         info.leave_body(served.parts);
     }
     cached.served = Some((entry, now));
-    Ok(())
 }
 
 /// A new answer: whether it is kept is decided by its head.
@@ -210,7 +199,7 @@ pub(crate) fn in_place_of_nothing(asked: &RequestHeader, context: &mut Context) 
     let place = cached.place.as_mut()?;
     let entry = place.entry.clone().filter(|_| place.or.nothing)?;
     let now = Now::read();
-    let served = Served::of(&entry, &asked.method, &asked.headers, now).ok()?;
+    let served = Served::of(&entry, &asked.method, &asked.headers);
     cached.outcome = Some(Outcome::Stale(StaleBecause::NoAnswer));
     cached.served = Some((entry, now));
     Some(served)

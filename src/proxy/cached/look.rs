@@ -141,16 +141,10 @@ fn answer(
     now: Now,
 ) -> Found {
     cached.outcome = Some(outcome);
-    let served = Served::of(&entry, &head.method, &head.headers, now);
+    let served = Served::of(&entry, &head.method, &head.headers);
     cached.served = Some((entry, now));
     context.cached = Some(cached);
-    match served {
-        Ok(served) => Found::Answer(Box::new(served)),
-        Err(e) => {
-            log::error!("request {}: {e}", context.state.id);
-            Found::Nothing
-        }
-    }
+    Found::Answer(Box::new(served))
 }
 
 fn step(shared: &Shared, key: &Key, asked: &Asked, head: &RequestHeader, now: Now) -> Step {

@@ -15,13 +15,13 @@ use crate::{
         memory::Ticket,
         refusal::Refusal,
         reuse::InPlaceOf,
-        said::{Forwarded, Outcome},
+        said::{CACHE_STATUS, Forwarded, Outcome, X_CACHE, X_CACHE_AGE},
         shared::{CachePlan, Room},
         storable::{Candidate, Terms},
         targeted::TOLLGATE_CACHE_CONTROL,
     },
     clock::Now,
-    message::reserved::ReservedHeaders,
+    message::{edit::Edit as _, reserved::ReservedHeaders},
     runtime::flights::Flight,
 };
 
@@ -162,15 +162,13 @@ impl Cached {
         let miss = || Outcome::Miss { forwarded: self.forwarded, status: None, stored: None };
         let outcome = self.outcome.unwrap_or_else(miss);
         let entry = self.served.as_ref().map(|(entry, now)| (&**entry, *now));
-        let mut fields = HeaderMap::new();
-        outcome.say(&mut fields, entry, self.ttl, self.collapsed);
-        for (name, value) in &fields {
-            if name == "cache-status" {
-                head.append_header(name, value.clone())?;
-            } else {
-                head.insert_header(name, value.clone())?;
-            }
-        }
-        Ok(())
+        let said = outcome.said(entry, self.ttl, self.collapsed);
+        head.edit(|fields| {
+            fields.append(CACHE_STATUS, said.status)?;
+            fields.insert(X_CACHE, said.word)?;
+            let Some(age) = said.age else { return Ok(()) };
+            fields.insert(header::AGE, age.clone())?;
+            fields.insert(X_CACHE_AGE, age)
+        })
     }
 }

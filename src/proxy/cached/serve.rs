@@ -1,7 +1,7 @@
 //! A stored answer as the client is to see it: whole, a part of it, or that it has it already.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, response};
 use pingora::http::ResponseHeader;
 
 use crate::cache::{
@@ -9,7 +9,6 @@ use crate::cache::{
     entry::Entry,
     range::{self, Part},
 };
-use crate::clock::Now;
 
 /// A head and the pieces of a body, which are those of the store.
 #[derive(Debug)]
@@ -20,9 +19,9 @@ pub(crate) struct Served {
 
 impl Served {
     /// Of an entry, for a request with this method and these fields.
-    pub(super) fn of(entry: &Entry, method: &Method, request: &HeaderMap, now: Now) -> pingora::Result<Self> {
+    pub(super) fn of(entry: &Entry, method: &Method, request: &HeaderMap) -> Self {
         if conditional::is_not_modified(method, request, entry) {
-            return Self::build(entry, StatusCode::NOT_MODIFIED, Vec::new(), now);
+            return Self { head: fields(entry, StatusCode::NOT_MODIFIED).into(), parts: Vec::new() };
         }
         let whole = 0..entry.body.len();
         let (status, range, content_range) = match range::part(method, request, entry) {
@@ -35,26 +34,25 @@ impl Served {
         };
         let parts =
             if range == whole { entry.body.parts().to_vec() } else { entry.body.slice(range.clone()).collect() };
-        let mut served = Self::build(entry, status, parts, now)?;
+        let mut head = fields(entry, status);
         if let Some(said) = content_range {
-            served.head.insert_header(header::CONTENT_RANGE, said)?;
+            head.headers.insert(header::CONTENT_RANGE, said);
         }
         if status != StatusCode::NO_CONTENT {
-            served.head.insert_header(header::CONTENT_LENGTH, HeaderValue::from(range.len()))?;
+            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.len()));
         }
-        if method == Method::HEAD {
-            served.parts.clear();
-        }
-        Ok(served)
+        Self { head: head.into(), parts: if method == Method::HEAD { Vec::new() } else { parts } }
     }
+}
 
-    fn build(entry: &Entry, status: StatusCode, parts: Vec<Bytes>, now: Now) -> pingora::Result<Self> {
-        let mut head = ResponseHeader::build_no_case(status, Some(entry.headers.len() + 8))?;
-        let short = status == StatusCode::NOT_MODIFIED;
-        for (name, value) in entry.headers.iter().filter(|(name, _)| !(short && conditional::is_left_out(name))) {
-            head.append_header(name, value.clone())?;
-        }
-        head.insert_header(header::AGE, HeaderValue::from(entry.age(now).as_secs()))?;
-        Ok(Self { head, parts })
+/// A head of this status with the fields of an entry, and room for what is said of it.
+fn fields(entry: &Entry, status: StatusCode) -> response::Parts {
+    let (mut head, ()) = Response::new(()).into_parts();
+    head.status = status;
+    head.headers.reserve(entry.headers.len() + 8);
+    let short = status == StatusCode::NOT_MODIFIED;
+    for (name, value) in entry.headers.iter().filter(|(name, _)| !(short && conditional::is_left_out(name))) {
+        head.headers.append(name, value.clone());
     }
+    head
 }
