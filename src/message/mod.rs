@@ -13,6 +13,7 @@ pub(crate) mod grpc;
 pub(crate) mod hop_by_hop;
 pub(crate) mod hops;
 pub(crate) mod host;
+pub(crate) mod json;
 pub(crate) mod method_class;
 pub mod path;
 pub(crate) mod reason;

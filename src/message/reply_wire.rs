@@ -5,6 +5,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use pingora::{http::ResponseHeader, protocols::http::date::get_cached_date};
 
 use super::{
+    json,
     reply::{Reply, ReplyBody},
     request_id::RequestId,
 };
@@ -67,13 +68,12 @@ pub(crate) fn problem(
     members: Option<&str>,
     id: &RequestId,
 ) -> Vec<u8> {
-    let mut out = Vec::with_capacity(256);
+    let mut out = Vec::with_capacity(384);
     let mut member = |name: &str, value: &str| {
         out.extend_from_slice(if out.is_empty() { b"{\"" } else { b",\"" });
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b"\":");
-        // Writing a string to memory cannot fail.
-        let _ = serde_json::to_writer(&mut out, value);
+        json::string(&mut out, value);
     };
     member("type", kind.unwrap_or("about:blank"));
     member("title", status.canonical_reason().unwrap_or("Error"));
@@ -85,7 +85,8 @@ pub(crate) fn problem(
         out.extend_from_slice(members.as_bytes());
     }
     out.extend_from_slice(b",\"request_id\":");
-    let _ = serde_json::to_writer(&mut out, &id.to_string());
-    out.push(b'}');
+    out.push(b'"');
+    id.append_to(&mut out);
+    out.extend_from_slice(b"\"}");
     out
 }

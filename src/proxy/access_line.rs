@@ -8,7 +8,7 @@ use pingora::http::RequestHeader;
 use super::{attempts::Attempts, context::Context};
 use crate::{
     downstream::host::Rejection,
-    message::{byte_class::JSON, host::host_of},
+    message::{host::host_of, json},
     telemetry::access_log::config::{AccessConfig, AccessFormat},
 };
 
@@ -240,14 +240,7 @@ impl Line<'_> {
 
     fn text(&mut self, name: &[u8], value: &str) {
         self.0.extend_from_slice(name);
-        if JSON.has_all(value.as_bytes()) {
-            self.0.push(b'"');
-            self.0.extend_from_slice(value.as_bytes());
-            self.0.push(b'"');
-        } else {
-            // Writing a string to memory cannot fail.
-            let _ = serde_json::to_writer(&mut *self.0, value);
-        }
+        json::string(self.0, value);
     }
 
     fn number(&mut self, name: &[u8], value: u64) {
