@@ -101,7 +101,9 @@ async fn purge(State(live): State<Arc<Live>>, headers: HeaderMap, body: Bytes) -
     let request = serde_json::from_slice::<PurgeRequest>(&body).map_err(|e| e.to_string());
     match request.and_then(|request| request.read()) {
         Ok((purge, manner)) => {
-            let purged = live.shared.cache.memory().purge(&purge, manner, Now::read());
+            let (memory, now) = (live.shared.cache.memory(), Now::read());
+            let all = purge.by_rules(&live.load().cache_queries);
+            let purged: usize = all.iter().map(|purge| memory.purge(purge, manner, now)).sum();
             // Not which: queries are where secrets end up.
             log::info!("cache: {purged} answers purged ({manner:?})");
             Answer(json_reply(StatusCode::OK, &json!({ "purged": purged })))

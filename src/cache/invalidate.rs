@@ -1,5 +1,7 @@
 //! What an unsafe request changes (RFC 9111 §4.4): its own URL, and those of the same origin that its answer names.
 
+use std::collections::HashSet;
+
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use super::{
@@ -15,18 +17,20 @@ pub struct Target<'a> {
     pub secure: bool,
     /// The host, with its port.
     pub host: &'a str,
-    /// The path as the backend gets it.
+    /// The path as the client has it.
     pub path: &'a str,
     /// The query without its `?`.
     pub query: Option<&'a str>,
-    /// Which part of a query counts.
-    pub rule: &'a QueryRule,
+    /// Which part of a query counts, by each of the routes that what is stored may have come by.
+    pub rules: &'a [QueryRule],
 }
 
 impl Target<'_> {
-    fn url(&self, path: &str, query: Option<&str>) -> String {
-        let query = query.and_then(|query| self.rule.apply(query));
-        url(self.secure, self.host, path, query.as_deref())
+    fn urls(&self, path: &str, query: Option<&str>) -> impl Iterator<Item = String> {
+        self.rules.iter().map(move |rule| {
+            let query = query.and_then(|query| rule.apply(query));
+            url(self.secure, self.host, path, query.as_deref())
+        })
     }
 }
 
@@ -36,10 +40,11 @@ pub fn urls(method: &Method, target: &Target<'_>, status: StatusCode, response: 
     if is_safe(method) || !(status.is_success() || status.is_redirection()) {
         return Vec::new();
     }
-    let mut all = vec![target.url(target.path, target.query)];
-    for field in [header::LOCATION, header::CONTENT_LOCATION] {
-        all.extend(named(target, response, &field).filter(|url| !all.contains(url)));
-    }
+    let named = [header::LOCATION, header::CONTENT_LOCATION].map(|field| named(target, response, &field));
+    let mut all: Vec<String> =
+        target.urls(target.path, target.query).chain(named.into_iter().flatten().flatten()).collect();
+    let mut seen = HashSet::new();
+    all.retain(|url| seen.insert(url.clone()));
     all
 }
 
@@ -48,8 +53,8 @@ fn is_safe(method: &Method) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE].contains(method)
 }
 
-/// The URL that a field names, if it is of the same origin.
-fn named(target: &Target<'_>, response: &HeaderMap, field: &HeaderName) -> Option<String> {
+/// The URLs that a field names, if they are of the same origin.
+fn named(target: &Target<'_>, response: &HeaderMap, field: &HeaderName) -> Option<Vec<String>> {
     let reference = single(response, field)?.to_str().ok()?;
     let reference = reference.split('#').next().unwrap_or_default();
     let scheme = if target.secure { "https:" } else { "http:" };
@@ -75,7 +80,7 @@ fn named(target: &Target<'_>, response: &HeaderMap, field: &HeaderName) -> Optio
     let (path, query) = rest.split_once('?').map_or((rest.as_str(), None), |(path, query)| (path, Some(query)));
     let reading = path::read(path).ok()?;
     let sent = reading.sent.as_deref().unwrap_or(&reading.path);
-    Some(target.url(sent, query))
+    Some(target.urls(sent, query).collect())
 }
 
 #[cfg(test)]
@@ -85,7 +90,7 @@ mod tests {
     use super::{super::test_entry::Made, *};
 
     const TARGET: Target<'_> =
-        Target { secure: false, host: "a.test:8080", path: "/dir/x", query: Some("q=1"), rule: &QueryRule::Whole };
+        Target { secure: false, host: "a.test:8080", path: "/dir/x", query: Some("q=1"), rules: &[QueryRule::Whole] };
 
     #[test]
     fn what_unsafe_requests_change() {

@@ -20,9 +20,9 @@ pub struct KeyParts<'a> {
     pub policy: &'a Policy,
     /// The request came by `https`.
     pub secure: bool,
-    /// The host, with its port; without one, that of the scheme is meant. Case does not count.
+    /// The host as it was sent, with its port: backends get it so, and may answer each spelling as they like.
     pub host: &'a str,
-    /// The path as the backend gets it (`message::path`), without the query.
+    /// The path as the client has it (`message::path`), without the query.
     pub path: &'a str,
     /// The query without its `?`.
     pub query: Option<&'a str>,
@@ -133,6 +133,7 @@ impl Keys {
         out.extend(policy.fingerprint.to_le_bytes());
         let identity = if policy.shared { &[] } else { parts.identity };
         put_all(&mut out, identity.iter().copied());
+        put_all(&mut out, [parts.host.as_bytes()].into_iter());
         put_all(&mut out, parts.told.iter().copied());
         for field in &policy.key_headers {
             put_all(&mut out, parts.request.get_all(field).iter().map(HeaderValue::as_bytes));
@@ -243,7 +244,9 @@ mod tests {
                 assert_eq!(keys.key(one) == keys.key(another), at == other_at, "{one:?} {another:?}");
             }
         }
-        assert_eq!(keys.key(&base), keys.key(&KeyParts { host: "A.Test.:80", ..base }));
+        // A purge of the one is a purge of the other.
+        let other = keys.key(&KeyParts { host: "A.Test.:80", ..base });
+        assert!(keys.key(&base) != other && keys.key(&base).url() == other.url());
         assert_eq!(keys.key(&base).url(), "http://a.test/x");
         assert_eq!(format!("{:?}", keys.key(&all[10])), "Key(http://a.test/x)");
         assert_ne!(keys.key(&base).hash(), Keys::default().key(&base).hash());

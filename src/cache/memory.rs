@@ -13,6 +13,7 @@ use std::{
     },
 };
 
+use http::HeaderMap;
 use parking_lot::Mutex;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
@@ -23,6 +24,7 @@ use super::{
     purge::{Manner, Purge},
     purged::Purged,
     refusal::Refusal,
+    tags,
     variants::Variants,
 };
 use crate::clock::Now;
@@ -125,6 +127,12 @@ impl Memory {
     /// To be taken before a backend is asked, and handed back with the answer.
     pub fn ticket(&self) -> Ticket {
         Ticket(self.purges.load(Relaxed))
+    }
+
+    /// True when an answer with these fields was purged since the ticket was taken.
+    pub fn has_purged(&self, key: &Key, response: &HeaderMap, ticket: Ticket) -> bool {
+        self.purges.load(Relaxed) != ticket.0
+            && self.changes.lock().purged.was(ticket.0, key.url(), &tags::of(response))
     }
 
     /// Stores an answer, in place of those that were for the same requests; gives back what is stored. That is not this

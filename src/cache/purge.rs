@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use super::key::{self, plain_host};
+use super::{
+    key::{self, plain_host},
+    query::QueryRule,
+};
 use crate::message::path;
 
 /// What is purged.
@@ -54,6 +57,23 @@ impl Purge {
         // Without a path, the host may not be at its end yet.
         let host = if rest.is_empty() { host.to_ascii_lowercase() } else { plain_host(secure, host).into_owned() };
         Ok(Self::Prefix(format!("{}{host}{rest}", if secure { "https://" } else { "http://" })))
+    }
+
+    /// The same for each part of a query that counts by one of these rules: what is kept is kept under that part.
+    pub fn by_rules(&self, rules: &[QueryRule]) -> Vec<Self> {
+        let mut all = vec![self.clone()];
+        if let Self::Url(url) = self
+            && let Some((path, query)) = url.split_once('?')
+        {
+            for rule in rules {
+                let left = rule.apply(query).map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+                let purge = Self::Url(left);
+                if !all.contains(&purge) {
+                    all.push(purge);
+                }
+            }
+        }
+        all
     }
 
     /// True when an entry with this URL and these tags is one of them.
@@ -117,6 +137,14 @@ mod tests {
             assert!(Purge::of_url(text).is_err() && Purge::of_prefix(text).is_err(), "{text:?}");
         }
         assert!(Purge::of_url("/%zz").is_err());
+    }
+
+    #[test]
+    fn a_url_stands_for_what_its_query_is_kept_under() {
+        let rules = [QueryRule::Whole, QueryRule::Exclude(vec!["u".to_owned()])];
+        let of = |url: &str| Purge::Url(url.to_owned()).by_rules(&rules);
+        assert_eq!(of("/a?u=1&b"), ["/a?u=1&b", "/a?b"].map(|url| Purge::Url(url.to_owned())));
+        assert_eq!(of("/a?u=1").len() + of("/a").len() + Purge::All.by_rules(&rules).len(), 4);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Which requests an answer with `Vary` is for (RFC 9111 §4.1).
 //!
 //! Values are compared as what they say, not as how they are written: lines put together, no space around commas, and of
-//! languages and codings neither case nor order. A German page, marked as one, is also for whoever wants German most.
+//! languages and codings not the case, and of codings not the order. A German page, marked as one, is also for whoever wants German most.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use super::{
     list::{all, split},
     refusal::Refusal,
 };
-use crate::message::reserved::ReservedHeaders;
+use crate::message::{fields, reserved::ReservedHeaders};
 
 /// The most fields that `Vary` may name.
 const MOST_FIELDS: usize = 16;
@@ -40,6 +40,10 @@ pub fn check(request: &HeaderMap, response: &HeaderMap, reserved: &ReservedHeade
     let names = names(response)?;
     // What the backend was told is not what the client has sent, by which answers are told apart.
     if names.iter().any(|name| OURS.contains(&name.as_str()) || reserved.has(name.as_str())) {
+        return Err(Refusal::VaryAny);
+    }
+    // Many backends read `X_Field` as `X-Field`.
+    if !fields::other_spellings(request, || names.iter()).is_empty() {
         return Err(Refusal::VaryAny);
     }
     small_enough(request, &names)
@@ -137,17 +141,21 @@ fn joined<'l>(items: impl Iterator<Item = &'l [u8]>) -> Vec<u8> {
     items.collect::<Vec<_>>().join(&b',')
 }
 
-/// Languages or codings in lower case, the space in them left out, in the order of their names.
+/// Languages or codings in lower case, without the space around `;`; codings in the order of their names. Of languages that
+/// are wanted alike, many backends take the first: their order says something.
 fn preferences(request: &HeaderMap, name: &HeaderName) -> Vec<u8> {
     let plain = |item: &[u8]| -> Vec<u8> {
-        let item: Vec<u8> = item.iter().filter(|b| !b.is_ascii_whitespace()).map(u8::to_ascii_lowercase).collect();
+        let parts: Vec<&[u8]> = split(item, b';').map(<[u8]>::trim_ascii).collect();
+        let item = parts.join(&b';').to_ascii_lowercase();
         [&b";q=1"[..], b";q=1.0", b";q=1.00", b";q=1.000"]
             .iter()
             .find_map(|most| item.strip_suffix(*most))
             .map_or(item.clone(), <[u8]>::to_vec)
     };
     let mut items: Vec<Vec<u8>> = all(request, name).map(plain).collect();
-    items.sort_unstable();
+    if *name != header::ACCEPT_LANGUAGE {
+        items.sort_unstable();
+    }
     items.join(&b',')
 }
 
@@ -229,7 +237,10 @@ mod tests {
             ("cookie", &[("cookie", "a=1,b")], &[("cookie", "a=1,b")], true),
             ("foo", &[("foo", "a")], &[("foo", "A")], false),
             ("foo", &[("foo", "\"a, b\"")], &[("foo", "\"a,b\"")], false),
-            ("accept-language", &[("accept-language", "en, de")], &[("accept-language", "De,eN")], true),
+            ("accept-language", &[("accept-language", "en, de")], &[("accept-language", "En,dE")], true),
+            ("accept-language", &[("accept-language", "en, de")], &[("accept-language", "de, en")], false),
+            ("accept-language", &[("accept-language", "d e")], &[("accept-language", "de")], false),
+            ("accept-encoding", &[("accept-encoding", "br, gzip")], &[("accept-encoding", "gzip ,BR")], true),
             ("accept-language", &[("accept-language", "en")], &[("accept-language", "en;q=1.0")], true),
             ("accept-language", &[("accept-language", "en, de")], &[("accept-language", "en, de;q=0.5")], false),
             ("accept-encoding", &[("accept-encoding", "gzip, br")], &[("accept-encoding", "BR, gzip")], true),

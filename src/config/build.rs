@@ -60,9 +60,9 @@ pub(super) fn build(
     if config.routes.is_empty() && root.get("routes").is_none() {
         problems.push(root.place().problem("key 'routes' is missing: without a route every request is answered 404"));
     }
-    let caches = config.routes.iter().any(|route| route.cache.is_some());
+    let cache_queries = caching::queries(&router);
     let sends = config.routes.iter().any(|route| route.mirror.is_some())
-        || caches
+        || !cache_queries.is_empty()
         || config.services.values().any(|service| service.hedge.is_some());
     let runtime = Runtime {
         reserved: ReservedHeaders::new(router.routes().flat_map(|(_, route)| route.chain.tells_backends())),
@@ -74,7 +74,7 @@ pub(super) fn build(
         access: config.access_log,
         publish: config.admin.publish,
         sends,
-        caches,
+        cache_queries,
         cache_memory: caching::memory(config.cache, root, problems),
         tables,
     };

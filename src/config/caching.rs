@@ -5,9 +5,12 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    cache::{shared::CachePlan, store_config::StoreConfig},
+    cache::{query::QueryRule, shared::CachePlan, store_config::StoreConfig},
     filter::Chain,
-    routing::route::RouteConfig,
+    routing::{
+        route::{Route, RouteConfig},
+        router::Router,
+    },
     units::Problems,
     yaml::{Node, Spanned},
 };
@@ -36,6 +39,17 @@ pub(super) fn plan(
             None
         }
     }
+}
+
+/// Which parts of queries count for the caches of these routes, each rule once.
+pub(super) fn queries(router: &Router<Arc<Route>>) -> Vec<QueryRule> {
+    let mut rules: Vec<QueryRule> = Vec::new();
+    for plan in router.routes().filter_map(|(_, route)| route.cache.as_ref()) {
+        if !rules.contains(&plan.policy.query) {
+            rules.push(plan.policy.query.clone());
+        }
+    }
+    rules
 }
 
 /// The bytes of memory for kept answers.

@@ -130,7 +130,7 @@ async fn outcome(
                 .filter(|wanted| route.forward().is_some_and(|forward| forward.may_reach(wanted)))
                 .or_else(|| Some(target.service.name.to_string())),
             route: Some(route.id.to_string()),
-            path: Some(path.unwrap_or_else(|| head.uri.path().to_owned())),
+            path: Some(path.sent().unwrap_or(head.uri.path()).to_owned()),
             ..TestOutcome::default()
         },
         Decision::Reply { route, reply, by } => TestOutcome {

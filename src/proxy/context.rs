@@ -20,7 +20,7 @@ use crate::{
         attempts::Attempts, cached::request::Cached, kept_head::KeptHead, kind::RequestKind,
         subrequest::mirror_body::MirrorBody,
     },
-    routing::{destination::Destination, route::Route},
+    routing::{decide::ForwardedPath, destination::Destination, route::Route},
     runtime::{Runtime, Shared},
     upstream::{Permit, Service},
 };
@@ -64,8 +64,8 @@ pub(crate) struct Context {
     pub version: Version,
     /// Its method, as a label.
     pub method: MethodClass,
-    /// The path that the backend will see, when a rewrite changed it.
-    pub upstream_path: Option<String>,
+    /// Its path.
+    pub path: ForwardedPath,
     /// Attempts at backends.
     pub attempts: Attempts,
     /// An answer that a hook decided on and could not send itself.
@@ -117,7 +117,7 @@ impl Context {
             kind: RequestKind::Ordinary,
             version: Version::HTTP_11,
             method: MethodClass::of(""),
-            upstream_path: None,
+            path: ForwardedPath::default(),
             attempts: Attempts::default(),
             refusal: None,
             answered_by: ResponseSource::Nobody,
@@ -176,7 +176,7 @@ impl Context {
         &mut self,
         route: Arc<Route>,
         target: Arc<Destination>,
-        path: Option<String>,
+        path: ForwardedPath,
         head: &RequestHeader,
     ) {
         let service = &target.service;
@@ -194,7 +194,7 @@ impl Context {
         }
         self.attempts.may_repeat = route.retry.as_ref().unwrap_or(service.retry()).max_attempts > 1;
         self.kept = Some(KeptHead::of(head));
-        (self.route, self.target, self.upstream_path) = (Some(route), Some(target), path);
+        (self.route, self.target, self.path) = (Some(route), Some(target), path);
     }
 
     /// Calls `with` with the service that it goes to, if any; without touching the count of its owners, which all

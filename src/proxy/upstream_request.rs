@@ -26,10 +26,10 @@ impl From<Box<Error>> for Unsendable {
 
 /// Changes a client's head into the one that goes to the backend of this attempt.
 pub(crate) fn prepare(head: &mut RequestHeader, context: &Context, route: &Route) -> Result<(), Unsendable> {
-    if let Some(path) = &context.upstream_path {
+    if let Some(path) = context.path.sent() {
         let target = match head.uri.query() {
             Some(query) => format!("{path}?{query}"),
-            None => path.clone(),
+            None => path.to_owned(),
         };
         let target = target.parse::<http::uri::PathAndQuery>();
         let target = target.map_err(|e| Error::because(ErrorType::InternalError, "rewritten path", e))?;

@@ -20,11 +20,27 @@ use crate::{
     message::{hops, host::host_of, reason::Reason, replies, reply::Reply, source::ResponseSource},
 };
 
+/// Paths of a request that goes to a backend, where they are not the one that its head has for routes to compare.
+#[derive(Debug, Clone, Default)]
+pub struct ForwardedPath {
+    /// As the client has spelled it.
+    pub spelled: Option<String>,
+    /// What a rewrite made of that.
+    pub rewritten: Option<String>,
+}
+
+impl ForwardedPath {
+    /// As the backend gets it.
+    pub fn sent(&self) -> Option<&str> {
+        self.rewritten.as_deref().or(self.spelled.as_deref())
+    }
+}
+
 /// The decision.
 #[derive(Debug)]
 pub enum Decision {
-    /// To a backend of this service; with the path that it will see, when that changes.
-    Forward(Arc<Route>, Arc<Destination>, Option<String>),
+    /// To a backend of this service.
+    Forward(Arc<Route>, Arc<Destination>, ForwardedPath),
     /// An answer of the gateway's own.
     Reply {
         /// The route, when there was one.
@@ -93,8 +109,8 @@ pub async fn decide(
                 return Decision::own(reply, Some(route));
             };
             let sent = admitted.sent.as_deref().unwrap_or(head.uri.path());
-            let path = route.rewrite.as_ref().and_then(|rewrite| rewrite.apply(pattern, sent));
-            Decision::Forward(route, target, path.or(admitted.sent))
+            let rewritten = route.rewrite.as_ref().and_then(|rewrite| rewrite.apply(pattern, sent));
+            Decision::Forward(route, target, ForwardedPath { spelled: admitted.sent, rewritten })
         }
         Action::Redirect(status, to) => {
             let path = admitted.sent.as_deref().unwrap_or(head.uri.path());

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
+    cache::query::QueryRule,
     downstream::{h1::head::HeaderNames, limits::ClientLimits},
     limit::TablesDraft,
     message::{forwarded::TrustedProxies, reserved::ReservedHeaders},
@@ -33,8 +34,8 @@ pub struct Runtime {
     pub publish: bool,
     /// Some route mirrors, or some service hedges: the gateway sends requests by itself.
     pub sends: bool,
-    /// Some route has a cache.
-    pub caches: bool,
+    /// Which parts of queries count for the caches of routes, each rule once; empty when no route has one.
+    pub cache_queries: Vec<QueryRule>,
     /// Bytes of memory for the answers that it keeps.
     pub cache_memory: u64,
     /// The tables of its rate limits.

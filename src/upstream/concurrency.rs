@@ -143,6 +143,11 @@ impl ConcurrencyLimit {
         Some(Permit { limiter: self.clone(), quiet: false })
     }
 
+    /// The same for whatever no client waits for: it leaves half of the places free.
+    pub fn try_enter_half(self: &Arc<Self>) -> Option<Permit> {
+        if self.inside() >= self.limit().div_ceil(2) { None } else { self.try_enter() }
+    }
+
     /// Lets waiting requests in while there is room.
     fn wake(self: &Arc<Self>) {
         while self.queued.load(SeqCst) > 0 {

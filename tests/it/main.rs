@@ -11,6 +11,7 @@ mod authority;
 mod beside;
 mod blame;
 mod cache;
+mod cache_keys;
 mod carets;
 mod causes;
 mod checks;

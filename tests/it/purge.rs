@@ -38,7 +38,7 @@ fn post(gw: &Gateway, body: &str) -> Request {
     Request::new("POST", url).header("Content-Type", "application/json").body(body.as_bytes())
 }
 
-fn purged(gw: &Gateway, what: &Value) -> u64 {
+pub(crate) fn purged(gw: &Gateway, what: &Value) -> u64 {
     post(gw, &what.to_string()).expect(200).has("content-type", "application/json").json()["purged"].as_u64().unwrap()
 }
 

@@ -15,7 +15,6 @@ use crate::{
         entry::{Body, Entry},
         invalidate::{self, Target},
         purge::{Manner, Purge},
-        query::QueryRule,
         refresh::{self, Refreshed},
         refusal::Refusal,
         said::{Outcome, StaleBecause},
@@ -98,10 +97,18 @@ fn keep(news: &Candidate<'_>, cached: &mut Cached, shared: &Shared) {
     if !cached.place.as_ref().is_some_and(|place| place.keeps) {
         return cached.refuse(Refusal::Partial);
     }
-    let most = shared.cache.memory().most();
-    let too_large = || storable::content_length(news.response).is_some_and(|length| length > most);
+    let memory = shared.cache.memory();
+    let too_large = || storable::content_length(news.response).is_some_and(|length| length > memory.most());
     match storable::terms(news, &cached.plan.policy) {
         Ok(_) if too_large() => cached.refuse(Refusal::TooLarge),
+        Ok(_)
+            if cached
+                .place
+                .as_ref()
+                .is_some_and(|place| memory.has_purged(&place.key, news.response, place.ticket)) =>
+        {
+            cached.refuse(Refusal::Purged);
+        }
         Ok(terms) => {
             cached.outcome = Some(Outcome::Miss { forwarded: cached.forwarded, status: None, stored: Some(Ok(())) });
             let left = terms.lifetime.saturating_sub(terms.initial_age);
@@ -176,17 +183,16 @@ pub(crate) fn complete(shared: &Shared, asked: &RequestHeader, context: &mut Con
 /// A request that changes something takes away what is stored of it (RFC 9111 §4.4), whichever route it takes.
 fn invalidate(shared: &Shared, asked: &RequestHeader, head: &ResponseHeader, context: &Context) {
     // What is on its way is not to be kept either: so the purge counts although there may be nothing yet.
-    if asked.method.is_safe() || !context.runtime.caches {
+    let rules = &context.runtime.cache_queries;
+    if asked.method.is_safe() || rules.is_empty() {
         return;
     }
-    let everything = QueryRule::Whole;
-    let plan = context.route.as_ref().and_then(|route| route.cache.as_ref());
     let target = Target {
         secure: context.state.secure,
         host: host_and_port(asked),
-        path: context.upstream_path.as_deref().unwrap_or(asked.uri.path()),
+        path: context.path.spelled.as_deref().unwrap_or(asked.uri.path()),
         query: asked.uri.query(),
-        rule: plan.map_or(&everything, |plan| &plan.policy.query),
+        rules,
     };
     for url in invalidate::urls(&asked.method, &target, head.status, &head.headers) {
         shared.cache.memory().purge(&Purge::Url(url), Manner::Hard, Now::read());

@@ -185,7 +185,7 @@ fn key(shared: &Shared, plan: &CachePlan, head: &RequestHeader, context: &Contex
         policy: &plan.policy,
         secure: context.state.secure,
         host: host_and_port(head),
-        path: context.upstream_path.as_deref().unwrap_or(head.uri.path()),
+        path: context.path.spelled.as_deref().unwrap_or(head.uri.path()),
         query: head.uri.query(),
         identity: &identity,
         request: &head.headers,

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderValue, Method, StatusCode};
 use pingora::{connectors::http::Connector, http::RequestHeader};
 
 use super::request::ask_again;
@@ -16,11 +16,15 @@ use crate::{
         memory::Ticket,
         refresh::{self, Refreshed},
         refusal::Refusal,
-        shared::CachePlan,
+        shared::{CachePlan, Room},
         storable::{self, Candidate},
     },
     clock::Now,
-    proxy::{context::Context, subrequest::attempt, upstream_request},
+    proxy::{
+        context::Context,
+        subrequest::attempt,
+        upstream_request::{self, X_ATTEMPTS},
+    },
     runtime::{Runtime, Shared, flights::Flight},
     upstream::{
         Service,
@@ -57,17 +61,29 @@ pub(super) fn begin(
     };
     let Ok(mut request) = upstream_request::alone(head, 0, context, route) else { return };
     request.set_method(Method::GET);
-    if ask_again(&mut request, &entry).is_err() {
+    // It is tried once.
+    let attempt = request.headers.contains_key(X_ATTEMPTS).then(|| HeaderValue::from_static("1"));
+    let asks = ask_again(&mut request, &entry);
+    if asks.and(attempt.map_or(Ok(()), |one| request.insert_header(X_ATTEMPTS, one))).is_err() {
         return;
     }
     let choice = Choice::new(head, context.state.client, &[], Now::monotonic());
+    // Clients come first: nobody waits for it, and at most half of the places are for such.
+    let concurrency = service.resilience.concurrency();
+    let permit = concurrency.map(|concurrency| concurrency.try_enter_half());
+    if matches!(permit, Some(None)) {
+        return;
+    }
     let Ok(chosen) = service.choose(&choice) else { return };
     let ticket = shared.cache.memory().ticket();
     let mut asked = head.clone();
     asked.set_method(Method::GET);
     let (shared, plan, runtime) = (shared.clone(), plan.clone(), context.runtime.clone());
     let refetch = Refetch { shared, runtime, plan, key, one_client, flight, ticket, entry, asked };
-    tokio::spawn(async move { refetch.run(&connector, &service, chosen, request).await });
+    tokio::spawn(async move {
+        refetch.run(&connector, &service, chosen, request).await;
+        drop(permit);
+    });
 }
 
 impl Refetch {
@@ -102,8 +118,8 @@ impl Refetch {
             Refreshed::Gone(_) | Refreshed::Other => return memory.remove(&self.key, &self.entry),
             Refreshed::Untouched => {}
         }
-        // An error is no news of what is stored.
-        if status.is_server_error() {
+        // An error is no news of what is stored, nor is that this gateway asks too much.
+        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             return;
         }
         let terms = match storable::terms(&candidate, &self.plan.policy) {
@@ -112,7 +128,13 @@ impl Refetch {
             Err(Refusal::RequestNoStore | Refusal::Authorization | Refusal::Cookie) => return,
             Err(_) => return memory.remove(&self.key, &self.entry),
         };
-        let read = whole_body(&mut answer, self.plan.policy.max_object);
+        let most = memory.most().min(self.plan.policy.max_object as u64);
+        if storable::content_length(&response).is_some_and(|length| length > most) {
+            return memory.remove(&self.key, &self.entry);
+        }
+        // What it takes is given back when it is stored.
+        let mut room = self.shared.cache.room();
+        let read = whole_body(&mut answer, most, &mut room);
         let Ok(Some(parts)) = tokio::time::timeout(total, read).await else { return };
         let entry = Entry::new(&candidate, &self.plan.policy, terms, Body::copied(&parts));
         if entry.and_then(|entry| memory.insert(&self.key, entry, self.ticket)).is_ok() {
@@ -124,15 +146,15 @@ impl Refetch {
     }
 }
 
-/// The body of an answer, if it comes to its end and is not larger than `most`.
-async fn whole_body(answer: &mut Answer, most: usize) -> Option<Vec<Bytes>> {
+/// The body of an answer, if it comes to its end, is not larger than `most` and finds room.
+async fn whole_body(answer: &mut Answer, most: u64, room: &mut Room) -> Option<Vec<Bytes>> {
     let (mut parts, mut length) = (Vec::new(), 0);
     while let Some(part) = answer.session.read_response_body().await.ok()? {
-        length += part.len();
-        parts.push(part);
-        if length > most {
+        length += part.len() as u64;
+        if length > most || !room.grow(part.len()) {
             return None;
         }
+        parts.push(part);
     }
     Some(parts)
 }
