@@ -29,6 +29,7 @@ use crate::{
     upstream::{
         Service,
         choice::{Choice, Chosen},
+        concurrency::ConcurrencyLimit,
         exchange::Answer,
     },
 };
@@ -70,7 +71,7 @@ pub(super) fn begin(
     let choice = Choice::new(head, context.state.client, &[], Now::monotonic());
     // Clients come first: nobody waits for it, and at most half of the places are for such.
     let concurrency = service.resilience.concurrency();
-    let permit = concurrency.map(|concurrency| concurrency.try_enter_half());
+    let permit = concurrency.map(ConcurrencyLimit::try_enter_half);
     if matches!(permit, Some(None)) {
         return;
     }
