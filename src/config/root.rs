@@ -40,7 +40,7 @@ pub struct Config {
     pub limits: ClientLimits,
     /// Add this hop to the `Via` that backends see (RFC 9110 §7.6.3). Default true.
     pub via: Via,
-    /// How names of header fields are written to backends over HTTP/1.
+    /// How names of header fields are handed on over HTTP/1, to backends and to clients.
     pub header_names: HeaderNames,
     /// How paths are read that backends may read differently.
     pub paths: PathsConfig,

@@ -69,6 +69,21 @@ impl FieldsMut for ResponseHeader {
     }
 }
 
+/// Forgets how the names of a head's fields were written: it costs to keep that in step with them.
+pub(crate) fn forget_spelling(head: &mut ResponseHeader) -> Result<()> {
+    if !head.has_case() {
+        return Ok(());
+    }
+    let reason = head.get_reason_phrase().filter(|reason| head.status.canonical_reason() != Some(*reason));
+    let reason = reason.map(str::to_owned);
+    let own = std::mem::replace(head, ResponseHeader::from(Response::new(()).into_parts().0));
+    *head = ResponseHeader::from(response::Parts::from(own));
+    match reason {
+        Some(reason) => head.set_reason_phrase(Some(&reason)),
+        None => Ok(()),
+    }
+}
+
 impl Edit for RequestHeader {
     fn edit<R>(&mut self, change: impl FnOnce(&mut dyn FieldsMut) -> R) -> R {
         // A target that was not written as the URI writes it would be lost with its head.
@@ -154,6 +169,9 @@ mod tests {
             head.edit(change).unwrap();
             assert_eq!((head.status.as_u16(), head.get_reason_phrase()), (404, reason.or(Some("Not Found"))));
             assert_eq!((head.headers["x-one"].as_bytes(), head.has_case()), (&b"2"[..], with_case));
+            forget_spelling(&mut head).unwrap();
+            assert_eq!((head.status.as_u16(), head.get_reason_phrase()), (404, reason.or(Some("Not Found"))));
+            assert_eq!((head.headers.len(), head.has_case()), (4, false));
         }
     }
 }

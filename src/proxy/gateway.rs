@@ -24,8 +24,9 @@ use super::{
     upstream_request,
 };
 use crate::{
-    downstream::ConnectionInfo,
+    downstream::{ConnectionInfo, h1::head::HeaderNames},
     message::{
+        edit::forget_spelling,
         grpc, hop_by_hop,
         reason::Reason,
         replies::{self, malformed},
@@ -260,6 +261,9 @@ impl ProxyHttp for Gateway {
         }
         keep_alive::end_if_unread(session, true);
         verify(head, context.kind == RequestKind::Upgrade)?;
+        if context.runtime.header_names == HeaderNames::Canonical {
+            forget_spelling(head)?;
+        }
         context.at_service(|service, context| retry::answered(session, context, service, head)).unwrap_or(Ok(()))?;
         arrival::head(&self.live.shared, session.req_header(), head, context);
         Ok(())

@@ -8,14 +8,14 @@ use serde::Deserialize;
 
 use crate::message::request_head;
 
-/// How names of fields are written to backends over HTTP/1. HTTP itself makes no difference (RFC 9110 §5.1).
+/// How names of fields are handed on over HTTP/1, to backends and to clients. HTTP itself makes no difference (RFC 9110 §5.1).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum HeaderNames {
     /// Well-known ones as the RFCs write them (`User-Agent`), others in lower case.
     #[default]
     Canonical,
-    /// As the client has sent them, for backends that do make a difference. It costs a little for each request.
+    /// As they were sent, for backends or clients that do make a difference. It costs a little for each request.
     AsSent,
 }
 

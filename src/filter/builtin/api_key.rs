@@ -16,7 +16,7 @@ use serde::Deserialize;
 use crate::{
     auth::{Keys, Method, Refusal},
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
-    message::{fields::single, reason::Reason, reply::Reply},
+    message::{edit::Edit as _, fields::single, reason::Reason, reply::Reply},
 };
 
 /// Settings of `api_key`.
@@ -167,7 +167,7 @@ impl Filter for ApiKey {
         head.remove_header(&self.identity);
         if let Some(identity) = state.identities.by(Method::ApiKey) {
             let value = HeaderValue::try_from(&identity.subject).map_err(|e| Fault(format!("identity header: {e}")))?;
-            head.insert_header(self.identity.clone(), value).map_err(|e| Fault(e.to_string()))?;
+            head.edit(|fields| fields.insert(self.identity.clone(), value)).map_err(|e| Fault(e.to_string()))?;
         }
         Ok(())
     }

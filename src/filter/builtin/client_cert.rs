@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::{
     auth::{Identity, Method},
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
-    message::{reason::Reason, reply::Reply},
+    message::{edit::Edit as _, reason::Reason, reply::Reply},
 };
 
 /// Settings of `client_cert`.
@@ -91,7 +91,7 @@ impl Filter for ClientCert {
         head.remove_header(&self.identity);
         if let Some(identity) = state.identities.by(Method::Certificate) {
             let value = HeaderValue::try_from(&identity.subject).map_err(|e| Fault(format!("identity header: {e}")))?;
-            head.insert_header(self.identity.clone(), value).map_err(|e| Fault(e.to_string()))?;
+            head.edit(|fields| fields.insert(self.identity.clone(), value)).map_err(|e| Fault(e.to_string()))?;
         }
         Ok(())
     }

@@ -14,7 +14,10 @@ use serde::Deserialize;
 
 use crate::{
     filter::{Configure, Env, Fault, Filter, Invalid, State, env::schema_of},
-    message::{fields, hop_by_hop},
+    message::{
+        edit::{Edit as _, FieldsMut},
+        fields, hop_by_hop,
+    },
 };
 
 /// Settings of `headers`.
@@ -90,11 +93,15 @@ impl HeaderEdits {
         for name in fields::other_spellings(&head.headers, edited).iter().chain(&self.remove) {
             head.remove_header(name);
         }
+        head.edit(|fields| self.write(fields))
+    }
+
+    fn write(&self, fields: &mut dyn FieldsMut) -> pingora::Result<()> {
         for (name, value) in &self.set {
-            head.insert_header(name.clone(), value.clone())?;
+            fields.insert(name.clone(), value.clone())?;
         }
         for (name, value) in &self.add {
-            head.append_header(name.clone(), value.clone())?;
+            fields.append(name.clone(), value.clone())?;
         }
         Ok(())
     }
@@ -103,13 +110,7 @@ impl HeaderEdits {
         for name in &self.remove {
             head.remove_header(name);
         }
-        for (name, value) in &self.set {
-            head.insert_header(name.clone(), value.clone())?;
-        }
-        for (name, value) in &self.add {
-            head.append_header(name.clone(), value.clone())?;
-        }
-        Ok(())
+        head.edit(|fields| self.write(fields))
     }
 }
 

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::{
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
-    message::{fields, request_id::RequestId},
+    message::{edit::Edit as _, fields, request_id::RequestId},
 };
 
 /// Settings of `request_id`.
@@ -84,14 +84,16 @@ impl Filter for RequestIdFilter {
         for name in fields::other_spellings(&head.headers, || std::iter::once(&self.header)) {
             head.remove_header(&name);
         }
-        head.insert_header(self.header.clone(), value(&state.id)?).map_err(|e| Fault(e.to_string()))
+        let id = value(&state.id)?;
+        head.edit(|fields| fields.insert(self.header.clone(), id)).map_err(|e| Fault(e.to_string()))
     }
 
     fn response(&self, head: &mut ResponseHeader, state: &mut State) -> Result<(), Fault> {
         if !self.echo {
             return Ok(());
         }
-        head.insert_header(self.header.clone(), value(&state.id)?).map_err(|e| Fault(e.to_string()))
+        let id = value(&state.id)?;
+        head.edit(|fields| fields.insert(self.header.clone(), id)).map_err(|e| Fault(e.to_string()))
     }
 }
 
