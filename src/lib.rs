@@ -9,7 +9,7 @@
 pub mod admin;
 pub mod auth;
 pub mod cache;
-mod clock;
+pub mod clock;
 pub mod config;
 pub(crate) mod downstream;
 pub mod filter;

@@ -40,13 +40,12 @@ class Credentials:
         """Write the files the peers read, and return the placeholders for templates."""
         ids = {key: f"client-{number}" for number, key in enumerate(self.keys)}
         nginx = "".join(f'"{key}" "{name}";\n' for key, name in ids.items())
-        digests = [{"id": name, "sha256": hashlib.sha256(key.encode()).hexdigest()} for key, name in ids.items()]
         jwk = {"kty": "oct", "alg": "HS256", "k": _base64url(self.jwt_secret.encode())}
         return {
             "KEYS_NGINX": self._write("keys.map", nginx),
             "KEYS_HAPROXY": self._write("keys.acl", "\n".join(self.keys) + "\n"),
             "KEYS_ENVOY": json.dumps([{"key": key, "client": name} for key, name in ids.items()]),
-            "KEYS_TOLLGATE": json.dumps(digests),
+            "KEYS_TOLLGATE": self.tollgate_keys(self.keys),
             "JWT_SECRET": self.jwt_secret,
             "JWT_SECRET_FILE": self._write("jwt.secret", self.jwt_secret),
             "JWKS": json.dumps({"keys": [jwk]}),
@@ -54,6 +53,12 @@ class Credentials:
             "CERT_KEY": self.directory / "cert.key",
             "CERT_PEM": self.directory / "cert-and-key.pem",
         }
+
+    @staticmethod
+    def tollgate_keys(keys: list[str], others: int = 0) -> str:
+        """These keys, and so many that nobody has, as our configuration."""
+        digests = [hashlib.sha256(key.encode()).hexdigest() for key in keys] + [secrets.token_hex(32) for _ in range(others)]
+        return json.dumps([{"id": f"client-{number}", "sha256": digest} for number, digest in enumerate(digests)])
 
     def _write(self, name: str, content: str) -> Path:
         path = self.directory / name

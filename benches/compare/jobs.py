@@ -24,8 +24,12 @@ class Job:
     tags: frozenset[str] = frozenset()
     driver: str = "wrk"
     close: bool = False
-    # Only for the load that scripts/release measures: the peers are not set up for it.
+    # Only for the load that scripts/release measures, or for --growth: the peers are not set up for it.
     compared: bool = True
+    # Every request has a query of its own.
+    unique: bool = False
+    # The job that costs the same, if cost does not grow: a row of --growth.
+    twin: str = ""
 
     def headers(self, credentials: Credentials) -> dict[str, str]:
         """The request headers the load sends."""
@@ -66,7 +70,16 @@ JOBS: dict[str, Job] = {
         _job("tls", "TLS 1.3, keep-alive, 200 B", "tls"),
         _job("tls_new", "TLS 1.3, a new connection per request", "tls", close=True),
         _job("h2", "HTTP/2 over TLS 1.3, 10 streams a connection", "tls h2", driver="h2load"),
+        _job("hit_1k", "1 KB out of the cache", "cache", path="/kept/1k"),
+        _job("hit_100k", "100 KB out of the cache", "cache", path="/kept/100k"),
+        _job("stored", "a miss that is stored, 200 B", "cache", path="/kept/200", unique=True),
         _job("idle", "idle keep-alive connections", driver="idle"),
+        _job("routes_10", "10 routes", "routes few", path="/routes/5/200", compared=False),
+        _job("routes_10k", "10,000 routes", "routes", path="/routes/5/200", compared=False, twin="routes_10"),
+        _job("keys_1", "1 API key", "key limit few", compared=False),
+        _job("keys_100k", "100,000 API keys", "key limit many", compared=False, twin="keys_1"),
+        _job("backends_1", "1 backend", "backends few", compared=False),
+        _job("backends_200", "200 backends", "backends", compared=False, twin="backends_1"),
     )
 }
 
@@ -83,6 +96,8 @@ def probe(job: Job, port: int, credentials: Credentials) -> None:
         _expect(job, port, good, 401, "a request without a key")
         return
     _expect(job, port, good, 200, "a good request")
+    if "cache" in job.tags:
+        _expect(job, port, good, 200, "the same out of the cache")
     if "key" in job.tags:
         _expect(job, port, {}, 401, "no key")
         _expect(job, port, good | {"X-API-KEY": "wrong"}, 401, "a wrong key")
@@ -96,7 +111,7 @@ def _expect(job: Job, port: int, headers: Mapping[str, str], status: int, what: 
     got, length = _get(job, port, headers)
     if got != status:
         raise Failed(f"{what}: status {got}, not {status}")
-    wanted = {"/200": 200, "/1k": 1024, "/10k": 10240}[job.path]
+    wanted = {"200": 200, "1k": 1024, "10k": 10240, "100k": 102400}[job.path.rpartition("/")[2]]
     if status == 200 and length != wanted:
         raise Failed(f"{what}: a body of {length} bytes, not {wanted}")
 

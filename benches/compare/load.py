@@ -44,6 +44,15 @@ def run_load(
         argv = [*pinned, "h2load", "-t", threads, "-c", clients, "-m", str(H2_STREAMS), "-D", str(seconds)]
         return parse_h2load(_output([*argv, f"--log-file={log}", *options, job.url(port)], seconds), log)
     argv = [*pinned, "wrk", "-t", threads, "-c", str(connections), "-d", f"{seconds}s", "--latency"]
+    if job.unique:
+        script = scratch / "unique.lua"
+        # Threads of wrk share nothing, and each run begins anew: the time tells them apart.
+        script.write_text(
+            "local number = 0\nlocal own = tostring({}):sub(8) .. os.time()\n"
+            "function request()\n  number = number + 1\n"
+            "  return wrk.format(nil, wrk.path .. '?' .. own .. '-' .. number)\nend\n"
+        )
+        argv += ["-s", str(script)]
     return parse_wrk(_output([*argv, *options, job.url(port)], seconds))
 
 

@@ -101,6 +101,17 @@ def run_job(job: Job, plan: Plan, stage: Stage) -> list[Row]:
     return rows
 
 
+def run_growth(job: Job, plan: Plan, stage: Stage) -> list[Row]:
+    """Measure one job beside its small twin, both on the first peer."""
+    peer, binary = plan.peers[0]
+    if binary is None:
+        return [Row(peer.name, note="skipped: not installed")]
+    small = JOBS[job.twin]
+    able = [(Row(own.title), peer, binary, own) for own in (small, job)]
+    _measure_load(able, plan, stage)
+    return [row for row, *_ in able]
+
+
 def _measure_load(able: list[tuple[Row, Peer, str, Job]], plan: Plan, stage: Stage) -> None:
     """Start and warm up all peers, then load one after the other, `rounds` times."""
     running: list[tuple[Row, Running]] = []

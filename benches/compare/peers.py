@@ -11,16 +11,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jobs import JOBS
+
 VERSION = re.compile(r"\d+\.\d+\.\d+[-+~.\w]*")
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One proxy. `lacks` names the jobs it cannot do and why; `instead` the job it runs as a yardstick."""
+    """One proxy. `arguments` are made of its configuration file and its port. `lacks` names the jobs it cannot do and why; `instead` the job it runs as a yardstick."""
 
     name: str
     template: str
-    arguments: Callable[[Path], list[str]]
+    arguments: Callable[[Path, int], list[str]]
     version_option: str
     find: Callable[[], str | None]
     lacks: Mapping[str, str] = field(default_factory=dict)
@@ -55,14 +57,14 @@ def all_peers(tollgate: Path) -> dict[str, Peer]:
         Peer(
             name="tollgate",
             template="tollgate.yaml",
-            arguments=lambda config: ["-c", str(config)],
+            arguments=lambda config, port: ["-c", str(config)],
             version_option="--version",
             find=lambda: str(tollgate.resolve()) if tollgate.is_file() else None,
         ),
         Peer(
             name="nginx",
             template="nginx.conf",
-            arguments=lambda config: ["-p", str(config.parent), "-e", "stderr", "-c", str(config)],
+            arguments=lambda config, port: ["-p", str(config.parent), "-e", "stderr", "-c", str(config)],
             version_option="-v",
             find=lambda: shutil.which("nginx", path=_system_path()),
             instead={"jwt": "plain"},
@@ -70,16 +72,29 @@ def all_peers(tollgate: Path) -> dict[str, Peer]:
         Peer(
             name="haproxy",
             template="haproxy.cfg",
-            arguments=lambda config: ["-db", "-f", str(config)],
+            arguments=lambda config, port: ["-db", "-f", str(config)],
             version_option="-v",
             find=lambda: shutil.which("haproxy", path=_system_path()),
         ),
         Peer(
             name="envoy",
             template="envoy.yaml",
-            arguments=lambda config: ["--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c", str(config)],
+            arguments=lambda config, port: ["--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c", str(config)],
             version_option="--version",
             find=find_envoy,
+            lacks={name: "no cache of its own that is more than a demonstration" for name in JOBS if "cache" in JOBS[name].tags},
+        ),
+        Peer(
+            name="varnish",
+            template="varnish.vcl",
+            # One pool of threads, answers in memory, and no log in a file: that is another program's.
+            arguments=lambda config, port: [
+                *["-F", "-f", str(config), "-n", str(config.parent / "work"), "-s", "malloc,256m"],
+                *["-a", f"127.0.0.1:{port}", "-p", "thread_pools=1", "-p", "thread_pool_min=200"],
+            ],
+            version_option="-V",
+            find=lambda: shutil.which("varnishd", path=_system_path()),
+            lacks={name: "it is a cache" for name in JOBS if "cache" not in JOBS[name].tags},
         ),
     )
     return {peer.name: peer for peer in peers}

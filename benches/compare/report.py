@@ -21,7 +21,9 @@ def facts(pairs: Mapping[str, str]) -> str:
 
 def table(job: Job, rows: Sequence[Row], aligned: bool) -> str:
     """One job as a heading and a Markdown table."""
-    columns, cells = (IDLE_COLUMNS, _idle_cells(rows)) if job.driver == "idle" else (LOAD_COLUMNS, _load_cells(rows))
+    columns, cells = (IDLE_COLUMNS, _idle_cells(rows)) if job.driver == "idle" else (LOAD_COLUMNS, _load_cells(rows, job))
+    if job.twin:
+        columns = [column.replace(YARDSTICK, "the first") for column in columns]
     lines = [columns, *cells]
     widths = [0] * len(columns)
     if aligned:
@@ -44,8 +46,8 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "| " + " | ".join(cell.ljust(width) for cell, width in zip(padded, widths)) + " |"
 
 
-def _load_cells(rows: Sequence[Row]) -> list[list[str]]:
-    yardstick = _yardstick(rows, lambda row: [sample.cpu for sample in row.samples])
+def _load_cells(rows: Sequence[Row], job: Job) -> list[list[str]]:
+    yardstick = _yardstick(rows, lambda row: [sample.cpu for sample in row.samples], rows[0].peer if job.twin else YARDSTICK)
     return [_load_row(row, yardstick) if row.samples else [row.peer, row.note] for row in rows]
 
 
@@ -95,10 +97,10 @@ def _name(row: Row) -> str:
     return f"{row.peer} ({row.note})" if row.note else row.peer
 
 
-def _yardstick(rows: Iterable[Row], values: Callable[[Row], list[float]]) -> float | None:
-    """The median of nginx in this job, whichever job it ran in its place."""
+def _yardstick(rows: Iterable[Row], values: Callable[[Row], list[float]], name: str = YARDSTICK) -> float | None:
+    """The median of this peer in this job, whichever job it ran in its place."""
     for row in rows:
-        if row.peer.split(" ")[0] == YARDSTICK and values(row):
+        if name in (row.peer, row.peer.split(" ")[0]) and values(row):
             return statistics.median(values(row))
     return None
 

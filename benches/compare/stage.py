@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ class Stage:
             "MAXCONN": connections * 9 // 8 + SPARE_CONNECTIONS,
         }
         config.write_text(render(peer.template, job.tags, values))
-        child = self._supervisor.start([binary, *peer.arguments(config)], self.cores.proxy, folder / "output")
+        child = self._supervisor.start([binary, *peer.arguments(config, port)], self.cores.proxy, folder / "output")
         try:
             child.wait_for_port(port)
             probe(job, port, self.credentials)
@@ -77,6 +78,8 @@ class Stage:
         www = folder / "www"
         www.mkdir(mode=0o755)
         (www / "10k").write_text("x" * 10240)
+        (www / "kept").mkdir(mode=0o755)
+        (www / "kept" / "100k").write_text("x" * 102400)
         port = self._ports.take()
         values = {"DIR": folder, "PORT": port, "MAXCONN": 4096, "BODY_200": "x" * 200, "BODY_1K": "x" * 1024}
         config = folder / "origin.conf"
@@ -88,7 +91,20 @@ class Stage:
     def _values(self, job: Job) -> dict[str, object]:
         """What the placeholders stand for in every peer's template."""
         rate = LOW_RATE if "low" in job.tags else HIGH_RATE
-        return self._shared | {"ORIGIN": self._origin, "RATE": rate, "BURST": rate}
+        values = self._shared | {"ORIGIN": self._origin, "RATE": rate, "BURST": rate}
+        values["BACKENDS"] = json.dumps([f"http://127.0.0.1:{self._origin}"])
+        if "routes" in job.tags:
+            count = 10 if "few" in job.tags else 10_000
+            routes = [{"match": {"path": f"/routes/{number}/*"}, "service": "origin"} for number in range(count)]
+            values["ROUTES"] = json.dumps(routes)
+        if "backends" in job.tags and "few" not in job.tags:
+            # Each has an address of its own: all of 127.0.0.0/8 is this machine.
+            values["BACKENDS"] = json.dumps([f"http://127.0.1.{number}:{self._origin}" for number in range(1, 201)])
+        if "few" in job.tags:
+            values["KEYS_TOLLGATE"] = self.credentials.tollgate_keys([self.credentials.key])
+        if "many" in job.tags:
+            values["KEYS_TOLLGATE"] = self.credentials.tollgate_keys([self.credentials.key], others=99_999)
+        return values
 
     def _folder(self, name: str) -> Path:
         self._folders += 1

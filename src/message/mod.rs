@@ -22,7 +22,7 @@ pub(crate) mod reply;
 pub(crate) mod reply_wire;
 pub(crate) mod request_head;
 pub(crate) mod request_id;
-pub(crate) mod reserved;
+pub mod reserved;
 pub(crate) mod source;
 pub(crate) mod target;
 pub(crate) mod upgrade;
