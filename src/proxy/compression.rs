@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use pingora::{
-    http::ResponseHeader,
-    modules::http::{HttpModule, HttpModuleBuilder, HttpModules, Module},
+    http::{RequestHeader, ResponseHeader},
+    modules::http::{HttpModule, HttpModuleBuilder, HttpModuleCtx, HttpModules, Module},
     protocols::http::compression::{Algorithm, Encode},
     proxy::Session,
 };
@@ -59,21 +59,36 @@ struct Compressor {
 /// # Errors
 /// A field cannot be set.
 pub(super) fn begin(session: &mut Session, head: &mut ResponseHeader, terms: Arc<CodingTerms>) -> pingora::Result<()> {
-    let asked = session.req_header();
-    if request::is_old(asked) {
-        return Ok(());
-    }
-    if head.status == StatusCode::NOT_MODIFIED {
-        return content_coding::recall(head, &asked.headers);
-    }
-    let Some(coding) = content_coding::wanted(&asked.headers, &terms.algorithms) else { return Ok(()) };
-    let head_only = asked.method == Method::HEAD;
     let http2 = if request::is_http2(session) { ConnectionInfo::of(session).cloned() } else { None };
-    session.downstream_modules_ctx = MODULES.build_ctx();
-    if let Some(module) = session.downstream_modules_ctx.get_mut::<Compressor>() {
-        module.plan = Some(Plan { coding, terms, head_only, http2 });
+    if let Some(modules) = modules(session.req_header(), head, terms, http2)? {
+        session.downstream_modules_ctx = modules;
     }
     Ok(())
+}
+
+/// What compresses the answer with this head to a request with the head `asked`, if the client takes it.
+///
+/// # Errors
+/// A field cannot be set.
+pub(super) fn modules(
+    asked: &RequestHeader,
+    head: &mut ResponseHeader,
+    terms: Arc<CodingTerms>,
+    http2: Option<Arc<ConnectionInfo>>,
+) -> pingora::Result<Option<HttpModuleCtx>> {
+    if request::is_old(asked) {
+        return Ok(None);
+    }
+    if head.status == StatusCode::NOT_MODIFIED {
+        return content_coding::recall(head, &asked.headers).map(|()| None);
+    }
+    let Some(coding) = content_coding::wanted(&asked.headers, &terms.algorithms) else { return Ok(None) };
+    let head_only = asked.method == Method::HEAD;
+    let mut modules = MODULES.build_ctx();
+    if let Some(module) = modules.get_mut::<Compressor>() {
+        module.plan = Some(Plan { coding, terms, head_only, http2 });
+    }
+    Ok(Some(modules))
 }
 
 impl Compressor {

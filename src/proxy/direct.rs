@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 
-use bytes::Buf as _;
+use bytes::{Buf as _, Bytes};
 use http::header;
-use pingora::{OrErr as _, http::RequestHeader, proxy::ProxyHttp as _};
+use pingora::{
+    ErrorType::WriteError, OrErr as _, http::RequestHeader, modules::http::HttpModuleCtx, proxy::ProxyHttp as _,
+};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
-use super::{context::Context, gateway::Gateway, logging, reply, request};
+use super::{compression, context::Context, gateway::Gateway, logging, reply, request};
 use crate::{
     downstream::{
         ConnectionInfo,
@@ -20,6 +22,8 @@ use crate::{
         serve::Served,
     },
 };
+
+const WRITING: &str = "while writing an answer";
 
 /// Answers the request with this `head`; false when it goes to a backend: then what has been found out waits for the hooks.
 pub(super) async fn answer(
@@ -58,7 +62,6 @@ async fn give(
     served: Served,
     connection: &mut (dyn AsyncWrite + Send + Unpin),
 ) -> pingora::Result<()> {
-    let mut connection = connection;
     let (mut answer_head, parts) = reply::finish(context, served)?;
     let info = context.info.as_ref();
     if let Some(info) = info
@@ -66,22 +69,47 @@ async fn give(
     {
         info.close_after_this();
     }
+    let mut modules = match context.state.compress.take() {
+        Some(terms) => compression::modules(head, &mut answer_head, terms, None)?,
+        None => None,
+    };
+    if let Some(modules) = &mut modules {
+        modules.response_header_filter(&mut answer_head, parts.is_empty()).await?;
+    }
     let mut answer = Outgoing::to(Asked::by(head));
     answer.head(&mut answer_head, parts.is_empty(), info.is_some_and(|info| info.closes()))?;
     context.written = Some(answer_head.status);
-    let written = async {
-        for part in parts {
-            let large = answer.part(part);
-            context.sent = answer.sent;
-            if let Some((large, after)) = large {
-                let mut all = answer.out.split().chain(large).chain(after);
-                tokio::io::AsyncWriteExt::write_all_buf(&mut connection, &mut all).await?;
-            }
+    for part in parts {
+        let mut part = Some(part);
+        if let Some(modules) = &mut modules {
+            modules.response_body_filter(&mut part, false)?;
         }
+        give_part(part, &mut answer, context, connection).await?;
+    }
+    let last = modules.as_mut().map_or(Ok(None), HttpModuleCtx::response_done_filter)?;
+    give_part(last, &mut answer, context, connection).await?;
+    answer.end(None)?;
+    let written = async {
         connection.write_all(&answer.out).await?;
         connection.flush().await
     };
-    written.await.or_err(pingora::ErrorType::WriteError, "while writing an answer")
+    written.await.or_err(WriteError, WRITING)
+}
+
+/// Takes a part into the answer; a large one is written at once.
+async fn give_part(
+    part: Option<Bytes>,
+    answer: &mut Outgoing,
+    context: &mut Context,
+    connection: &mut (dyn AsyncWrite + Send + Unpin),
+) -> pingora::Result<()> {
+    let large = part.and_then(|part| answer.part(part));
+    context.sent = answer.sent;
+    let Some((large, after)) = large else { return Ok(()) };
+    let mut connection = connection;
+    let mut all = answer.out.split().chain(large).chain(after);
+    let written = tokio::io::AsyncWriteExt::write_all_buf(&mut connection, &mut all).await;
+    written.or_err(WriteError, WRITING)
 }
 
 /// Writes `reply` to a request with this `head`: all of it at once.
@@ -106,5 +134,5 @@ async fn write(
         connection.write_all(&answer.out).await?;
         connection.flush().await
     };
-    written.await.or_err(pingora::ErrorType::WriteError, "while writing an answer")
+    written.await.or_err(WriteError, WRITING)
 }

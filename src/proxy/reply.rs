@@ -10,7 +10,7 @@ use pingora::{
     proxy::Session,
 };
 
-use super::{context::Context, keep_alive, request};
+use super::{compression, context::Context, keep_alive, request};
 use crate::{
     message::{
         grpc,
@@ -52,7 +52,10 @@ pub(crate) async fn give(session: &mut Session, context: &mut Context, served: S
     if session.req_header().headers.contains_key(header::EXPECT) {
         keep_alive::end(session);
     }
-    let (head, parts) = finish(context, served)?;
+    let (mut head, parts) = finish(context, served)?;
+    if let Some(terms) = context.state.compress.take() {
+        compression::begin(session, &mut head, terms)?;
+    }
     if parts.is_empty() && request::is_http2(session) {
         return session.write_response_tasks(vec![HttpTask::Header(Box::new(head), true)]).await.map(drop);
     }

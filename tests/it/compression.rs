@@ -193,3 +193,60 @@ fn trailers_follow_a_coded_answer() {
         }
     }
 }
+
+#[test]
+fn what_is_kept_is_coded_for_each_client_as_it_wants() {
+    let backend = crate::cache::Backend::start();
+    let gw = Gateway::start(&format!(
+        "listeners: [ {{ address: \"127.0.0.1:{{port}}\", h2c: true }} ]\nservices: {{ a: {{ urls: [\"http://{}\"] }} }}\nroutes: [ {{ match: {{ path: /* }}, service: a, filters: [ compression ], cache: {{}} }} ]\n",
+        backend.address
+    ));
+    let path = format!("/c?{}&h=Content-Type:text/plain&h=ETag:%22a%22&b=*300000", crate::cache::FRESH);
+    let expected = "x".repeat(300_000);
+    for (accepts, coding) in [("identity", ""), ("gzip", "gzip"), ("br", "br"), ("zstd", "zstd"), ("gzip", "gzip")] {
+        let two = h2_request(gw.port, "GET", &path, &[("host", "h"), ("accept-encoding", accepts)]);
+        let headers = two.head.headers();
+        assert_eq!((field(headers, "content-encoding"), field(headers, "vary")), (coding, "Accept-Encoding"));
+        assert!(decoded(coding, &two.body).unwrap() == expected, "{accepts} over HTTP/2");
+        // The same connection twice: the first answer has an end.
+        let request = format!("GET {path} HTTP/1.1\r\nHost: h\r\nAccept-Encoding: {accepts}\r\n\r\n");
+        let head =
+            format!("HEAD {path} HTTP/1.1\r\nHost: h\r\nAccept-Encoding: {accepts}\r\nConnection: close\r\n\r\n");
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+        stream.write_all((request + &head).as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let (first, body, last) = split(&answer, !coding.is_empty());
+        assert!(decoded(coding, &body).unwrap() == expected, "{accepts} over HTTP/1");
+        for head in [first.to_lowercase(), last.to_lowercase()] {
+            assert_eq!(head.contains("content-encoding: "), !coding.is_empty(), "{head}");
+            assert!(head.contains("x-cache: hit") && head.contains("vary: accept-encoding"), "{head}");
+            assert_eq!(head.contains("content-length: 300000"), coding.is_empty(), "{head}");
+        }
+    }
+    let part = gw.get(&path).header("host", "h").header("accept-encoding", "gzip").header("range", "bytes=0-9").send();
+    assert_eq!((part.status, part.get("content-encoding"), part.body.as_str()), (206, "", "xxxxxxxxxx"));
+    assert_eq!(backend.asked(), 1);
+}
+
+/// The first head, its body (in chunks or as long as it says), and what follows.
+fn split(answer: &[u8], chunked: bool) -> (String, Vec<u8>, String) {
+    let end = |from: &[u8], what: &[u8]| from.windows(what.len()).position(|part| part == what).unwrap() + what.len();
+    let (head, mut rest) = answer.split_at(end(answer, b"\r\n\r\n"));
+    let (head, mut body) = (String::from_utf8(head.to_vec()).unwrap(), Vec::new());
+    while chunked {
+        let (line, more) = rest.split_at(end(rest, b"\r\n"));
+        let size = usize::from_str_radix(std::str::from_utf8(line).unwrap().trim(), 16).unwrap();
+        body.extend_from_slice(&more[..size]);
+        rest = &more[size + 2..];
+        if size == 0 {
+            break;
+        }
+    }
+    if !chunked {
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+        let (whole, more) = rest.split_at(length.parse().unwrap());
+        (body, rest) = (whole.to_vec(), more);
+    }
+    (head, body, String::from_utf8(rest.to_vec()).unwrap())
+}
