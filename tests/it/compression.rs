@@ -234,14 +234,12 @@ fn split(answer: &[u8], chunked: bool) -> (String, Vec<u8>, String) {
     let end = |from: &[u8], what: &[u8]| from.windows(what.len()).position(|part| part == what).unwrap() + what.len();
     let (head, mut rest) = answer.split_at(end(answer, b"\r\n\r\n"));
     let (head, mut body) = (String::from_utf8(head.to_vec()).unwrap(), Vec::new());
-    while chunked {
+    let mut size = usize::from(chunked);
+    while size > 0 {
         let (line, more) = rest.split_at(end(rest, b"\r\n"));
-        let size = usize::from_str_radix(std::str::from_utf8(line).unwrap().trim(), 16).unwrap();
+        size = usize::from_str_radix(std::str::from_utf8(line).unwrap().trim(), 16).unwrap();
         body.extend_from_slice(&more[..size]);
         rest = &more[size + 2..];
-        if size == 0 {
-            break;
-        }
     }
     if !chunked {
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
