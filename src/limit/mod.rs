@@ -27,12 +27,16 @@
 
 mod gcra;
 mod key;
+mod lease;
 mod limiter;
+mod shared_quota;
 mod table;
 mod tables;
 
 pub use gcra::{InvalidQuota, Quota, Tat, Verdict, decide};
 pub use key::{Key, KeyBytes, KeyHasher, KeyParts, KeySink, PartKind};
+pub use lease::{Answer, Ask, HOLD, IDLE, Lease, LeaseStep, largest};
 pub use limiter::{Limiter, LocalLimiter, StoreDown, Take};
+pub use shared_quota::SharedQuota;
 pub use table::Table;
 pub use tables::{Tables, TablesDraft};

@@ -1,0 +1,327 @@
+//! Tokens of a shared bucket that one node has taken ahead, so that most requests ask nobody.
+//!
+//! The shared bucket lacks what is held here, and does not fill further than that (its deficit is never below what all nodes
+//! hold): so what is in the bucket and what is held are together never more than the burst, and no interleaving of nodes lets
+//! more pass than one bucket would. What that needs of a node: it never spends what it has given back, and nothing after
+//! [`HOLD`], when the store forgets what a node holds that has died.
+//!
+//! A lease begins with one token and doubles, for a client that comes once needs none. One that is half used is filled up beside
+//! the requests; one that nobody has used for [`IDLE`] goes back.
+
+use std::time::Duration;
+
+use super::{SharedQuota, Verdict};
+
+/// For so long the store believes that a node holds what it has taken.
+pub const HOLD: Duration = Duration::from_secs(5);
+
+/// The node itself stops a little earlier: its clock and the store's need not run alike.
+const SPEND: Duration = Duration::from_millis(4_500);
+
+/// A lease that nobody has used for so long goes back.
+pub const IDLE: Duration = Duration::from_secs(1);
+
+/// An empty bucket is not asked again before this.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The most tokens that one node takes ahead for one client.
+const MOST: u32 = 100;
+
+/// What the shared bucket is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// With fewer tokens the answer is none.
+    pub least: u32,
+    /// As many as there are, at most.
+    pub want: u32,
+    /// Tokens that this node still holds.
+    pub left: u32,
+    /// Tokens that it held, has not spent, and gives back.
+    pub back: u32,
+    /// The store's generation that this node's tokens come from.
+    pub generation: u64,
+}
+
+/// What the shared bucket has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Tokens that were taken.
+    pub granted: u32,
+    /// What the bucket lacks now.
+    pub deficit: u64,
+    /// When there are `least` tokens, if there are not.
+    pub wait: Duration,
+}
+
+/// What is to be done for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseStep {
+    /// It passes. The bucket is to be asked beside it.
+    Pass(Option<Ask>),
+    /// It is refused for this long.
+    Refuse(Duration),
+    /// The bucket is to be asked; then look again.
+    Ask(Ask),
+    /// The bucket is being asked; then look again.
+    Wait,
+}
+
+/// What one node holds of one client's bucket, and what it knows of the rest.
+#[derive(Clone, Debug, Default)]
+pub struct Lease {
+    tokens: u32,
+    /// How many it wants to hold.
+    size: u32,
+    /// What it holds is spent until then.
+    until: Duration,
+    /// The bucket was empty: it is not asked again before this.
+    empty_until: Duration,
+    asking: bool,
+    /// Something was spent since [`Lease::idle`] looked.
+    spent: bool,
+    generation: u64,
+    /// What the bucket lacked, and when.
+    deficit: (u64, Duration),
+}
+
+/// How many tokens a node may hold of a bucket of `burst`: few enough that several nodes find some.
+pub fn largest(burst: u32) -> u32 {
+    (burst / 4).clamp(1, MOST)
+}
+
+impl Lease {
+    /// Spends `cost` tokens at `now`. `waiting`: as many requests more would. What was held when the store was of another
+    /// `generation` is gone.
+    pub fn take(&mut self, cost: u32, waiting: u32, largest: u32, generation: u64, now: Duration) -> LeaseStep {
+        if self.generation != generation {
+            *self = Self { generation, ..Self::default() };
+        }
+        if now >= self.until {
+            self.tokens = 0;
+        }
+        let may_ask = !self.asking && now >= self.empty_until;
+        if self.tokens >= cost {
+            self.tokens -= cost;
+            self.spent = true;
+            let old = now + SPEND / 2 >= self.until;
+            let low = self.tokens <= self.size / 2 && self.size > 1;
+            return LeaseStep::Pass((may_ask && (low || old)).then(|| self.ask(0, waiting, largest)));
+        }
+        if may_ask {
+            return LeaseStep::Ask(self.ask(cost, waiting, largest));
+        }
+        if self.asking { LeaseStep::Wait } else { LeaseStep::Refuse(self.empty_until.saturating_sub(now)) }
+    }
+
+    fn ask(&mut self, least: u32, waiting: u32, largest: u32) -> Ask {
+        self.asking = true;
+        let size = self.size.max(1).max(waiting).min(largest).max(least);
+        let want = size.saturating_sub(self.tokens).max(least);
+        Ask { least, want, left: self.tokens, back: 0, generation: self.generation }
+    }
+
+    /// Takes in what was answered to `ask`, which was sent at `sent`; `None`: nothing was.
+    pub fn answered(&mut self, ask: Ask, answer: Option<Answer>, largest: u32, sent: Duration, now: Duration) {
+        if self.generation != ask.generation {
+            return;
+        }
+        self.asking = false;
+        let Some(answer) = answer else { return };
+        self.deficit = (answer.deficit, now);
+        if answer.granted + ask.left > 0 {
+            self.until = sent + SPEND;
+            // What is left may have ended meanwhile, and is held again.
+            self.tokens = self.tokens.saturating_add(answer.granted);
+        }
+        if answer.granted > 0 {
+            self.size = self.size.saturating_mul(2).clamp(1, largest).max(answer.granted.min(largest));
+        } else if ask.want > 0 {
+            self.empty_until = now + answer.wait.max(PAUSE);
+        }
+    }
+
+    /// What goes back, if nothing was spent since this was asked last; call it every [`IDLE`]. `Err`: there is nothing to
+    /// wait for.
+    #[expect(clippy::result_unit_err, reason = "there is nothing to say of it")]
+    pub fn idle(&mut self, generation: u64, now: Duration) -> Result<Option<Ask>, ()> {
+        if self.generation != generation || now >= self.until || (self.tokens == 0 && !self.asking) {
+            return Err(());
+        }
+        if self.asking || std::mem::take(&mut self.spent) {
+            return Ok(None);
+        }
+        let back = std::mem::take(&mut self.tokens);
+        (self.asking, self.size) = (true, 0);
+        Ok(Some(Ask { least: 0, want: 0, left: 0, back, generation }))
+    }
+
+    /// What the client is told.
+    pub fn verdict(&self, quota: &SharedQuota, retry: Option<Duration>, now: Duration) -> Verdict {
+        let (deficit, at) = self.deficit;
+        quota.verdict(quota.after(deficit, now.saturating_sub(at)), self.tokens, retry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use proptest::prelude::*;
+
+    use super::{
+        super::{Quota, Tat, decide},
+        *,
+    };
+
+    /// The shared bucket, as `store/take.lua` keeps it.
+    struct Bucket {
+        quota: SharedQuota,
+        deficit: u64,
+        at: Duration,
+        /// Of each node: the number of its last call, its tokens, and how long they are believed in.
+        held: Vec<(u64, u32, Duration)>,
+    }
+
+    impl Bucket {
+        fn take(&mut self, node: usize, number: u64, ask: Ask, now: Duration) -> Answer {
+            if self.held[node].0 >= number {
+                return Answer { granted: 0, deficit: self.deficit, wait: Duration::ZERO };
+            }
+            self.deficit = self.quota.after(self.deficit, now.saturating_sub(self.at));
+            self.at = self.at.max(now);
+            let others = self.held.iter().enumerate().filter(|(i, held)| *i != node && held.2 > now);
+            let held = others.map(|(_, held)| held.1).sum::<u32>() + ask.left;
+            self.deficit = self.deficit.saturating_sub(u64::from(ask.back) * self.quota.token);
+            self.deficit = self.deficit.max(u64::from(held) * self.quota.token);
+            let free = self.quota.tokens(self.deficit);
+            let divisor = 2 * u32::try_from(self.held.len()).unwrap();
+            let granted = (free / divisor).max(ask.least.max(1)).min(ask.want);
+            let granted = if granted > free { 0 } else { granted };
+            self.deficit += u64::from(granted) * self.quota.token;
+            let lacks = self.deficit + u64::from(ask.least.max(1)) * self.quota.token;
+            let wait = if granted == 0 { self.quota.wait(lacks.saturating_sub(self.quota.full)) } else { Duration::ZERO };
+            self.held[node] = (number, ask.left + granted, now + HOLD);
+            Answer { granted, deficit: self.deficit, wait }
+        }
+    }
+
+    /// A call on its way to the bucket, or its answer on the way back.
+    struct Flight {
+        node: usize,
+        number: u64,
+        ask: Ask,
+        sent: Duration,
+        answer: Option<Answer>,
+    }
+
+    const MILLI: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_busy_client_asks_once_for_many_requests_and_loses_nothing() {
+        let quota = Quota::new(1_000, Duration::from_secs(1), 1_000).unwrap();
+        let shared = SharedQuota::new(&quota).unwrap();
+        let mut bucket = Bucket { quota: shared, deficit: 0, at: Duration::ZERO, held: vec![(0, 0, Duration::ZERO); 2] };
+        let (mut lease, largest, mut calls, mut number) = (Lease::default(), largest(1_000), 0, 0);
+        for request in 0..10_000u32 {
+            let now = MILLI * 2 * request + MILLI;
+            loop {
+                let step = lease.take(1, 0, largest, 0, now);
+                if let LeaseStep::Pass(Some(ask)) | LeaseStep::Ask(ask) = step {
+                    (calls, number) = (calls + 1, number + 1);
+                    let answer = bucket.take(0, number, ask, now);
+                    lease.answered(ask, Some(answer), largest, now, now);
+                }
+                match step {
+                    LeaseStep::Pass(_) => break,
+                    LeaseStep::Ask(_) => {}
+                    other => panic!("request {request}: {other:?}"),
+                }
+            }
+        }
+        assert!(calls < 500, "{calls} calls for 10,000 requests");
+    }
+
+    #[test]
+    fn a_refusal_is_remembered_and_ends() {
+        let (mut lease, now) = (Lease::default(), MILLI * 100);
+        let LeaseStep::Ask(ask) = lease.take(1, 0, 5, 0, now) else { panic!() };
+        assert_eq!(ask, Ask { least: 1, want: 1, left: 0, back: 0, generation: 0 });
+        assert_eq!(lease.take(1, 0, 5, 0, now), LeaseStep::Wait);
+        let nothing = Answer { granted: 0, deficit: 0, wait: MILLI * 70 };
+        lease.answered(ask, Some(nothing), 5, now, now);
+        assert_eq!(lease.take(1, 0, 5, 0, now + MILLI * 20), LeaseStep::Refuse(MILLI * 50));
+        assert!(matches!(lease.take(1, 0, 5, 0, now + MILLI * 70), LeaseStep::Ask(_)));
+        // A store that has begun anew knows nothing of what was said before.
+        assert!(matches!(lease.take(1, 0, 5, 1, now + MILLI * 20), LeaseStep::Ask(_)));
+    }
+
+    #[test]
+    fn what_nobody_uses_goes_back() {
+        let (mut lease, now) = (Lease::default(), MILLI);
+        let LeaseStep::Ask(ask) = lease.take(1, 4, 5, 0, now) else { panic!() };
+        lease.answered(ask, Some(Answer { granted: 4, deficit: 0, wait: Duration::ZERO }), 5, now, now);
+        assert_eq!(lease.take(1, 0, 5, 0, now), LeaseStep::Pass(None));
+        assert_eq!(lease.idle(0, now + IDLE), Ok(None), "one was spent");
+        let back = lease.idle(0, now + 2 * IDLE).unwrap().unwrap();
+        assert_eq!((back.back, back.left, back.want), (3, 0, 0));
+        assert_eq!(lease.take(1, 0, 5, 0, now + 2 * IDLE), LeaseStep::Wait, "what went back is not spent");
+        lease.answered(back, None, 5, now, now + 2 * IDLE);
+        assert!(lease.idle(0, now + 3 * IDLE).is_err(), "nothing is left to wait for");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        /// Requests at any node, calls that arrive late, answers that are late or lost, leases that go back, nodes that stop.
+        /// Whatever has passed would have passed one single bucket.
+        #[test]
+        fn nodes_together_let_pass_no_more_than_one_bucket(
+            count in 1u32..200, burst in 1u32..60, nodes in 1usize..5,
+            steps in prop::collection::vec((0u8..10, any::<prop::sample::Index>(), 0u64..40), 1..600),
+        ) {
+            let quota = Quota::new(count, Duration::from_secs(1), burst).unwrap();
+            let shared = SharedQuota::new(&quota).unwrap();
+            let mut bucket =
+                Bucket { quota: shared, deficit: 0, at: Duration::ZERO, held: vec![(0, 0, Duration::ZERO); nodes] };
+            let (mut leases, largest) = (vec![Lease::default(); nodes], largest(burst));
+            let (mut calls, mut answers): (Vec<Flight>, Vec<Flight>) = Default::default();
+            let (mut now, mut number, mut ideal, mut passed) = (MILLI, 0, Tat::default(), 0);
+            for (what, which, millis) in steps {
+                now += Duration::from_millis(if millis > 36 { millis * 60 } else { millis / 4 });
+                let node = which.index(nodes);
+                let ask = match what {
+                    0..5 => match leases[node].take(1, 0, largest, 0, now) {
+                        LeaseStep::Pass(ask) => {
+                            // The ideal bucket's own clock is rounded down by less than a tick.
+                            let (verdict, next) = decide(&quota, ideal, now + Duration::from_nanos(2), 1);
+                            prop_assert!(verdict.allowed(), "request {passed} at {now:?}");
+                            (ideal, passed) = (next.unwrap(), passed + 1);
+                            ask
+                        }
+                        LeaseStep::Ask(ask) => Some(ask),
+                        _ => None,
+                    },
+                    5..8 if !calls.is_empty() => {
+                        let mut call = calls.swap_remove(which.index(calls.len()));
+                        call.answer = Some(bucket.take(call.node, call.number, call.ask, now));
+                        answers.push(call);
+                        None
+                    }
+                    8 if !answers.is_empty() => {
+                        let Flight { node, ask, sent, answer, .. } = answers.swap_remove(which.index(answers.len()));
+                        // A call that has not been answered in time has failed, and then its answer is not looked at.
+                        let answer = answer.filter(|_| now - sent < MILLI * 20);
+                        leases[node].answered(ask, answer, largest, sent, now);
+                        None
+                    }
+                    9 => leases[node].idle(0, now).ok().flatten(),
+                    _ => None,
+                };
+                if let Some(ask) = ask {
+                    number += 1;
+                    calls.push(Flight { node, number, ask, sent: now, answer: None });
+                }
+            }
+        }
+    }
+}
