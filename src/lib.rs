@@ -22,6 +22,7 @@ pub mod resilience;
 pub mod routing;
 pub mod runtime;
 mod server;
+pub mod store;
 pub mod telemetry;
 pub(crate) mod tls;
 pub mod units;

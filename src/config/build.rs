@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{ApiKeyConfig, Config, Plan, caching, filters, plan::plan};
+use super::{ApiKeyConfig, Config, Plan, caching, filters, plan::plan, shared_store};
 use crate::{
     auth::{Digest, Entry, Identity, Keys, Method},
     config::listener_names::numbered,
@@ -23,6 +23,7 @@ use crate::{
         shadow::Shadows,
     },
     runtime::{Runtime, Shared},
+    store::RedisStore,
     units::{Problem, Problems, nearest},
     upstream::{ConcurrencyLimit, Service, Surroundings},
     yaml::{Location, Node, Short, Spanned},
@@ -54,8 +55,20 @@ pub(super) fn build(
     plan.pingora.size_pool(services.values().map(|service| service.pool.expected()).sum());
     let (listeners, paths, via) = (&config.listeners, config.paths, config.via.0);
     let tables = Arc::new(shared.tables.draft());
-    let builder =
-        Builder { root, registry, shared, keys, tables: &tables, services: &services, listeners, paths, via, readers };
+    let redis = shared_store::store(config.redis.as_ref(), &readers, root, shared, problems);
+    let builder = Builder {
+        root,
+        registry,
+        shared,
+        keys,
+        tables: &tables,
+        redis: redis.as_ref(),
+        services: &services,
+        listeners,
+        paths,
+        via,
+        readers,
+    };
     let router = builder.router(&config.routes, problems);
     if config.routes.is_empty() && root.get("routes").is_none() {
         problems.push(root.place().problem("key 'routes' is missing: without a route every request is answered 404"));
@@ -75,6 +88,7 @@ pub(super) fn build(
         publish: config.admin.publish,
         sends,
         cache_queries,
+        redis,
         cache_memory: caching::memory(config.cache, root, problems),
         tables,
     };
@@ -157,6 +171,7 @@ struct Builder<'a> {
     shared: &'a Shared,
     keys: Arc<Keys>,
     tables: &'a Arc<TablesDraft>,
+    redis: Option<&'a Arc<RedisStore>>,
     services: &'a BTreeMap<Arc<str>, Arc<Service>>,
     listeners: &'a [Spanned<Short<ListenerConfig>>],
     paths: PathsConfig,
@@ -256,6 +271,7 @@ impl Builder<'_> {
             scope: format!("{id}/{scope}"),
             keys: self.keys.clone(),
             tables: self.tables.clone(),
+            redis: self.redis.cloned(),
             readers: self.readers.clone(),
             metrics: self.shared.metrics.filters.clone(),
         };

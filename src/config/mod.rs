@@ -19,6 +19,7 @@ mod process;
 mod report;
 pub(crate) mod root;
 mod schema;
+mod shared_store;
 mod schema_reading;
 pub(crate) mod scratch;
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::{
     cache::store_config::StoreConfig,
     downstream::{ListenerConfig, h1::head::HeaderNames, limits::ClientLimits},
     routing::{readings::PathsConfig, route::RouteConfig},
+    store::RedisConfig,
     telemetry::{LogConfig, access_log::config::AccessConfig},
     units::{Cidr, Span},
     upstream::settings::service::ServiceConfig,
@@ -46,6 +47,8 @@ pub struct Config {
     pub paths: PathsConfig,
     /// The room for answers that routes with a `cache` keep.
     pub cache: StoreConfig,
+    /// The Redis in which gateways count limits together.
+    pub redis: Option<RedisConfig>,
     /// API keys, as digests.
     pub api_keys: Vec<Spanned<ApiKeyConfig>>,
     /// Services by name.

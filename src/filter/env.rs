@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use schemars::{JsonSchema, SchemaGenerator};
 
-use crate::{auth::Keys, filter::FilterMetrics, limit::TablesDraft};
+use crate::{auth::Keys, filter::FilterMetrics, limit::TablesDraft, store::RedisStore};
 
 /// The surroundings of a filter under construction.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub struct Env {
     pub keys: Arc<Keys>,
     /// Limit tables, which outlive a reload.
     pub tables: Arc<TablesDraft>,
+    /// The store that gateways share, if there is one.
+    pub redis: Option<Arc<RedisStore>>,
     /// Groups that may read files with secrets: those of `pingora.user`.
     pub readers: Arc<[u32]>,
     /// Metrics.

@@ -84,6 +84,8 @@ reasons! {
     FilterFailed = "filter_failed",
     /// Too many requests in a time.
     RateLimited = "rate_limited",
+    /// A limit that gateways share cannot be counted, and lets nothing pass meanwhile.
+    LimitStoreDown = "limit_store_down",
     /// Too many requests at once (filter `in_flight`).
     TooManyAtOnce = "too_many_in_flight",
     /// The route's `in_flight` is used up, and its queue is full.

@@ -8,6 +8,7 @@ use crate::{
     limit::TablesDraft,
     message::{forwarded::TrustedProxies, reserved::ReservedHeaders},
     routing::{route::Route, router::Router},
+    store::RedisStore,
     telemetry::access_log::config::AccessConfig,
     upstream::Service,
 };
@@ -38,6 +39,8 @@ pub struct Runtime {
     pub cache_queries: Vec<QueryRule>,
     /// Bytes of memory for the answers that it keeps.
     pub cache_memory: u64,
+    /// The store that gateways share, if there is one.
+    pub redis: Option<Arc<RedisStore>>,
     /// The tables of its rate limits.
     pub tables: Arc<TablesDraft>,
 }

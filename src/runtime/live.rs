@@ -69,6 +69,7 @@ fn show(runtime: &Runtime, shared: &Shared) {
         shared.connect();
     }
     shared.tables.commit(&runtime.tables);
+    shared.redis.store(runtime.redis.clone());
     shared.cache.set_budget(runtime.cache_memory);
     shared.services.store(Arc::new(runtime.services.clone()));
     let metrics = &shared.metrics;

@@ -9,6 +9,7 @@ use crate::{
     downstream::ConnectionMetrics,
     filter::FilterMetrics,
     routing::metrics::RequestMetrics,
+    store::StoreMetrics,
     telemetry::{ProcessMetrics, access_log::metrics::LogMetrics},
     upstream::UpstreamMetrics,
 };
@@ -26,6 +27,8 @@ pub struct Metrics {
     pub requests: RequestMetrics,
     /// Filters and limits.
     pub filters: Arc<FilterMetrics>,
+    /// The store that gateways share.
+    pub store: Arc<StoreMetrics>,
     /// Services.
     pub upstream: UpstreamMetrics,
     /// The access log.
@@ -42,6 +45,7 @@ impl Metrics {
             connections: ConnectionMetrics::new(&registry),
             requests: RequestMetrics::new(&registry),
             filters: Arc::new(FilterMetrics::new(&registry)),
+            store: Arc::new(StoreMetrics::new(&registry)),
             upstream: UpstreamMetrics::new(&registry),
             log: LogMetrics::new(&registry),
             registry,

@@ -17,6 +17,7 @@ use crate::{
     cache::shared::Cache,
     limit::Tables,
     message::reply::Reply,
+    store::RedisStore,
     telemetry::AccessLog,
     upstream::{Service, tunnel::Tunnels},
 };
@@ -33,6 +34,8 @@ pub struct Shared {
     pub tables: Arc<Tables>,
     /// The services of the configuration that serves: their breakers, their health, their backends.
     pub(super) services: ArcSwap<BTreeMap<Arc<str>, Arc<Service>>>,
+    /// The store that gateways share, of the configuration that serves.
+    pub redis: ArcSwapOption<RedisStore>,
     /// Answers that are kept.
     pub cache: Cache,
     /// Fetches of such that are under way.
@@ -60,6 +63,7 @@ impl Shared {
             metrics: Metrics::new(),
             tables: Arc::default(),
             services: ArcSwap::default(),
+            redis: ArcSwapOption::empty(),
             cache: Cache::default(),
             flights: Arc::default(),
             access_log: ArcSwapOption::empty(),

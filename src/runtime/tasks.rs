@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 use super::Runtime;
 use crate::{
     filter::{Background, Filter},
+    store::RedisStore,
     units::OwnedTask,
     upstream::Service,
 };
@@ -27,6 +28,7 @@ struct Running {
 enum Owner {
     Service(Arc<Service>),
     Filter(Arc<dyn Filter>),
+    Redis(Arc<RedisStore>),
 }
 
 impl Owner {
@@ -34,6 +36,7 @@ impl Owner {
         match self {
             Self::Service(service) => Arc::as_ptr(service).addr(),
             Self::Filter(filter) => Arc::as_ptr(filter).cast::<()>().addr(),
+            Self::Redis(store) => Arc::as_ptr(store).addr(),
         }
     }
 
@@ -44,6 +47,10 @@ impl Owner {
                 Some(Box::pin(async move { service.run_background().await }))
             }
             Self::Filter(filter) => filter.background(),
+            Self::Redis(store) => {
+                let store = store.clone();
+                Some(Box::pin(async move { store.run_background().await }))
+            }
         }
     }
 }
@@ -53,7 +60,8 @@ impl Tasks {
     pub(crate) fn follow(&mut self, runtime: &Runtime) {
         let services = runtime.services.values().map(|service| Owner::Service(service.clone()));
         let filters = runtime.router.routes().flat_map(|(_, route)| route.chain.filters());
-        let owners = services.chain(filters.map(|filter| Owner::Filter(filter.clone())));
+        let redis = runtime.redis.iter().map(|store| Owner::Redis(store.clone()));
+        let owners = services.chain(filters.map(|filter| Owner::Filter(filter.clone()))).chain(redis);
         let mut before = std::mem::take(&mut self.0);
         for owner in owners {
             let id = owner.id();

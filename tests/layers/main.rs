@@ -23,6 +23,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("resilience", 30),
     ("tls", 31),
     ("cache", 40),
+    ("store", 40),
     ("filter", 50),
     ("downstream", 60),
     ("upstream", 60),

@@ -2,12 +2,13 @@
 //!
 //! YAML: `rate_limit: 10/s` or `rate_limit: { rate: 10/s, burst: 20, by: client_ip }`. Exactly `burst` requests pass at once and then `rate`;
 //! a refused request costs nothing. `by` is one of `client_ip`, `api_key`, `jwt`, `header:NAME`, `claim:PATH`, `path`, `all`,
-//! or a list of them (one bucket per combination). Buckets are this process's own and bounded in number.
+//! or a list of them (one bucket per combination). Buckets are this process's own and bounded in number, or, with `redis:` at the
+//! top of the file, those of all gateways together (`sync`).
 //!
 //! Headers: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers, -11), the older `X-RateLimit-Limit`,
 //! `-Remaining` and `-Reset` (seconds from now), and `Retry-After` on a refusal.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -22,12 +23,13 @@ use crate::{
         env::schema_of,
         subject::{KeyPart, Subject},
     },
-    limit::{Limiter, LocalLimiter, Quota, Take},
+    limit::{Limiter, LocalLimiter, Quota, Take, Verdict},
     message::{
         edit::{Edit as _, FieldsMut},
         reason::Reason,
         reply::{Reply, whole_seconds},
     },
+    store::{OnStoreDown, SharedLimiter, SharedLimits, Sync},
     telemetry::Lazy,
     units::Rate,
     yaml::{FromShort, Short},
@@ -58,6 +60,13 @@ pub(crate) struct Config {
     /// How many bits of an IPv6 address make one client. Default 64: a subscriber has at least a /64.
     #[serde(default = "default_prefix")]
     ipv6_prefix: u8,
+    /// Where it counts: `local` in this process, `strict` in Redis with a call for every request, `lease` in Redis with tokens
+    /// that each gateway takes ahead. Default: `lease` with `redis` at the top of the file, else `local`.
+    #[serde(default)]
+    sync: Option<Sync>,
+    /// What a limit in Redis does while Redis does not answer. Default `local_share`.
+    #[serde(default)]
+    on_store_down: Option<OnStoreDown>,
 }
 
 impl FromShort for Config {
@@ -72,6 +81,8 @@ impl FromShort for Config {
             headers: Announce::default(),
             max_buckets: default_buckets(),
             ipv6_prefix: default_prefix(),
+            sync: None,
+            on_store_down: None,
         })
     }
 
@@ -116,6 +127,7 @@ const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 #[derive(Debug)]
 pub(crate) struct RateLimit {
     limiter: Arc<dyn Limiter>,
+    on_store_down: OnStoreDown,
     by: Vec<KeyPart>,
     announce: Announce,
     name: Arc<str>,
@@ -129,8 +141,8 @@ pub(crate) struct RateLimit {
 impl Configure for RateLimit {
     const NAME: &'static str = "rate_limit";
     const SAMPLES: [&'static str; 2] = [
-        "{ rate: '5/s', burst: 9, by: api_key, name: a, headers: ietf, max_buckets: 2000, ipv6_prefix: 56 }",
-        "{ rate: '6/s', burst: 10, by: path, name: b, headers: legacy, max_buckets: 200000, ipv6_prefix: 48 }",
+        "{ rate: '5/s', burst: 9, by: api_key, name: a, headers: ietf, max_buckets: 2000, ipv6_prefix: 56, sync: lease, on_store_down: deny }",
+        "{ rate: '6/s', burst: 10, by: path, name: b, headers: legacy, max_buckets: 200000, ipv6_prefix: 48, sync: strict, on_store_down: allow }",
     ];
     type Config = Short<Config>;
 
@@ -152,16 +164,41 @@ impl Configure for RateLimit {
         if !named {
             invalid.push("name", format!("'{}' is not a name of letters, digits and -_.", config.name));
         }
+        if matches!(config.sync, Some(Sync::Strict | Sync::Lease)) && env.redis.is_none() {
+            let message = "there is no 'redis' at the top of the file, in which gateways would count together: add it (redis: { url: \"redis://host:6379\" }), or write 'local'";
+            invalid.push("sync", message);
+        }
+        let sync = config.sync.unwrap_or(if env.redis.is_some() { Sync::Lease } else { Sync::Local });
+        if sync == Sync::Local && config.on_store_down.is_some() {
+            invalid.push("on_store_down", "has no effect on a limit that counts in this process: leave it out");
+        }
         invalid.into_result()?;
         let quota = quota.map_err(|e| Invalid::at("", e.to_string()))?;
         // `w` is the time in which the whole quota `q` comes back (draft -11 §3).
         let policy = format!("\"{}\";q={burst};w={}", config.name, whole_seconds(quota.refill()));
-        let by = if config.by.is_empty() { vec![KeyPart::ClientIp] } else { config.by };
-        Ok(Self {
-            limiter: Arc::new(LocalLimiter::new(
+        let on_store_down = config.on_store_down.unwrap_or_default();
+        let limiter: Arc<dyn Limiter> = match env.redis.as_ref().filter(|_| sync != Sync::Local) {
+            None => Arc::new(LocalLimiter::new(
                 env.tables.get(&env.scope, quota, config.max_buckets),
                 env.tables.hasher().clone().ipv6_prefix(config.ipv6_prefix),
             )),
+            Some(redis) => {
+                let limits = SharedLimits {
+                    quota,
+                    strict: sync == Sync::Strict,
+                    on_store_down,
+                    scope: env.scope.clone(),
+                    capacity: config.max_buckets,
+                    ipv6_prefix: config.ipv6_prefix,
+                };
+                let limiter = SharedLimiter::new(limits, redis.clone());
+                Arc::new(limiter.map_err(|e| Invalid::at("", e.to_string()))?)
+            }
+        };
+        let by = if config.by.is_empty() { vec![KeyPart::ClientIp] } else { config.by };
+        Ok(Self {
+            limiter,
+            on_store_down,
             by,
             announce: config.headers,
             policy: HeaderValue::try_from(policy).map_err(|e| Invalid::at("name", e.to_string()))?,
@@ -178,17 +215,13 @@ impl Configure for RateLimit {
     }
 }
 
-#[async_trait]
-impl Filter for RateLimit {
-    async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
-        let verdict = match self.limiter.take(&Subject { parts: &self.by, exchange }, 1, exchange.now.since_start) {
-            Take::Now(verdict) => verdict,
-            Take::Later(verdict) => verdict.await.map_err(|e| Fault(e.to_string()))?,
-        };
+impl RateLimit {
+    /// What a verdict means for the request.
+    fn decided(&self, verdict: Verdict, exchange: &mut Exchange<'_>) -> Flow {
         exchange.state.limits.push(Applied { policy: self.name.clone(), verdict });
         let Some(wait) = verdict.retry else {
             self.checks.0.inc();
-            return Ok(Flow::Next);
+            return Flow::Next;
         };
         self.checks.1.inc();
         self.limited.inc();
@@ -196,7 +229,31 @@ impl Filter for RateLimit {
         let reply = Reply::problem(StatusCode::TOO_MANY_REQUESTS, detail)
             .because(Reason::RateLimited)
             .kind("https://iana.org/assignments/http-problem-types#quota-exceeded", Some(self.violated.clone()));
-        Ok(reply.retry_after(wait).into())
+        reply.retry_after(wait).into()
+    }
+}
+
+/// The answer where nobody can count and nothing may pass uncounted: it is not the client that has done too much.
+fn uncounted() -> Reply {
+    let detail = "requests cannot be counted at the moment: try again";
+    Reply::problem(StatusCode::SERVICE_UNAVAILABLE, detail)
+        .because(Reason::LimitStoreDown)
+        .kind("https://iana.org/assignments/http-problem-types#temporary-reduced-capacity", None)
+        .retry_after(Duration::from_secs(1))
+}
+
+#[async_trait]
+impl Filter for RateLimit {
+    async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
+        let verdict = match self.limiter.take(&Subject { parts: &self.by, exchange }, 1, exchange.now.since_start) {
+            Take::Now(verdict) => verdict,
+            Take::Later(verdict) => match verdict.await {
+                Ok(verdict) => verdict,
+                Err(_) if self.on_store_down == OnStoreDown::Allow => return Ok(Flow::Next),
+                Err(_) => return Ok(uncounted().into()),
+            },
+        };
+        Ok(self.decided(verdict, exchange))
     }
 
     fn response(&self, head: &mut ResponseHeader, state: &mut State) -> Result<(), Fault> {

@@ -1,0 +1,20 @@
+//! Redis, which gateways share: the connection, and limits that are counted there.
+//!
+//! No request waits for a store that does not answer: calls have a short time limit, after a few failures in a row there are none,
+//! and whether it is back is found out in the background ([`RedisStore`]). What then counts is said per limit ([`SharedLimiter`]).
+
+mod config;
+mod connection;
+mod metrics;
+mod redis;
+mod settings;
+mod shared_limiter;
+mod share;
+
+pub use self::{
+    config::RedisConfig,
+    metrics::StoreMetrics,
+    redis::{RedisStore, StoreState},
+    settings::RedisSettings,
+    shared_limiter::{OnStoreDown, SharedLimiter, SharedLimits, Sync},
+};

@@ -1,0 +1,309 @@
+//! The store of this process: one connection, looked after in the background, and whether it answers.
+//!
+//! A request asks only while the store is known to answer. After [`FAILURES`] calls in a row that were not answered in time nobody
+//! asks any more; after [`PAUSE`] the background task makes a new connection and asks for itself, and when that is answered
+//! requests ask again. So no request is ever the one that finds out.
+//!
+//! Each time counts as a new *generation*: the store may have lost what it knew, and what it does not know of has passed meanwhile.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use redis::{RedisError, Script, ScriptInvocation};
+use tokio::{sync::Notify, time::timeout};
+
+use super::{connection::Connection, metrics::StoreMetrics, settings::RedisSettings};
+use crate::{clock::Now, limit::StoreDown};
+
+/// So many failures in a row are no accident.
+const FAILURES: u32 = 3;
+
+/// Time from one attempt to reach a store that does not answer to the next.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Time from one announcement of this gateway to the next.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// A gateway that has not announced itself for so long is gone.
+const LATELY: Duration = Duration::from_secs(5);
+
+/// The background task can wait longer than a request: a store that is merely slow is not gone for it.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The list of gateways.
+const GATEWAYS: &str = "tollgate:{gateways}";
+
+/// How the store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreState {
+    /// No attempt to reach it has ended yet.
+    Connecting,
+    /// It answers.
+    Up,
+    /// It does not, and nobody asks.
+    Down,
+}
+
+impl StoreState {
+    /// The word for it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// A Redis that gateways share.
+pub struct RedisStore {
+    settings: RedisSettings,
+    metrics: Arc<StoreMetrics>,
+    /// Who this process is, among gateways: another one with every start.
+    node: String,
+    connection: ArcSwapOption<Connection>,
+    /// Somebody looks after it. A configuration that only its own tests use has nobody.
+    begun: AtomicBool,
+    settled: AtomicBool,
+    up: AtomicBool,
+    failures: AtomicU32,
+    generation: AtomicU64,
+    /// When this generation began, in microseconds.
+    since: AtomicU64,
+    gateways: AtomicU32,
+    /// Numbers for calls.
+    calls: AtomicU64,
+    lost: Notify,
+    changed: Mutex<Option<(Duration, String)>>,
+    announce: Script,
+}
+
+impl RedisStore {
+    /// The store that `settings` name. Nothing is asked of it before [`RedisStore::run_background`].
+    pub fn new(settings: RedisSettings, metrics: Arc<StoreMetrics>) -> Arc<Self> {
+        Arc::new(Self {
+            settings,
+            metrics,
+            node: format!("{:016x}", fastrand::u64(..)),
+            connection: ArcSwapOption::empty(),
+            begun: AtomicBool::new(false),
+            settled: AtomicBool::new(false),
+            up: AtomicBool::new(false),
+            failures: AtomicU32::new(0),
+            generation: AtomicU64::new(0),
+            since: AtomicU64::new(0),
+            gateways: AtomicU32::new(1),
+            calls: AtomicU64::new(0),
+            lost: Notify::new(),
+            changed: Mutex::new(None),
+            announce: Script::new(include_str!("announce.lua")),
+        })
+    }
+
+    /// What it was made of.
+    pub fn settings(&self) -> &RedisSettings {
+        &self.settings
+    }
+
+    /// How it is.
+    pub fn state(&self) -> StoreState {
+        match (self.is_up(), self.settled.load(Relaxed)) {
+            (true, _) => StoreState::Up,
+            (false, true) => StoreState::Down,
+            (false, false) => StoreState::Connecting,
+        }
+    }
+
+    /// When its state changed last, and why.
+    pub fn changed(&self) -> Option<(Duration, String)> {
+        self.changed.lock().clone()
+    }
+
+    /// True when the first attempt to reach it has ended, however it did.
+    pub fn is_settled(&self) -> bool {
+        self.settled.load(Relaxed)
+    }
+
+    /// How many gateways it has seen lately, this one among them.
+    pub fn gateways(&self) -> u32 {
+        self.gateways.load(Relaxed)
+    }
+
+    /// Requests may ask it.
+    pub(super) fn is_up(&self) -> bool {
+        self.up.load(Acquire)
+    }
+
+    /// Somebody looks after it.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun.load(Relaxed)
+    }
+
+    /// Which time it is that the store answers.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Acquire)
+    }
+
+    /// Since when.
+    pub(super) fn since(&self) -> Duration {
+        Duration::from_micros(self.since.load(Acquire))
+    }
+
+    pub(super) fn metrics(&self) -> &StoreMetrics {
+        &self.metrics
+    }
+
+    pub(super) fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// A number that is larger than those before.
+    pub(super) fn next_call(&self) -> u64 {
+        self.calls.fetch_add(1, Relaxed) + 1
+    }
+
+    /// Runs a script, within the time that a request has for it.
+    ///
+    /// # Errors
+    /// The store does not answer, or is known not to.
+    pub(super) async fn call<T: redis::FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+        generation: u64,
+    ) -> Result<T, StoreDown> {
+        let connection = self.connection.load_full().filter(|_| self.is_up());
+        let Some(connection) = connection else { return Err(StoreDown("it does not answer".to_owned())) };
+        match self.ask(&connection, script, self.settings.timeout).await {
+            Ok(answer) => {
+                // Read first: this line is in every processor's cache, as long as nobody writes to it.
+                if self.failures.load(Relaxed) != 0 {
+                    self.failures.store(0, Relaxed);
+                }
+                Ok(answer)
+            }
+            Err(reason) => {
+                // What an older connection was asked says nothing of this one.
+                if self.generation() == generation && self.failures.fetch_add(1, Relaxed) + 1 >= FAILURES {
+                    self.down(&reason);
+                }
+                Err(StoreDown(reason))
+            }
+        }
+    }
+
+    async fn ask<T: redis::FromRedisValue>(
+        &self,
+        connection: &Connection,
+        script: &ScriptInvocation<'_>,
+        limit: Duration,
+    ) -> Result<T, String> {
+        let (begun, mut connection) = (Instant::now(), connection.clone());
+        match timeout(limit, script.invoke_async(&mut connection)).await {
+            Ok(Ok(answer)) => {
+                self.metrics.answered(begun.elapsed());
+                Ok(answer)
+            }
+            Ok(Err(e)) => {
+                self.metrics.failed("error");
+                Err(told(&e))
+            }
+            Err(_) => {
+                self.metrics.failed("timeout");
+                Err(format!("no answer within {limit:?}"))
+            }
+        }
+    }
+
+    /// From now on nobody asks.
+    fn down(&self, reason: &str) {
+        let (was_up, was_settled) = (self.up.swap(false, Release), self.settled.swap(true, Relaxed));
+        self.metrics.up.set(0);
+        if was_up || !was_settled {
+            log::warn!("redis: not available, limits do without it: {reason}");
+            *self.changed.lock() = Some((Now::monotonic(), reason.to_owned()));
+            self.lost.notify_one();
+        }
+    }
+
+    fn up(&self, connection: Connection) {
+        self.connection.store(Some(Arc::new(connection)));
+        self.failures.store(0, Relaxed);
+        let now = u64::try_from(Now::monotonic().as_micros()).unwrap_or(u64::MAX);
+        self.since.store(now, Release);
+        self.generation.fetch_add(1, Release);
+        self.up.store(true, Release);
+        self.metrics.up.set(1);
+        log::info!("redis: available, with {} gateways", self.gateways());
+        *self.changed.lock() = Some((Now::monotonic(), "it answers".to_owned()));
+        self.settled.store(true, Relaxed);
+    }
+
+    /// Says that this gateway is there, and learns how many there are.
+    async fn announce(&self, connection: &Connection) -> Result<(), String> {
+        let mut script = self.announce.prepare_invoke();
+        script.key(GATEWAYS).arg(&self.node).arg(u64::try_from(LATELY.as_millis()).unwrap_or(u64::MAX));
+        let limit = PATIENCE.max(self.settings.timeout);
+        let count: u32 = self.ask(connection, &script, limit).await?;
+        self.gateways.store(count.max(1), Relaxed);
+        self.metrics.gateways.set(i64::from(count));
+        Ok(())
+    }
+
+    /// Keeps a connection, and finds out whether the store answers.
+    pub async fn run_background(&self) {
+        self.begun.store(true, Relaxed);
+        loop {
+            if let Err(reason) = self.serve().await {
+                self.down(&reason);
+                self.connection.store(None);
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Serves with one connection, until it is lost.
+    async fn serve(&self) -> Result<(), String> {
+        // Names may take their time to be looked up, and a Sentinel to be asked.
+        let opened = timeout(4 * PATIENCE, Connection::open(&self.settings)).await;
+        let connection = opened.map_err(|_| "no connection in time".to_owned())?.map_err(|e| told(&e))?;
+        self.announce(&connection).await?;
+        self.up(connection.clone());
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(BEAT) => {}
+                () = self.lost.notified() => {}
+            }
+            if !self.is_up() {
+                self.connection.store(None);
+                return Ok(());
+            }
+            self.announce(&connection).await?;
+        }
+    }
+}
+
+/// What happened, without what was said to it: the library's messages hold no secrets, and what a server says may be anything.
+fn told(error: &RedisError) -> String {
+    match error.code() {
+        Some(code) => format!("it says {code}"),
+        None => error.to_string(),
+    }
+}
+
+// Whether it answers is no setting: a configuration must look the same before and after traffic.
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RedisStore").field(&self.settings).finish()
+    }
+}

@@ -1,0 +1,412 @@
+//! A limit that several gateways keep together, counted in Redis: by one call a request, or by tokens taken ahead.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+use redis::Script;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use tokio::{sync::Notify, time::timeout};
+
+use super::{redis::RedisStore, share::Share};
+use crate::{
+    clock::Now,
+    limit::{
+        Answer, Ask, HOLD, IDLE, InvalidQuota, KeyHasher, KeyParts, KeySink, Lease, LeaseStep, Limiter, PartKind, Quota,
+        SharedQuota, StoreDown, Take, Verdict, largest,
+    },
+};
+
+static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("take.lua")));
+
+/// Where a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sync {
+    /// In this process: each gateway has a limit of its own.
+    Local,
+    /// In Redis, with a call for every request.
+    Strict,
+    /// In Redis, with tokens taken ahead: most requests make no call.
+    Lease,
+}
+
+/// What a shared limit does while Redis does not answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStoreDown {
+    /// Each gateway lets its share of the limit pass: the limit divided by the gateways seen lately.
+    #[default]
+    LocalShare,
+    /// Everything passes.
+    Allow,
+    /// Nothing passes: 503.
+    Deny,
+}
+
+impl OnStoreDown {
+    fn label(self) -> &'static str {
+        match self {
+            Self::LocalShare => "local_share",
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+/// What a shared limit is made of.
+#[derive(Debug, Clone)]
+pub struct SharedLimits {
+    /// How much is allowed, over all gateways.
+    pub quota: Quota,
+    /// By a call for every request, instead of tokens taken ahead.
+    pub strict: bool,
+    /// While the store does not answer.
+    pub on_store_down: OnStoreDown,
+    /// The limit's name: the same on every gateway.
+    pub scope: String,
+    /// How many clients to remember here.
+    pub capacity: usize,
+    /// How many bits of an IPv6 address make one client.
+    pub ipv6_prefix: u8,
+}
+
+/// A limit that several gateways keep together.
+pub struct SharedLimiter(Arc<Inner>);
+
+struct Inner {
+    limits: SharedLimits,
+    quota: SharedQuota,
+    store: Arc<RedisStore>,
+    /// The last part of every key: the limit's name and what it allows. One that is changed begins anew.
+    suffix: String,
+    share: Share,
+    cells: Cache<u128, Arc<Cell>>,
+    hasher: KeyHasher,
+    /// The empty key, for the cut of IPv6 addresses.
+    ipv6_mask: u128,
+}
+
+/// What is known here of one client.
+#[derive(Default)]
+struct Cell {
+    lease: Mutex<Lease>,
+    /// Requests that wait for an answer.
+    waiting: AtomicU32,
+    changed: Notify,
+    /// The generation whose store has been told what is used of the share here.
+    told: AtomicU64,
+    /// Somebody gives the lease back when it is idle.
+    watched: std::sync::atomic::AtomicBool,
+}
+
+/// A client's key, in Redis and in the table of this process.
+#[derive(Clone, Copy)]
+struct Keys {
+    shared: u128,
+    local: u64,
+}
+
+/// The digest of a key's parts: of one length however long they are, and no client's address or name.
+struct Digester {
+    digest: Sha256,
+    ipv6_mask: u128,
+}
+
+impl KeySink for Digester {
+    fn part(&mut self, kind: PartKind, part: &[u8]) {
+        self.digest.update([kind as u8]);
+        self.digest.update((part.len() as u64).to_be_bytes());
+        self.digest.update(part);
+    }
+
+    fn ipv6_mask(&self) -> u128 {
+        self.ipv6_mask
+    }
+}
+
+impl SharedLimiter {
+    /// A limit that `store` counts.
+    ///
+    /// # Errors
+    /// The store cannot reckon with this quota.
+    pub fn new(limits: SharedLimits, store: Arc<RedisStore>) -> Result<Self, InvalidQuota> {
+        let (quota, hasher) = (SharedQuota::new(&limits.quota)?, KeyHasher::new().ipv6_prefix(limits.ipv6_prefix));
+        let name = format!("{}|{}/{:?}|{}", limits.scope, limits.quota.count(), limits.quota.per(), limits.quota.burst());
+        let suffix = format!("{:016x}", first_bytes(&Sha256::digest(name)) >> 64);
+        Ok(Self(Arc::new(Inner {
+            quota,
+            store,
+            suffix,
+            share: Share::new(limits.quota, limits.capacity),
+            cells: Cache::new(limits.capacity),
+            ipv6_mask: u128::MAX.checked_shl(128 - u32::from(limits.ipv6_prefix)).unwrap_or(0),
+            hasher,
+            limits,
+        })))
+    }
+}
+
+fn first_bytes(digest: &[u8]) -> u128 {
+    digest.iter().take(16).fold(0, |all, byte| all << 8 | u128::from(*byte))
+}
+
+impl fmt::Debug for SharedLimiter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedLimiter").field("limits", &self.0.limits).field("store", &self.0.store).finish()
+    }
+}
+
+impl Limiter for SharedLimiter {
+    fn take(&self, parts: &dyn KeyParts, cost: u32, now: Duration) -> Take {
+        let inner = &self.0;
+        let keys = inner.keys(parts);
+        if !inner.store.has_begun() {
+            // A configuration's own tests: nothing is shared, nobody is asked.
+            return Take::Now(inner.share.take(keys.local, cost, 1, now));
+        }
+        if !inner.store.is_up() {
+            return inner.clone().without_store(keys, cost, now);
+        }
+        if inner.limits.strict { inner.clone().strict(keys, cost, now) } else { inner.clone().lease(keys, cost, now) }
+    }
+}
+
+impl Inner {
+    fn keys(&self, parts: &dyn KeyParts) -> Keys {
+        let mut digester = Digester { digest: Sha256::new(), ipv6_mask: self.ipv6_mask };
+        parts.write(&mut digester);
+        let shared = first_bytes(&digester.digest.finalize());
+        // The table's own keys must not be foreseeable; the lower half is as good as all of it.
+        let low = u64::try_from(shared & u128::from(u64::MAX)).unwrap_or(0);
+        Keys { shared, local: self.hasher.key("").number(low).finish() }
+    }
+
+    /// The key in Redis: limits that count by the same have one slot, and so one server of a cluster.
+    fn name(&self, keys: Keys) -> String {
+        format!("tollgate:{{{:032x}}}:{}", keys.shared, self.suffix)
+    }
+
+    fn decide_alone(&self, keys: Keys, cost: u32, now: Duration) -> Result<Verdict, StoreDown> {
+        let policy = self.limits.on_store_down;
+        self.store.metrics().without(policy.label());
+        match policy {
+            OnStoreDown::LocalShare => Ok(self.share.take(keys.local, cost, self.store.gateways(), now)),
+            OnStoreDown::Allow | OnStoreDown::Deny => Err(StoreDown("it does not answer".to_owned())),
+        }
+    }
+
+    fn without_store(&self, keys: Keys, cost: u32, now: Duration) -> Take {
+        match self.decide_alone(keys, cost, now) {
+            Ok(verdict) => Take::Now(verdict),
+            Err(down) => Take::Later(Box::pin(std::future::ready(Err(down)))),
+        }
+    }
+
+    /// Has let pass what the store granted: so much less is left of the share here.
+    fn charge(&self, keys: Keys, cost: u32, now: Duration) {
+        self.share.take(keys.local, cost, self.store.gateways(), now);
+    }
+
+    /// What has passed here and the store does not know of, the first time that it is asked in its generation.
+    fn debt<'c>(&self, keys: Keys, cell: &'c Cell, generation: u64, now: Duration) -> Debt<'c> {
+        let recent = now.saturating_sub(self.store.since()) < self.share.refill();
+        if !recent || cell.told.swap(generation, Relaxed) == generation {
+            return Debt { tokens: 0, told: None };
+        }
+        Debt { tokens: self.share.used(keys.local, self.store.gateways(), now), told: Some(&cell.told) }
+    }
+
+    fn cell(&self, keys: Keys) -> Arc<Cell> {
+        let made: Result<_, std::convert::Infallible> = self.cells.get_or_insert_with(&keys.shared, || Ok(Arc::default()));
+        match made {
+            Ok(cell) => cell,
+            Err(never) => match never {},
+        }
+    }
+
+    /// Asks the bucket.
+    async fn ask(&self, keys: Keys, ask: Ask, debt: u32, node: &str) -> Result<Answer, StoreDown> {
+        let SharedQuota { token, rate, full, .. } = self.quota;
+        let divisor = if node.is_empty() { 1 } else { self.store.gateways().saturating_mul(2) };
+        let mut script = TAKE.key(self.name(keys));
+        script.arg(token).arg(rate).arg(full);
+        script.arg(ask.least).arg(ask.want).arg(ask.left).arg(ask.back).arg(debt).arg(divisor);
+        script.arg(node).arg(self.store.next_call()).arg(u64::try_from(HOLD.as_micros()).unwrap_or(u64::MAX));
+        let (granted, deficit, wait): (u32, u64, u64) = self.store.call(&script, ask.generation).await?;
+        Ok(Answer { granted, deficit, wait: Duration::from_micros(wait) })
+    }
+
+    fn strict(self: Arc<Self>, keys: Keys, cost: u32, now: Duration) -> Take {
+        if cost > self.limits.quota.burst() {
+            let verdict = self.quota.verdict(0, 0, Some(Verdict::NEVER));
+            return Take::Now(verdict);
+        }
+        Take::Later(Box::pin(async move {
+            let generation = self.store.generation();
+            // Only for a while after the store has come back is there something that it must be told.
+            let recent = now.saturating_sub(self.store.since()) < self.share.refill();
+            let cell = if recent { Some(self.cell(keys)) } else { None };
+            let debt = cell.as_ref().map(|cell| self.debt(keys, cell, generation, now));
+            let ask = Ask { least: cost, want: cost, left: 0, back: 0, generation };
+            let answer = self.ask(keys, ask, debt.as_ref().map_or(0, |debt| debt.tokens), "").await;
+            match answer {
+                Ok(answer) => {
+                    if let Some(debt) = debt {
+                        debt.paid();
+                    }
+                    let refused = (answer.granted < cost).then_some(answer.wait.max(Duration::from_micros(1)));
+                    if refused.is_none() {
+                        self.charge(keys, cost, now);
+                    }
+                    Ok(self.quota.verdict(answer.deficit, 0, refused))
+                }
+                Err(_) => self.decide_alone(keys, cost, now),
+            }
+        }))
+    }
+
+    fn lease(self: Arc<Self>, keys: Keys, cost: u32, now: Duration) -> Take {
+        if cost > self.limits.quota.burst() {
+            return Take::Now(self.quota.verdict(0, 0, Some(Verdict::NEVER)));
+        }
+        let cell = self.cell(keys);
+        match self.step(keys, &cell, cost, now) {
+            Some(verdict) => Take::Now(verdict),
+            None => Take::Later(Box::pin(async move {
+                let limit = self.store.settings().timeout();
+                match timeout(limit, self.wait(keys, &cell, cost)).await {
+                    Ok(Some(verdict)) => Ok(verdict),
+                    Ok(None) | Err(_) => self.decide_alone(keys, cost, Now::monotonic()),
+                }
+            })),
+        }
+    }
+
+    /// Decides, if what is known here is enough; asks, if that is due.
+    fn step(self: &Arc<Self>, keys: Keys, cell: &Arc<Cell>, cost: u32, now: Duration) -> Option<Verdict> {
+        let (generation, waiting) = (self.store.generation(), cell.waiting.load(Relaxed));
+        let most = largest(self.limits.quota.burst());
+        let (ask, verdict) = {
+            let mut lease = cell.lease.lock();
+            match lease.take(cost, waiting, most, generation, now) {
+                LeaseStep::Pass(ask) => (ask, Some(lease.verdict(&self.quota, None, now))),
+                LeaseStep::Refuse(wait) => {
+                    let wait = wait.max(Duration::from_micros(1));
+                    (None, Some(lease.verdict(&self.quota, Some(wait), now)))
+                }
+                LeaseStep::Ask(ask) => (Some(ask), None),
+                LeaseStep::Wait => (None, None),
+            }
+        };
+        if verdict.is_some_and(|verdict| verdict.allowed()) {
+            self.charge(keys, cost, now);
+        }
+        if let Some(ask) = ask {
+            // Its own task: the client that began it may leave.
+            tokio::spawn(self.clone().fill(keys, cell.clone(), ask));
+        }
+        verdict
+    }
+
+    /// Asks, until the request is decided; `None`: the store does not answer any more.
+    async fn wait(self: &Arc<Self>, keys: Keys, cell: &Arc<Cell>, cost: u32) -> Option<Verdict> {
+        let _waiting = Waiting::new(cell);
+        loop {
+            let changed = cell.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if !self.store.is_up() {
+                return None;
+            }
+            if let Some(verdict) = self.step(keys, cell, cost, Now::monotonic()) {
+                return Some(verdict);
+            }
+            changed.await;
+        }
+    }
+
+    /// Asks for more, and tells those who wait.
+    async fn fill(self: Arc<Self>, keys: Keys, cell: Arc<Cell>, ask: Ask) {
+        let sent = Now::monotonic();
+        let debt = self.debt(keys, &cell, ask.generation, sent);
+        let answer = self.ask(keys, ask, debt.tokens, self.store.node()).await.ok();
+        if answer.is_some() {
+            debt.paid();
+        } else {
+            drop(debt);
+        }
+        let most = largest(self.limits.quota.burst());
+        cell.lease.lock().answered(ask, answer, most, sent, Now::monotonic());
+        cell.changed.notify_waiters();
+        if answer.is_some_and(|answer| answer.granted > 1) && !cell.watched.swap(true, Relaxed) {
+            tokio::spawn(self.watch(keys, cell));
+        }
+    }
+
+    /// Gives back what nobody uses.
+    async fn watch(self: Arc<Self>, keys: Keys, cell: Arc<Cell>) {
+        loop {
+            tokio::time::sleep(IDLE).await;
+            let idle = cell.lease.lock().idle(self.store.generation(), Now::monotonic());
+            match idle {
+                Ok(None) => {}
+                Ok(Some(ask)) => {
+                    let sent = Now::monotonic();
+                    let answer = self.ask(keys, ask, 0, self.store.node()).await.ok();
+                    let most = largest(self.limits.quota.burst());
+                    cell.lease.lock().answered(ask, answer, most, sent, Now::monotonic());
+                    cell.changed.notify_waiters();
+                    break;
+                }
+                Err(()) => break,
+            }
+        }
+        cell.watched.store(false, Relaxed);
+    }
+}
+
+/// One more request that waits, for as long as it does.
+struct Waiting<'c>(&'c Cell);
+
+impl<'c> Waiting<'c> {
+    fn new(cell: &'c Cell) -> Self {
+        cell.waiting.fetch_add(1, Relaxed);
+        Self(cell)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What the store is told; not told, when the call fails or is dropped.
+struct Debt<'c> {
+    tokens: u32,
+    told: Option<&'c AtomicU64>,
+}
+
+impl Debt<'_> {
+    fn paid(mut self) {
+        self.told = None;
+    }
+}
+
+impl Drop for Debt<'_> {
+    fn drop(&mut self) {
+        if let Some(told) = self.told {
+            told.store(0, Relaxed);
+        }
+    }
+}
