@@ -13,6 +13,7 @@ use crate::{
     resilience::{Breaker, BreakerState},
     routing::route::Route,
     runtime::Live,
+    store::RedisStore,
     upstream::{Backend, Service},
 };
 
@@ -54,6 +55,7 @@ pub(super) fn stats_reply(live: &Live) -> Reply {
             "success_rate": rate,
             "in_flight": metrics.requests.in_flight.get(),
             "draining": live.shared.draining(),
+            "redis": runtime.redis.as_deref().map(of_redis),
             "services": services,
             "routes": routes,
         }),
@@ -129,6 +131,12 @@ fn of_backend(backend: &Backend, now: Duration) -> Value {
         "breaker_since": breaker_since,
         "breaker_reason": breaker_reason,
     })
+}
+
+/// The store that gateways share.
+fn of_redis(store: &RedisStore) -> Value {
+    let (since, reason) = since(store.changed(), Now::monotonic());
+    json!({ "state": store.state().label(), "since": since, "reason": reason, "gateways": store.gateways() })
 }
 
 /// When something changed, by the calendar, and why; nothing of what is as it was at the beginning.

@@ -48,7 +48,12 @@ pub(super) fn ready_reply(live: &Live) -> Reply {
         .map(|service| service.name.as_ref())
         .collect();
     if down.is_empty() {
-        json_reply(StatusCode::OK, &json!({ "status": "ready" }))
+        let mut answer = json!({ "status": "ready" });
+        // Limits do without it: it is said, and traffic may come all the same.
+        if let Some(store) = &runtime.redis {
+            answer["redis"] = store.state().label().into();
+        }
+        json_reply(StatusCode::OK, &answer)
     } else {
         json_reply(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "unavailable", "services": down }))
     }

@@ -115,7 +115,8 @@ impl BackgroundTasks {
         let unsettled = || -> Vec<String> {
             let runtime = self.live.load();
             let left = runtime.services.values().filter(|service| !service.is_settled(predecessor));
-            left.map(|service| service.name.to_string()).collect()
+            let redis = runtime.redis.iter().filter(|store| !store.is_settled()).map(|_| "redis".to_owned());
+            left.map(|service| service.name.to_string()).chain(redis).collect()
         };
         // One that is told to leave goes on accepting for a while, and so it has to begin: nobody else serves its clients.
         let leaves = || !predecessor && self.live.shared.draining();

@@ -15,6 +15,7 @@ mod cache_keys;
 mod carets;
 mod causes;
 mod checks;
+mod cluster;
 mod combinations;
 mod compression;
 mod config_errors;

@@ -6,8 +6,10 @@ mod fault;
 mod gateway;
 mod h2_client;
 mod h2_origin;
+mod load;
 mod origin;
 mod raw;
+mod redis;
 
 use std::{
     net::TcpListener,
@@ -21,8 +23,10 @@ pub(crate) use fault::{Fault, FaultProxy};
 pub(crate) use gateway::{BINARY, Gateway, binary};
 pub(crate) use h2_client::h2_request;
 pub(crate) use h2_origin::H2Origin;
+pub(crate) use load::{Tally, load};
 pub(crate) use origin::Origin;
 pub(crate) use raw::{full_backend, raw_backend, read_head};
+pub(crate) use redis::Redis;
 
 /// A port that nobody listens on now and that this process gives to nobody else. It lies below those that the system
 /// hands out by itself (32768 and up), or the next connection could take it before its owner does, and a test would
