@@ -19,8 +19,10 @@ const SECRET: &[&str] = &["secret.file", ".pem", ".jwks"];
 /// Keys that are not part of a runtime: they are carried out while it is loaded (`tests/it/config_errors.rs`).
 const ELSEWHERE: &[&str] = &["tests"];
 
-/// Other ways to say what `a.yaml` says in one way (`units/secret.rs` tests the kinds of secrets).
-const ALTERNATIVES: &[&str] = &["secret.env", "credential"];
+/// Other ways to say what `a.yaml` says in one way (`units/secret.rs` tests the kinds of secrets,
+/// `store/settings.rs` the places of Redis).
+const ALTERNATIVES: &[&str] =
+    &["secret.env", "password.env", "credential", "redis.sentinel.addresses", "redis.sentinel.name", "redis.cluster"];
 
 fn read(name: &str, secret: &Path) -> Value {
     // A checkout does not keep this.

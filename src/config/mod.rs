@@ -18,12 +18,13 @@ mod private;
 mod process;
 mod report;
 pub(crate) mod root;
+mod route_ids;
 mod schema;
-mod shared_store;
 mod schema_reading;
 pub(crate) mod scratch;
 #[cfg(test)]
 mod seams;
+mod shared_store;
 pub(crate) mod test_config;
 mod warnings;
 

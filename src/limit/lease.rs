@@ -5,7 +5,7 @@
 //! more pass than one bucket would. What that needs of a node: it never spends what it has given back, and nothing after
 //! [`HOLD`], when the store forgets what a node holds that has died.
 //!
-//! A lease begins with one token and doubles, for a client that comes once needs none. One that is half used is filled up beside
+//! A lease begins with one token and grows, for a client that comes once needs no more. One that is half used is filled up beside
 //! the requests; one that nobody has used for [`IDLE`] goes back.
 
 use std::time::Duration;
@@ -23,6 +23,9 @@ pub const IDLE: Duration = Duration::from_secs(1);
 
 /// An empty bucket is not asked again before this.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// A lease that was used up is so many times larger the next time.
+const GROWTH: u32 = 4;
 
 /// The most tokens that one node takes ahead for one client.
 const MOST: u32 = 100;
@@ -134,7 +137,7 @@ impl Lease {
             self.tokens = self.tokens.saturating_add(answer.granted);
         }
         if answer.granted > 0 {
-            self.size = self.size.saturating_mul(2).clamp(1, largest).max(answer.granted.min(largest));
+            self.size = self.size.saturating_mul(GROWTH).clamp(1, largest).max(answer.granted.min(largest));
         } else if ask.want > 0 {
             self.empty_until = now + answer.wait.max(PAUSE);
         }
@@ -199,7 +202,8 @@ mod tests {
             let granted = if granted > free { 0 } else { granted };
             self.deficit += u64::from(granted) * self.quota.token;
             let lacks = self.deficit + u64::from(ask.least.max(1)) * self.quota.token;
-            let wait = if granted == 0 { self.quota.wait(lacks.saturating_sub(self.quota.full)) } else { Duration::ZERO };
+            let wait =
+                if granted == 0 { self.quota.wait(lacks.saturating_sub(self.quota.full)) } else { Duration::ZERO };
             self.held[node] = (number, ask.left + granted, now + HOLD);
             Answer { granted, deficit: self.deficit, wait }
         }
@@ -220,7 +224,8 @@ mod tests {
     fn a_busy_client_asks_once_for_many_requests_and_loses_nothing() {
         let quota = Quota::new(1_000, Duration::from_secs(1), 1_000).unwrap();
         let shared = SharedQuota::new(&quota).unwrap();
-        let mut bucket = Bucket { quota: shared, deficit: 0, at: Duration::ZERO, held: vec![(0, 0, Duration::ZERO); 2] };
+        let mut bucket =
+            Bucket { quota: shared, deficit: 0, at: Duration::ZERO, held: vec![(0, 0, Duration::ZERO); 2] };
         let (mut lease, largest, mut calls, mut number) = (Lease::default(), largest(1_000), 0, 0);
         for request in 0..10_000u32 {
             let now = MILLI * 2 * request + MILLI;
@@ -310,7 +315,7 @@ mod tests {
                     8 if !answers.is_empty() => {
                         let Flight { node, ask, sent, answer, .. } = answers.swap_remove(which.index(answers.len()));
                         // A call that has not been answered in time has failed, and then its answer is not looked at.
-                        let answer = answer.filter(|_| now - sent < MILLI * 20);
+                        let answer = answer.filter(|_| now < sent + MILLI * 20);
                         leases[node].answered(ask, answer, largest, sent, now);
                         None
                     }

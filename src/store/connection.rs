@@ -12,7 +12,7 @@ use redis::{
     sentinel::{SentinelClientBuilder, SentinelServerType},
 };
 
-use super::settings::{Place, RedisSettings};
+use super::settings::{Authorities, Place, RedisSettings};
 
 /// A connection stands within this, or not at all.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -64,8 +64,8 @@ fn login(settings: &RedisSettings) -> RedisConnectionInfo {
     login
 }
 
-fn certificates(ca: Option<&Vec<u8>>) -> TlsCertificates {
-    TlsCertificates { client_tls: None, root_cert: ca.cloned() }
+fn certificates(authorities: &Authorities) -> TlsCertificates {
+    TlsCertificates { client_tls: None, root_cert: authorities.0.clone() }
 }
 
 /// `address` with TLS, if that is wanted.
@@ -84,7 +84,7 @@ fn client(place: &ConnectionAddr, settings: &RedisSettings) -> RedisResult<Clien
     };
     let info = place.into_connection_info()?.set_redis_settings(login(settings));
     match &settings.tls {
-        Some(ca) => Client::build_with_tls(info, certificates(ca.as_ref())),
+        Some(ca) => Client::build_with_tls(info, certificates(ca)),
         None => Client::open(info),
     }
 }
@@ -101,9 +101,9 @@ fn sentinel(addresses: &[(String, u16)], name: &str, settings: &RedisSettings) -
     if let Some(ca) = &settings.tls {
         builder = builder
             .set_client_to_redis_tls_mode(TlsMode::Secure)
-            .set_client_to_redis_certificates(certificates(ca.as_ref()))
+            .set_client_to_redis_certificates(certificates(ca))
             .set_client_to_sentinel_tls_mode(TlsMode::Secure)
-            .set_client_to_sentinel_certificates(certificates(ca.as_ref()));
+            .set_client_to_sentinel_certificates(certificates(ca));
     }
     Ok(builder)
 }
@@ -115,7 +115,7 @@ fn cluster(nodes: &[(String, u16)], settings: &RedisSettings) -> RedisResult<Clu
     let nodes = nodes.iter().map(info).collect::<Result<Vec<_>, _>>()?;
     let mut builder = ClusterClient::builder(nodes).connection_timeout(CONNECT).response_timeout(CONNECT).retries(2);
     if let Some(ca) = &settings.tls {
-        builder = builder.tls(TlsMode::Secure).certs(certificates(ca.as_ref()));
+        builder = builder.tls(TlsMode::Secure).certs(certificates(ca));
     }
     builder.build()
 }

@@ -8,8 +8,8 @@ mod connection;
 mod metrics;
 mod redis;
 mod settings;
-mod shared_limiter;
 mod share;
+mod shared_limiter;
 
 pub use self::{
     config::RedisConfig,

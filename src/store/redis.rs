@@ -82,6 +82,8 @@ pub struct RedisStore {
     /// When this generation began, in microseconds.
     since: AtomicU64,
     gateways: AtomicU32,
+    /// When there were so many last.
+    counted: Mutex<Duration>,
     /// Numbers for calls.
     calls: AtomicU64,
     lost: Notify,
@@ -104,6 +106,7 @@ impl RedisStore {
             generation: AtomicU64::new(0),
             since: AtomicU64::new(0),
             gateways: AtomicU32::new(1),
+            counted: Mutex::default(),
             calls: AtomicU64::new(0),
             lost: Notify::new(),
             changed: Mutex::new(None),
@@ -255,9 +258,18 @@ impl RedisStore {
         script.key(GATEWAYS).arg(&self.node).arg(u64::try_from(LATELY.as_millis()).unwrap_or(u64::MAX));
         let limit = PATIENCE.max(self.settings.timeout);
         let count: u32 = self.ask(connection, &script, limit).await?;
-        self.gateways.store(count.max(1), Relaxed);
-        self.metrics.gateways.set(i64::from(count));
+        self.count_gateways(count.max(1), Now::monotonic());
         Ok(())
+    }
+
+    /// A store that has begun anew knows one gateway, and then the others: fewer are believed in only after a while.
+    fn count_gateways(&self, count: u32, now: Duration) {
+        let mut counted = self.counted.lock();
+        if count >= self.gateways() || now.saturating_sub(*counted) >= LATELY {
+            self.gateways.store(count, Relaxed);
+            self.metrics.gateways.set(i64::from(count));
+            *counted = now;
+        }
     }
 
     /// Keeps a connection, and finds out whether the store answers.

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use redis::{ConnectionAddr, ConnectionInfo};
 
-use super::config::RedisConfig;
+use super::config::{RedisConfig, RedisTls};
 use crate::units::{Secret, read_file};
 
 /// What is allowed for `timeout`: longer, and requests pile up behind a store that is stuck.
@@ -22,8 +22,8 @@ pub(super) enum Place {
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisSettings {
     pub(super) place: Place,
-    /// Speak TLS; the certificates of the authorities to trust, in PEM, if not the system's.
-    pub(super) tls: Option<Option<Vec<u8>>>,
+    /// Speak TLS.
+    pub(super) tls: Option<Authorities>,
     pub(super) username: Option<String>,
     pub(super) password: Option<Secret>,
     pub(super) database: i64,
@@ -34,12 +34,31 @@ impl fmt::Debug for RedisSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisSettings")
             .field("place", &self.place)
-            .field("tls", &self.tls.as_ref().map(|ca| ca.as_ref().map(Vec::len)))
+            .field("tls", &self.tls.as_ref().map(|tls| tls.0.as_deref().map(crc32fast::hash)))
             .field("username", &self.username)
             .field("password", &self.password)
             .field("database", &self.database)
             .field("timeout", &self.timeout)
             .finish()
+    }
+}
+
+/// The certificates of the authorities to trust, in PEM, if not the system's.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Authorities(pub(super) Option<Vec<u8>>);
+
+impl Authorities {
+    fn read(config: &RedisTls, wrong: &mut Mistakes) -> Self {
+        let Some(file) = &config.ca else { return Self(None) };
+        let read =
+            file.path().and_then(|path| read_file(path.as_ref()).map_err(|e| format!("cannot read {file}: {e}")));
+        let mistake = match read {
+            Ok(pem) if pem.windows(10).any(|part| part == b"-----BEGIN") => return Self(Some(pem)),
+            Ok(_) => format!("there is no certificate in {file}: it must be PEM"),
+            Err(message) => message,
+        };
+        wrong.push(("tls.ca".to_owned(), mistake));
+        Self(None)
     }
 }
 
@@ -67,28 +86,12 @@ impl RedisSettings {
         if password.as_ref().is_some_and(|secret| std::str::from_utf8(secret.expose()).is_err()) {
             wrong.push(("password".to_owned(), "the secret is no text".to_owned()));
         }
-        let mut tls = config.tls.as_ref().map(|tls| {
-            let read = |file: &crate::units::FileRef| {
-                let path = file.path()?;
-                read_file(path.as_ref()).map_err(|e| format!("cannot read {file}: {e}"))
-            };
-            tls.ca.as_ref().and_then(|file| match read(file) {
-                Ok(pem) if pem.windows(10).any(|part| part == b"-----BEGIN") => Some(pem),
-                Ok(_) => {
-                    wrong.push(("tls.ca".to_owned(), format!("there is no certificate in {file}: it must be PEM")));
-                    None
-                }
-                Err(message) => {
-                    wrong.push(("tls.ca".to_owned(), message));
-                    None
-                }
-            })
-        });
+        let mut tls = config.tls.as_ref().map(|tls| Authorities::read(tls, &mut wrong));
         let mut url = None;
         let place = place(config, &mut url, &mut wrong);
         let of_url = url.as_ref().map(ConnectionInfo::redis_settings);
         if tls.is_none() && matches!(place, Some(Place::Single(ConnectionAddr::TcpTls { .. }))) {
-            tls = Some(None);
+            tls = Some(Authorities(None));
         }
         if tls.is_some() && matches!(place, Some(Place::Single(ConnectionAddr::Unix(_)))) {
             wrong.push(("tls".to_owned(), "a socket of this machine speaks no TLS: leave it out".to_owned()));
@@ -143,12 +146,13 @@ fn place(config: &RedisConfig, url: &mut Option<ConnectionInfo>, wrong: &mut Mis
         return Some(Place::Single(address));
     }
     let mut read = |key: &str, list: &[String]| -> Vec<(String, u16)> {
-        let parsed = list.iter().enumerate().map(|(i, text)| (i, text, address(text)));
         let mut all = Vec::new();
-        for (i, text, address) in parsed {
-            match address {
-                Some(address) => all.push(address),
-                None => wrong.push((format!("{key}[{i}]"), format!("'{text}' is not a host with a port: write host:6379"))),
+        for (i, text) in list.iter().enumerate() {
+            if let Some(address) = address(text) {
+                all.push(address);
+            } else {
+                let message = format!("'{text}' is not a host with a port: write host:6379");
+                wrong.push((format!("{key}[{i}]"), message));
             }
         }
         all
@@ -191,7 +195,9 @@ mod tests {
         assert!(one.tls.is_some() && matches!(&one.place, Place::Single(ConnectionAddr::TcpTls { port: 7000, .. })));
         assert!(!format!("{one:?}").contains("hunter2"), "{one:?}");
         assert!(matches!(settings("unix:///run/r.sock").unwrap().place, Place::Single(ConnectionAddr::Unix(_))));
-        for bad in ["", "redis", "http://host:1", "redis://:hunter2@", "redis://h:hunter2@x:99999", "rediss://h/#insecure"] {
+        for bad in
+            ["", "redis", "http://host:1", "redis://:hunter2@", "redis://h:hunter2@x:99999", "rediss://h/#insecure"]
+        {
             let wrong = settings(bad).unwrap_err();
             assert!(wrong[0].0 == "url" && !wrong[0].1.contains("hunter2"), "{bad}: {wrong:?}");
         }

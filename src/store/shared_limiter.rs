@@ -21,8 +21,8 @@ use super::{redis::RedisStore, share::Share};
 use crate::{
     clock::Now,
     limit::{
-        Answer, Ask, HOLD, IDLE, InvalidQuota, KeyHasher, KeyParts, KeySink, Lease, LeaseStep, Limiter, PartKind, Quota,
-        SharedQuota, StoreDown, Take, Verdict, largest,
+        Answer, Ask, HOLD, IDLE, InvalidQuota, KeyHasher, KeyParts, KeySink, Lease, LeaseStep, Limiter, PartKind,
+        Quota, SharedQuota, StoreDown, Take, Verdict, largest,
     },
 };
 
@@ -141,7 +141,8 @@ impl SharedLimiter {
     /// The store cannot reckon with this quota.
     pub fn new(limits: SharedLimits, store: Arc<RedisStore>) -> Result<Self, InvalidQuota> {
         let (quota, hasher) = (SharedQuota::new(&limits.quota)?, KeyHasher::new().ipv6_prefix(limits.ipv6_prefix));
-        let name = format!("{}|{}/{:?}|{}", limits.scope, limits.quota.count(), limits.quota.per(), limits.quota.burst());
+        let name =
+            format!("{}|{}/{:?}|{}", limits.scope, limits.quota.count(), limits.quota.per(), limits.quota.burst());
         let suffix = format!("{:016x}", first_bytes(&Sha256::digest(name)) >> 64);
         Ok(Self(Arc::new(Inner {
             quota,
@@ -227,7 +228,8 @@ impl Inner {
     }
 
     fn cell(&self, keys: Keys) -> Arc<Cell> {
-        let made: Result<_, std::convert::Infallible> = self.cells.get_or_insert_with(&keys.shared, || Ok(Arc::default()));
+        let made: Result<_, std::convert::Infallible> =
+            self.cells.get_or_insert_with(&keys.shared, || Ok(Arc::default()));
         match made {
             Ok(cell) => cell,
             Err(never) => match never {},

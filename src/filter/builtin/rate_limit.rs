@@ -29,7 +29,7 @@ use crate::{
         reason::Reason,
         reply::{Reply, whole_seconds},
     },
-    store::{OnStoreDown, SharedLimiter, SharedLimits, Sync},
+    store::{OnStoreDown, RedisStore, SharedLimiter, SharedLimits, Sync},
     telemetry::Lazy,
     units::Rate,
     yaml::{FromShort, Short},
@@ -177,24 +177,15 @@ impl Configure for RateLimit {
         // `w` is the time in which the whole quota `q` comes back (draft -11 §3).
         let policy = format!("\"{}\";q={burst};w={}", config.name, whole_seconds(quota.refill()));
         let on_store_down = config.on_store_down.unwrap_or_default();
-        let limiter: Arc<dyn Limiter> = match env.redis.as_ref().filter(|_| sync != Sync::Local) {
-            None => Arc::new(LocalLimiter::new(
-                env.tables.get(&env.scope, quota, config.max_buckets),
-                env.tables.hasher().clone().ipv6_prefix(config.ipv6_prefix),
-            )),
-            Some(redis) => {
-                let limits = SharedLimits {
-                    quota,
-                    strict: sync == Sync::Strict,
-                    on_store_down,
-                    scope: env.scope.clone(),
-                    capacity: config.max_buckets,
-                    ipv6_prefix: config.ipv6_prefix,
-                };
-                let limiter = SharedLimiter::new(limits, redis.clone());
-                Arc::new(limiter.map_err(|e| Invalid::at("", e.to_string()))?)
-            }
+        let limits = SharedLimits {
+            quota,
+            strict: sync == Sync::Strict,
+            on_store_down,
+            scope: env.scope.clone(),
+            capacity: config.max_buckets,
+            ipv6_prefix: config.ipv6_prefix,
         };
+        let limiter = limiter(limits, env.redis.as_ref().filter(|_| sync != Sync::Local), env)?;
         let by = if config.by.is_empty() { vec![KeyPart::ClientIp] } else { config.by };
         Ok(Self {
             limiter,
@@ -231,6 +222,17 @@ impl RateLimit {
             .kind("https://iana.org/assignments/http-problem-types#quota-exceeded", Some(self.violated.clone()));
         reply.retry_after(wait).into()
     }
+}
+
+/// What counts: `redis`, or else a table of this process.
+fn limiter(limits: SharedLimits, redis: Option<&Arc<RedisStore>>, env: &Env) -> Result<Arc<dyn Limiter>, Invalid> {
+    let Some(redis) = redis else {
+        let table = env.tables.get(&env.scope, limits.quota, limits.capacity);
+        let hasher = env.tables.hasher().clone().ipv6_prefix(limits.ipv6_prefix);
+        return Ok(Arc::new(LocalLimiter::new(table, hasher)));
+    };
+    let limiter = SharedLimiter::new(limits, redis.clone());
+    Ok(Arc::new(limiter.map_err(|e| Invalid::at("", e.to_string()))?))
 }
 
 /// The answer where nobody can count and nothing may pass uncounted: it is not the client that has done too much.

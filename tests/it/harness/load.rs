@@ -32,7 +32,12 @@ impl Tally {
 
     /// The time within which so large a share of them was answered.
     pub(crate) fn within(&self, share: f64) -> Duration {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a share")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a share"
+        )]
         let place = ((self.times.len().max(1) - 1) as f64 * share) as usize;
         self.times.get(place).copied().unwrap_or_default()
     }
