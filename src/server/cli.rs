@@ -10,7 +10,7 @@ use std::{
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::{demo, exit, purge, run_args::from_environment, serve};
+use super::{demo, exit, purge, run_args::from_environment, serve, verify};
 use crate::{
     auth,
     config::{self, Style},
@@ -82,6 +82,9 @@ enum Command {
     /// What the running gateway keeps of answers.
     #[command(subcommand)]
     Cache(purge::CacheCommand),
+    /// What running gateways let pass.
+    #[command(subcommand)]
+    Limits(verify::LimitsCommand),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
     /// Run three small backends and the gateway in front of them.
@@ -111,6 +114,7 @@ impl Cli {
                 check(conf.or(file).or_else(from_environment).as_deref(), strict, style, registry)
             }
             Some(Command::Cache(command)) => purge::run(&command, style, registry),
+            Some(Command::Limits(command)) => verify::run(&command),
             Some(Command::Schema) => print(&format!("{:#}\n", config::schema(registry))),
             Some(Command::Demo(args)) => demo::run(&args, registry),
             Some(Command::Completions { shell }) => {

@@ -20,6 +20,7 @@ mod serve;
 mod signals;
 mod sockets;
 mod upgrade;
+mod verify;
 
 use std::process::ExitCode;
 

@@ -3,9 +3,12 @@
 //! No request waits for a store that does not answer: calls have a short time limit, after a few failures in a row there are none,
 //! and whether it is back is found out in the background ([`RedisStore`]). What then counts is said per limit ([`SharedLimiter`]).
 
+mod cell;
 mod config;
 mod connection;
+mod digest;
 mod metrics;
+mod policy;
 mod redis;
 mod settings;
 mod share;
@@ -14,7 +17,8 @@ mod shared_limiter;
 pub use self::{
     config::RedisConfig,
     metrics::StoreMetrics,
+    policy::{OnStoreDown, SharedLimits, Sync},
     redis::{RedisStore, StoreState},
     settings::RedisSettings,
-    shared_limiter::{OnStoreDown, SharedLimiter, SharedLimits, Sync},
+    shared_limiter::SharedLimiter,
 };

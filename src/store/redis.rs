@@ -1,7 +1,7 @@
 //! The store of this process: one connection, looked after in the background, and whether it answers.
 //!
-//! A request asks only while the store is known to answer. After [`FAILURES`] calls in a row that were not answered in time nobody
-//! asks any more; after [`PAUSE`] the background task makes a new connection and asks for itself, and when that is answered
+//! A request asks only while the store is known to answer. After [`FAILURES`] calls in a row that failed nobody asks any more, and if
+//! they were merely late, when none was answered for a whole time limit either: a pause of the store fails many calls at once; after [`PAUSE`] the background task makes a new connection and asks for itself, and when that is answered
 //! requests ask again. So no request is ever the one that finds out.
 //!
 //! Each time counts as a new *generation*: the store may have lost what it knew, and what it does not know of has passed meanwhile.
@@ -78,6 +78,8 @@ pub struct RedisStore {
     settled: AtomicBool,
     up: AtomicBool,
     failures: AtomicU32,
+    /// When the first of them was, in microseconds.
+    failing: AtomicU64,
     generation: AtomicU64,
     /// When this generation began, in microseconds.
     since: AtomicU64,
@@ -103,6 +105,7 @@ impl RedisStore {
             settled: AtomicBool::new(false),
             up: AtomicBool::new(false),
             failures: AtomicU32::new(0),
+            failing: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             since: AtomicU64::new(0),
             gateways: AtomicU32::new(1),
@@ -195,14 +198,25 @@ impl RedisStore {
                 }
                 Ok(answer)
             }
-            Err(reason) => {
+            Err(failure) => {
                 // What an older connection was asked says nothing of this one.
-                if self.generation() == generation && self.failures.fetch_add(1, Relaxed) + 1 >= FAILURES {
-                    self.down(&reason);
+                if self.generation() == generation && self.is_lost(&failure) {
+                    self.down(&failure.reason);
                 }
-                Err(StoreDown(reason))
+                Err(StoreDown(failure.reason))
             }
         }
+    }
+
+    /// One more failure: whether it was one too many.
+    fn is_lost(&self, failure: &Failure) -> bool {
+        let now = microseconds(Now::monotonic());
+        let count = self.failures.fetch_add(1, Relaxed) + 1;
+        if count == 1 {
+            self.failing.store(now, Relaxed);
+        }
+        let long = now.saturating_sub(self.failing.load(Relaxed)) >= microseconds(self.settings.timeout);
+        count >= FAILURES && (long || !failure.late)
     }
 
     async fn ask<T: redis::FromRedisValue>(
@@ -210,7 +224,7 @@ impl RedisStore {
         connection: &Connection,
         script: &ScriptInvocation<'_>,
         limit: Duration,
-    ) -> Result<T, String> {
+    ) -> Result<T, Failure> {
         let (begun, mut connection) = (Instant::now(), connection.clone());
         match timeout(limit, script.invoke_async(&mut connection)).await {
             Ok(Ok(answer)) => {
@@ -219,11 +233,11 @@ impl RedisStore {
             }
             Ok(Err(e)) => {
                 self.metrics.failed("error");
-                Err(told(&e))
+                Err(Failure { reason: told(&e), late: false })
             }
             Err(_) => {
                 self.metrics.failed("timeout");
-                Err(format!("no answer within {limit:?}"))
+                Err(Failure { reason: format!("no answer within {limit:?}"), late: true })
             }
         }
     }
@@ -242,8 +256,7 @@ impl RedisStore {
     fn up(&self, connection: Connection) {
         self.connection.store(Some(Arc::new(connection)));
         self.failures.store(0, Relaxed);
-        let now = u64::try_from(Now::monotonic().as_micros()).unwrap_or(u64::MAX);
-        self.since.store(now, Release);
+        self.since.store(microseconds(Now::monotonic()), Release);
         self.generation.fetch_add(1, Release);
         self.up.store(true, Release);
         self.metrics.up.set(1);
@@ -257,7 +270,7 @@ impl RedisStore {
         let mut script = self.announce.prepare_invoke();
         script.key(GATEWAYS).arg(&self.node).arg(u64::try_from(LATELY.as_millis()).unwrap_or(u64::MAX));
         let limit = PATIENCE.max(self.settings.timeout);
-        let count: u32 = self.ask(connection, &script, limit).await?;
+        let count: u32 = self.ask(connection, &script, limit).await.map_err(|failure| failure.reason)?;
         self.count_gateways(count.max(1), Now::monotonic());
         Ok(())
     }
@@ -303,6 +316,16 @@ impl RedisStore {
             self.announce(&connection).await?;
         }
     }
+}
+
+/// A call that was not answered, or not in time.
+struct Failure {
+    reason: String,
+    late: bool,
+}
+
+fn microseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// What happened, without what was said to it: the library's messages hold no secrets, and what a server says may be anything.

@@ -2,83 +2,30 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, LazyLock, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use redis::Script;
-use schemars::JsonSchema;
-use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
-use tokio::{sync::Notify, time::timeout};
+use tokio::time::timeout;
 
-use super::{redis::RedisStore, share::Share};
+use super::{
+    cell::{Cell, Debt, Waiting},
+    digest,
+    policy::{OnStoreDown, SharedLimits},
+    redis::RedisStore,
+    share::Share,
+};
 use crate::{
     clock::Now,
     limit::{
-        Answer, Ask, HOLD, IDLE, InvalidQuota, KeyHasher, KeyParts, KeySink, Lease, LeaseStep, Limiter, PartKind,
-        Quota, SharedQuota, StoreDown, Take, Verdict, largest,
+        Answer, Ask, HOLD, IDLE, InvalidQuota, KeyHasher, KeyParts, LeaseStep, Limiter, SharedQuota, StoreDown, Take,
+        Verdict, largest,
     },
 };
 
 static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("take.lua")));
-
-/// Where a limit counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Sync {
-    /// In this process: each gateway has a limit of its own.
-    Local,
-    /// In Redis, with a call for every request.
-    Strict,
-    /// In Redis, with tokens taken ahead: most requests make no call.
-    Lease,
-}
-
-/// What a shared limit does while Redis does not answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OnStoreDown {
-    /// Each gateway lets its share of the limit pass: the limit divided by the gateways seen lately.
-    #[default]
-    LocalShare,
-    /// Everything passes.
-    Allow,
-    /// Nothing passes: 503.
-    Deny,
-}
-
-impl OnStoreDown {
-    fn label(self) -> &'static str {
-        match self {
-            Self::LocalShare => "local_share",
-            Self::Allow => "allow",
-            Self::Deny => "deny",
-        }
-    }
-}
-
-/// What a shared limit is made of.
-#[derive(Debug, Clone)]
-pub struct SharedLimits {
-    /// How much is allowed, over all gateways.
-    pub quota: Quota,
-    /// By a call for every request, instead of tokens taken ahead.
-    pub strict: bool,
-    /// While the store does not answer.
-    pub on_store_down: OnStoreDown,
-    /// The limit's name: the same on every gateway.
-    pub scope: String,
-    /// How many clients to remember here.
-    pub capacity: usize,
-    /// How many bits of an IPv6 address make one client.
-    pub ipv6_prefix: u8,
-}
 
 /// A limit that several gateways keep together.
 pub struct SharedLimiter(Arc<Inner>);
@@ -92,21 +39,6 @@ struct Inner {
     share: Share,
     cells: Cache<u128, Arc<Cell>>,
     hasher: KeyHasher,
-    /// The empty key, for the cut of IPv6 addresses.
-    ipv6_mask: u128,
-}
-
-/// What is known here of one client.
-#[derive(Default)]
-struct Cell {
-    lease: Mutex<Lease>,
-    /// Requests that wait for an answer.
-    waiting: AtomicU32,
-    changed: Notify,
-    /// The generation whose store has been told what is used of the share here.
-    told: AtomicU64,
-    /// Somebody gives the lease back when it is idle.
-    watched: std::sync::atomic::AtomicBool,
 }
 
 /// A client's key, in Redis and in the table of this process.
@@ -114,24 +46,6 @@ struct Cell {
 struct Keys {
     shared: u128,
     local: u64,
-}
-
-/// The digest of a key's parts: of one length however long they are, and no client's address or name.
-struct Digester {
-    digest: Sha256,
-    ipv6_mask: u128,
-}
-
-impl KeySink for Digester {
-    fn part(&mut self, kind: PartKind, part: &[u8]) {
-        self.digest.update([kind as u8]);
-        self.digest.update((part.len() as u64).to_be_bytes());
-        self.digest.update(part);
-    }
-
-    fn ipv6_mask(&self) -> u128 {
-        self.ipv6_mask
-    }
 }
 
 impl SharedLimiter {
@@ -143,22 +57,17 @@ impl SharedLimiter {
         let (quota, hasher) = (SharedQuota::new(&limits.quota)?, KeyHasher::new().ipv6_prefix(limits.ipv6_prefix));
         let name =
             format!("{}|{}/{:?}|{}", limits.scope, limits.quota.count(), limits.quota.per(), limits.quota.burst());
-        let suffix = format!("{:016x}", first_bytes(&Sha256::digest(name)) >> 64);
+        let suffix = format!("{:016x}", digest::of_text(&name) >> 64);
         Ok(Self(Arc::new(Inner {
             quota,
             store,
             suffix,
             share: Share::new(limits.quota, limits.capacity),
             cells: Cache::new(limits.capacity),
-            ipv6_mask: u128::MAX.checked_shl(128 - u32::from(limits.ipv6_prefix)).unwrap_or(0),
             hasher,
             limits,
         })))
     }
-}
-
-fn first_bytes(digest: &[u8]) -> u128 {
-    digest.iter().take(16).fold(0, |all, byte| all << 8 | u128::from(*byte))
 }
 
 impl fmt::Debug for SharedLimiter {
@@ -184,9 +93,7 @@ impl Limiter for SharedLimiter {
 
 impl Inner {
     fn keys(&self, parts: &dyn KeyParts) -> Keys {
-        let mut digester = Digester { digest: Sha256::new(), ipv6_mask: self.ipv6_mask };
-        parts.write(&mut digester);
-        let shared = first_bytes(&digester.digest.finalize());
+        let shared = digest::of(parts, self.limits.ipv6_prefix);
         // The table's own keys must not be foreseeable; the lower half is as good as all of it.
         let low = u64::try_from(shared & u128::from(u64::MAX)).unwrap_or(0);
         Keys { shared, local: self.hasher.key("").number(low).finish() }
@@ -374,41 +281,5 @@ impl Inner {
             }
         }
         cell.watched.store(false, Relaxed);
-    }
-}
-
-/// One more request that waits, for as long as it does.
-struct Waiting<'c>(&'c Cell);
-
-impl<'c> Waiting<'c> {
-    fn new(cell: &'c Cell) -> Self {
-        cell.waiting.fetch_add(1, Relaxed);
-        Self(cell)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Relaxed);
-    }
-}
-
-/// What the store is told; not told, when the call fails or is dropped.
-struct Debt<'c> {
-    tokens: u32,
-    told: Option<&'c AtomicU64>,
-}
-
-impl Debt<'_> {
-    fn paid(mut self) {
-        self.told = None;
-    }
-}
-
-impl Drop for Debt<'_> {
-    fn drop(&mut self) {
-        if let Some(told) = self.told {
-            told.store(0, Relaxed);
-        }
     }
 }

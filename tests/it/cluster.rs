@@ -380,3 +380,37 @@ fn mistakes_are_told_where_they_stand() {
     let text = said(&format!("redsi: {{ url: \"redis://h\" }}\n{strict}"));
     assert!(text.contains("did you mean 'redis'") && text.contains("1 problem"), "{text}");
 }
+
+#[test]
+fn limits_verify_compares_what_passes_with_what_should() {
+    let server = Redis::start(&[]);
+    let limit = "{ rate: 20/s, burst: 40, by: \"header:X-Key\", sync: lease }";
+    let all = gateways(
+        2,
+        &redis(&server),
+        &[("shared", limit), ("apart", "{ rate: 20/s, burst: 40, by: all, sync: local }")],
+    );
+    let verify = |path: &str, more: &[&str]| {
+        let urls = all.iter().map(|gateway| format!("http://127.0.0.1:{}/{path}", gateway.port));
+        let mut command = Command::new(binary());
+        let out = command.args(["limits", "verify", "--seconds", "1"]).args(more).args(urls).output().unwrap();
+        (out.status.success(), String::from_utf8(out.stdout).unwrap(), String::from_utf8(out.stderr).unwrap())
+    };
+    let (good, table, said) = verify("shared", &["-H", "X-Key: a"]);
+    assert!(good, "{table}{said}");
+    assert!(table.starts_with("policy 'default': 40 per 2s, burst 40\n"), "{table}");
+    let rows: Vec<Vec<&str>> = table.lines().skip(2).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows.len(), 3, "{table}");
+    for row in rows {
+        let number = |from_end: usize| -> i32 { row[row.len() - from_end].parse().unwrap() };
+        let (sent, admitted, ideal) = (number(5), number(4), number(3));
+        assert!(sent > admitted && (ideal - 12..=ideal + 1).contains(&admitted), "{table}");
+    }
+    // Two that count apart let twice as much pass.
+    let (good, table, said) = verify("apart", &[]);
+    assert!(!good && said.contains("more has passed than the limit says"), "{table}{said}");
+    let (good, _, said) = verify("nowhere", &[]);
+    assert!(!good && said.contains("answers 404 without RateLimit-Policy"), "{said}");
+    let (good, _, said) = verify("nowhere", &["--rate", "1/h", "-H", "X-Key"]);
+    assert!(!good && said.contains("a field is written like"), "{said}");
+}

@@ -102,7 +102,8 @@ enum Announce {
     Ietf,
     /// `X-RateLimit-*`.
     Legacy,
-    /// None; a refusal still carries `Retry-After`.
+    /// None; a refusal still carries `Retry-After`. `off` says the same.
+    #[serde(alias = "off")]
     None,
 }
 

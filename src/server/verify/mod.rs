@@ -1,0 +1,110 @@
+//! `tollgate limits verify`: sends running gateways more than they may let pass, and compares what has passed with what one exact
+//! bucket would have.
+
+mod client;
+mod policy;
+mod report;
+
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::{Args, Subcommand};
+
+use self::{
+    client::{Asked, Target},
+    policy::Policy,
+    report::Phase,
+};
+use super::{exit, failure::fail, output::print};
+use crate::units::Rate;
+
+/// Beyond that a burst is no longer sent at once.
+const MOST: u32 = 5_000;
+
+/// The longest pause between two bursts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// `tollgate limits`.
+#[derive(Debug, Subcommand)]
+pub(super) enum LimitsCommand {
+    /// Send bursts to running gateways, and compare what passes with what their limit says.
+    Verify(VerifyArgs),
+}
+
+/// The flags of `tollgate limits verify`.
+#[derive(Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// The same path on every gateway, like http://10.0.0.1:8080/users; requests go to each in turn. They are real requests.
+    #[arg(value_name = "URL", required = true)]
+    urls: Vec<String>,
+    /// The limit, like 1000/s. Default: as the gateways' RateLimit-Policy says, which knows whole seconds only.
+    #[arg(long, value_name = "RATE")]
+    rate: Option<Rate>,
+    /// Its burst. Default: the rate's count.
+    #[arg(long, requires = "rate", value_name = "COUNT")]
+    burst: Option<u32>,
+    /// A field of every request, like 'X-API-KEY: secret'.
+    #[arg(long = "header", short = 'H', value_name = "FIELD")]
+    headers: Vec<String>,
+    /// How long to send at four times the rate.
+    #[arg(long, default_value_t = 3, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+}
+
+/// `tollgate limits`.
+pub(super) fn run(command: &LimitsCommand) -> ExitCode {
+    let LimitsCommand::Verify(args) = command;
+    match verify(args) {
+        Ok((text, true)) => print(&text),
+        Ok((text, false)) => {
+            let _ = print(&text);
+            fail(exit::FAILURE, "more has passed than the limit says")
+        }
+        Err(message) => fail(exit::FAILURE, &message),
+    }
+}
+
+/// The table, and whether the limit was kept.
+fn verify(args: &VerifyArgs) -> Result<(String, bool), String> {
+    let fields = client::fields(&args.headers)?;
+    let targets: Vec<Target> = args.urls.iter().map(|url| Target::new(url, &fields)).collect::<Result<_, _>>()?;
+    let policy = match args.rate {
+        Some(rate) => Policy::given(rate, args.burst)?,
+        None => told(&targets)?,
+    };
+    // The request that was asked for its policy has taken a token, and so have earlier ones: every bucket is full after this.
+    std::thread::sleep(policy.quota.refill().min(LONGEST_PAUSE));
+    let (begun, count) = (Instant::now(), (2 * u64::from(policy.quota.burst())).clamp(10, MOST.into()));
+    let mut phases = Vec::new();
+    let at_once = || client::at_once(&targets, count, begun);
+    phases.push(Phase::new("burst", at_once()?));
+    // A counter that begins anew at the edge of a window lets a second burst pass here.
+    std::thread::sleep((policy.quota.refill() / 2).min(LONGEST_PAUSE));
+    phases.push(Phase::new("burst again", at_once()?));
+    let rate = f64::from(policy.quota.count()) / policy.quota.per().as_secs_f64();
+    let seconds = Duration::from_secs(args.seconds);
+    phases.push(Phase::new("4 x rate", client::steadily(&targets, 4.0 * rate, seconds, begun)?));
+    Ok(report::table(&policy, phases))
+}
+
+/// What the gateways say of their limit; all must say the same.
+fn told(targets: &[Target]) -> Result<Policy, String> {
+    let mut known: Option<Policy> = None;
+    for target in targets {
+        let Asked { policy, status, .. } = target.connect()?.ask(Instant::now())?;
+        let text = policy.ok_or_else(|| {
+            format!(
+                "{} answers {status} without RateLimit-Policy: say what to expect with --rate and --burst",
+                target.url()
+            )
+        })?;
+        let policy = Policy::read(&text).map_err(|wrong| format!("{}: {wrong}", target.url()))?;
+        if known.as_ref().is_some_and(|known| *known != policy) {
+            return Err(format!("{} has another limit than the first one: {text}", target.url()));
+        }
+        known = Some(policy);
+    }
+    known.ok_or_else(|| "there is no URL".to_owned())
+}

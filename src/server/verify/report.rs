@@ -1,0 +1,87 @@
+//! What has passed, beside what one exact bucket would have let pass.
+
+use std::fmt::Write as _;
+
+use super::{client::Asked, policy::Policy};
+use crate::limit::{Tat, decide};
+
+/// One part of the trial.
+pub(super) struct Phase {
+    name: &'static str,
+    asked: Vec<Asked>,
+}
+
+impl Phase {
+    pub(super) fn new(name: &'static str, mut asked: Vec<Asked>) -> Self {
+        asked.sort_by_key(|asked| asked.at);
+        Self { name, asked }
+    }
+}
+
+/// What may pass more because requests arrive in another order than they were sent in.
+const SLACK: f64 = 1.0;
+
+/// The table, and whether what has passed is within `rate * time + burst`, from the beginning to the end of each phase.
+pub(super) fn table(policy: &Policy, phases: Vec<Phase>) -> (String, bool) {
+    let quota = &policy.quota;
+    let mut text = format!(
+        "policy '{}': {} per {:?}, burst {}\n{:<12} {:>8} {:>9} {:>8} {:>8} {:>7}\n",
+        policy.name,
+        quota.count(),
+        quota.per(),
+        quota.burst(),
+        "",
+        "sent",
+        "admitted",
+        "ideal",
+        "error",
+        "other"
+    );
+    let (mut bucket, mut kept, mut all) = (Tat::default(), true, 0.0);
+    for Phase { name, asked } in phases {
+        let (mut ideal, mut admitted, mut other) = (0u32, 0u32, 0u32);
+        for request in &asked {
+            match request.status {
+                429 => {}
+                status if status < 500 => admitted += 1,
+                _ => {
+                    other += 1;
+                    continue;
+                }
+            }
+            if let (_, Some(next)) = decide(quota, bucket, request.at, 1) {
+                (bucket, ideal) = (next, ideal + 1);
+            }
+        }
+        all += f64::from(admitted);
+        let last = asked.last().map_or(0.0, |asked| asked.at.as_secs_f64());
+        let rate = f64::from(quota.count()) / quota.per().as_secs_f64();
+        kept &= all <= rate * last + f64::from(quota.burst()) + SLACK;
+        let error = (f64::from(admitted) - f64::from(ideal)) / f64::from(ideal.max(1)) * 100.0;
+        let _ = writeln!(text, "{name:<12} {:>8} {admitted:>9} {ideal:>8} {error:>+7.2}% {other:>7}", asked.len());
+    }
+    (text, kept)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::time::Duration;
+
+    use super::*;
+
+    fn phase(statuses: &[u16]) -> Phase {
+        let asked = |(i, status): (u64, &u16)| Asked { at: Duration::from_millis(i), status: *status, policy: None };
+        Phase::new("x", (0..).zip(statuses).map(asked).collect())
+    }
+
+    #[test]
+    fn too_many_are_told_and_too_few_are_an_error() {
+        let policy = Policy::read("\"p\";q=2;w=20").unwrap();
+        let (text, kept) = table(&policy, vec![phase(&[200, 200, 429, 502])]);
+        assert!(kept && text.ends_with("x                   4         2        2   +0.00%       1\n"), "{text}");
+        assert!(table(&policy, vec![phase(&[200, 429, 429])]).0.contains("-50.00%"));
+        assert!(!table(&policy, vec![phase(&[200, 200, 200, 204])]).1);
+    }
+}

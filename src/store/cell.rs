@@ -1,0 +1,57 @@
+//! What this process knows of one client of a shared limit.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::limit::Lease;
+
+/// What is known here of one client.
+#[derive(Default)]
+pub(super) struct Cell {
+    pub(super) lease: Mutex<Lease>,
+    /// Requests that wait for an answer.
+    pub(super) waiting: AtomicU32,
+    pub(super) changed: Notify,
+    /// The generation whose store has been told what is used of the share here.
+    pub(super) told: AtomicU64,
+    /// Somebody gives the lease back when it is idle.
+    pub(super) watched: AtomicBool,
+}
+
+/// One more request that waits, for as long as it does.
+pub(super) struct Waiting<'c>(&'c Cell);
+
+impl<'c> Waiting<'c> {
+    pub(super) fn new(cell: &'c Cell) -> Self {
+        cell.waiting.fetch_add(1, Relaxed);
+        Self(cell)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What the store is told; not told, when the call fails or is dropped.
+pub(super) struct Debt<'c> {
+    pub(super) tokens: u32,
+    pub(super) told: Option<&'c AtomicU64>,
+}
+
+impl Debt<'_> {
+    pub(super) fn paid(mut self) {
+        self.told = None;
+    }
+}
+
+impl Drop for Debt<'_> {
+    fn drop(&mut self) {
+        if let Some(told) = self.told {
+            told.store(0, Relaxed);
+        }
+    }
+}
