@@ -75,6 +75,8 @@ pub struct Lease {
     tokens: u32,
     /// How many it wants to hold.
     size: u32,
+    /// When it was given tokens last.
+    filled: Duration,
     /// What it holds is spent until then.
     until: Duration,
     /// The bucket was empty: it is not asked again before this.
@@ -111,6 +113,10 @@ impl Lease {
             return LeaseStep::Pass((may_ask && (low || old)).then(|| self.ask(0, waiting, largest)));
         }
         if may_ask {
+            if now >= self.filled + IDLE {
+                // One that comes now and then would only give back what it took ahead.
+                self.size = 1;
+            }
             return LeaseStep::Ask(self.ask(cost, waiting, largest));
         }
         if self.asking { LeaseStep::Wait } else { LeaseStep::Refuse(self.empty_until.saturating_sub(now)) }
@@ -137,6 +143,7 @@ impl Lease {
             self.tokens = self.tokens.saturating_add(answer.granted);
         }
         if answer.granted > 0 {
+            self.filled = now;
             self.size = self.size.saturating_mul(GROWTH).clamp(1, largest).max(answer.granted.min(largest));
         } else if ask.want > 0 {
             self.empty_until = now + answer.wait.max(PAUSE);
@@ -258,6 +265,18 @@ mod tests {
         assert!(matches!(lease.take(1, 0, 5, 0, now + MILLI * 70), LeaseStep::Ask(_)));
         // A store that has begun anew knows nothing of what was said before.
         assert!(matches!(lease.take(1, 0, 5, 1, now + MILLI * 20), LeaseStep::Ask(_)));
+    }
+
+    #[test]
+    fn a_client_that_comes_now_and_then_takes_nothing_ahead() {
+        let mut lease = Lease::default();
+        for turn in 1..9 {
+            let now = IDLE * 2 * turn;
+            let LeaseStep::Ask(ask) = lease.take(1, 0, 25, 0, now) else { panic!("{turn}") };
+            assert_eq!(ask.want, 1, "{turn}");
+            lease.answered(ask, Some(Answer { granted: 1, deficit: 0, wait: Duration::ZERO }), 25, now, now);
+            assert_eq!(lease.take(1, 0, 25, 0, now), LeaseStep::Pass(None));
+        }
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod handover;
 mod hostile;
 mod http2;
 mod identity;
+mod lease;
 mod letter;
 mod limit;
 mod listeners;

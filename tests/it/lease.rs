@@ -1,0 +1,101 @@
+//! The script that takes tokens, in a real Redis, and the leases of several nodes, at a time of the test's own: whatever passes
+//! would have passed one single bucket.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use tollgate::limit::{Answer, Ask, HOLD, Lease, LeaseStep, Quota, SharedQuota, Tat, decide, largest};
+
+use crate::harness::Redis;
+
+const MILLI: Duration = Duration::from_millis(1);
+
+/// A call that is under way, or its answer.
+struct Flight {
+    node: usize,
+    number: u64,
+    ask: Ask,
+    sent: Duration,
+    answer: Option<Answer>,
+}
+
+/// The shared bucket, by the script itself.
+struct Bucket {
+    script: redis::Script,
+    connection: redis::Connection,
+    quota: SharedQuota,
+    key: String,
+    nodes: usize,
+}
+
+impl Bucket {
+    fn take(&mut self, node: usize, number: u64, ask: Ask, now: Duration) -> Answer {
+        let SharedQuota { token, rate, full, .. } = self.quota;
+        let mut call = self.script.key(&self.key);
+        call.arg(token).arg(rate).arg(full).arg(ask.least).arg(ask.want).arg(ask.left).arg(ask.back).arg(0);
+        call.arg(2 * self.nodes).arg(format!("node{node}")).arg(number).arg(u64::try_from(HOLD.as_micros()).unwrap());
+        call.arg(now.as_secs()).arg(now.subsec_micros());
+        let (granted, deficit, wait) = call.invoke(&mut self.connection).unwrap();
+        Answer { granted, deficit, wait: Duration::from_micros(wait) }
+    }
+}
+
+/// One trial; how many requests have passed.
+fn trial(bucket: &mut Bucket, quota: &Quota, random: &mut Rng) -> u32 {
+    let most = largest(quota.burst());
+    let mut leases = vec![Lease::default(); bucket.nodes];
+    let (mut calls, mut answers): (Vec<Flight>, Vec<Flight>) = Default::default();
+    let (mut now, mut number, mut ideal, mut passed) = (Duration::from_secs(1_000_000), 0, Tat::default(), 0);
+    for _ in 0..400 {
+        now += if random.u8(..20) == 0 { MILLI * random.u32(..4_000) } else { MILLI * random.u32(..8) };
+        let node = random.usize(..bucket.nodes);
+        let ask = match random.u8(..10) {
+            0..5 => match leases[node].take(1, 0, most, 0, now) {
+                LeaseStep::Pass(ask) => {
+                    let (verdict, next) = decide(quota, ideal, now + Duration::from_nanos(2), 1);
+                    assert!(verdict.allowed(), "{quota:?}: request {passed} at {now:?}");
+                    (ideal, passed) = (next.unwrap(), passed + 1);
+                    ask
+                }
+                LeaseStep::Ask(ask) => Some(ask),
+                _ => None,
+            },
+            5..8 if !calls.is_empty() => {
+                let mut call = calls.swap_remove(random.usize(..calls.len()));
+                call.answer = Some(bucket.take(call.node, call.number, call.ask, now));
+                answers.push(call);
+                None
+            }
+            8 if !answers.is_empty() => {
+                let Flight { node, ask, sent, answer, .. } = answers.swap_remove(random.usize(..answers.len()));
+                leases[node].answered(ask, answer.filter(|_| now < sent + 60 * MILLI), most, sent, now);
+                None
+            }
+            9 => leases[node].idle(0, now).ok().flatten(),
+            _ => None,
+        };
+        if let Some(ask) = ask {
+            number += 1;
+            calls.push(Flight { node, number, ask, sent: now, answer: None });
+        }
+    }
+    passed
+}
+
+#[test]
+fn the_script_lets_nodes_together_pass_no_more_than_one_bucket() {
+    let server = Redis::start(&[]);
+    let source = include_str!("../../src/store/take.lua");
+    let ours = source.replace("redis.call('TIME')", "{ARGV[13], ARGV[14]}");
+    assert_ne!(source, ours);
+    let (script, mut passed, mut random) = (redis::Script::new(&ours), 0, Rng::with_seed(7));
+    for turn in 0..60 {
+        let quota = Quota::new(random.u32(1..200), Duration::from_secs(1), random.u32(1..60)).unwrap();
+        let connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+        let (key, nodes) = (format!("bucket{turn}"), random.usize(1..5));
+        let mut bucket =
+            Bucket { script: script.clone(), connection, quota: SharedQuota::new(&quota).unwrap(), key, nodes };
+        passed += trial(&mut bucket, &quota, &mut random);
+    }
+    assert!(passed > 1_000, "only {passed} passed: the trial tries nothing");
+}
