@@ -14,7 +14,7 @@ use super::{
     cell::{Cell, Debt, Waiting},
     digest,
     policy::{OnStoreDown, SharedLimits},
-    redis::RedisStore,
+    redis::{RedisStore, microseconds},
     share::Share,
 };
 use crate::{
@@ -150,7 +150,8 @@ impl Inner {
         let mut script = TAKE.key(self.name(keys));
         script.arg(token).arg(rate).arg(full);
         script.arg(ask.least).arg(ask.want).arg(ask.left).arg(ask.back).arg(debt).arg(divisor);
-        script.arg(node).arg(self.store.next_call()).arg(u64::try_from(HOLD.as_micros()).unwrap_or(u64::MAX));
+        script.arg(node).arg(self.store.next_call()).arg(microseconds(HOLD));
+        script.arg(microseconds(Now::monotonic().saturating_sub(ask.spent)));
         let (granted, deficit, wait): (u32, u64, u64) = self.store.call(&script, ask.generation).await?;
         Ok(Answer { granted, deficit, wait: Duration::from_micros(wait) })
     }
@@ -166,7 +167,7 @@ impl Inner {
             let recent = now.saturating_sub(self.store.since()) < self.share.refill();
             let cell = if recent { Some(self.cell(keys)) } else { None };
             let debt = cell.as_ref().map(|cell| self.debt(keys, cell, generation, now));
-            let ask = Ask { least: cost, want: cost, left: 0, back: 0, generation };
+            let ask = Ask { least: cost, want: cost, left: 0, back: 0, spent: now, generation };
             let answer = self.ask(keys, ask, debt.as_ref().map_or(0, |debt| debt.tokens), "").await;
             match answer {
                 Ok(answer) => {

@@ -16,6 +16,7 @@ struct Flight {
     number: u64,
     ask: Ask,
     sent: Duration,
+    taken: Duration,
     answer: Option<Answer>,
 }
 
@@ -34,6 +35,7 @@ impl Bucket {
         let mut call = self.script.key(&self.key);
         call.arg(token).arg(rate).arg(full).arg(ask.least).arg(ask.want).arg(ask.left).arg(ask.back).arg(0);
         call.arg(2 * self.nodes).arg(format!("node{node}")).arg(number).arg(u64::try_from(HOLD.as_micros()).unwrap());
+        call.arg(u64::try_from(now.saturating_sub(ask.spent).as_micros()).unwrap());
         call.arg(now.as_secs()).arg(now.subsec_micros());
         let (granted, deficit, wait) = call.invoke(&mut self.connection).unwrap();
         Answer { granted, deficit, wait: Duration::from_micros(wait) }
@@ -41,20 +43,20 @@ impl Bucket {
 }
 
 /// One trial; how many requests have passed.
-fn trial(bucket: &mut Bucket, quota: &Quota, random: &mut Rng) -> u32 {
+fn trial(bucket: &mut Bucket, quota: &Quota, random: &mut Rng) -> usize {
     let most = largest(quota.burst());
     let mut leases = vec![Lease::default(); bucket.nodes];
     let (mut calls, mut answers): (Vec<Flight>, Vec<Flight>) = Default::default();
-    let (mut now, mut number, mut ideal, mut passed) = (Duration::from_secs(1_000_000), 0, Tat::default(), 0);
+    let (mut now, mut number, mut passed) = (Duration::from_secs(1_000_000), 0, Vec::new());
+    // When a node was given the token that it spends at once.
+    let mut given = vec![None; bucket.nodes];
     for _ in 0..400 {
         now += if random.u8(..20) == 0 { MILLI * random.u32(..4_000) } else { MILLI * random.u32(..8) };
         let node = random.usize(..bucket.nodes);
         let ask = match random.u8(..10) {
             0..5 => match leases[node].take(1, 0, most, 0, now) {
                 LeaseStep::Pass(ask) => {
-                    let (verdict, next) = decide(quota, ideal, now + Duration::from_nanos(2), 1);
-                    assert!(verdict.allowed(), "{quota:?}: request {passed} at {now:?}");
-                    (ideal, passed) = (next.unwrap(), passed + 1);
+                    passed.push(given[node].take().filter(|(_, until)| now < *until).map_or(now, |(at, _)| at));
                     ask
                 }
                 LeaseStep::Ask(ask) => Some(ask),
@@ -62,13 +64,18 @@ fn trial(bucket: &mut Bucket, quota: &Quota, random: &mut Rng) -> u32 {
             },
             5..8 if !calls.is_empty() => {
                 let mut call = calls.swap_remove(random.usize(..calls.len()));
+                call.taken = now;
                 call.answer = Some(bucket.take(call.node, call.number, call.ask, now));
                 answers.push(call);
                 None
             }
             8 if !answers.is_empty() => {
-                let Flight { node, ask, sent, answer, .. } = answers.swap_remove(random.usize(..answers.len()));
-                leases[node].answered(ask, answer.filter(|_| now < sent + 60 * MILLI), most, sent, now);
+                let Flight { node, ask, sent, answer, taken, .. } = answers.swap_remove(random.usize(..answers.len()));
+                let answer = answer.filter(|_| now < sent + 60 * MILLI);
+                if answer.is_some_and(|answer| answer.granted > 0) {
+                    given[node] = (ask.least > 0).then_some((taken, now + 100 * MILLI));
+                }
+                leases[node].answered(ask, answer, most, sent, now);
                 None
             }
             9 => leases[node].idle(0, now).ok().flatten(),
@@ -76,21 +83,30 @@ fn trial(bucket: &mut Bucket, quota: &Quota, random: &mut Rng) -> u32 {
         };
         if let Some(ask) = ask {
             number += 1;
-            calls.push(Flight { node, number, ask, sent: now, answer: None });
+            calls.push(Flight { node, number, ask, sent: now, taken: now, answer: None });
         }
     }
-    passed
+    passed.sort_unstable();
+    let mut ideal = Tat::default();
+    for (i, at) in passed.iter().enumerate() {
+        let (verdict, next) = decide(quota, ideal, *at + Duration::from_nanos(2), 1);
+        assert!(verdict.allowed(), "{quota:?}: request {i} at {at:?}");
+        ideal = next.unwrap();
+    }
+    passed.len()
 }
 
 #[test]
 fn the_script_lets_nodes_together_pass_no_more_than_one_bucket() {
     let server = Redis::start(&[]);
     let source = include_str!("../../src/store/take.lua");
-    let ours = source.replace("redis.call('TIME')", "{ARGV[13], ARGV[14]}");
+    let ours = source.replace("redis.call('TIME')", "{ARGV[14], ARGV[15]}");
     assert_ne!(source, ours);
     let (script, mut passed, mut random) = (redis::Script::new(&ours), 0, Rng::with_seed(7));
-    for turn in 0..60 {
-        let quota = Quota::new(random.u32(1..200), Duration::from_secs(1), random.u32(1..60)).unwrap();
+    for turn in 0..300 {
+        let quota =
+            Quota::new(random.u32(1..200), Duration::from_secs(1), random.u32(1..if turn % 2 == 0 { 9 } else { 60 }))
+                .unwrap();
         let connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
         let (key, nodes) = (format!("bucket{turn}"), random.usize(1..5));
         let mut bucket =
