@@ -297,7 +297,8 @@ fn a_password_stands_in_a_file_or_in_the_url() {
 
 #[test]
 fn a_cluster_counts() {
-    let server = Redis::start(&["--cluster-enabled", "yes"]);
+    // Else it wants the port ten thousand above its own.
+    let server = Redis::start(&["--cluster-enabled", "yes", "--cluster-port", &free_port().to_string()]);
     assert!(server.ask("CLUSTER ADDSLOTSRANGE 0 16383").contains("OK"));
     eventually("the cluster is complete", || server.ask("CLUSTER INFO").contains("cluster_state:ok"));
     counts_in(&server, &format!("cluster: [\"127.0.0.1:{}\"]", server.port), "CLUSTER INFO");

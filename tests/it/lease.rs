@@ -96,21 +96,51 @@ fn trial(bucket: &mut Bucket, quota: &Quota, random: &mut Rng) -> usize {
     passed.len()
 }
 
-#[test]
-fn the_script_lets_nodes_together_pass_no_more_than_one_bucket() {
-    let server = Redis::start(&[]);
+/// The script, with the test's time in the place of the server's.
+fn script() -> redis::Script {
     let source = include_str!("../../src/store/take.lua");
     let ours = source.replace("redis.call('TIME')", "{ARGV[14], ARGV[15]}");
     assert_ne!(source, ours);
-    let (script, mut passed, mut random) = (redis::Script::new(&ours), 0, Rng::with_seed(7));
+    redis::Script::new(&ours)
+}
+
+fn bucket(server: &Redis, quota: &Quota, key: &str, nodes: usize) -> Bucket {
+    let connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
+    Bucket { script: script(), connection, quota: SharedQuota::new(quota).unwrap(), key: key.to_owned(), nodes }
+}
+
+#[test]
+fn the_bucket_does_not_fill_while_tokens_are_held() {
+    let server = Redis::start(&[]);
+    let quota = Quota::new(10, Duration::from_secs(1), 4).unwrap();
+    let (mut shared, start) = (bucket(&server, &quota, "b", 1), Duration::from_secs(9));
+    let ask = |least, back, spent| Ask { least, want: 4 * (1 - back / 2), left: 0, back, spent, generation: 0 };
+    assert_eq!(shared.take(0, 1, ask(0, 0, start), start).granted, 2);
+    // It has held them until now, and has just spent them: only the other two are there, however much time has passed.
+    let now = start + 3 * Duration::from_secs(1);
+    let granted: u32 = (2..9).map(|number| shared.take(0, number, ask(1, 0, now), now).granted).sum();
+    assert_eq!(granted, 2);
+    // Had it spent them at once, all four would be.
+    let mut other = bucket(&server, &quota, "c", 1);
+    assert_eq!(other.take(0, 1, ask(0, 0, start), start).granted, 2);
+    let granted: u32 = (2..9).map(|number| other.take(0, number, ask(1, 0, start), now).granted).sum();
+    assert_eq!(granted, 4);
+    // What goes back is there again, and a call that was given up changes nothing.
+    let mut third = bucket(&server, &quota, "d", 1);
+    assert_eq!(third.take(0, 7, ask(0, 0, start), start).granted, 2);
+    assert_eq!(third.take(0, 6, ask(1, 0, start), start).granted, 0);
+    assert_eq!(third.take(0, 8, ask(0, 2, start), start).deficit, 0);
+}
+
+#[test]
+fn the_script_lets_nodes_together_pass_no_more_than_one_bucket() {
+    let server = Redis::start(&[]);
+    let (mut passed, mut random) = (0, Rng::with_seed(7));
     for turn in 0..300 {
         let quota =
             Quota::new(random.u32(1..200), Duration::from_secs(1), random.u32(1..if turn % 2 == 0 { 9 } else { 60 }))
                 .unwrap();
-        let connection = redis::Client::open(server.url()).unwrap().get_connection().unwrap();
-        let (key, nodes) = (format!("bucket{turn}"), random.usize(1..5));
-        let mut bucket =
-            Bucket { script: script.clone(), connection, quota: SharedQuota::new(&quota).unwrap(), key, nodes };
+        let mut bucket = bucket(&server, &quota, &format!("bucket{turn}"), random.usize(1..5));
         passed += trial(&mut bucket, &quota, &mut random);
     }
     assert!(passed > 1_000, "only {passed} passed: the trial tries nothing");
