@@ -69,6 +69,18 @@ fn a_configuration_that_is_not_taken_up_leaves_no_trace() {
 }
 
 #[test]
+fn a_store_that_is_meant_still_is_kept() {
+    let shared = Shared::new();
+    let with = |url: &str| build(&format!("redis: {{ url: '{url}' }}\n{FIRST}"), &shared).unwrap().runtime;
+    let live = Live::begin(with("redis://127.0.0.1:1"), shared.clone());
+    let first = live.load().redis.clone().unwrap();
+    assert!(Arc::ptr_eq(&first, &with("redis://127.0.0.1:1").redis.unwrap()));
+    assert!(!Arc::ptr_eq(&first, &with("redis://127.0.0.1:2").redis.unwrap()));
+    live.commit(build(FIRST, &shared).unwrap().runtime);
+    assert!(shared.redis.load().is_none());
+}
+
+#[test]
 fn what_stays_is_kept_and_what_is_gone_ends() {
     let shared = Shared::new();
     let live = Live::begin(build(FIRST, &shared).unwrap().runtime, shared.clone());

@@ -222,8 +222,9 @@ mod tests {
             }
             let units = |tokens: u32| u64::from(tokens) * self.quota.token;
             let changed = changed.clamp(at, now.max(at));
-            self.deficit = self.quota.after(self.deficit, changed - at).max(units(others + own));
-            self.deficit = self.quota.after(self.deficit, now - changed).max(units(others + ask.left + ask.back));
+            self.deficit = self.quota.after(self.deficit, changed.saturating_sub(at)).max(units(others + own));
+            self.deficit =
+                self.quota.after(self.deficit, now.saturating_sub(changed)).max(units(others + ask.left + ask.back));
             self.deficit -= units(ask.back);
             self.at = now;
             let free = self.quota.tokens(self.deficit);

@@ -1,11 +1,11 @@
 //! A connection to Redis, whichever way it was found. It is made once and shared: what many requests ask at the same time goes
 //! out together.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, Pipeline,
-    RedisConnectionInfo, RedisError, RedisFuture, RedisResult, TlsCertificates, TlsMode, Value,
+    RedisConnectionInfo, RedisError, RedisFuture, RedisResult, Script, TlsCertificates, TlsMode, Value,
     aio::{ConnectionLike, MultiplexedConnection},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
@@ -20,6 +20,9 @@ const CONNECT: Duration = Duration::from_secs(1);
 /// As many calls may wait to be written at a time; the library's 50 would make requests wait for one another.
 const QUEUE: usize = 4_096;
 
+/// Takes tokens of a bucket.
+pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("take.lua")));
+
 /// A connection; a clone is the same one.
 #[derive(Clone)]
 pub(super) enum Connection {
@@ -28,8 +31,14 @@ pub(super) enum Connection {
 }
 
 impl Connection {
-    /// Makes one.
+    /// Makes one, and has the script known there: the first request need not wait for that.
     pub(super) async fn open(settings: &RedisSettings) -> RedisResult<Self> {
+        let mut connection = Self::connect(settings).await?;
+        TAKE.load_async(&mut connection).await?;
+        Ok(connection)
+    }
+
+    async fn connect(settings: &RedisSettings) -> RedisResult<Self> {
         if settings.tls.is_some() {
             // The library takes the process' default. If there is one already it is good, too.
             let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

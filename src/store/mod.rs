@@ -17,7 +17,7 @@ mod shared_limiter;
 pub use self::{
     config::RedisConfig,
     metrics::StoreMetrics,
-    policy::{OnStoreDown, SharedLimits, Sync},
+    policy::{OnStoreDown, SharedLimits, SyncMode},
     redis::{RedisStore, StoreState},
     settings::RedisSettings,
     shared_limiter::SharedLimiter,

@@ -8,7 +8,7 @@ use crate::limit::Quota;
 /// Where a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Sync {
+pub enum SyncMode {
     /// In this process: each gateway has a limit of its own.
     Local,
     /// In Redis, with a call for every request.

@@ -2,16 +2,16 @@
 
 use std::{
     fmt,
-    sync::{Arc, LazyLock, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use quick_cache::sync::Cache;
-use redis::Script;
 use tokio::time::timeout;
 
 use super::{
     cell::{Cell, Debt, Waiting},
+    connection::TAKE,
     digest,
     policy::{OnStoreDown, SharedLimits},
     redis::{RedisStore, microseconds},
@@ -24,8 +24,6 @@ use crate::{
         Verdict, largest,
     },
 };
-
-static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("take.lua")));
 
 /// A limit that several gateways keep together.
 pub struct SharedLimiter(Arc<Inner>);

@@ -75,7 +75,7 @@ fn the_client_is_told() {
     assert!((55..=60).contains(&wait), "{wait}");
     assert_eq!(refused.get("x-ratelimit-reset"), refused.get("retry-after"));
     assert_eq!(gw.metric("gateway_rate_limited_total{route=\"r\"}"), Some(1.0));
-    let quiet = gateway(&origin, "{ rate_limit: { rate: 1/m, headers: none } }", "");
+    let quiet = gateway(&origin, "{ rate_limit: { rate: 1/m, headers: off } }", "");
     quiet.get("/").expect(200).lacks("ratelimit").lacks("x-ratelimit-limit");
     assert_ne!(quiet.get("/").expect(429).get("retry-after"), "");
 }

@@ -29,7 +29,7 @@ use crate::{
         reason::Reason,
         reply::{Reply, whole_seconds},
     },
-    store::{OnStoreDown, RedisStore, SharedLimiter, SharedLimits, Sync},
+    store::{OnStoreDown, RedisStore, SharedLimiter, SharedLimits, SyncMode},
     telemetry::Lazy,
     units::Rate,
     yaml::{FromShort, Short},
@@ -63,7 +63,7 @@ pub(crate) struct Config {
     /// Where it counts: `local` in this process, `strict` in Redis with a call for every request, `lease` in Redis with tokens
     /// that each gateway takes ahead. Default: `lease` with `redis` at the top of the file, else `local`.
     #[serde(default)]
-    sync: Option<Sync>,
+    sync: Option<SyncMode>,
     /// What a limit in Redis does while Redis does not answer. Default `local_share`.
     #[serde(default)]
     on_store_down: Option<OnStoreDown>,
@@ -165,12 +165,12 @@ impl Configure for RateLimit {
         if !named {
             invalid.push("name", format!("'{}' is not a name of letters, digits and -_.", config.name));
         }
-        if matches!(config.sync, Some(Sync::Strict | Sync::Lease)) && env.redis.is_none() {
+        if matches!(config.sync, Some(SyncMode::Strict | SyncMode::Lease)) && env.redis.is_none() {
             let message = "there is no 'redis' at the top of the file, in which gateways would count together: add it (redis: { url: \"redis://host:6379\" }), or write 'local'";
             invalid.push("sync", message);
         }
-        let sync = config.sync.unwrap_or(if env.redis.is_some() { Sync::Lease } else { Sync::Local });
-        if sync == Sync::Local && config.on_store_down.is_some() {
+        let sync = config.sync.unwrap_or(if env.redis.is_some() { SyncMode::Lease } else { SyncMode::Local });
+        if sync == SyncMode::Local && config.on_store_down.is_some() {
             invalid.push("on_store_down", "has no effect on a limit that counts in this process: leave it out");
         }
         invalid.into_result()?;
@@ -180,13 +180,13 @@ impl Configure for RateLimit {
         let on_store_down = config.on_store_down.unwrap_or_default();
         let limits = SharedLimits {
             quota,
-            strict: sync == Sync::Strict,
+            strict: sync == SyncMode::Strict,
             on_store_down,
             scope: env.scope.clone(),
             capacity: config.max_buckets,
             ipv6_prefix: config.ipv6_prefix,
         };
-        let limiter = limiter(limits, env.redis.as_ref().filter(|_| sync != Sync::Local), env)?;
+        let limiter = limiter(limits, env.redis.as_ref().filter(|_| sync != SyncMode::Local), env)?;
         let by = if config.by.is_empty() { vec![KeyPart::ClientIp] } else { config.by };
         Ok(Self {
             limiter,
