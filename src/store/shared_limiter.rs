@@ -269,16 +269,17 @@ impl Inner {
             match idle {
                 Ok(None) => {}
                 Ok(Some(ask)) => {
+                    // What is taken from now on is another one's to give back.
+                    cell.watched.store(false, Relaxed);
                     let sent = Now::monotonic();
                     let answer = self.ask(keys, ask, 0, self.store.node()).await.ok();
                     let most = largest(self.limits.quota.burst());
                     cell.lease.lock().answered(ask, answer, most, sent, Now::monotonic());
                     cell.changed.notify_waiters();
-                    break;
+                    return;
                 }
-                Err(()) => break,
+                Err(()) => return cell.watched.store(false, Relaxed),
             }
         }
-        cell.watched.store(false, Relaxed);
     }
 }

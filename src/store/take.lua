@@ -25,11 +25,13 @@ for i = 1, #fields, 2 do
     tokens, ends = tonumber(tokens), tonumber(ends)
     -- A call that comes after a later one has been given up, and its answer would not be looked at.
     if name == node and tonumber(last) >= number then return {0, deficit, 0} end
-    if ends <= now then
-      changed = math.max(changed, ends)
+    -- Further ahead than anybody may hold: the clock has been set back.
+    local ended = ends <= now or ends > now + hold
+    if ended then
+      changed = math.max(changed, math.min(ends, now))
       gone[#gone + 1] = name
     end
-    if name == node or ends <= now then
+    if name == node or ended then
       before = before + tokens
     else
       others = others + tokens
@@ -37,6 +39,10 @@ for i = 1, #fields, 2 do
     end
   end
 end
+
+-- A clock that was set back must not keep clients out until it is as late again.
+local set_back = at > now + 1000000
+if set_back then at = now end
 
 -- Tokens come back, but the bucket never fills beyond what was held meanwhile.
 if now > at then
@@ -58,7 +64,7 @@ if granted == 0 then
 end
 
 -- A refusal changes nothing, and so costs no write.
-if granted + debt > 0 or (node ~= '' and granted + least == 0) then
+if set_back or granted + debt > 0 or (node ~= '' and granted + least == 0) then
   local text = function(n) return string.format('%.0f', n) end
   redis.call('HSET', KEYS[1], 'at', text(at), 'deficit', text(deficit))
   for _, name in ipairs(gone) do redis.call('HDEL', KEYS[1], name) end

@@ -133,6 +133,26 @@ fn the_bucket_does_not_fill_while_tokens_are_held() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_keeps_nobody_out() {
+    let server = Redis::start(&[]);
+    let quota = Quota::new(10, Duration::from_secs(1), 4).unwrap();
+    let (mut shared, late) = (bucket(&server, &quota, "b", 2), Duration::from_secs(900_000));
+    let ask = |least, want, spent| Ask { least, want, left: 0, back: 0, spent, generation: 0 };
+    let mut number = 0;
+    let mut take = |node, least, want, now| {
+        number += 1;
+        shared.take(node, number, ask(least, want, now), now).granted
+    };
+    // The other node holds one, and is not heard of again.
+    assert_eq!(take(1, 0, 1, late), 1);
+    assert_eq!((0..9).map(|_| take(0, 1, 1, late)).sum::<u32>(), 3);
+    let early = late - Duration::from_secs(3_600);
+    assert_eq!(take(0, 1, 1, early), 0, "it gives nothing away");
+    let granted = (0..=200).map(|i| take(0, 1, 1, early + MILLI * 10 * i)).sum::<u32>();
+    assert!((19..=20).contains(&granted), "{granted} in two seconds");
+}
+
+#[test]
 fn the_script_lets_nodes_together_pass_no_more_than_one_bucket() {
     let server = Redis::start(&[]);
     let (mut passed, mut random) = (0, Rng::with_seed(7));
