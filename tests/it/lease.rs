@@ -146,7 +146,7 @@ fn a_clock_that_is_set_back_keeps_nobody_out() {
     // The other node holds one, and is not heard of again.
     assert_eq!(take(1, 0, 1, late), 1);
     assert_eq!((0..9).map(|_| take(0, 1, 1, late)).sum::<u32>(), 3);
-    let early = late - Duration::from_secs(3_600);
+    let early = late.saturating_sub(Duration::from_secs(3_600));
     assert_eq!(take(0, 1, 1, early), 0, "it gives nothing away");
     let granted = (0..=200).map(|i| take(0, 1, 1, early + MILLI * 10 * i)).sum::<u32>();
     assert!((19..=20).contains(&granted), "{granted} in two seconds");

@@ -85,11 +85,7 @@ impl Connection<'_> {
     /// Asks once; a connection that the gateway has closed is made anew.
     pub(super) fn ask(&mut self, begun: Instant) -> Result<Asked, String> {
         let sent = begun.elapsed();
-        let (head, body, closes) = match self.exchange() {
-            Ok(answer) => answer,
-            Err(e) => return Err(format!("{}: {e}", self.target.url)),
-        };
-        let _ = body;
+        let (head, closes) = self.exchange().map_err(|e| format!("{}: {e}", self.target.url))?;
         let status = head.get(9..12).and_then(|code| code.parse().ok());
         let status = status.ok_or_else(|| format!("{} does not speak HTTP/1.1", self.target.url))?;
         let field = |name: &str| {
@@ -103,8 +99,8 @@ impl Connection<'_> {
         Ok(Asked { at: (sent + begun.elapsed()) / 2, status, policy })
     }
 
-    /// The head of the answer, the length of its body, and whether the connection ends.
-    fn exchange(&mut self) -> std::io::Result<(String, usize, bool)> {
+    /// The head of the answer, and whether the connection ends.
+    fn exchange(&mut self) -> std::io::Result<(String, bool)> {
         self.stream.write_all(self.target.head.as_bytes())?;
         let (mut answer, mut buffer) = (Vec::new(), [0; 8192]);
         loop {
@@ -119,7 +115,7 @@ impl Connection<'_> {
                 let had = answer.len() - end - 4;
                 let closes = length.is_none() || low.contains("\r\nconnection: close");
                 if length.is_none_or(|length: usize| had >= length) {
-                    return Ok((head, had, closes));
+                    return Ok((head, closes));
                 }
             }
             if read == 0 || answer.len() > LARGEST {
