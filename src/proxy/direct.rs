@@ -88,12 +88,7 @@ async fn give(
     }
     let last = modules.as_mut().map_or(Ok(None), HttpModuleCtx::response_done_filter)?;
     give_part(last, &mut answer, context, connection).await?;
-    answer.end(None)?;
-    let written = async {
-        connection.write_all(&answer.out).await?;
-        connection.flush().await
-    };
-    written.await.or_err(WriteError, WRITING)
+    end(&mut answer, connection).await
 }
 
 /// Takes a part into the answer; a large one is written at once.
@@ -128,8 +123,14 @@ async fn write(
     }
     let mut answer = Outgoing::to(Asked::by(head));
     answer.head(&mut answer_head, body.is_empty(), info.is_some_and(|info| info.closes()))?;
-    answer.whole_body(&body);
-    (context.written, context.sent) = (Some(answer_head.status), answer.sent);
+    context.written = Some(answer_head.status);
+    give_part(Some(body), &mut answer, context, connection).await?;
+    end(&mut answer, connection).await
+}
+
+/// Ends the answer, and writes what has not been written.
+async fn end(answer: &mut Outgoing, connection: &mut (dyn AsyncWrite + Send + Unpin)) -> pingora::Result<()> {
+    answer.end(None)?;
     let written = async {
         connection.write_all(&answer.out).await?;
         connection.flush().await

@@ -183,15 +183,6 @@ impl Outgoing {
         None
     }
 
-    /// All of a body whose length the head says.
-    pub(crate) fn whole_body(&mut self, body: &Bytes) {
-        if let Extent::Length(_) = self.extent {
-            self.out.put_slice(body);
-            self.sent += body.len() as u64;
-            self.extent = Extent::Ended;
-        }
-    }
-
     fn size(&mut self, length: usize) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let digits = (usize::BITS - length.leading_zeros()).div_ceil(4);

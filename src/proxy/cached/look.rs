@@ -179,7 +179,7 @@ fn key(shared: &Shared, plan: &CachePlan, head: &RequestHeader, context: &Contex
     let told: Vec<&[u8]> = if context.origin.trusted { told(head) } else { Vec::new() };
     // A route may lead to several services, and each answers as it likes.
     let mut service = DefaultHasher::new();
-    context.target.as_ref().map(|target| target.service.name.clone()).hash(&mut service);
+    context.target.as_ref().map(|target| &target.service.name).hash(&mut service);
     let parts = KeyParts {
         route: plan.route ^ service.finish(),
         policy: &plan.policy,
