@@ -15,7 +15,6 @@ pub(crate) mod downstream;
 pub mod filter;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-pub mod limit;
 pub mod message;
 pub mod proxy;
 pub mod resilience;
@@ -28,6 +27,8 @@ pub(crate) mod tls;
 pub mod units;
 pub(crate) mod upstream;
 mod yaml;
+
+pub use tollgate_limit as limit;
 
 pub use self::{
     filter::{Configure, Exchange, Fault, Filter, Flow, Registry},

@@ -1,6 +1,7 @@
 //! Rate limits as arithmetic: a key and a cost go in, a [`Verdict`] comes out.
 //!
-//! [`Quota`] says how much is allowed, [`decide`] is the pure decision, [`Table`] applies it to many keys in bounded memory, and
+//! [`RateLimiter`] is what most programs want: `allow`, and with the feature `tokio` `wait`; with the feature `tower` there is a layer
+//! for services. It stands on parts that can be used alone: [`Quota`] says how much is allowed, [`decide`] is the pure decision, [`Table`] applies it to many keys in bounded memory, and
 //! [`KeyHasher`] turns "this client on that route" into the `u64` that a table wants. Nothing here reads a clock, does I/O or
 //! knows HTTP: the caller passes `now`, as the time since any fixed start, and says what to do with a refusal.
 //!
@@ -8,7 +9,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use tollgate::limit::{KeyHasher, Quota, Table};
+//! use tollgate_limit::{KeyHasher, Quota, Table};
 //!
 //! // 100 requests a second on average, at most 3 of them at once, for some ten thousand clients.
 //! let quota = Quota::new(100, Duration::from_secs(1), 3)?;
@@ -22,21 +23,27 @@
 //! let refused = table.take(alice, 1, start);
 //! assert_eq!(refused.retry, Some(Duration::from_millis(10)));
 //! assert!(table.take(alice, 1, start + Duration::from_millis(10)).allowed());
-//! # Ok::<(), tollgate::limit::InvalidQuota>(())
+//! # Ok::<(), tollgate_limit::InvalidQuota>(())
 //! ```
 
 mod gcra;
 mod key;
+#[cfg(feature = "tower")]
+mod layer;
 mod lease;
 mod limiter;
+mod rate_limiter;
 mod shared_quota;
 mod table;
 mod tables;
 
 pub use gcra::{InvalidQuota, Quota, Tat, Verdict, decide};
 pub use key::{Key, KeyBytes, KeyHasher, KeyParts, KeySink, PartKind};
+#[cfg(feature = "tower")]
+pub use layer::{Limited, RateLimitLayer, RateLimited};
 pub use lease::{Answer, Ask, HOLD, IDLE, Lease, LeaseStep, largest};
 pub use limiter::{Limiter, LocalLimiter, StoreDown, Take};
+pub use rate_limiter::{RateLimiter, TooLate};
 pub use shared_quota::SharedQuota;
 pub use table::Table;
 pub use tables::{Tables, TablesDraft};
