@@ -56,6 +56,7 @@ pub(super) fn stats_reply(live: &Live) -> Reply {
             "draining": live.shared.draining(),
             "services": services,
             "routes": routes,
+            "jwks": super::jwks::summary(live),
         }),
     )
 }
@@ -137,7 +138,7 @@ fn since(changed: Option<(Duration, String)>, now: Duration) -> (Option<String>,
 }
 
 /// What the time was so long ago.
-fn calendar(ago: Duration) -> String {
+pub(super) fn calendar(ago: Duration) -> String {
     let ago = SignedDuration::try_from(ago).unwrap_or_default();
     in_seconds(Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH)).to_string()
 }

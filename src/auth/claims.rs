@@ -65,6 +65,9 @@ impl Window {
     }
 }
 
+/// The end of the year 9999, the last that RFC 3339 can write.
+const LAST: u64 = 253_402_300_799;
+
 /// A NumericDate, which may have a fraction. Rounding up is exact, as our own clock is in whole seconds.
 #[expect(
     clippy::cast_possible_truncation,
@@ -75,7 +78,8 @@ fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, JwtEr
     let Some(value) = claims.get(name) else { return Ok(None) };
     let seconds =
         value.as_u64().or_else(|| value.as_f64().filter(|value| value.is_finite()).map(|value| value.ceil() as u64));
-    seconds.map(Some).ok_or(JwtError::Malformed)
+    // Beyond that it is no time but a slip, milliseconds for instance: a token that would never end.
+    seconds.filter(|seconds| *seconds <= LAST).map(Some).ok_or(JwtError::Malformed)
 }
 
 /// Whether `claims` name one of `accepted` under `name`, as a text or in a list of texts.
@@ -95,6 +99,16 @@ pub(super) fn require(claims: &Map<String, Value>, path: &str, wanted: Option<&V
         wanted.is_none_or(|wanted| found == wanted || found.as_array().is_some_and(|values| values.contains(wanted)))
     };
     if lookup(claims, path).is_some_and(holds) { Ok(()) } else { Err(JwtError::NotAllowed(path.to_owned())) }
+}
+
+/// Whether one of `wanted` is at `path`: in a list of texts, or in a text of words.
+pub(super) fn holds_one_of(claims: &Map<String, Value>, path: &str, wanted: &[String]) -> bool {
+    let is_wanted = |held: &str| wanted.iter().any(|wanted| wanted == held);
+    match lookup(claims, path) {
+        Some(Value::String(text)) => text.split_ascii_whitespace().any(is_wanted),
+        Some(Value::Array(values)) => values.iter().filter_map(Value::as_str).any(is_wanted),
+        _ => false,
+    }
 }
 
 /// The scopes of a token: `scope` as RFC 8693 has it, else `scp` or `scopes` as others do; each a text with spaces or a list.
@@ -146,7 +160,10 @@ mod tests {
         let window = |claims| Window::of(&map(&claims), Duration::from_secs(5));
         assert_eq!(window(json!({"exp": 100})), Ok(Window { from: 0, until: 105 }));
         assert_eq!(window(json!({"exp": 100.5, "nbf": 50, "iat": 60.1})), Ok(Window { from: 56, until: 106 }));
-        assert_eq!(window(json!({"exp": 1e300, "nbf": -7})), Ok(Window { from: 0, until: u64::MAX }));
+        assert_eq!(window(json!({"exp": LAST, "nbf": -7})), Ok(Window { from: 0, until: LAST + 5 }));
+        for never in [json!(1e300), json!(LAST + 1), json!(u64::MAX), json!(1_700_000_000_000_u64)] {
+            assert_eq!(window(json!({ "exp": never })), Err(JwtError::Malformed), "{never}");
+        }
         assert_eq!(window(json!({})), Err(JwtError::MissingClaim("exp".to_owned())));
         for wrong in
             [json!({"exp": "100"}), json!({"exp": null}), json!({"exp": 1, "nbf": true}), json!({"exp": 1, "iat": [1]})]

@@ -11,7 +11,7 @@ use crate::{
     auth::{Digest, Entry, Identity, Keys, Method},
     config::listener_names::numbered,
     downstream::ListenerConfig,
-    filter::{Env, Invalid, Registry},
+    filter::{Env, Invalid, KeySetsDraft, Registry},
     limit::TablesDraft,
     message::{forwarded::TrustedProxies, reserved::ReservedHeaders, target},
     routing::{
@@ -54,8 +54,10 @@ pub(super) fn build(
     plan.pingora.size_pool(services.values().map(|service| service.pool.expected()).sum());
     let (listeners, paths, via) = (&config.listeners, config.paths, config.via.0);
     let tables = Arc::new(shared.tables.draft());
+    let key_sets = Arc::new(shared.key_sets.draft());
+    let (key_sets, tables) = (&key_sets, &tables);
     let builder =
-        Builder { root, registry, shared, keys, tables: &tables, services: &services, listeners, paths, via, readers };
+        Builder { root, registry, shared, keys, tables, key_sets, services: &services, listeners, paths, via, readers };
     let router = builder.router(&config.routes, problems);
     if config.routes.is_empty() && root.get("routes").is_none() {
         problems.push(root.place().problem("key 'routes' is missing: without a route every request is answered 404"));
@@ -76,7 +78,8 @@ pub(super) fn build(
         sends,
         caches,
         cache_memory: caching::memory(config.cache, root, problems),
-        tables,
+        key_sets: key_sets.clone(),
+        tables: tables.clone(),
     };
     (runtime, plan)
 }
@@ -157,6 +160,7 @@ struct Builder<'a> {
     shared: &'a Shared,
     keys: Arc<Keys>,
     tables: &'a Arc<TablesDraft>,
+    key_sets: &'a Arc<KeySetsDraft>,
     services: &'a BTreeMap<Arc<str>, Arc<Service>>,
     listeners: &'a [Spanned<Short<ListenerConfig>>],
     paths: PathsConfig,
@@ -256,6 +260,7 @@ impl Builder<'_> {
             scope: format!("{id}/{scope}"),
             keys: self.keys.clone(),
             tables: self.tables.clone(),
+            key_sets: self.key_sets.clone(),
             readers: self.readers.clone(),
             metrics: self.shared.metrics.filters.clone(),
         };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use schemars::{JsonSchema, SchemaGenerator};
 
+use super::KeySetsDraft;
 use crate::{auth::Keys, filter::FilterMetrics, limit::TablesDraft};
 
 /// The surroundings of a filter under construction.
@@ -17,6 +18,8 @@ pub struct Env {
     pub keys: Arc<Keys>,
     /// Limit tables, which outlive a reload.
     pub tables: Arc<TablesDraft>,
+    /// Key sets that are fetched, which outlive a reload, too.
+    pub key_sets: Arc<KeySetsDraft>,
     /// Groups that may read files with secrets: those of `pingora.user`.
     pub readers: Arc<[u32]>,
     /// Metrics.

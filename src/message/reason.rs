@@ -56,6 +56,8 @@ reasons! {
     TokenAlgorithm = "token_algorithm",
     /// No key of ours signed it, as far as it says.
     TokenKey = "token_key_unknown",
+    /// The keys that could verify the token have not been fetched yet.
+    TokenKeysMissing = "token_keys_missing",
     /// The signature is wrong.
     TokenSignature = "token_signature",
     /// The token's time is over.

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     downstream::{h1::head::HeaderNames, limits::ClientLimits},
+    filter::KeySetsDraft,
     limit::TablesDraft,
     message::{forwarded::TrustedProxies, reserved::ReservedHeaders},
     routing::{route::Route, router::Router},
@@ -37,6 +38,8 @@ pub struct Runtime {
     pub caches: bool,
     /// Bytes of memory for the answers that it keeps.
     pub cache_memory: u64,
+    /// The key sets of its filters.
+    pub key_sets: Arc<KeySetsDraft>,
     /// The tables of its rate limits.
     pub tables: Arc<TablesDraft>,
 }

@@ -1,12 +1,12 @@
-//! Background work of the configuration that serves: health checks and names of services, and whatever filters keep up
-//! to date. A task belongs to the part that asked for it: it begins when that part first serves, goes on over a reload
+//! Background work of the configuration that serves: health checks and names of services, key sets, and whatever filters
+//! keep up to date. A task belongs to the part that asked for it: it begins when that part first serves, goes on over a reload
 //! that leaves the part as it was, and ends when the part is gone.
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::Runtime;
+use super::{Runtime, Shared, key_refresh};
 use crate::{
-    filter::{Background, Filter},
+    filter::{Background, Filter, KeySet},
     units::OwnedTask,
     upstream::Service,
 };
@@ -27,6 +27,7 @@ struct Running {
 enum Owner {
     Service(Arc<Service>),
     Filter(Arc<dyn Filter>),
+    KeySet(Arc<KeySet>),
 }
 
 impl Owner {
@@ -34,32 +35,35 @@ impl Owner {
         match self {
             Self::Service(service) => Arc::as_ptr(service).addr(),
             Self::Filter(filter) => Arc::as_ptr(filter).cast::<()>().addr(),
+            Self::KeySet(set) => Arc::as_ptr(set).addr(),
         }
     }
 
-    fn work(&self) -> Option<Background> {
+    fn work(&self, shared: &Arc<Shared>) -> Option<Background> {
         match self {
             Self::Service(service) => {
                 let service = service.clone();
                 Some(Box::pin(async move { service.run_background().await }))
             }
             Self::Filter(filter) => filter.background(),
+            Self::KeySet(set) => Some(Box::pin(key_refresh::keep(set.clone(), shared.clone()))),
         }
     }
 }
 
 impl Tasks {
     /// Begins what `runtime` needs and does not run yet, and ends what it does not have.
-    pub(crate) fn follow(&mut self, runtime: &Runtime) {
+    pub(crate) fn follow(&mut self, runtime: &Runtime, shared: &Arc<Shared>) {
         let services = runtime.services.values().map(|service| Owner::Service(service.clone()));
         let filters = runtime.router.routes().flat_map(|(_, route)| route.chain.filters());
-        let owners = services.chain(filters.map(|filter| Owner::Filter(filter.clone())));
+        let key_sets = runtime.key_sets.all().into_iter().map(Owner::KeySet);
+        let owners = services.chain(filters.map(|filter| Owner::Filter(filter.clone()))).chain(key_sets);
         let mut before = std::mem::take(&mut self.0);
         for owner in owners {
             let id = owner.id();
             if let Some(running) = before.remove(&id) {
                 self.0.insert(id, running);
-            } else if let Some(work) = owner.work() {
+            } else if let Some(work) = owner.work(shared) {
                 self.0.insert(id, Running { _task: OwnedTask::spawn(work), _owner: owner });
             }
         }

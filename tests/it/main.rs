@@ -32,6 +32,7 @@ mod handover;
 mod hostile;
 mod http2;
 mod identity;
+mod jwks;
 mod letter;
 mod limit;
 mod listeners;
