@@ -55,6 +55,7 @@ mod slow;
 mod strict;
 mod stuck;
 mod tls;
+mod tokens;
 mod tunnels;
 mod upgrade;
 mod upstream_h2;

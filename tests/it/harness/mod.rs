@@ -17,7 +17,7 @@ use std::{
 };
 
 pub(crate) use certs::Certs;
-pub(crate) use client::{Answer, Request};
+pub(crate) use client::{Answer, Request, raw as client_raw};
 pub(crate) use fault::{Fault, FaultProxy};
 pub(crate) use gateway::{BINARY, Gateway, binary};
 pub(crate) use h2_client::h2_request;
