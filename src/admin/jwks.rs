@@ -49,14 +49,3 @@ fn describe(set: &KeySet, now: Duration) -> Value {
         "last_error": error,
     })
 }
-
-/// What `/gateway/stats` says of them all.
-pub(super) fn summary(live: &Live) -> Value {
-    let sets = live.shared.key_sets.all();
-    sets.iter()
-        .map(|set| {
-            let loaded = set.is_loaded();
-            json!({ "url": set.source.name(), "loaded": loaded, "last_error": set.fetches().failing.map(|(_, reason)| reason) })
-        })
-        .collect()
-}

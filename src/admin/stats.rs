@@ -56,9 +56,20 @@ pub(super) fn stats_reply(live: &Live) -> Reply {
             "draining": live.shared.draining(),
             "services": services,
             "routes": routes,
-            "jwks": super::jwks::summary(live),
+            "jwks": key_sets(live),
         }),
     )
+}
+
+/// The key sets that are fetched; `/api/v1/jwks` says more of them.
+fn key_sets(live: &Live) -> Value {
+    let sets = live.shared.key_sets.all();
+    sets.iter()
+        .map(|set| {
+            let loaded = set.is_loaded();
+            json!({ "url": set.source.name(), "loaded": loaded, "last_error": set.fetches().failing.map(|(_, reason)| reason) })
+        })
+        .collect()
 }
 
 fn add(sum: &mut Classes, classes: &Classes) {

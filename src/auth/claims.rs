@@ -5,36 +5,86 @@
 
 use std::{fmt, time::Duration};
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::identity::lookup;
 use crate::auth::jwt_error::JwtError;
 
-/// A JSON object whose own names are unique; objects inside it are not looked at.
+/// A JSON object in which, and in the objects inside it, every name is unique: claims are found by path.
 pub(super) struct Unique(pub(super) Map<String, Value>);
 
 impl<'de> Deserialize<'de> for Unique {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Names;
-        impl<'de> Visitor<'de> for Names {
-            type Value = Unique;
+        match deserializer.deserialize_map(Names)? {
+            Value::Object(map) => Ok(Self(map)),
+            _ => Err(serde::de::Error::custom("not an object")),
+        }
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object with unique names")
-            }
+/// Any value, with unique names.
+struct UniqueValue(Value);
 
-            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Unique, A::Error> {
-                let mut map = Map::new();
-                while let Some((name, value)) = access.next_entry::<String, Value>()? {
-                    if map.insert(name, value).is_some() {
-                        return Err(serde::de::Error::custom("a name occurs twice"));
-                    }
-                }
-                Ok(Unique(map))
+impl<'de> Deserialize<'de> for UniqueValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Names).map(Self)
+    }
+}
+
+struct Names;
+
+impl<'de> Visitor<'de> for Names {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON with unique names")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(UniqueValue(value)) = access.next_element()? {
+            list.push(value);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some((name, UniqueValue(value))) = access.next_entry::<String, UniqueValue>()? {
+            if map.insert(name, value).is_some() {
+                return Err(serde::de::Error::custom("a name occurs twice"));
             }
         }
-        deserializer.deserialize_map(Names)
+        Ok(map.into())
     }
 }
 
@@ -148,7 +198,9 @@ mod tests {
     #[test]
     fn a_name_may_occur_once() {
         let names = |json: &str| serde_json::from_str::<Unique>(json).map(|unique| unique.0.len()).ok();
-        assert_eq!(names(r#"{"a": 1, "b": {"a": 2, "a": 3}}"#), Some(2));
+        assert_eq!(names(r#"{"a": 1, "b": {"a": 2, "c": [null, -1, 1.5, "x", {"a": true}]}}"#), Some(2));
+        assert_eq!(names(r#"{"a": 1, "b": {"a": 2, "a": 3}}"#), None);
+        assert_eq!(names(r#"{"a": [{"b": 2, "b": 2}]}"#), None);
         assert_eq!(names(r#"{"a": 1, "a": 1}"#), None);
         assert_eq!(names(r#"{"a": 1, "\u0061": 1}"#), None);
         assert_eq!(names("[]"), None);

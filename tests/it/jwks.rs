@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     auth::now,
-    harness::{Certs, Gateway, JwksServer, Publishes, TestKey, eventually},
+    harness::{Certs, Gateway, JwksServer, Origin, Publishes, TestKey, eventually},
 };
 
 const A: TestKey = TestKey::Ed25519;
@@ -264,4 +264,60 @@ fn each_issuer_signs_with_its_own_keys_alone() {
         assert_eq!(sent(&token(key, issuer, audience)), 401, "{issuer} {audience}");
     }
     assert_eq!(sent(&A.token("k", &json!({ "sub": "u", "aud": "api", "exp": now() + 60 }))), 401, "nobody's");
+}
+
+#[test]
+fn a_route_asks_for_roles_and_may_do_without_a_token() {
+    let origin = Origin::start("o");
+    let certs = Certs::new();
+    let server = JwksServer::start(&certs, set(&[A.jwk("a")]));
+    let jwt = |more: &str| {
+        format!(
+            "jwt: {{ algorithms: [EdDSA], keys: [ {{ jwks: {{ url: '{}', ca: {} }} }} ], claim_headers: {{ X-Role: role }}, {more} }}",
+            server.url(),
+            certs.path("ca.pem")
+        )
+    };
+    let gw = Gateway::start(&format!(
+        "services: {{ main: {{ urls: ['{}'] }} }}\nroutes:\n  - match: {{ path: /roles }}\n    service: main\n    filters:\n      - {}\n  - match: {{ path: /open }}\n    service: main\n    filters:\n      - {}\n",
+        origin.url(),
+        jwt("roles: [editor, admin], roles_claim: realm_access.roles"),
+        jwt("optional: true, required_claims: { role: ~ }"),
+    ));
+    let token = |more: Value| {
+        let mut claims = claims("id");
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        A.token("a", &claims)
+    };
+    for (roles, status) in [
+        (json!({ "roles": ["viewer", "admin"] }), 200),
+        (json!({ "roles": "viewer editor" }), 200),
+        (json!({ "roles": ["viewer"] }), 403),
+        (json!({ "roles": "administrator" }), 403),
+        (json!({ "roles": { "admin": true } }), 403),
+        (json!({}), 403),
+    ] {
+        let answer = gw.get("/roles").bearer(&token(json!({ "realm_access": roles }))).expect(status);
+        if status == 403 {
+            assert!(answer.get("www-authenticate").contains("error=\"insufficient_scope\""), "{answer:?}");
+        }
+    }
+    gw.get("/roles").bearer(&token(json!({ "roles": ["admin"] }))).expect(403);
+    let anonymous =
+        gw.get("/open").header("X-Auth-Subject", "root").header("X-Role", "admin").header("x_role", "admin");
+    anonymous.header("Authorization", "Basic YTpi").expect(200);
+    let seen = origin.last();
+    assert_eq!(seen.headers["authorization"], "Basic YTpi", "another's credentials");
+    for name in ["x-auth-subject", "x-role", "x_role"] {
+        assert!(!seen.headers.contains_key(name), "{seen:?}");
+    }
+    gw.get("/open").bearer(&token(json!({ "role": "user" }))).header("X-Role", "admin").expect(200);
+    let seen = origin.last();
+    assert_eq!(
+        (&seen.headers["x-auth-subject"], &seen.headers["x-role"]),
+        (&"u1".parse().unwrap(), &"user".parse().unwrap())
+    );
+    assert!(!seen.headers.contains_key("authorization"), "{seen:?}");
+    gw.get("/open").bearer("x.y.z").expect(401);
+    gw.get("/open").bearer(&token(json!({}))).expect(403);
 }
