@@ -29,6 +29,7 @@ mod filters;
 mod follow_ups;
 mod grpc;
 mod handover;
+mod hmac;
 mod hostile;
 mod http2;
 mod identity;

@@ -1,0 +1,206 @@
+//! `hmac`: who may pass, by a signature over the request with a shared secret (RFC 9421, `hmac-sha256`).
+//!
+//! YAML: `hmac: { keys: [ { id: partner, secrets: [ { env: PARTNER_SECRET } ] } ] }`.
+//! Covered are at least `components`, and `content-digest` (RFC 9530) of every request that has a body: it is compared with the
+//! body before the backend has got all of it (`body`). Each nonce counts once, on this node; it is noted only when all
+//! else is right, so that nobody else can use it up.
+//! What it does not do: other algorithms, several signatures on one request, a store of nonces that nodes share.
+
+mod digest;
+mod message;
+mod settings;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use pingora::http::RequestHeader;
+use schemars::{Schema, SchemaGenerator};
+use serde_json::Map;
+
+use self::{
+    digest::{BodyCheck, Mode},
+    message::Message,
+    settings::{Config, Key},
+};
+use crate::{
+    auth::{HttpSignature, Identity, Method, Noted, Nonces},
+    filter::{Body, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
+    message::{fields::single, reason::Reason, reply::Reply},
+};
+
+/// The fields of a signature.
+static SIGNATURE: HeaderName = HeaderName::from_static("signature");
+static SIGNATURE_INPUT: HeaderName = HeaderName::from_static("signature-input");
+static CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+
+#[derive(Debug)]
+pub(crate) struct Hmac {
+    keys: Vec<Key>,
+    components: Vec<String>,
+    max_age: Duration,
+    mode: Mode,
+    nonces: Nonces,
+    identity: HeaderName,
+    forward: bool,
+}
+
+/// Why a request is refused.
+struct Refused(Reason, &'static str);
+
+impl Configure for Hmac {
+    const NAME: &'static str = "hmac";
+    const SAMPLES: [&'static str; 2] = [
+        "{ keys: [{ id: a, secrets: [{ file: SECRET_A }] }], components: ['@method', '@path'], max_age: 30s, body: \
+         stream, buffer: '1KiB', nonces: 10, identity_header: X-Signer, forward: true }",
+        "{ keys: [{ id: b, secrets: [{ file: SECRET_B }] }], components: ['@authority', '@query'], max_age: 40s, \
+         body: buffer, buffer: '2KiB', nonces: 20, identity_header: X-Signer2, forward: false }",
+    ];
+    type Config = Config;
+
+    fn configure(config: Config, env: &Env) -> Result<Self, Invalid> {
+        let mut invalid = Invalid::default();
+        let keys = config.keys(&env.readers, &mut invalid);
+        config.validate(&mut invalid);
+        let identity = config.identity_header.parse().unwrap_or_else(|_| {
+            invalid.push("identity_header", format!("'{}' is not a header name", config.identity_header));
+            header::AUTHORIZATION
+        });
+        invalid.into_result()?;
+        let mode = config.mode();
+        let max_age = config.max_age.0;
+        // From the first moment in which a signature is taken to the last: it may be from the future, by our clock.
+        let nonces = Nonces::new(max_age * 2 + Duration::from_secs(1), config.nonces);
+        let Config { components, forward, .. } = config;
+        Ok(Self { keys, components, max_age, mode, nonces, identity, forward })
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        schema_of::<Config>(generator)
+    }
+}
+
+impl Hmac {
+    /// The key that has signed the request, and the digest of its body.
+    fn verify(&self, exchange: &Exchange<'_>) -> Result<(&Key, Option<[u8; 32]>), Refused> {
+        let headers = &exchange.request.headers;
+        if !headers.contains_key(&SIGNATURE) && !headers.contains_key(&SIGNATURE_INPUT) {
+            return Err(Refused(Reason::CredentialsMissing, "a signature is required"));
+        }
+        let text = |name| single(headers, name).and_then(|value| value.to_str().ok());
+        let (Some(input), Some(signature)) = (text(&SIGNATURE_INPUT), text(&SIGNATURE)) else {
+            return Err(Refused(Reason::SignatureMalformed, "Signature-Input and Signature are there once each"));
+        };
+        let signature = HttpSignature::read(input, signature).map_err(|e| Refused(Reason::SignatureMalformed, e.0))?;
+        let message = Message::new(exchange);
+        let digest_covered = signature.components.iter().any(|name| name == CONTENT_DIGEST.as_str());
+        let lacking = self.components.iter().find(|name| !signature.components.contains(*name) && message.has(name));
+        if lacking.is_some() || !digest_covered && message.announces_body() {
+            return Err(Refused(Reason::SignatureIncomplete, "the signature does not cover all that it must"));
+        }
+        let key = self.keys.iter().find(|key| key.id == signature.key_id);
+        let key = key.ok_or(Refused(Reason::SignatureWrong, "the signature is not valid"))?;
+        let base = signature.base(|name| message.component(name));
+        let base = base.ok_or(Refused(Reason::SignatureMalformed, "a component that is covered is not there"))?;
+        if !signature.is_by(&key.secrets, &base) {
+            return Err(Refused(Reason::SignatureWrong, "the signature is not valid"));
+        }
+        self.in_time(&signature, exchange.now.unix)?;
+        let digest = if digest_covered {
+            let read = text(&CONTENT_DIGEST).and_then(digest::read);
+            Some(read.ok_or(Refused(Reason::SignatureMalformed, "Content-Digest has no sha-256"))?)
+        } else {
+            None
+        };
+        // The body of a request that announces none over HTTP/1.1 is empty, and nobody will look at it later.
+        if message.is_empty() && digest.is_some_and(|digest| digest != digest::of_nothing()) {
+            return Err(Refused(Reason::DigestWrong, "the body is not the one that was signed"));
+        }
+        match self.nonces.note(&key.id, &signature.nonce, exchange.now.since_start) {
+            Noted::Fresh => Ok((key, digest)),
+            Noted::Used => Err(Refused(Reason::SignatureReplayed, "the nonce was used before")),
+            Noted::Full => Err(Refused(Reason::NoncesFull, "there are too many signed requests")),
+        }
+    }
+
+    fn in_time(&self, signature: &HttpSignature, now: u64) -> Result<(), Refused> {
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let age = i64::try_from(self.max_age.as_secs()).unwrap_or(i64::MAX);
+        let over = signature.created.saturating_add(age) < now || signature.expires.is_some_and(|end| end <= now);
+        if over {
+            return Err(Refused(Reason::SignatureExpired, "the signature is too old"));
+        }
+        if signature.created.saturating_sub(age) > now {
+            return Err(Refused(Reason::SignatureExpired, "the signature is from the future"));
+        }
+        Ok(())
+    }
+}
+
+fn refuse(Refused(reason, detail): Refused) -> Reply {
+    let reply = match reason {
+        Reason::NoncesFull => {
+            Reply::problem(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(Duration::from_secs(1))
+        }
+        // There is no registered scheme for it; 401 needs a challenge all the same (RFC 9110 §15.5.2).
+        _ => Reply::unauthorized(HeaderValue::from_static("Signature"), detail),
+    };
+    reply.because(reason)
+}
+
+#[async_trait]
+impl Filter for Hmac {
+    async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
+        let (key, digest) = match self.verify(exchange) {
+            Ok(verified) => verified,
+            Err(refused) => return Ok(refuse(refused).into()),
+        };
+        let identity = Identity {
+            subject: key.owner.clone(),
+            method: Method::Signature,
+            scopes: Vec::new(),
+            claims: Map::new(),
+            key_id: Some(key.id.clone()),
+        };
+        exchange.state.identities.note(Arc::new(identity));
+        exchange.state.extensions.insert(BodyCheck::new(digest.unwrap_or_else(digest::of_nothing), self.mode));
+        Ok(Flow::Next)
+    }
+
+    fn tells_backends(&self) -> Vec<HeaderName> {
+        vec![self.identity.clone()]
+    }
+
+    fn upstream(&self, head: &mut RequestHeader, state: &State) -> Result<(), Fault> {
+        if !self.forward {
+            head.remove_header(&SIGNATURE);
+            head.remove_header(&SIGNATURE_INPUT);
+        }
+        head.remove_header(&self.identity);
+        if let Some(identity) = state.identities.by(Method::Signature) {
+            let value = HeaderValue::try_from(&identity.subject).map_err(|e| Fault(format!("identity header: {e}")))?;
+            head.insert_header(self.identity.clone(), value).map_err(|e| Fault(e.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn body(&self) -> Body {
+        Body::Request
+    }
+
+    fn request_body(&self, chunk: &mut Option<Bytes>, end: bool, state: &mut State) -> Result<Flow, Fault> {
+        let seen = state.body_seen;
+        let Some(check) = state.extensions.get_mut::<BodyCheck>() else { return Ok(Flow::Next) };
+        Ok(match check.pass(chunk, end, seen) {
+            Ok(()) => Flow::Next,
+            Err(digest::Bad::TooLarge(most)) => {
+                let detail = format!("a signed body may have {most} bytes here");
+                Reply::problem(StatusCode::PAYLOAD_TOO_LARGE, detail).because(Reason::BodyTooLarge).closing().into()
+            }
+            Err(digest::Bad::Other) => {
+                refuse(Refused(Reason::DigestWrong, "the body is not the one that was signed")).closing().into()
+            }
+        })
+    }
+}

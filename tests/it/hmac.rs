@@ -1,0 +1,335 @@
+//! Signed requests.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
+
+use aws_lc_rs::hmac;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    auth::now,
+    harness::{Gateway, Origin, client_raw},
+};
+
+const SECRET: &[u8] = b"a secret that is shared, of 32 or more bytes";
+const OLD: &[u8] = b"the secret before that one, of as many bytes";
+
+/// A request that can be signed, and then be changed.
+#[derive(Clone)]
+struct Signed {
+    method: String,
+    host: String,
+    target: String,
+    fields: Vec<(String, String)>,
+    body: Vec<u8>,
+    covered: Vec<&'static str>,
+    created: u64,
+    more: String,
+    key_id: &'static str,
+    nonce: String,
+    secret: &'static [u8],
+}
+
+impl Signed {
+    fn new(method: &str, target: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        Self {
+            method: method.to_owned(),
+            host: "api.example".to_owned(),
+            target: target.to_owned(),
+            fields: vec![("x-tenant".to_owned(), "acme".to_owned())],
+            body: Vec::new(),
+            covered: vec!["@method", "@authority", "@path", "@query", "x-tenant"],
+            created: now(),
+            more: String::new(),
+            key_id: "k1",
+            nonce: format!("nonce-{:016}", COUNT.fetch_add(1, Relaxed)),
+            secret: SECRET,
+        }
+    }
+
+    fn body(mut self, body: &[u8]) -> Self {
+        let digest = STANDARD.encode(Sha256::digest(body));
+        self.fields.push(("content-digest".to_owned(), format!("sha-256=:{digest}:")));
+        self.covered.push("content-digest");
+        self.body = body.to_vec();
+        self
+    }
+
+    fn component(&self, name: &str) -> String {
+        let (path, query) = self.target.split_once('?').unwrap_or((&self.target, ""));
+        match name {
+            "@method" => self.method.clone(),
+            "@authority" => self.host.clone(),
+            "@path" => path.to_owned(),
+            "@query" => format!("?{query}"),
+            _ => self.fields.iter().find(|(field, _)| field == name).unwrap().1.clone(),
+        }
+    }
+
+    /// Signs it as it is now.
+    fn sign(mut self) -> Self {
+        let names: Vec<String> = self.covered.iter().map(|name| format!("\"{name}\"")).collect();
+        let params = format!(
+            "({});created={};keyid=\"{}\";nonce=\"{}\"{}",
+            names.join(" "),
+            self.created,
+            self.key_id,
+            self.nonce,
+            self.more
+        );
+        let lines: String = self.covered.iter().map(|name| format!("\"{name}\": {}\n", self.component(name))).collect();
+        let base = format!("{lines}\"@signature-params\": {params}");
+        let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, self.secret), base.as_bytes());
+        self.fields.push(("signature-input".to_owned(), format!("sig1={params}")));
+        self.fields.push(("signature".to_owned(), format!("sig1=:{}:", STANDARD.encode(mac))));
+        self
+    }
+
+    fn replace(mut self, name: &str, from: &str, to: &str) -> Self {
+        let field = self.fields.iter_mut().find(|(field, _)| field == name).unwrap();
+        assert!(field.1.contains(from), "{field:?}");
+        field.1 = field.1.replacen(from, to, 1);
+        self
+    }
+
+    /// Sends it; the status, and the whole answer.
+    fn send(&self, gw: &Gateway, chunked: bool) -> (u16, String) {
+        let mut head =
+            format!("{} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.method, self.target, self.host);
+        for (name, value) in &self.fields {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        let mut bytes = Vec::new();
+        if self.body.is_empty() && self.method == "GET" {
+            head.push_str("\r\n");
+        } else if chunked {
+            head.push_str("Transfer-Encoding: chunked\r\n\r\n");
+            for part in self.body.chunks(64 << 10) {
+                bytes.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
+                bytes.extend_from_slice(part);
+                bytes.extend_from_slice(b"\r\n");
+            }
+            bytes.extend_from_slice(b"0\r\n\r\n");
+        } else {
+            head.push_str(&format!("Content-Length: {}\r\n\r\n", self.body.len()));
+            bytes.extend_from_slice(&self.body);
+        }
+        let answer = client_raw(gw.port, &[head.as_bytes(), &bytes].concat());
+        let status = answer.get(9..12).and_then(|status| status.parse().ok()).unwrap_or(0);
+        (status, answer)
+    }
+}
+
+fn secret(dir: &tempfile::TempDir, name: &str, bytes: &[u8]) -> String {
+    let path = dir.path().join(name);
+    fs::write(&path, bytes).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    path.display().to_string()
+}
+
+fn gateway(origin: &Origin, more: &str) -> (Gateway, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let (new, old) = (secret(&dir, "new", SECRET), secret(&dir, "old", OLD));
+    let gw = Gateway::start(&format!(
+        "services: {{ main: {{ urls: ['{}'] }} }}\nroutes:\n  - match: {{ path: /* }}\n    service: main\n    filters:\n      - hmac: {{ keys: [ {{ id: k1, owner: acme, secrets: [ {{ file: {new} }}, {{ file: {old} }} ] }} ] {more} }}\n",
+        origin.url()
+    ));
+    (gw, dir)
+}
+
+#[test]
+fn a_signed_request_passes_once_and_the_backend_learns_whose_it_is() {
+    let origin = Origin::start("o");
+    let (gw, _dir) = gateway(&origin, "");
+    let get = Signed::new("GET", "/a/%7Eb/../c?x=1&y=%20").sign();
+    assert_eq!(get.send(&gw, false).0, 200);
+    let seen = origin.last();
+    assert_eq!(seen.headers["x-consumer-id"], "acme");
+    assert!(!seen.headers.contains_key("signature") && !seen.headers.contains_key("signature-input"), "{seen:?}");
+    let (status, again) = get.send(&gw, false);
+    assert!(status == 401 && again.to_lowercase().contains("www-authenticate: signature"), "{again}");
+    for chunked in [false, true] {
+        let post = Signed::new("POST", "/p").body(b"{\"a\":1}").sign();
+        assert_eq!(post.send(&gw, chunked).0, 200);
+        assert_eq!(&*origin.last().body, b"{\"a\":1}");
+    }
+    assert_eq!(
+        Signed { secret: OLD, ..Signed::new("GET", "/") }.sign().send(&gw, false).0,
+        200,
+        "while it is replaced"
+    );
+    let log = gw.log(5);
+    assert_eq!((log[0]["identity"].as_str(), log[0]["key_id"].as_str()), (Some("acme"), Some("k1")));
+    assert_eq!(log[1]["reason"], "signature_replayed");
+}
+
+#[test]
+fn whatever_is_covered_and_then_changed_is_refused() {
+    let origin = Origin::start("o");
+    for mode in ["", ", body: stream"] {
+        let (gw, _dir) = gateway(&origin, mode);
+        let signed = || Signed::new("POST", "/orders?id=7").body(b"{\"amount\":1}").sign();
+        let changed: Vec<(&str, Signed, &str)> = vec![
+            ("method", Signed { method: "PUT".to_owned(), ..signed() }, "signature_wrong"),
+            ("path", Signed { target: "/orderz?id=7".to_owned(), ..signed() }, "signature_wrong"),
+            (
+                "path that is the same when normalised",
+                Signed { target: "/./orders?id=7".to_owned(), ..signed() },
+                "signature_wrong",
+            ),
+            ("query", Signed { target: "/orders?id=8".to_owned(), ..signed() }, "signature_wrong"),
+            ("no query", Signed { target: "/orders".to_owned(), ..signed() }, "signature_wrong"),
+            ("authority", Signed { host: "apj.example".to_owned(), ..signed() }, "signature_wrong"),
+            ("field", signed().replace("x-tenant", "acme", "acmf"), "signature_wrong"),
+            ("digest", signed().replace("content-digest", "sha-256=:", "sha-512=:AAAA:, sha-256=:"), "signature_wrong"),
+            ("created", signed().replace("signature-input", "created=1", "created=2"), "signature_wrong"),
+            ("nonce", signed().replace("signature-input", "nonce-0", "nonce-1"), "signature_wrong"),
+            ("keyid", signed().replace("signature-input", "\"k1\"", "\"k2\""), "signature_wrong"),
+            (
+                "order",
+                signed().replace("signature-input", "\"@method\" \"@authority\"", "\"@authority\" \"@method\""),
+                "signature_wrong",
+            ),
+            ("coverage", signed().replace("signature-input", " \"x-tenant\"", ""), "signature_wrong"),
+            ("mac", signed().replace("signature", "sig1=:", "sig1=:AAAA"), "signature_wrong"),
+            ("body", Signed { body: b"{\"amount\":2}".to_vec(), ..signed() }, "digest_wrong"),
+            ("longer body", Signed { body: b"{\"amount\":1} ".to_vec(), ..signed() }, "digest_wrong"),
+            ("shorter body", Signed { body: b"{\"amount\":1".to_vec(), ..signed() }, "digest_wrong"),
+            ("no body", Signed { body: Vec::new(), ..signed() }, "digest_wrong"),
+        ];
+        let mut sent = 0;
+        let mut reasons = Vec::new();
+        for (what, request, reason) in &changed {
+            for chunked in [false, true] {
+                let (status, answer) = request.send(&gw, chunked);
+                assert_eq!(status, 401, "{mode} {what} {chunked}: {answer}");
+                reasons.push((*what, *reason));
+                sent += 1;
+            }
+        }
+        for (line, (what, reason)) in gw.log(sent).iter().zip(reasons) {
+            assert_eq!(line["reason"], reason, "{mode} {what}: {line}");
+        }
+        // None of them has used up a nonce that was not its own: the request itself still passes.
+        let good = signed();
+        assert_eq!(Signed { target: "/orderz?id=7".to_owned(), ..good.clone() }.send(&gw, false).0, 401);
+        assert!(origin.seen().iter().all(|seen| seen.method != "PUT"), "{:?}", origin.seen());
+        let before = origin.seen().len();
+        assert_eq!(good.send(&gw, false).0, 200);
+        assert_eq!(origin.seen().len(), before + 1);
+    }
+    assert_eq!(origin.seen().len(), 2, "no backend has got a whole request that was changed");
+}
+
+#[test]
+fn a_signature_is_whole_and_of_now() {
+    let origin = Origin::start("o");
+    let (gw, _dir) = gateway(&origin, ", max_age: 30s");
+    let new = || Signed::new("GET", "/");
+    let without = |name: &str| {
+        let mut signed = new();
+        signed.covered.retain(|covered| *covered != name);
+        signed.sign()
+    };
+    let twice = |name: &str| {
+        let mut signed = new().sign();
+        let field = signed.fields.iter().find(|(field, _)| field == name).unwrap().clone();
+        signed.fields.push(field);
+        signed
+    };
+    let mut uncovered = Signed::new("POST", "/").body(b"x");
+    uncovered.covered.retain(|name| *name != "content-digest");
+    let mut bodiless = Signed::new("POST", "/");
+    bodiless.body = b"x".to_vec();
+    for (what, signed, reason) in [
+        ("unsigned", new(), "credentials_missing"),
+        ("old", Signed { created: now() - 60, ..new() }.sign(), "signature_expired"),
+        ("of tomorrow", Signed { created: now() + 86_400, ..new() }.sign(), "signature_expired"),
+        ("expired", Signed { more: format!(";expires={}", now() - 1), ..new() }.sign(), "signature_expired"),
+        ("not the path", without("@path"), "signature_incomplete"),
+        ("not the method", without("@method"), "signature_incomplete"),
+        ("not the digest", uncovered.sign(), "signature_incomplete"),
+        ("no digest", bodiless.sign(), "signature_incomplete"),
+        ("another algorithm", Signed { more: ";alg=\"ed25519\"".to_owned(), ..new() }.sign(), "signature_malformed"),
+        ("a short nonce", Signed { nonce: "short".to_owned(), ..new() }.sign(), "signature_malformed"),
+        ("another key", Signed { secret: b"nobody's secret, of 32 or more bytes", ..new() }.sign(), "signature_wrong"),
+        ("another key's id", Signed { key_id: "k2", ..new() }.sign(), "signature_wrong"),
+        ("two inputs", twice("signature-input"), "signature_malformed"),
+        ("two signatures", twice("signature"), "signature_malformed"),
+        ("a field that has become two", twice("x-tenant"), "signature_wrong"),
+    ] {
+        let count = gw.read("stdout").lines().count();
+        let (status, answer) = signed.send(&gw, false);
+        assert_eq!(status, 401, "{what}: {answer}");
+        assert_eq!(gw.log(count + 1)[count]["reason"], reason, "{what}");
+    }
+    assert_eq!(
+        Signed { more: format!(";expires={};alg=\"hmac-sha256\"", now() + 9), ..new() }.sign().send(&gw, false).0,
+        200
+    );
+    assert_eq!(Signed { created: now() - 20, ..new() }.sign().send(&gw, false).0, 200);
+}
+
+#[test]
+fn a_large_body_streams_and_a_buffered_one_has_a_bound() {
+    let origin = Origin::start("o");
+    let body = vec![b'x'; 1 << 20];
+    let (gw, _dir) = gateway(&origin, ", body: stream");
+    for chunked in [false, true] {
+        assert_eq!(Signed::new("POST", "/").body(&body).sign().send(&gw, chunked).0, 200);
+        assert_eq!(origin.last().body.len(), body.len());
+        let mut changed = Signed::new("POST", "/").body(&body).sign();
+        *changed.body.last_mut().unwrap() = b'y';
+        let (status, answer) = changed.send(&gw, chunked);
+        assert_eq!(status, 401, "{answer}");
+    }
+    assert_eq!(origin.seen().len(), 2);
+    let (gw, _dir) = gateway(&origin, ", buffer: 1KiB");
+    assert_eq!(Signed::new("POST", "/").body(&body[..1024]).sign().send(&gw, true).0, 200);
+    let (status, _) = Signed::new("POST", "/").body(&body[..1025]).sign().send(&gw, true);
+    assert_eq!(status, 413);
+    assert_eq!(origin.seen().len(), 3);
+}
+
+#[test]
+fn nonces_have_a_bound_and_what_is_refused_uses_none_up() {
+    let origin = Origin::start("o");
+    let (gw, _dir) = gateway(&origin, ", nonces: 2");
+    for _ in 0..5 {
+        assert_eq!(Signed { key_id: "k2", ..Signed::new("GET", "/") }.sign().send(&gw, false).0, 401);
+    }
+    let statuses: Vec<u16> = (0..3).map(|_| Signed::new("GET", "/").sign().send(&gw, false).0).collect();
+    assert_eq!(statuses, [200, 200, 503]);
+    assert_eq!(gw.log(8)[7]["reason"], "nonces_full");
+}
+
+#[test]
+fn another_implementation_signs_the_same() {
+    let origin = Origin::start("o");
+    let (gw, dir) =
+        gateway(&origin, ", components: ['@method', '@authority', '@path', '@query', '@scheme', '@target-uri']");
+    let python = format!("{}/target/tools/http-message-signatures/bin/python", env!("CARGO_MANIFEST_DIR"));
+    assert!(fs::exists(&python).unwrap(), "'http-message-signatures' is missing: run 'scripts/deps test'");
+    let url = format!("http://127.0.0.1:{}/a/b?c=d", gw.port);
+    let secret = dir.path().join("new").display().to_string();
+    for (method, body, nonce) in [("GET", None, "0123456789abcdef"), ("POST", Some("{\"a\":1}"), "0123456789abcdeg")] {
+        let mut command = Command::new(&python);
+        command.args(["tests/fixtures/sign.py", method, &url, &secret, nonce]).args(body);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut request = gw.request(method, "/a/b?c=d");
+        for line in String::from_utf8(output.stdout).unwrap().lines() {
+            let (name, value) = line.split_once(": ").unwrap();
+            request = request.header(name, value);
+        }
+        let request = if let Some(body) = body { request.body(body.as_bytes()) } else { request };
+        request.expect(200);
+    }
+    assert_eq!(&*origin.last().body, b"{\"a\":1}");
+}
