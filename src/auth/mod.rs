@@ -19,6 +19,7 @@ mod keyset;
 mod mint;
 mod nonces;
 mod refresh;
+mod timestamp_signature;
 
 pub use apikey::{DuplicateKey, Entry, Keys, Refusal};
 pub use cache::VerifiedTokens;
@@ -32,6 +33,7 @@ pub use keyset::{KeyError, KeyInfo, Keyset};
 pub use mint::{NoEntropy, generate_key, has_checksum};
 pub use nonces::{Nonces, Noted};
 pub use refresh::{Refresh, RefreshTimes};
+pub use timestamp_signature::TimestampSignature;
 
 /// The signature algorithms a [`Policy`] can name.
 pub use jsonwebtoken::Algorithm;

@@ -1,8 +1,8 @@
 //! The components of a request that a signature may cover (RFC 9421, 2), as the client has sent them.
 
-use http::{HeaderValue, Uri, Version, header};
+use http::{HeaderName, HeaderValue, Uri, Version, header};
 
-use crate::{filter::Exchange, message::fields::single};
+use crate::{filter::Exchange, message::fields::{other_spellings, single}};
 
 /// Components that are no fields.
 pub(super) const DERIVED: [&str; 7] =
@@ -22,6 +22,16 @@ impl<'a, 'e> Message<'a, 'e> {
     /// Whether there is such a component: what is not there cannot be covered.
     pub(super) fn has(&self, name: &str) -> bool {
         name.starts_with('@') || self.exchange.request.headers.contains_key(name)
+    }
+
+    /// The value of a field that is there once.
+    pub(super) fn text(&self, name: &HeaderName) -> Option<&'a str> {
+        single(&self.exchange.request.headers, name)?.to_str().ok()
+    }
+
+    /// Some backends would read a field that is not covered as one of `fields`, which is (`X_Role` as `X-Role`).
+    pub(super) fn spells_otherwise(&self, fields: &[HeaderName]) -> bool {
+        !other_spellings(&self.exchange.request.headers, || fields.iter()).is_empty()
     }
 
     /// A body may follow, by what the head says.

@@ -38,6 +38,10 @@ pub(crate) struct Config {
     /// Nonces to remember for each time of twice `max_age`; when there are more, signed requests are answered 503. Default 100000.
     #[serde(default = "default_nonces")]
     pub(super) nonces: usize,
+    /// Also take signatures of the simple kind, from this field: `keyid=ID,t=TIME,v1=HEX`, where `v1` is the HMAC-SHA256 of four
+    /// lines: the time, the method, the path with its query, and `Content-Digest` (empty without a body). Not taken when absent.
+    #[serde(default)]
+    pub(super) simple_header: Option<String>,
     /// Tells the backend who has signed; a client's own header of that name is dropped. Default `X-Consumer-ID`.
     #[serde(default = "default_identity")]
     pub(super) identity_header: String,
