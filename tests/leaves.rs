@@ -20,7 +20,7 @@ const SECRET: &[&str] = &["secret.file", ".pem", ".jwks"];
 const ELSEWHERE: &[&str] = &["tests"];
 
 /// Other ways to say what `a.yaml` says in one way (`units/secret.rs` tests the kinds of secrets).
-const ALTERNATIVES: &[&str] = &["secret.env", "credential"];
+const ALTERNATIVES: &[&str] = &["secret.env", "secrets.env", "credential"];
 
 fn read(name: &str, secret: &Path) -> Value {
     // A checkout does not keep this.

@@ -347,7 +347,7 @@ fn a_shell_can_sign_and_whatever_it_has_signed_cannot_be_changed_or_replayed() {
     let origin = Origin::start("o");
     let (gw, _dir) = gateway(&origin, ", simple_header: X-Signature");
     let page = fs::read_to_string("docs/signed-requests.md").unwrap();
-    let (_, script) = page.split_once("```sh simple-signature\n").unwrap();
+    let (_, script) = page.split_once("```bash simple-signature\n").unwrap();
     let script = script.split("```").next().unwrap().replace("keyid=partner", "keyid=k1");
     let mut command = Command::new("bash");
     command.args(["-ec", &script]).env("GATEWAY", format!("http://127.0.0.1:{}", gw.port));

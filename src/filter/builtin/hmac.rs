@@ -23,7 +23,7 @@ use serde_json::Map;
 use self::{
     digest::{BodyCheck, Mode},
     message::Message,
-    settings::{Config, Key},
+    settings::{HmacConfig, Key},
 };
 use crate::{
     auth::{HttpSignature, Identity, Method, Noted, Nonces, TimestampSignature},
@@ -73,14 +73,14 @@ fn header_name(path: &str, text: &str, invalid: &mut Invalid) -> HeaderName {
 impl Configure for Hmac {
     const NAME: &'static str = "hmac";
     const SAMPLES: [&'static str; 2] = [
-        "{ keys: [{ id: a, secrets: [{ file: SECRET_A }] }], components: ['@method', '@path'], max_age: 30s, body: \
-         stream, buffer: '1KiB', nonces: 10, simple_header: X-Sign, identity_header: X-Signer, forward: true }",
-        "{ keys: [{ id: b, secrets: [{ file: SECRET_B }] }], components: ['@authority', '@query'], max_age: 40s, \
-         body: buffer, buffer: '2KiB', nonces: 20, simple_header: X-Sign2, identity_header: X-Signer2, forward: false }",
+        "{ keys: [{ id: a, secrets: [{ file: SECRET_A }], owner: c }], components: ['@method', '@path'], max_age: 30s, \
+         body: buffer, buffer: '1KiB', nonces: 10, simple_header: X-Sign, identity_header: X-Signer, forward: true }",
+        "{ keys: [{ id: b, secrets: [{ file: SECRET_B }], owner: d }], components: ['@authority', '@query'], max_age: 40s, \
+         body: stream, buffer: '2KiB', nonces: 20, simple_header: X-Sign2, identity_header: X-Signer2, forward: false }",
     ];
-    type Config = Config;
+    type Config = HmacConfig;
 
-    fn configure(config: Config, env: &Env) -> Result<Self, Invalid> {
+    fn configure(config: HmacConfig, env: &Env) -> Result<Self, Invalid> {
         let mut invalid = Invalid::default();
         let keys = config.keys(&env.readers, &mut invalid);
         config.validate(&mut invalid);
@@ -91,13 +91,13 @@ impl Configure for Hmac {
         let max_age = config.max_age.0;
         // From the first moment in which a signature is taken to the last: it may be from the future, by our clock.
         let nonces = Nonces::new(max_age * 2 + Duration::from_secs(1), config.nonces);
-        let Config { components, forward, .. } = config;
+        let HmacConfig { components, forward, .. } = config;
         let fields = components.iter().filter_map(|name| name.parse().ok()).chain([CONTENT_DIGEST.clone()]).collect();
         Ok(Self { keys, components, fields, simple, max_age, mode, nonces, identity, forward })
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
-        schema_of::<Config>(generator)
+        schema_of::<HmacConfig>(generator)
     }
 }
 

@@ -50,19 +50,21 @@ impl Configure for Jwt {
         "{ algorithms: [HS256, RS256], keys: [{ secret: { file: SECRET_A } }, { pem: \
          tests/fixtures/keys/test-rsa.public.pem }, { jwks: tests/fixtures/leaves/jwks-a.json }, { jwks: { url: \
          'https://a.example/', ca: tests/fixtures/tls/a.pem, refresh: 1m, min_refresh: 2m, max_refresh: 1h, \
-         cooldown: 3s, timeout: 4s } }], issuer: a, audience: a, issuers: [{ issuer: c, keys: [{ pem: \
-         tests/fixtures/keys/test-rsa.public.pem }], algorithms: [RS256], audience: c }], leeway: '5s', \
-         required_claims: { role: admin }, scopes: [read], roles: [a], roles_claim: r, subject_claim: uid, \
-         require_subject: true, optional: true, header: X-Token, forward: true, identity_header: X-Sub, \
-         claim_headers: { X-Role: role }, cache: 5 }",
+         cooldown: 3s, timeout: 4s } }], issuer: a, audience: a, issuers: [{ issuer: c, keys: [{ secret: { file: \
+         SECRET_A } }, { pem: tests/fixtures/keys/test-rsa.public.pem }, { jwks: { url: 'https://c.example/', ca: \
+         tests/fixtures/tls/a.pem, refresh: 1m, min_refresh: 2m, max_refresh: 1h, cooldown: 3s, timeout: 4s } }], \
+         algorithms: [HS256, RS256], audience: c }], leeway: '5s', required_claims: { role: admin }, scopes: [read], \
+         roles: [a], roles_claim: r, subject_claim: uid, require_subject: true, optional: true, header: X-Token, \
+         forward: true, identity_header: X-Sub, claim_headers: { X-Role: role }, cache: 5 }",
         "{ algorithms: [HS384, RS384], keys: [{ secret: { file: SECRET_B } }, { pem: \
          tests/fixtures/keys/test-rsa-other.public.pem }, { jwks: tests/fixtures/leaves/jwks-b.json }, { jwks: { \
          url: 'https://b.example/', ca: tests/fixtures/tls/b.pem, refresh: 2m, min_refresh: 3m, max_refresh: 2h, \
-         cooldown: 4s, timeout: 5s } }], issuer: b, audience: b, issuers: [{ issuer: d, keys: [{ pem: \
-         tests/fixtures/keys/test-rsa-other.public.pem }], algorithms: [RS384], audience: d }], leeway: '6s', \
-         required_claims: { role: user }, scopes: [write], roles: [b], roles_claim: s, subject_claim: id, \
-         require_subject: false, optional: false, header: X-Token2, forward: false, identity_header: X-Sub2, \
-         claim_headers: { X-Role: roles }, cache: 6 }",
+         cooldown: 4s, timeout: 5s } }], issuer: b, audience: b, issuers: [{ issuer: d, keys: [{ secret: { file: \
+         SECRET_B } }, { pem: tests/fixtures/keys/test-rsa-other.public.pem }, { jwks: { url: 'https://d.example/', \
+         ca: tests/fixtures/tls/b.pem, refresh: 2m, min_refresh: 3m, max_refresh: 2h, cooldown: 4s, timeout: 5s } \
+         }], algorithms: [HS384, RS384], audience: d }], leeway: '6s', required_claims: { role: user }, scopes: \
+         [write], roles: [b], roles_claim: s, subject_claim: id, require_subject: false, optional: false, header: \
+         X-Token2, forward: false, identity_header: X-Sub2, claim_headers: { X-Role: roles }, cache: 6 }",
     ];
     type Config = Config;
 

@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "HmacSettings")]
-pub(crate) struct Config {
+pub(crate) struct HmacConfig {
     /// Who may sign.
     keys: Vec<KeyConfig>,
     /// What a signature must cover: `@method`, `@authority`, `@path`, `@query`, `@scheme`, `@target-uri`, `@request-target`, and
@@ -33,8 +33,8 @@ pub(crate) struct Config {
     #[serde(default)]
     body: BodyMode,
     /// The largest body that is buffered; 413 beyond. Default 1MiB.
-    #[serde(default = "default_buffer")]
-    buffer: Size,
+    #[serde(default)]
+    buffer: Option<Size>,
     /// Nonces to remember for each time of twice `max_age`; when there are more, signed requests are answered 503. Default 100000.
     #[serde(default = "default_nonces")]
     pub(super) nonces: usize,
@@ -89,9 +89,8 @@ fn default_age() -> Span {
     Span(Duration::from_secs(60))
 }
 
-fn default_buffer() -> Size {
-    Size(1 << 20)
-}
+/// The largest body that is buffered, unless the settings say otherwise.
+const BUFFER: Size = Size(1 << 20);
 
 fn default_nonces() -> usize {
     100_000
@@ -101,10 +100,10 @@ fn default_identity() -> String {
     "X-Consumer-ID".into()
 }
 
-impl Config {
+impl HmacConfig {
     pub(super) fn mode(&self) -> Mode {
         match self.body {
-            BodyMode::Buffer => Mode::Buffer(self.buffer.0),
+            BodyMode::Buffer => Mode::Buffer(self.buffer.unwrap_or(BUFFER).0),
             BodyMode::Stream => Mode::Stream,
         }
     }
@@ -124,6 +123,9 @@ impl Config {
         }
         if self.max_age.0 < Duration::from_secs(1) || self.max_age.0 > Duration::from_secs(300) {
             invalid.push("max_age", "is 1s to 5m: for so long every nonce is remembered");
+        }
+        if self.body == BodyMode::Stream && self.buffer.is_some() {
+            invalid.push("buffer", "has no effect with 'body: stream'");
         }
         if self.nonces == 0 {
             invalid.push("nonces", "0 would refuse every request");
