@@ -161,7 +161,7 @@ mod tests {
                 let now = refresh.due(&times);
                 refresh.begin(now);
                 refresh.failed(&times, now);
-                (refresh.due(&times) - now).as_secs()
+                refresh.due(&times).saturating_sub(now).as_secs()
             };
             (0..7).map(pause).collect()
         };

@@ -222,10 +222,6 @@ fn structure(cases: &mut Vec<Case>) {
         ("padded header", format!("{header}=.{payload}.{signature}")),
         ("padded signature", format!("{good}=")),
         ("an encoded dot", good.replacen('.', "%2E", 1)),
-        (
-            "plus and slash",
-            hs(HS, &claims.replace("u1", "\u{fbff}\u{fbff}\u{ffff}")).replace('-', "+").replace('_', "/"),
-        ),
         ("two tokens", format!("{good},{good}")),
         ("two tokens and a space", format!("{good} {good}")),
         ("quoted", format!("\"{good}\"")),
@@ -252,6 +248,16 @@ fn structure(cases: &mut Vec<Case>) {
     let last = digits.find(&good[good.len() - 1..]).unwrap();
     let respelled = format!("{}{}", &good[..good.len() - 1], &digits[last + 1..last + 2]);
     cases.push(case("/hs", "stray bits", &respelled, MALFORMED));
+    // One whose signature has a digit that the two alphabets of base64 spell differently.
+    let spelt = (0..).map(|number| hs_claims(&with("jti", Some(json!(number)))));
+    let spelt = spelt.into_iter().find(|token| token.rsplit_once('.').unwrap().1.contains(['-', '_'])).unwrap();
+    let (message, signature) = spelt.rsplit_once('.').unwrap();
+    let other = format!("{message}.{}", signature.replace('-', "+").replace('_', "/"));
+    cases.push(case("/hs", "plus and slash", &other, MALFORMED));
+}
+
+fn objects(cases: &mut Vec<Case>) {
+    let claims = good().to_string();
     for header in [
         r#"{"alg":"HS256","alg":"HS256"}"#,
         r#"{"alg":"none","alg":"HS256"}"#,
@@ -303,11 +309,13 @@ fn structure(cases: &mut Vec<Case>) {
     ));
 }
 
-fn claims(cases: &mut Vec<Case>) {
-    let mut add = |name: &str, value: Option<Value>, reason: &'static str| {
-        let what = format!("{name} {}", value.as_ref().map_or_else(|| "missing".to_owned(), Value::to_string));
-        cases.push(case("/hs", &what, &hs_claims(&with(name, value)), reason));
-    };
+fn add_claim(cases: &mut Vec<Case>, name: &str, value: Option<Value>, reason: &'static str) {
+    let what = format!("{name} {}", value.as_ref().map_or_else(|| "missing".to_owned(), Value::to_string));
+    cases.push(case("/hs", &what, &hs_claims(&with(name, value)), reason));
+}
+
+fn times(cases: &mut Vec<Case>) {
+    let mut add = |name: &str, value: Option<Value>, reason: &'static str| add_claim(cases, name, value, reason);
     let text = (now() + 600).to_string();
     for value in [
         json!(text),
@@ -334,6 +342,10 @@ fn claims(cases: &mut Vec<Case>) {
             add(name, Some(value), "token_not_yet_valid");
         }
     }
+}
+
+fn parties(cases: &mut Vec<Case>) {
+    let mut add = |name: &str, value: Option<Value>, reason: &'static str| add_claim(cases, name, value, reason);
     for value in [
         json!("other"),
         json!([]),
@@ -413,13 +425,13 @@ fn carriage(cases: &mut Vec<Case>) {
 fn every_hostile_token_is_refused_with_its_reason() {
     let (gw, _dir) = gateway();
     let mut cases = Vec::new();
-    for add in [algorithms, keys, structure, claims, carriage] {
+    for add in [algorithms, keys, structure, objects, times, parties, carriage] {
         add(&mut cases);
     }
     assert!(cases.len() >= 100, "only {} cases", cases.len());
     let mut wrong = Vec::new();
     for Case { what, path, lines, reason } in &cases {
-        let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+        let lines: String = lines.iter().flat_map(|line| [line, "\r\n"]).collect();
         let answer = client_raw(
             gw.port,
             format!("GET {path} HTTP/1.1\r\nHost: a\r\n{lines}Connection: close\r\n\r\n").as_bytes(),
