@@ -418,6 +418,10 @@ fn over_http2_a_body_that_was_taken_away_is_missed() {
     let new = |method: &str| Signed { host: "h".to_owned(), ..Signed::new(method, "/a?b=c") };
     assert_eq!(send(new("GET").sign()), 200);
     assert_eq!(send(new("POST").body(b"").sign()), 200);
-    assert_eq!(send(new("POST").body(b"abc").sign()), 401, "its body has been taken away");
-    assert_eq!(origin.seen().len(), 2);
+    for _ in 0..20 {
+        assert_eq!(send(new("POST").body(b"abc").sign()), 401, "its body has been taken away");
+    }
+    // The backend answers a later request: whatever it was sent before has come.
+    assert_eq!(send(new("GET").sign()), 200);
+    assert_eq!(origin.seen().len(), 3, "it has seen none of those");
 }

@@ -115,8 +115,8 @@ impl Hmac {
             (false, None) => return Err(Refused(Reason::CredentialsMissing, "a signature is required")),
         };
         self.in_time(&claim, exchange.now.unix)?;
-        // The body of a request that announces none over HTTP/1.1 is empty, and nobody will look at it later.
-        if message.is_empty() && claim.digest.is_some_and(|digest| digest != digest::of_nothing()) {
+        // Where there is no body, the backend has the whole request as soon as it has the head.
+        if !message.has_body() && claim.digest.is_some_and(|digest| digest != digest::of_nothing()) {
             return Err(Refused(Reason::DigestWrong, "the body is not the one that was signed"));
         }
         match self.nonces.note(&claim.key.id, &claim.nonce, exchange.now.since_start) {
@@ -140,7 +140,7 @@ impl Hmac {
         let signature = HttpSignature::read(input, signature).map_err(|e| Refused(Reason::SignatureMalformed, e.0))?;
         let covers_digest = signature.components.iter().any(|name| name == CONTENT_DIGEST.as_str());
         let lacks = self.components.iter().any(|name| !signature.components.contains(name) && message.has(name));
-        if lacks || !covers_digest && message.announces_body() || message.spells_otherwise(&self.fields) {
+        if lacks || !covers_digest && message.has_body() || message.spells_otherwise(&self.fields) {
             return Err(Refused(Reason::SignatureIncomplete, "the signature does not cover all that it must"));
         }
         let key = self.key(&signature.key_id)?;
@@ -159,7 +159,7 @@ impl Hmac {
         let read = message.text(name).and_then(TimestampSignature::read);
         let signature = read.ok_or(Refused(Reason::SignatureMalformed, "expected keyid=...,t=...,v1=..."))?;
         let covers_digest = message.has(CONTENT_DIGEST.as_str());
-        if !covers_digest && message.announces_body() {
+        if !covers_digest && message.has_body() {
             return Err(Refused(Reason::SignatureIncomplete, "a request with a body needs its Content-Digest"));
         }
         let digest = if covers_digest { message.component(CONTENT_DIGEST.as_str()) } else { Some(String::new()) };

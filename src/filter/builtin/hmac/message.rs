@@ -1,6 +1,6 @@
 //! The components of a request that a signature may cover (RFC 9421, 2), as the client has sent them.
 
-use http::{HeaderName, HeaderValue, Uri, Version, header};
+use http::{HeaderName, HeaderValue, Uri, header};
 
 use crate::{filter::Exchange, message::fields::{other_spellings, single}};
 
@@ -34,17 +34,9 @@ impl<'a, 'e> Message<'a, 'e> {
         !other_spellings(&self.exchange.request.headers, || fields.iter()).is_empty()
     }
 
-    /// A body may follow, by what the head says.
-    pub(super) fn announces_body(&self) -> bool {
-        let headers = &self.exchange.request.headers;
-        let length = headers.get(header::CONTENT_LENGTH);
-        headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length.as_bytes() != b"0")
-    }
-
-    /// No body follows. Over HTTP/2 one may, of which nothing is said.
-    pub(super) fn is_empty(&self) -> bool {
-        !self.announces_body() && self.exchange.request.version != Version::HTTP_2
-            || self.exchange.request.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0")
+    /// A body follows.
+    pub(super) fn has_body(&self) -> bool {
+        self.exchange.state.has_body
     }
 
     /// The value of a component; `None` when there is none, or when it has no one reading.
