@@ -21,8 +21,15 @@ const ELSEWHERE: &[&str] = &["tests"];
 
 /// Other ways to say what `a.yaml` says in one way (`units/secret.rs` tests the kinds of secrets,
 /// `store/settings.rs` the places of Redis).
-const ALTERNATIVES: &[&str] =
-    &["secret.env", "password.env", "credential", "redis.sentinel.addresses", "redis.sentinel.name", "redis.cluster"];
+const ALTERNATIVES: &[&str] = &[
+    "secret.env",
+    "secrets.env",
+    "password.env",
+    "credential",
+    "redis.sentinel.addresses",
+    "redis.sentinel.name",
+    "redis.cluster",
+];
 
 fn read(name: &str, secret: &Path) -> Value {
     // A checkout does not keep this.

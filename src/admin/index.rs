@@ -8,7 +8,7 @@ use super::answer::Answer;
 use crate::message::reply::{Reply, ReplyBody};
 
 /// Every page, with what it is for.
-const PAGES: [(&str, &str); 10] = [
+const PAGES: [(&str, &str); 11] = [
     ("/health/live", "200 as long as the process answers at all"),
     ("/health/ready", "200 when it wants traffic, else 503 with the services that have no healthy backend"),
     ("/health", "the same as /health/ready"),
@@ -18,6 +18,7 @@ const PAGES: [(&str, &str); 10] = [
     ("/gateway/metrics", "the same as /metrics"),
     ("/api/v1/cache", "JSON: what the cache keeps, what it has done, the largest answers"),
     (super::cache::PURGE, "POST: throws answers away; JSON with one of url, prefix, tag, all, and soft"),
+    (super::jwks::PATH, "JSON: key sets that are fetched, their keys, ages and failures"),
     ("/", "this page"),
 ];
 

@@ -7,6 +7,7 @@ mod answer;
 mod app;
 mod cache;
 mod index;
+mod jwks;
 mod metrics;
 mod router;
 mod stats;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{Router, routing::get};
 use http::{StatusCode, Uri};
 
-use super::{answer::Answer, cache, index, metrics, stats, status};
+use super::{answer::Answer, cache, index, jwks, metrics, stats, status};
 use crate::{message::reply::Reply, runtime::Live};
 
 /// The pages of the admin listener. Handlers get what serves now as their state.
@@ -15,6 +15,7 @@ pub(super) fn router(live: &Arc<Live>) -> Router {
         .merge(status::router())
         .merge(metrics::router())
         .merge(cache::router())
+        .merge(jwks::router())
         .fallback(|| async { Answer(Reply::problem(StatusCode::NOT_FOUND, "there is no such admin page")) })
         .method_not_allowed_fallback(|uri: Uri| async move {
             let purges = uri.path() == cache::PURGE;

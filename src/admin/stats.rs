@@ -58,8 +58,20 @@ pub(super) fn stats_reply(live: &Live) -> Reply {
             "redis": runtime.redis.as_deref().map(of_redis),
             "services": services,
             "routes": routes,
+            "jwks": key_sets(live),
         }),
     )
+}
+
+/// The key sets that are fetched; `/api/v1/jwks` says more of them.
+fn key_sets(live: &Live) -> Value {
+    let sets = live.shared.key_sets.all();
+    sets.iter()
+        .map(|set| {
+            let loaded = set.is_loaded();
+            json!({ "url": set.source.name(), "loaded": loaded, "last_error": set.fetches().failing.map(|(_, reason)| reason) })
+        })
+        .collect()
 }
 
 fn add(sum: &mut Classes, classes: &Classes) {
@@ -145,7 +157,7 @@ fn since(changed: Option<(Duration, String)>, now: Duration) -> (Option<String>,
 }
 
 /// What the time was so long ago.
-fn calendar(ago: Duration) -> String {
+pub(super) fn calendar(ago: Duration) -> String {
     let ago = SignedDuration::try_from(ago).unwrap_or_default();
     in_seconds(Timestamp::now().checked_sub(ago).unwrap_or(Timestamp::UNIX_EPOCH)).to_string()
 }

@@ -5,36 +5,86 @@
 
 use std::{fmt, time::Duration};
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::identity::lookup;
 use crate::auth::jwt_error::JwtError;
 
-/// A JSON object whose own names are unique; objects inside it are not looked at.
+/// A JSON object in which, and in the objects inside it, every name is unique: claims are found by path.
 pub(super) struct Unique(pub(super) Map<String, Value>);
 
 impl<'de> Deserialize<'de> for Unique {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Names;
-        impl<'de> Visitor<'de> for Names {
-            type Value = Unique;
+        match deserializer.deserialize_map(Names)? {
+            Value::Object(map) => Ok(Self(map)),
+            _ => Err(serde::de::Error::custom("not an object")),
+        }
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object with unique names")
-            }
+/// Any value, with unique names.
+struct UniqueValue(Value);
 
-            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Unique, A::Error> {
-                let mut map = Map::new();
-                while let Some((name, value)) = access.next_entry::<String, Value>()? {
-                    if map.insert(name, value).is_some() {
-                        return Err(serde::de::Error::custom("a name occurs twice"));
-                    }
-                }
-                Ok(Unique(map))
+impl<'de> Deserialize<'de> for UniqueValue {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Names).map(Self)
+    }
+}
+
+struct Names;
+
+impl<'de> Visitor<'de> for Names {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON with unique names")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(UniqueValue(value)) = access.next_element()? {
+            list.push(value);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some((name, UniqueValue(value))) = access.next_entry::<String, UniqueValue>()? {
+            if map.insert(name, value).is_some() {
+                return Err(serde::de::Error::custom("a name occurs twice"));
             }
         }
-        deserializer.deserialize_map(Names)
+        Ok(map.into())
     }
 }
 
@@ -65,6 +115,9 @@ impl Window {
     }
 }
 
+/// The end of the year 9999, the last that RFC 3339 can write.
+const LAST: u64 = 253_402_300_799;
+
 /// A NumericDate, which may have a fraction. Rounding up is exact, as our own clock is in whole seconds.
 #[expect(
     clippy::cast_possible_truncation,
@@ -75,7 +128,8 @@ fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, JwtEr
     let Some(value) = claims.get(name) else { return Ok(None) };
     let seconds =
         value.as_u64().or_else(|| value.as_f64().filter(|value| value.is_finite()).map(|value| value.ceil() as u64));
-    seconds.map(Some).ok_or(JwtError::Malformed)
+    // Beyond that it is no time but a slip, milliseconds for instance: a token that would never end.
+    seconds.filter(|seconds| *seconds <= LAST).map(Some).ok_or(JwtError::Malformed)
 }
 
 /// Whether `claims` name one of `accepted` under `name`, as a text or in a list of texts.
@@ -95,6 +149,16 @@ pub(super) fn require(claims: &Map<String, Value>, path: &str, wanted: Option<&V
         wanted.is_none_or(|wanted| found == wanted || found.as_array().is_some_and(|values| values.contains(wanted)))
     };
     if lookup(claims, path).is_some_and(holds) { Ok(()) } else { Err(JwtError::NotAllowed(path.to_owned())) }
+}
+
+/// Whether one of `wanted` is at `path`: in a list of texts, or in a text of words.
+pub(super) fn holds_one_of(claims: &Map<String, Value>, path: &str, wanted: &[String]) -> bool {
+    let is_wanted = |held: &str| wanted.iter().any(|wanted| wanted == held);
+    match lookup(claims, path) {
+        Some(Value::String(text)) => text.split_ascii_whitespace().any(is_wanted),
+        Some(Value::Array(values)) => values.iter().filter_map(Value::as_str).any(is_wanted),
+        _ => false,
+    }
 }
 
 /// The scopes of a token: `scope` as RFC 8693 has it, else `scp` or `scopes` as others do; each a text with spaces or a list.
@@ -134,7 +198,9 @@ mod tests {
     #[test]
     fn a_name_may_occur_once() {
         let names = |json: &str| serde_json::from_str::<Unique>(json).map(|unique| unique.0.len()).ok();
-        assert_eq!(names(r#"{"a": 1, "b": {"a": 2, "a": 3}}"#), Some(2));
+        assert_eq!(names(r#"{"a": 1, "b": {"a": 2, "c": [null, -1, 1.5, "x", {"a": true}]}}"#), Some(2));
+        assert_eq!(names(r#"{"a": 1, "b": {"a": 2, "a": 3}}"#), None);
+        assert_eq!(names(r#"{"a": [{"b": 2, "b": 2}]}"#), None);
         assert_eq!(names(r#"{"a": 1, "a": 1}"#), None);
         assert_eq!(names(r#"{"a": 1, "\u0061": 1}"#), None);
         assert_eq!(names("[]"), None);
@@ -146,7 +212,10 @@ mod tests {
         let window = |claims| Window::of(&map(&claims), Duration::from_secs(5));
         assert_eq!(window(json!({"exp": 100})), Ok(Window { from: 0, until: 105 }));
         assert_eq!(window(json!({"exp": 100.5, "nbf": 50, "iat": 60.1})), Ok(Window { from: 56, until: 106 }));
-        assert_eq!(window(json!({"exp": 1e300, "nbf": -7})), Ok(Window { from: 0, until: u64::MAX }));
+        assert_eq!(window(json!({"exp": LAST, "nbf": -7})), Ok(Window { from: 0, until: LAST + 5 }));
+        for never in [json!(1e300), json!(LAST + 1), json!(u64::MAX), json!(1_700_000_000_000_u64)] {
+            assert_eq!(window(json!({ "exp": never })), Err(JwtError::Malformed), "{never}");
+        }
         assert_eq!(window(json!({})), Err(JwtError::MissingClaim("exp".to_owned())));
         for wrong in
             [json!({"exp": "100"}), json!({"exp": null}), json!({"exp": 1, "nbf": true}), json!({"exp": 1, "iat": [1]})]

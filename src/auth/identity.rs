@@ -15,6 +15,8 @@ pub enum Method {
     Jwt,
     /// The certificate of a TLS connection.
     Certificate,
+    /// A MAC over the request.
+    Signature,
 }
 
 impl Method {
@@ -24,6 +26,7 @@ impl Method {
             Self::ApiKey => "api_key",
             Self::Jwt => "jwt",
             Self::Certificate => "certificate",
+            Self::Signature => "signature",
         }
     }
 }

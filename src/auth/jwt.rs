@@ -1,8 +1,8 @@
 //! Signed JSON Web Tokens: a token, a policy and some keys go in, an identity comes out.
 //!
 //! The policy decides everything and the token nothing: which algorithms count, which keys there are, who may have issued it for
-//! whom. Headers by which a token brings its own key (`jwk`, `jku`, `x5u`, `x5c`) are ignored, `crit` is refused because we
-//! implement no extension, and `alg: none` is simply no algorithm that a policy can name. The signature is checked before any
+//! whom. A token that brings its own key (`jwk`, `jku`, `x5u`, `x5c`) is refused, so is `crit`, because we implement no
+//! extension, and `alg: none` is simply no algorithm that a policy can name. The signature is checked before any
 //! claim is read. Times are compared with the caller's `now`; the clock of the library that checks the signatures is not used.
 //!
 //! It does not decrypt (JWE), fetch keys, or ask an issuer whether a token was withdrawn; a token without `exp` is refused.
@@ -15,13 +15,16 @@ use serde_json::{Map, Value};
 
 use super::{
     Digest, Identity, KeyError, Keyset, Method, VerifiedTokens,
-    claims::{Unique, Window, names_one_of, require, scopes, subject},
+    claims::{Unique, Window, holds_one_of, names_one_of, require, scopes, subject},
     keyset::Key,
 };
 use crate::auth::jwt_error::JwtError;
 
 /// How many keys are tried for a token that does not say which one signed it; more would multiply the work an attacker can cause.
 const MOST_TRIED: usize = 8;
+
+/// The longest token in bytes, unless the policy says otherwise.
+const LONGEST: usize = 8 * 1024;
 
 /// What a token must fulfil.
 #[derive(Clone, Debug)]
@@ -38,6 +41,10 @@ pub struct Policy {
     pub required: Vec<(String, Option<Value>)>,
     /// Scopes that must all be granted.
     pub scopes: Vec<String>,
+    /// Roles of which one must be held; empty: not looked at.
+    pub roles: Vec<String>,
+    /// The claim (dotted path) that holds the roles: a list, or words.
+    pub roles_claim: String,
     /// The longest token in bytes.
     pub max_len: usize,
     /// The claim (dotted path) that names the holder.
@@ -56,7 +63,9 @@ impl Policy {
             leeway: Duration::from_secs(30),
             required: Vec::new(),
             scopes: Vec::new(),
-            max_len: 8 * 1024,
+            roles: Vec::new(),
+            roles_claim: "roles".to_owned(),
+            max_len: LONGEST,
             subject_claim: "sub".to_owned(),
             require_subject: false,
         }
@@ -77,6 +86,19 @@ impl Verifier {
         Ok(Self { policy, keys, cache: None })
     }
 
+    /// A verifier of what keys are known so far: more may come, and there may be none.
+    pub fn so_far(policy: Policy, keyset: Keyset) -> Self {
+        let keys = keyset.usable_so_far(&policy.algorithms);
+        Self { policy, keys, cache: None }
+    }
+
+    /// True when `token` names a key, and none of that name is known.
+    pub fn lacks_key_of(&self, token: &str) -> bool {
+        let header = token.split('.').next().and_then(|header| object(header).ok());
+        let id = header.as_ref().and_then(|header| header.get("kid")).and_then(Value::as_str);
+        id.is_some_and(|id| self.keys.iter().all(|key| key.id.as_deref() != Some(id)))
+    }
+
     /// Remembers up to `capacity` good tokens, each for as long as it is valid and at most five minutes.
     #[must_use]
     pub fn with_cache(self, capacity: usize) -> Self {
@@ -93,6 +115,10 @@ impl Verifier {
     pub fn allows(&self, identity: &Identity) -> Result<(), JwtError> {
         for (path, wanted) in &self.policy.required {
             require(&identity.claims, path, wanted.as_ref())?;
+        }
+        let Policy { roles, roles_claim, .. } = &self.policy;
+        if !roles.is_empty() && !holds_one_of(&identity.claims, roles_claim, roles) {
+            return Err(JwtError::NotAllowed(roles_claim.clone()));
         }
         match self.policy.scopes.iter().find(|&scope| !identity.scopes.contains(scope)) {
             Some(lacking) => Err(JwtError::MissingScope(lacking.clone())),
@@ -130,8 +156,12 @@ impl Verifier {
             return Err(JwtError::Malformed);
         }
         let header = object(header)?;
-        if header.contains_key("crit") {
+        // `b64` counts only where `crit` names it (RFC 7797, 6); what somebody else makes of it without that is not to be tried.
+        if ["crit", "b64", "zip", "enc"].iter().any(|name| header.contains_key(*name)) {
             return Err(JwtError::Critical);
+        }
+        if ["jwk", "jku", "x5c", "x5u"].iter().any(|name| header.contains_key(*name)) {
+            return Err(JwtError::OwnKey);
         }
         let key_id = match header.get("kid") {
             None => None,
@@ -198,6 +228,15 @@ impl fmt::Debug for Verifier {
             .field("keys", &self.keys.len())
             .field("cache", &self.cache)
             .finish()
+    }
+}
+
+/// What `token` says of who has issued it, which nobody has verified: good to choose whose keys to try, and for nothing else.
+pub fn unverified_issuer(token: &str) -> Option<String> {
+    let payload = token.split('.').nth(1).filter(|_| token.len() <= LONGEST)?;
+    match object(payload).ok()?.remove("iss")? {
+        Value::String(issuer) => Some(issuer),
+        _ => None,
     }
 }
 
@@ -392,12 +431,16 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_a_token_brings_along_are_ignored_and_extensions_refused() {
-        let brought = json!({ "alg": "HS256", "jku": "https://evil", "x5u": "https://evil", "jwk": { "kty": "oct", "k": "AAAA" } });
-        assert!(verifier(policy()).verify(&hs256(&brought, &claims()), NOW).is_ok());
-        let other = EncodingKey::from_secret(&[b'x'; 64]);
-        let own = sign(&brought.to_string(), &claims().to_string(), Algorithm::HS256, &other);
-        assert_eq!(verifier(policy()).verify(&own, NOW), Err(JwtError::Signature));
+    fn keys_that_a_token_brings_along_and_extensions_are_refused() {
+        for (name, value) in [
+            ("jku", json!("https://evil")),
+            ("x5u", json!("https://evil")),
+            ("x5c", json!(["AAAA"])),
+            ("jwk", json!({ "kty": "oct", "k": "AAAA" })),
+        ] {
+            let brought = hs256(&json!({ "alg": "HS256", name: value }), &claims());
+            assert_eq!(verifier(policy()).verify(&brought, NOW), Err(JwtError::OwnKey), "{name}");
+        }
         for crit in [json!(["b64"]), json!([]), json!(null)] {
             let critical = hs256(&json!({ "alg": "HS256", "crit": crit }), &claims());
             assert_eq!(verifier(policy()).verify(&critical, NOW), Err(JwtError::Critical));

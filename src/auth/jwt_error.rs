@@ -28,6 +28,10 @@ pub enum JwtError {
     ClaimMismatch(String),
     /// The token demands an extension (`crit`), and we know none.
     Critical,
+    /// The token brings a key along (`jwk`, `jku`, `x5c`, `x5u`).
+    OwnKey,
+    /// There is more than one token.
+    Several,
     /// A scope was not granted.
     MissingScope(String),
     /// A claim that is asked for here is not there, or has a value that is not enough.
@@ -55,6 +59,8 @@ impl fmt::Display for JwtError {
             Self::NotYet => "the token is not valid yet",
             Self::Issuer => "the token's issuer is not accepted",
             Self::Audience => "the token is for another audience",
+            Self::OwnKey => "the token brings a key of its own",
+            Self::Several => "there is more than one token",
             Self::Critical => "the token demands an unknown extension",
             Self::MissingClaim(name) => return write!(f, "the token has no claim '{name}'"),
             Self::ClaimMismatch(name) => return write!(f, "the token's claim '{name}' is not accepted"),

@@ -12,9 +12,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, crypto::aws_lc};
 use serde::Deserialize;
 
-/// The most keys and bytes of a JWK Set. Real ones have two to ten keys; beyond this somebody answers with something else.
+/// The most keys of a JWK Set. Real ones have two to ten keys; beyond this somebody answers with something else.
 const MOST_KEYS: usize = 64;
-const MOST_BYTES: usize = 256 * 1024;
 /// The least bytes of a shared secret: RFC 7518, 3.2 asks for as many as the hash has, and 256 bits is the least of these.
 const SECRET_BYTES: usize = 32;
 /// The RSA sizes that the verification accepts, in bits.
@@ -81,6 +80,27 @@ impl Kind {
             Self::Ed25519 => algorithm == Algorithm::EdDSA,
         }
     }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Secret => "secret",
+            Self::Rsa => "RSA",
+            Self::P256 => "P-256",
+            Self::P384 => "P-384",
+            Self::Ed25519 => "Ed25519",
+        }
+    }
+}
+
+/// What may be told of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyInfo {
+    /// Its `kid`.
+    pub id: Option<String>,
+    /// What kind of key it is.
+    pub kind: &'static str,
+    /// The one algorithm that its publisher wants it to be used with.
+    pub only: Option<Algorithm>,
 }
 
 /// One key, with what its publisher says that it is for.
@@ -136,6 +156,9 @@ impl Key {
 pub struct Keyset(Vec<Key>);
 
 impl Keyset {
+    /// The most bytes of a JWK Set.
+    pub const MOST_BYTES: usize = 256 * 1024;
+
     /// A secret that the issuer shares with us, for the HS algorithms: at least 32 bytes.
     pub fn secret(bytes: &[u8]) -> Result<Self, KeyError> {
         // The classic confusion attack begins with this mistake; our keys are typed, but the mistake is still one.
@@ -164,13 +187,20 @@ impl Keyset {
         Ok(Self(vec![key]))
     }
 
+    /// The same of a set that an issuer publishes: secrets in it are left out, for what is published is none.
+    pub fn published(json: &[u8]) -> Result<Self, KeyError> {
+        let mut keyset = Self::jwks(json)?;
+        keyset.0.retain(|key| key.kind != Kind::Secret);
+        if keyset.is_empty() { Err(KeyError::Jwks("no key in it can check a signature")) } else { Ok(keyset) }
+    }
+
     /// The keys of a JWK Set that can check signatures; at most 64 keys in 256 KiB.
     pub fn jwks(json: &[u8]) -> Result<Self, KeyError> {
         #[derive(Deserialize)]
         struct Set {
             keys: Vec<serde_json::Value>,
         }
-        if json.len() > MOST_BYTES {
+        if json.len() > Self::MOST_BYTES {
             return Err(KeyError::Jwks("more than 256 KiB"));
         }
         let Set { keys } =
@@ -197,6 +227,12 @@ impl Keyset {
         self
     }
 
+    /// What each key is, and nothing of the key itself.
+    pub fn describe(&self) -> Vec<KeyInfo> {
+        let info = |key: &Key| KeyInfo { id: key.id.clone(), kind: key.kind.name(), only: key.only };
+        self.0.iter().map(info).collect()
+    }
+
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -207,13 +243,19 @@ impl Keyset {
         self.0.is_empty()
     }
 
+    /// The same when there may be none yet.
+    pub(super) fn usable_so_far(mut self, algorithms: &[Algorithm]) -> Vec<Key> {
+        self.0.retain(|key| algorithms.iter().any(|&algorithm| key.fits(algorithm)));
+        self.0
+    }
+
     /// The keys that fit one of `algorithms`. So a secret in a JWK Set counts only where the policy allows an HS algorithm.
-    pub(super) fn usable(mut self, algorithms: &[Algorithm]) -> Result<Vec<Key>, KeyError> {
+    pub(super) fn usable(self, algorithms: &[Algorithm]) -> Result<Vec<Key>, KeyError> {
         if algorithms.is_empty() {
             return Err(KeyError::NoAlgorithm);
         }
-        self.0.retain(|key| algorithms.iter().any(|&algorithm| key.fits(algorithm)));
-        if self.0.is_empty() { Err(KeyError::NoUsableKey) } else { Ok(self.0) }
+        let keys = self.usable_so_far(algorithms);
+        if keys.is_empty() { Err(KeyError::NoUsableKey) } else { Ok(keys) }
     }
 }
 
@@ -319,7 +361,7 @@ mod tests {
         assert_eq!(Keyset::secret(&[7; 31]).err(), Some(KeyError::WeakSecret(31)));
         assert_eq!(Keyset::secret(pem!("test-rsa.public")).err(), Some(KeyError::PemAsSecret));
         assert_eq!(Keyset::jwks(b"[]").err().map(|e| e.to_string().contains("keys")), Some(true));
-        assert_eq!(Keyset::jwks(&vec![b' '; MOST_BYTES + 1]).err(), Some(KeyError::Jwks("more than 256 KiB")));
+        assert_eq!(Keyset::jwks(&vec![b' '; Keyset::MOST_BYTES + 1]).err(), Some(KeyError::Jwks("more than 256 KiB")));
         let many = json!({ "keys": vec![json!({}); 65] }).to_string();
         assert_eq!(Keyset::jwks(many.as_bytes()).err(), Some(KeyError::Jwks("more than 64 keys")));
     }

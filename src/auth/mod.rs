@@ -11,21 +11,29 @@ mod cache;
 mod certificate;
 mod claims;
 mod digest;
+mod http_signature;
 mod identity;
 mod jwt;
 pub(crate) mod jwt_error;
 mod keyset;
 mod mint;
+mod nonces;
+mod refresh;
+mod timestamp_signature;
 
 pub use apikey::{DuplicateKey, Entry, Keys, Refusal};
 pub use cache::VerifiedTokens;
 pub use certificate::{Certificate, dns_names, not_after};
 pub use digest::{Digest, InvalidDigest};
+pub use http_signature::{HttpSignature, SharedSecret, Unreadable};
 pub use identity::{Identities, Identity, Method};
-pub use jwt::{Policy, Verifier};
+pub use jwt::{Policy, Verifier, unverified_issuer};
 pub use jwt_error::JwtError;
-pub use keyset::{KeyError, Keyset};
+pub use keyset::{KeyError, KeyInfo, Keyset};
 pub use mint::{NoEntropy, generate_key, has_checksum};
+pub use nonces::{Nonces, Noted};
+pub use refresh::{Refresh, RefreshTimes};
+pub use timestamp_signature::TimestampSignature;
 
 /// The signature algorithms a [`Policy`] can name.
 pub use jsonwebtoken::Algorithm;

@@ -11,7 +11,7 @@ use crate::{
     auth::{Digest, Entry, Identity, Keys, Method},
     config::{listener_names::numbered, route_ids::ids},
     downstream::ListenerConfig,
-    filter::{Env, Invalid, Registry},
+    filter::{Env, Invalid, KeySetsDraft, Registry},
     limit::TablesDraft,
     message::{forwarded::TrustedProxies, reserved::ReservedHeaders, target},
     routing::{
@@ -56,6 +56,7 @@ pub(super) fn build(
     let (listeners, paths, via) = (&config.listeners, config.paths, config.via.0);
     let tables = Arc::new(shared.tables.draft());
     let redis = shared_store::store(config.redis.as_ref(), &readers, root, shared, problems);
+    let key_sets = Arc::new(shared.key_sets.draft());
     let builder = Builder {
         root,
         registry,
@@ -63,6 +64,7 @@ pub(super) fn build(
         keys,
         tables: &tables,
         redis: redis.as_ref(),
+        key_sets: &key_sets,
         services: &services,
         listeners,
         paths,
@@ -90,6 +92,7 @@ pub(super) fn build(
         cache_queries,
         redis,
         cache_memory: caching::memory(config.cache, root, problems),
+        key_sets,
         tables,
     };
     (runtime, plan)
@@ -172,6 +175,7 @@ struct Builder<'a> {
     keys: Arc<Keys>,
     tables: &'a Arc<TablesDraft>,
     redis: Option<&'a Arc<RedisStore>>,
+    key_sets: &'a Arc<KeySetsDraft>,
     services: &'a BTreeMap<Arc<str>, Arc<Service>>,
     listeners: &'a [Spanned<Short<ListenerConfig>>],
     paths: PathsConfig,
@@ -228,6 +232,7 @@ impl Builder<'_> {
             keys: self.keys.clone(),
             tables: self.tables.clone(),
             redis: self.redis.cloned(),
+            key_sets: self.key_sets.clone(),
             readers: self.readers.clone(),
             metrics: self.shared.metrics.filters.clone(),
         };

@@ -191,12 +191,12 @@ async fn background_work_begins_once_and_ends_with_its_route() {
     drop(build(&refreshing, &shared).unwrap());
     settled().await;
     assert_eq!(BEGUN.load(SeqCst), 0, "nothing begins while it is built");
-    tasks.follow(&live.load());
-    tasks.follow(&live.load());
+    tasks.follow(&live.load(), &shared);
+    tasks.follow(&live.load(), &shared);
     settled().await;
     assert_eq!((BEGUN.load(SeqCst), ALIVE.load(SeqCst)), (2, 2), "one for each route");
     live.commit(build(SECOND, &shared).unwrap().runtime);
-    tasks.follow(&live.load());
+    tasks.follow(&live.load(), &shared);
     settled().await;
     assert_eq!((BEGUN.load(SeqCst), ALIVE.load(SeqCst)), (2, 0), "the routes are gone");
 }

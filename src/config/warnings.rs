@@ -32,10 +32,11 @@ const PROTECTS: [&str; 9] = [
 ];
 
 /// Filters that may refuse a request.
-const REFUSES: [&str; 8] = ["api_key", "jwt", "client_cert", "rate_limit", "in_flight", "ip", "body_limit", "cors"];
+const REFUSES: [&str; 9] =
+    ["api_key", "jwt", "client_cert", "hmac", "rate_limit", "in_flight", "ip", "body_limit", "cors"];
 
 /// Filters that want to know who the client is: a preflight does not say.
-const ASKS: [&str; 3] = ["api_key", "jwt", "client_cert"];
+const ASKS: [&str; 4] = ["api_key", "jwt", "client_cert", "hmac"];
 
 /// All of `config`, which is otherwise in order.
 pub(super) fn warnings(config: &Config, root: &Node, registry: &Registry) -> Problems {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use schemars::{JsonSchema, SchemaGenerator};
 
+use super::KeySetsDraft;
 use crate::{auth::Keys, filter::FilterMetrics, limit::TablesDraft, store::RedisStore};
 
 /// The surroundings of a filter under construction.
@@ -19,6 +20,8 @@ pub struct Env {
     pub tables: Arc<TablesDraft>,
     /// The store that gateways share, if there is one.
     pub redis: Option<Arc<RedisStore>>,
+    /// Key sets that are fetched, which outlive a reload, too.
+    pub key_sets: Arc<KeySetsDraft>,
     /// Groups that may read files with secrets: those of `pingora.user`.
     pub readers: Arc<[u32]>,
     /// Metrics.

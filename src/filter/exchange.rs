@@ -73,6 +73,8 @@ pub struct State {
     pub limits: Vec<Applied>,
     /// Compress the answer like this.
     pub compress: Option<Arc<CodingTerms>>,
+    /// The request has a body, as far as its framing says: over HTTP/2 no field need tell.
+    pub has_body: bool,
     /// Bytes of the request's body seen so far in this attempt; for another attempt the body comes once more.
     pub body_seen: u64,
     /// Typed data of filters.
@@ -96,6 +98,7 @@ impl State {
             identities: Identities::default(),
             limits: Vec::new(),
             compress: None,
+            has_body: false,
             body_seen: 0,
             extensions: http::Extensions::new(),
             held: Vec::new(),

@@ -1,10 +1,10 @@
 //! Metrics of filters, and of the limits that they apply.
 
-use prometheus::{IntCounter, IntCounterVec, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Registry};
 
 use crate::telemetry::{
     Lazy,
-    registry::{counter, counters, retain},
+    registry::{counter, counters, gauges, retain},
 };
 
 /// The families of filters.
@@ -14,6 +14,9 @@ pub struct FilterMetrics {
     faults: IntCounterVec,
     limited: IntCounterVec,
     checks: IntCounterVec,
+    key_fetches: IntCounterVec,
+    keys: IntGaugeVec,
+    keys_confirmed: IntGaugeVec,
     /// Rate limit buckets thrown out to stay within their number.
     pub evictions: IntCounter,
 }
@@ -22,7 +25,16 @@ impl FilterMetrics {
     /// The families of this room.
     pub fn new(r: &Registry) -> Self {
         let labels = ["route", "filter"];
+        let set = ["jwks", "outcome"];
         Self {
+            key_fetches: counters(r, "gateway_jwks_fetches_total", "Fetches of key sets.", &set),
+            keys: gauges(r, "gateway_jwks_keys", "Keys of a key set that can check signatures.", &set[..1]),
+            keys_confirmed: gauges(
+                r,
+                "gateway_jwks_confirmed_timestamp_seconds",
+                "When a key set was fetched for the last time without a mistake.",
+                &set[..1],
+            ),
             refusals: counters(r, "gateway_filter_refusals_total", "Requests that a filter answered.", &labels),
             faults: counters(r, "gateway_filter_faults_total", "Filters that could not do their work.", &labels),
             limited: counters(r, "gateway_rate_limited_total", "Requests refused by a rate limit.", &labels[..1]),
@@ -49,6 +61,23 @@ impl FilterMetrics {
     /// Rate limit decisions: (allowed, refused).
     pub fn limit_checks(&self) -> (Lazy<IntCounter>, Lazy<IntCounter>) {
         (Lazy::<IntCounter>::of(&self.checks, &["allowed"]), Lazy::<IntCounter>::of(&self.checks, &["refused"]))
+    }
+
+    /// A fetch of the key set `name` has ended, at `unix`; it has `keys` now.
+    pub(crate) fn key_set_fetched(&self, name: &str, good: bool, keys: usize, unix: u64) {
+        self.key_fetches.with_label_values(&[name, if good { "ok" } else { "failed" }]).inc();
+        self.keys.with_label_values(&[name]).set(i64::try_from(keys).unwrap_or(i64::MAX));
+        if good {
+            self.keys_confirmed.with_label_values(&[name]).set(i64::try_from(unix).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Ends the series of key sets that are gone.
+    pub(crate) fn keep_key_sets(&self, keep: &dyn Fn(&str) -> bool) {
+        retain(&self.key_fetches, &|labels| keep(labels["jwks"]));
+        for family in [&self.keys, &self.keys_confirmed] {
+            retain(family, &|labels| keep(labels["jwks"]));
+        }
     }
 
     /// Ends the series of routes that are gone.

@@ -100,7 +100,7 @@ impl KeyParts for Subject<'_, '_> {
         for part in self.parts {
             match part {
                 KeyPart::ClientIp => sink.ip(exchange.state.client),
-                KeyPart::ApiKey => self.holder(&[Method::ApiKey, Method::Certificate], sink),
+                KeyPart::ApiKey => self.holder(&[Method::ApiKey, Method::Certificate, Method::Signature], sink),
                 KeyPart::Jwt => self.holder(&[Method::Jwt], sink),
                 KeyPart::Header(name) => match exchange.request.headers.get(name) {
                     Some(value) => sink.bytes(value.as_bytes()),

@@ -56,6 +56,8 @@ reasons! {
     TokenAlgorithm = "token_algorithm",
     /// No key of ours signed it, as far as it says.
     TokenKey = "token_key_unknown",
+    /// The keys that could verify the token have not been fetched yet.
+    TokenKeysMissing = "token_keys_missing",
     /// The signature is wrong.
     TokenSignature = "token_signature",
     /// The token's time is over.
@@ -70,6 +72,20 @@ reasons! {
     TokenClaim = "token_claim",
     /// The token, or the key, is valid and lacks a scope.
     ScopeMissing = "scope_missing",
+    /// The request's signature is none, or cannot be read in one way only.
+    SignatureMalformed = "signature_malformed",
+    /// The signature leaves something out that it must cover.
+    SignatureIncomplete = "signature_incomplete",
+    /// No key of ours has signed the request.
+    SignatureWrong = "signature_wrong",
+    /// The signature's time is over, or still to come.
+    SignatureExpired = "signature_expired",
+    /// The signature was used before.
+    SignatureReplayed = "signature_replayed",
+    /// There is no room for another nonce.
+    NoncesFull = "nonces_full",
+    /// The body is not the one that was signed.
+    DigestWrong = "digest_wrong",
     /// The token is valid and lacks a claim, or a value, that the route requires.
     ClaimNotAllowed = "claim_not_allowed",
     /// The certificate is valid and may not do this.

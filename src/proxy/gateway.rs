@@ -24,9 +24,8 @@ use super::{
     upstream_request,
 };
 use crate::{
-    downstream::{ConnectionInfo, h1::head::HeaderNames},
+    downstream::ConnectionInfo,
     message::{
-        edit::forget_spelling,
         grpc, hop_by_hop,
         reason::Reason,
         replies::{self, malformed},
@@ -47,10 +46,7 @@ use crate::{
     },
     routing::decide::{Decision, decide},
     runtime::Live,
-    upstream::{
-        AttemptOutcome, FailureKind, failure_kind,
-        response::{unframe, verify},
-    },
+    upstream::{AttemptOutcome, FailureKind, failure_kind, response::unframe},
 };
 
 /// Connecting to a backend has ended; without a `reason` if there is a connection.
@@ -260,10 +256,7 @@ impl ProxyHttp for Gateway {
             return Ok(());
         }
         keep_alive::end_if_unread(session, true);
-        verify(head, context.kind == RequestKind::Upgrade)?;
-        if context.runtime.header_names == HeaderNames::Canonical {
-            forget_spelling(head)?;
-        }
+        response::begin(head, context)?;
         context.at_service(|service, context| retry::answered(session, context, service, head)).unwrap_or(Ok(()))?;
         arrival::head(&self.live.shared, session.req_header(), head, context);
         Ok(())

@@ -50,6 +50,7 @@ pub(crate) fn meet(
     context.kind = RequestKind::of(head, upgrade, media);
     let timed = context.kind == RequestKind::Ordinary;
     context.uninvited = timed && expect && !is_old(head) && body && expects(head);
+    context.state.has_body = body;
     let secure = info.as_ref().is_some_and(|info| info.secure);
     if let Some(info) = &info {
         context.peer = info.address();

@@ -8,10 +8,24 @@ use pingora::{Error, ErrorType, http::ResponseHeader, proxy::Session};
 
 use super::{compression, context::Context, keep_alive, request};
 use crate::{
-    message::{grpc, hop_by_hop, source::ResponseSource},
+    downstream::h1::head::HeaderNames,
+    message::{edit::forget_spelling, grpc, hop_by_hop, source::ResponseSource},
     proxy::kind::RequestKind,
     runtime::Shared,
+    upstream::response::verify,
 };
+
+/// Looks at the head of the final answer as the backend sent it.
+///
+/// # Errors
+/// It is none that could be handed on.
+pub(super) fn begin(head: &mut ResponseHeader, context: &Context) -> pingora::Result<()> {
+    verify(head, context.kind == RequestKind::Upgrade)?;
+    match context.runtime.header_names {
+        HeaderNames::Canonical => forget_spelling(head),
+        HeaderNames::AsSent => Ok(()),
+    }
+}
 
 /// Takes over the head of the final answer.
 ///

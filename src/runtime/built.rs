@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     cache::query::QueryRule,
     downstream::{h1::head::HeaderNames, limits::ClientLimits},
+    filter::KeySetsDraft,
     limit::TablesDraft,
     message::{forwarded::TrustedProxies, reserved::ReservedHeaders},
     routing::{route::Route, router::Router},
@@ -41,6 +42,8 @@ pub struct Runtime {
     pub cache_memory: u64,
     /// The store that gateways share, if there is one.
     pub redis: Option<Arc<RedisStore>>,
+    /// The key sets of its filters.
+    pub key_sets: Arc<KeySetsDraft>,
     /// The tables of its rate limits.
     pub tables: Arc<TablesDraft>,
 }

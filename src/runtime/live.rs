@@ -65,11 +65,13 @@ impl std::fmt::Debug for Live {
 
 /// Makes everything visible that `runtime` has, and ends what it does not have.
 fn show(runtime: &Runtime, shared: &Shared) {
-    if runtime.sends {
+    let key_sets = runtime.key_sets.all();
+    if runtime.sends || !key_sets.is_empty() {
         shared.connect();
     }
     shared.tables.commit(&runtime.tables);
     shared.redis.store(runtime.redis.clone());
+    shared.key_sets.commit(&runtime.key_sets);
     shared.cache.set_budget(runtime.cache_memory);
     shared.services.store(Arc::new(runtime.services.clone()));
     let metrics = &shared.metrics;
@@ -79,4 +81,6 @@ fn show(runtime: &Runtime, shared: &Shared) {
     let keep = |name: &str| routes.contains(name);
     metrics.requests.keep_routes(&keep);
     metrics.filters.keep_routes(&keep);
+    let fetched: BTreeSet<String> = key_sets.iter().map(|set| set.source.name()).collect();
+    metrics.filters.keep_key_sets(&|name| fetched.contains(name));
 }

@@ -3,6 +3,7 @@
 
 mod built;
 pub mod flights;
+mod key_refresh;
 mod live;
 mod metrics;
 mod shared;

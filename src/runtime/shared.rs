@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::{Metrics, flights::Flights};
 use crate::{
     cache::shared::Cache,
+    filter::KeySets,
     limit::Tables,
     message::reply::Reply,
     store::RedisStore,
@@ -32,6 +33,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Limit cells, by route and filter.
     pub tables: Arc<Tables>,
+    /// Key sets that are fetched, of the configuration that serves.
+    pub key_sets: Arc<KeySets>,
     /// The services of the configuration that serves: their breakers, their health, their backends.
     pub(super) services: ArcSwap<BTreeMap<Arc<str>, Arc<Service>>>,
     /// The store that gateways share, of the configuration that serves.
@@ -62,6 +65,7 @@ impl Shared {
         Arc::new(Self {
             metrics: Metrics::new(),
             tables: Arc::default(),
+            key_sets: Arc::default(),
             services: ArcSwap::default(),
             redis: ArcSwapOption::empty(),
             cache: Cache::default(),

@@ -1,12 +1,12 @@
-//! Background work of the configuration that serves: health checks and names of services, and whatever filters keep up
-//! to date. A task belongs to the part that asked for it: it begins when that part first serves, goes on over a reload
+//! Background work of the configuration that serves: health checks and names of services, key sets, and whatever filters
+//! keep up to date. A task belongs to the part that asked for it: it begins when that part first serves, goes on over a reload
 //! that leaves the part as it was, and ends when the part is gone.
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::Runtime;
+use super::{Runtime, Shared, key_refresh};
 use crate::{
-    filter::{Background, Filter},
+    filter::{Background, Filter, KeySet},
     store::RedisStore,
     units::OwnedTask,
     upstream::Service,
@@ -29,6 +29,7 @@ enum Owner {
     Service(Arc<Service>),
     Filter(Arc<dyn Filter>),
     Redis(Arc<RedisStore>),
+    KeySet(Arc<KeySet>),
 }
 
 impl Owner {
@@ -37,10 +38,11 @@ impl Owner {
             Self::Service(service) => Arc::as_ptr(service).addr(),
             Self::Filter(filter) => Arc::as_ptr(filter).cast::<()>().addr(),
             Self::Redis(store) => Arc::as_ptr(store).addr(),
+            Self::KeySet(set) => Arc::as_ptr(set).addr(),
         }
     }
 
-    fn work(&self) -> Option<Background> {
+    fn work(&self, shared: &Arc<Shared>) -> Option<Background> {
         match self {
             Self::Service(service) => {
                 let service = service.clone();
@@ -51,23 +53,26 @@ impl Owner {
                 let store = store.clone();
                 Some(Box::pin(async move { store.run_background().await }))
             }
+            Self::KeySet(set) => Some(Box::pin(key_refresh::keep(set.clone(), shared.clone()))),
         }
     }
 }
 
 impl Tasks {
     /// Begins what `runtime` needs and does not run yet, and ends what it does not have.
-    pub(crate) fn follow(&mut self, runtime: &Runtime) {
+    pub(crate) fn follow(&mut self, runtime: &Runtime, shared: &Arc<Shared>) {
         let services = runtime.services.values().map(|service| Owner::Service(service.clone()));
         let filters = runtime.router.routes().flat_map(|(_, route)| route.chain.filters());
         let redis = runtime.redis.iter().map(|store| Owner::Redis(store.clone()));
-        let owners = services.chain(filters.map(|filter| Owner::Filter(filter.clone()))).chain(redis);
+        let key_sets = runtime.key_sets.all().into_iter().map(Owner::KeySet);
+        let filters = filters.map(|filter| Owner::Filter(filter.clone()));
+        let owners = services.chain(filters).chain(redis).chain(key_sets);
         let mut before = std::mem::take(&mut self.0);
         for owner in owners {
             let id = owner.id();
             if let Some(running) = before.remove(&id) {
                 self.0.insert(id, running);
-            } else if let Some(work) = owner.work() {
+            } else if let Some(work) = owner.work(shared) {
                 self.0.insert(id, Running { _task: OwnedTask::spawn(work), _owner: owner });
             }
         }

@@ -28,6 +28,7 @@ use super::{
 use crate::{
     config::Plan,
     downstream::Listener,
+    filter::KeySet,
     runtime::{Live, Shared, Tasks},
 };
 
@@ -69,7 +70,7 @@ impl BackgroundService for BackgroundTasks {
         let (mut certificates, mut tasks) = (JoinSet::new(), Tasks::default());
         certificates.spawn(watch_certificates(self.plan.listeners.clone(), self.live.shared.clone()));
         let mut changes = self.live.changes();
-        tasks.follow(&self.live.load_full());
+        tasks.follow(&self.live.load_full(), &self.live.shared);
         let once = self.once.lock().take();
         if let Some((phases, predecessor, launcher)) = once {
             if let Some(opening) = &self.opening {
@@ -99,7 +100,7 @@ impl BackgroundService for BackgroundTasks {
             tokio::select! {
                 _ = shutdown.changed() => return,
                 changed = changes.changed() => match changed {
-                    Ok(()) => tasks.follow(&self.live.load_full()),
+                    Ok(()) => tasks.follow(&self.live.load_full(), &self.live.shared),
                     Err(_) => return,
                 },
             }
@@ -108,15 +109,17 @@ impl BackgroundService for BackgroundTasks {
 }
 
 impl BackgroundTasks {
-    /// Waits until names have been looked up and backends been checked for the first time: a request that came before would
-    /// be answered 503, or go to a backend that is ill. While a `predecessor` serves there is time to look again.
+    /// Waits until names have been looked up, backends been checked and key sets been fetched for the first time: a request
+    /// that came before would be answered 503, or go to a backend that is ill. While a `predecessor` serves there is time to look again.
     async fn settle(&self, predecessor: bool) {
         let limit = if predecessor { SETTLE_BESIDE } else { SETTLE };
         let unsettled = || -> Vec<String> {
             let runtime = self.live.load();
             let left = runtime.services.values().filter(|service| !service.is_settled(predecessor));
             let redis = runtime.redis.iter().filter(|store| !store.is_settled()).map(|_| "redis".to_owned());
-            left.map(|service| service.name.to_string()).chain(redis).collect()
+            let missing = self.live.shared.key_sets.all().into_iter().filter(|set| !is_settled(set, predecessor));
+            let missing = missing.map(|set| set.source.name());
+            left.map(|service| service.name.to_string()).chain(redis).chain(missing).collect()
         };
         // One that is told to leave goes on accepting for a while, and so it has to begin: nobody else serves its clients.
         let leaves = || !predecessor && self.live.shared.draining();
@@ -128,17 +131,20 @@ impl BackgroundTasks {
         if tokio::time::timeout(limit, settled).await.is_err() {
             let names = unsettled().join(", ");
             log::warn!(
-                "not all backends are known, or have been checked, after {limit:?}, of: {names}; going on all the same"
+                "not all backends are known, or have been checked, or key sets fetched, after {limit:?}, of: {names}; going on all the same"
             );
         }
     }
 
-    /// Asks the process before whether it may be replaced by this one, where this one knows no backend of a service.
+    /// Asks the process before whether it may be replaced by this one, where this one knows no backend of a service, or no keys of a
+    /// set.
     async fn agree(&self, predecessor: Option<Predecessor>) -> Result<Option<Predecessor>, String> {
         let Some(mut predecessor) = predecessor else { return Ok(None) };
         let runtime = self.live.load_full();
         let without = runtime.services.values().filter(|service| !service.has_backends());
-        let without: Vec<String> = without.map(|service| service.name.to_string()).collect();
+        let key_sets = self.live.shared.key_sets.all();
+        let unknown = key_sets.iter().filter(|set| !set.is_loaded()).map(|set| set.source.name());
+        let without: Vec<String> = without.map(|service| service.name.to_string()).chain(unknown).collect();
         let asked = move || predecessor.ask_to_be_without(&without).map(|()| predecessor);
         tokio::task::spawn_blocking(asked).await.map_err(|e| e.to_string())?.map(Some)
     }
@@ -179,6 +185,11 @@ impl BackgroundTasks {
         // Whatever the level of the log is.
         let _ = writeln!(io::stderr().lock(), "{reason}");
     }
+}
+
+/// A key set has been looked for; while a `predecessor` serves, it has been found.
+fn is_settled(set: &KeySet, predecessor: bool) -> bool {
+    set.is_loaded() || !predecessor && set.fetches().all > 0
 }
 
 /// Takes up changed certificate files, and tells the metrics when each ends.

@@ -10,7 +10,7 @@
 //!                                        or: refused REASON\n
 //! binds what is new, looks for backends
 //! if it knows none of some services, some at a time:
-//! without ["SERVICE", ...]\n       ->
+//! without ["SERVICE", ...]\n       ->   (services without backends, key sets without keys)
 //!                                  <-    go on\n
 //!                                        or: refused REASON\n, when backends of one of these are known here
 //! accepts
@@ -227,6 +227,11 @@ impl Handover {
         let has_backends = |name: &&String| self.shared.service(name).is_some_and(|service| service.has_backends());
         if let Some(name) = names.iter().find(has_backends) {
             let reason = format!("the successor knows no backend of service {name}, and this one does");
+            return Err(refuse(stream, &reason));
+        }
+        let sets = self.shared.key_sets.all();
+        if let Some(set) = sets.iter().find(|set| set.is_loaded() && names.contains(&set.source.name())) {
+            let reason = format!("the successor has not got the keys of {}, and this one has", set.source.name());
             return Err(refuse(stream, &reason));
         }
         stream.write_all(format!("{GO_ON}\n").as_bytes()).map_err(|e| format!("the successor cannot be talked to: {e}"))

@@ -62,12 +62,8 @@ impl Credentials {
         let mut wrong = |key: &str, message: String| problems.push(node.at(key).place().problem(message));
         let mut credentials = Self::default();
         if let Some(path) = &config.ca {
-            match authorities(path) {
-                Ok(list) => {
-                    credentials.stamp = list.iter().fold(0, |stamp, der| stamped(stamp, der));
-                    let parsed = list.into_iter().map(|der| WrappedX509::new(der, parse_x509));
-                    credentials.authorities = Some(parsed.collect());
-                }
+            match trusted(path) {
+                Ok((list, stamp)) => (credentials.authorities, credentials.stamp) = (Some(list), stamp),
                 Err(message) => wrong("ca", message),
             }
         }
@@ -91,6 +87,16 @@ impl Credentials {
 /// `stamp` with one more part in it. Fixed seeds: two configurations of one process are compared.
 fn stamped(stamp: u64, part: &[u8]) -> u64 {
     ahash::RandomState::with_seeds(stamp, 2, 3, 4).hash_one(part)
+}
+
+/// The authorities in a file, and what tells them from others.
+///
+/// # Errors
+/// It cannot be read, or holds none.
+pub(crate) fn trusted(file: &FileRef) -> Result<(Arc<CaType>, u64), String> {
+    let list = authorities(file)?;
+    let stamp = list.iter().fold(0, |stamp, der| stamped(stamp, der));
+    Ok((list.into_iter().map(|der| WrappedX509::new(der, parse_x509)).collect(), stamp))
 }
 
 /// Certificates of authorities, in DER.

@@ -8,6 +8,7 @@ pub(crate) mod concurrency;
 pub(crate) mod discovery;
 pub(crate) mod exchange;
 pub(crate) mod failure_kind;
+pub(crate) mod fetch;
 pub(crate) mod health;
 pub(crate) mod known_names;
 pub(crate) mod lookup;

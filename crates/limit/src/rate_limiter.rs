@@ -87,7 +87,10 @@ impl RateLimiter {
 
 impl fmt::Debug for RateLimiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RateLimiter").field("quota", self.quota()).field("callers", &self.table.len()).finish_non_exhaustive()
+        f.debug_struct("RateLimiter")
+            .field("quota", self.quota())
+            .field("callers", &self.table.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -21,6 +21,7 @@ builtin! {
     compression::Compression,
     cors::Cors,
     headers::Headers,
+    hmac::Hmac,
     in_flight::InFlight,
     ip::Ip,
     jwt::Jwt,

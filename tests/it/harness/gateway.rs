@@ -137,6 +137,20 @@ impl Gateway {
         self.read("stderr")
     }
 
+    /// The line of the access log about the request that was refused with `answer`, a whole problem document: lines of several
+    /// connections may change places.
+    pub(crate) fn line_of(&self, answer: &str) -> serde_json::Value {
+        let id = answer.split_once("\"request_id\":\"").and_then(|(_, rest)| rest.split_once('"'));
+        let id = id.unwrap_or_else(|| panic!("no request id in {answer}")).0;
+        let mut found = None;
+        eventually("the line is written", || {
+            let log = self.read("stdout");
+            found = log.lines().find(|line| line.contains(id)).map(str::to_owned);
+            found.is_some()
+        });
+        serde_json::from_str(&found.unwrap()).unwrap()
+    }
+
     /// The lines of the access log on standard output, once there are `count` of them.
     pub(crate) fn log(&self, count: usize) -> Vec<serde_json::Value> {
         eventually("the access log is written", || self.read("stdout").lines().count() >= count);

@@ -6,6 +6,7 @@ mod fault;
 mod gateway;
 mod h2_client;
 mod h2_origin;
+mod issuer;
 mod load;
 mod origin;
 mod raw;
@@ -18,11 +19,12 @@ use std::{
 };
 
 pub(crate) use certs::Certs;
-pub(crate) use client::{Answer, Request};
+pub(crate) use client::{Answer, Request, raw as client_raw};
 pub(crate) use fault::{Fault, FaultProxy};
 pub(crate) use gateway::{BINARY, Gateway, binary};
 pub(crate) use h2_client::h2_request;
 pub(crate) use h2_origin::H2Origin;
+pub(crate) use issuer::{JwksServer, Publishes, TestKey};
 pub(crate) use load::{Tally, load};
 pub(crate) use origin::Origin;
 pub(crate) use raw::{full_backend, raw_backend, read_head};

@@ -1,0 +1,269 @@
+//! `hmac`: who may pass, by a signature over the request with a shared secret (RFC 9421, `hmac-sha256`).
+//!
+//! YAML: `hmac: { keys: [ { id: partner, secrets: [ { env: PARTNER_SECRET } ] } ] }`.
+//! Covered are at least `components`, and `content-digest` (RFC 9530) of every request that has a body: it is compared with the
+//! body before the backend has got all of it (`body`). Each nonce counts once, on this node; it is noted only when all
+//! else is right, so that nobody else can use it up.
+//! With `simple_header` there is a second kind, for clients that are a shell: `keyid=partner,t=TIME,v1=HEX`.
+//! What it does not do: other algorithms, several signatures on one request, a store of nonces that nodes share.
+
+mod digest;
+mod message;
+mod settings;
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use pingora::http::RequestHeader;
+use schemars::{Schema, SchemaGenerator};
+use serde_json::Map;
+
+use self::{
+    digest::{BodyCheck, Mode},
+    message::Message,
+    settings::{HmacConfig, Key},
+};
+use crate::{
+    auth::{HttpSignature, Identity, Method, Noted, Nonces, TimestampSignature},
+    filter::{Body, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
+    message::{reason::Reason, reply::Reply},
+};
+
+/// The fields of a signature.
+static SIGNATURE: HeaderName = HeaderName::from_static("signature");
+static SIGNATURE_INPUT: HeaderName = HeaderName::from_static("signature-input");
+static CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+
+#[derive(Debug)]
+pub(crate) struct Hmac {
+    keys: Vec<Key>,
+    components: Vec<String>,
+    /// Those of them that are fields, and the digest's.
+    fields: Vec<HeaderName>,
+    /// The field of the simple kind, where that is taken.
+    simple: Option<HeaderName>,
+    max_age: Duration,
+    mode: Mode,
+    nonces: Nonces,
+    identity: HeaderName,
+    forward: bool,
+}
+
+/// What a good MAC says.
+struct Claim<'k> {
+    key: &'k Key,
+    created: i64,
+    expires: Option<i64>,
+    nonce: String,
+    digest: Option<[u8; 32]>,
+}
+
+/// Why a request is refused.
+struct Refused(Reason, &'static str);
+
+fn header_name(path: &str, text: &str, invalid: &mut Invalid) -> HeaderName {
+    text.parse().unwrap_or_else(|_| {
+        invalid.push(path, format!("'{text}' is not a header name"));
+        header::AUTHORIZATION
+    })
+}
+
+impl Configure for Hmac {
+    const NAME: &'static str = "hmac";
+    const SAMPLES: [&'static str; 2] = [
+        "{ keys: [{ id: a, secrets: [{ file: SECRET_A }], owner: c }], components: ['@method', '@path'], max_age: 30s, \
+         body: buffer, buffer: '1KiB', nonces: 10, simple_header: X-Sign, identity_header: X-Signer, forward: true }",
+        "{ keys: [{ id: b, secrets: [{ file: SECRET_B }], owner: d }], components: ['@authority', '@query'], max_age: 40s, \
+         body: stream, buffer: '2KiB', nonces: 20, simple_header: X-Sign2, identity_header: X-Signer2, forward: false }",
+    ];
+    type Config = HmacConfig;
+
+    fn configure(config: HmacConfig, env: &Env) -> Result<Self, Invalid> {
+        let mut invalid = Invalid::default();
+        let keys = config.keys(&env.readers, &mut invalid);
+        config.validate(&mut invalid);
+        let identity = header_name("identity_header", &config.identity_header, &mut invalid);
+        let simple = config.simple_header.as_ref().map(|name| header_name("simple_header", name, &mut invalid));
+        invalid.into_result()?;
+        let mode = config.mode();
+        let max_age = config.max_age.0;
+        // From the first moment in which a signature is taken to the last: it may be from the future, by our clock.
+        let nonces = Nonces::new(max_age * 2 + Duration::from_secs(1), config.nonces);
+        let HmacConfig { components, forward, .. } = config;
+        let fields = components.iter().filter_map(|name| name.parse().ok()).chain([CONTENT_DIGEST.clone()]).collect();
+        Ok(Self { keys, components, fields, simple, max_age, mode, nonces, identity, forward })
+    }
+
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        schema_of::<HmacConfig>(generator)
+    }
+}
+
+impl Hmac {
+    /// The key that has signed the request, and the digest of its body.
+    fn verify(&self, exchange: &Exchange<'_>) -> Result<(&Key, Option<[u8; 32]>), Refused> {
+        let message = Message::new(exchange);
+        let headers = &exchange.request.headers;
+        let signed = headers.contains_key(&SIGNATURE) || headers.contains_key(&SIGNATURE_INPUT);
+        let simple = self.simple.as_ref().filter(|name| headers.contains_key(*name));
+        let claim = match (signed, simple) {
+            (true, None) => self.by_message_signature(&message)?,
+            (false, Some(name)) => self.by_timestamp(&message, name)?,
+            (true, Some(_)) => return Err(Refused(Reason::SignatureMalformed, "there are signatures of two kinds")),
+            (false, None) => return Err(Refused(Reason::CredentialsMissing, "a signature is required")),
+        };
+        self.in_time(&claim, exchange.now.unix)?;
+        // Where there is no body, the backend has the whole request as soon as it has the head.
+        if !message.has_body() && claim.digest.is_some_and(|digest| digest != digest::of_nothing()) {
+            return Err(Refused(Reason::DigestWrong, "the body is not the one that was signed"));
+        }
+        match self.nonces.note(&claim.key.id, &claim.nonce, exchange.now.since_start) {
+            Noted::Fresh => Ok((claim.key, claim.digest)),
+            Noted::Used => Err(Refused(Reason::SignatureReplayed, "the signature was used before")),
+            Noted::Full => Err(Refused(Reason::NoncesFull, "there are too many signed requests")),
+        }
+    }
+
+    fn key(&self, id: &str) -> Result<&Key, Refused> {
+        let key = self.keys.iter().find(|key| key.id == id);
+        // The same as for a wrong secret: which keys there are is nobody's business.
+        key.ok_or(Refused(Reason::SignatureWrong, "the signature is not valid"))
+    }
+
+    /// The signature as RFC 9421 has it.
+    fn by_message_signature(&self, message: &Message<'_, '_>) -> Result<Claim<'_>, Refused> {
+        let (Some(input), Some(signature)) = (message.text(&SIGNATURE_INPUT), message.text(&SIGNATURE)) else {
+            return Err(Refused(Reason::SignatureMalformed, "Signature-Input and Signature are there once each"));
+        };
+        let signature = HttpSignature::read(input, signature).map_err(|e| Refused(Reason::SignatureMalformed, e.0))?;
+        let covers_digest = signature.components.iter().any(|name| name == CONTENT_DIGEST.as_str());
+        let lacks = self.components.iter().any(|name| !signature.components.contains(name) && message.has(name));
+        if lacks || !covers_digest && message.has_body() || message.spells_otherwise(&self.fields) {
+            return Err(Refused(Reason::SignatureIncomplete, "the signature does not cover all that it must"));
+        }
+        let key = self.key(&signature.key_id)?;
+        let base = signature.base(|name| message.component(name));
+        let base = base.ok_or(Refused(Reason::SignatureMalformed, "a component that is covered is not there"))?;
+        if !signature.is_by(&key.secrets, &base) {
+            return Err(Refused(Reason::SignatureWrong, "the signature is not valid"));
+        }
+        let digest = covers_digest.then(|| digest_of(message)).transpose()?;
+        let (created, expires) = (signature.created, signature.expires);
+        Ok(Claim { key, created, expires, nonce: signature.nonce, digest })
+    }
+
+    /// The one for shells: over the time, the method, the target and the digest of the body, a line each.
+    fn by_timestamp(&self, message: &Message<'_, '_>, name: &HeaderName) -> Result<Claim<'_>, Refused> {
+        let read = message.text(name).and_then(TimestampSignature::read);
+        let signature = read.ok_or(Refused(Reason::SignatureMalformed, "expected keyid=...,t=...,v1=..."))?;
+        let covers_digest = message.has(CONTENT_DIGEST.as_str());
+        if !covers_digest && message.has_body() {
+            return Err(Refused(Reason::SignatureIncomplete, "a request with a body needs its Content-Digest"));
+        }
+        let digest = if covers_digest { message.component(CONTENT_DIGEST.as_str()) } else { Some(String::new()) };
+        let part = |name: &str| message.component(name);
+        let (Some(digest), Some(method), Some(target)) = (digest, part("@method"), part("@request-target")) else {
+            return Err(Refused(Reason::SignatureMalformed, "Content-Digest has characters that no digest has"));
+        };
+        let key = self.key(signature.key_id)?;
+        let signed = format!("{}\n{method}\n{target}\n{digest}", signature.created);
+        if !key.secrets.iter().any(|secret| secret.verifies(signed.as_bytes(), &signature.mac)) {
+            return Err(Refused(Reason::SignatureWrong, "the signature is not valid"));
+        }
+        let digest = covers_digest.then(|| digest_of(message)).transpose()?;
+        // Without a nonce, the signature itself is what must not come twice.
+        let nonce = format!("v1 {}", signature.hex);
+        Ok(Claim { key, created: signature.created, expires: None, nonce, digest })
+    }
+
+    fn in_time(&self, signature: &Claim<'_>, now: u64) -> Result<(), Refused> {
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
+        let age = i64::try_from(self.max_age.as_secs()).unwrap_or(i64::MAX);
+        let over = signature.created.saturating_add(age) < now || signature.expires.is_some_and(|end| end <= now);
+        if over {
+            return Err(Refused(Reason::SignatureExpired, "the signature is too old"));
+        }
+        if signature.created.saturating_sub(age) > now {
+            return Err(Refused(Reason::SignatureExpired, "the signature is from the future"));
+        }
+        Ok(())
+    }
+}
+
+/// The digest that is covered.
+fn digest_of(message: &Message<'_, '_>) -> Result<[u8; 32], Refused> {
+    let read = message.text(&CONTENT_DIGEST).and_then(digest::read);
+    read.ok_or(Refused(Reason::SignatureMalformed, "Content-Digest has no sha-256, or several"))
+}
+
+fn refuse(Refused(reason, detail): Refused) -> Reply {
+    let reply = match reason {
+        Reason::NoncesFull => {
+            Reply::problem(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(Duration::from_secs(1))
+        }
+        // There is no registered scheme for it; 401 needs a challenge all the same (RFC 9110 §15.5.2).
+        _ => Reply::unauthorized(HeaderValue::from_static("Signature"), detail),
+    };
+    reply.because(reason)
+}
+
+#[async_trait]
+impl Filter for Hmac {
+    async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
+        let (key, digest) = match self.verify(exchange) {
+            Ok(verified) => verified,
+            Err(refused) => return Ok(refuse(refused).into()),
+        };
+        let identity = Identity {
+            subject: key.owner.clone(),
+            method: Method::Signature,
+            scopes: Vec::new(),
+            claims: Map::new(),
+            key_id: Some(key.id.clone()),
+        };
+        exchange.state.identities.note(Arc::new(identity));
+        exchange.state.extensions.insert(BodyCheck::new(digest.unwrap_or_else(digest::of_nothing), self.mode));
+        Ok(Flow::Next)
+    }
+
+    fn tells_backends(&self) -> Vec<HeaderName> {
+        vec![self.identity.clone()]
+    }
+
+    fn upstream(&self, head: &mut RequestHeader, state: &State) -> Result<(), Fault> {
+        if !self.forward {
+            head.remove_header(&SIGNATURE);
+            head.remove_header(&SIGNATURE_INPUT);
+            if let Some(name) = &self.simple {
+                head.remove_header(name);
+            }
+        }
+        head.remove_header(&self.identity);
+        if let Some(identity) = state.identities.by(Method::Signature) {
+            let value = HeaderValue::try_from(&identity.subject).map_err(|e| Fault(format!("identity header: {e}")))?;
+            head.insert_header(self.identity.clone(), value).map_err(|e| Fault(e.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn body(&self) -> Body {
+        Body::Request
+    }
+
+    fn request_body(&self, chunk: &mut Option<Bytes>, end: bool, state: &mut State) -> Result<Flow, Fault> {
+        let seen = state.body_seen;
+        let Some(check) = state.extensions.get_mut::<BodyCheck>() else { return Ok(Flow::Next) };
+        Ok(match check.pass(chunk, end, seen) {
+            Ok(()) => Flow::Next,
+            Err(digest::Bad::TooLarge(most)) => {
+                let detail = format!("a signed body may have {most} bytes here");
+                Reply::problem(StatusCode::PAYLOAD_TOO_LARGE, detail).because(Reason::BodyTooLarge).closing().into()
+            }
+            Err(digest::Bad::Other) => {
+                refuse(Refused(Reason::DigestWrong, "the body is not the one that was signed")).closing().into()
+            }
+        })
+    }
+}
