@@ -212,14 +212,7 @@ impl Builder<'_> {
         let rewrite =
             Rewrite::build(config.strip_prefix.as_deref(), config.rewrite.as_deref(), &matcher.paths, &mut wrong);
         idle(config, &mut wrong);
-        let host = config.host.as_ref().and_then(|host| {
-            let value = Some(host).filter(|host| target::is_host(host.as_bytes()));
-            let value = value.and_then(|host| http::HeaderValue::try_from(host).ok());
-            if value.is_none() {
-                wrong.push("host", format!("'{host}' is not a host: write it like api.example"));
-            }
-            value
-        });
+        let host = config.host.as_ref().and_then(|host| upstream_host(host, &mut wrong));
         for (path, message) in wrong.0 {
             let path =
                 if path.is_empty() { config.place.path.clone() } else { format!("{}.{path}", config.place.path) };
@@ -319,4 +312,13 @@ impl Builder<'_> {
         let hint = near.map(|near| format!(" (did you mean '{near}'?)")).unwrap_or_default();
         Err(Some(format!("there is no service '{name}'{hint}")))
     }
+}
+
+/// `host` of a route, as backends get it.
+fn upstream_host(host: &str, wrong: &mut Invalid) -> Option<http::HeaderValue> {
+    let value = http::HeaderValue::try_from(host).ok().filter(|_| target::is_host(host.as_bytes()));
+    if value.is_none() {
+        wrong.push("host", format!("'{host}' is not a host: write it like api.example"));
+    }
+    value
 }

@@ -128,12 +128,10 @@ fn an_answer_is_kept_and_given_again() {
     );
     let only = gw.get("/new").header("cache-control", "only-if-cached").send();
     assert_eq!(only.status, 504, "{only:?}");
+    // Lines of one client may change places: each is written after its answer.
     let lines = gw.log(7);
-    let word = |at: usize| lines[at]["cache"].as_str().unwrap_or_default().to_owned();
-    assert_eq!(
-        (word(0), word(1), word(2), lines[1]["by"].as_str()),
-        ("miss".into(), "hit".into(), "miss".into(), Some("cache"))
-    );
+    let count = |word: &str, by: &str| lines.iter().filter(|line| line["cache"] == word && line["by"] == by).count();
+    assert_eq!((count("hit", "cache"), count("miss", "upstream"), count("miss", "cache")), (2, 4, 1), "{lines:?}");
     assert!(gw.metric("gateway_cache_requests_total{result=\"hit\"}") >= Some(2.0));
     // The same over HTTP/1.0, with a body to come, and in pieces.
     let old = gw.raw(format!("GET /a?{FRESH}&b=x HTTP/1.0\r\nHost: 127.0.0.1:{}\r\n\r\n", gw.port).as_bytes());

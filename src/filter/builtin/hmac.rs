@@ -26,7 +26,7 @@ use self::{
     settings::{HmacConfig, Key},
 };
 use crate::{
-    auth::{HttpSignature, Identity, Method, Noted, Nonces, TimestampSignature},
+    auth::{HttpSignature, Identity, Method, Nonces, Noted, TimestampSignature},
     filter::{Body, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
     message::{reason::Reason, reply::Reply},
 };

@@ -100,7 +100,11 @@ impl Jwt {
         issuer.ok_or(JwtError::Issuer)
     }
 
-    async fn authenticate(&self, exchange: &Exchange<'_>, token: &str) -> Result<(std::sync::Arc<Identity>, &Issuer), Denied> {
+    async fn authenticate(
+        &self,
+        exchange: &Exchange<'_>,
+        token: &str,
+    ) -> Result<(std::sync::Arc<Identity>, &Issuer), Denied> {
         let issuer = self.issuer(token).map_err(Denied::Token)?;
         let identity = issuer.authenticate(token, exchange.now).await?;
         self.can_be_told(&identity).map_err(Denied::Token)?;

@@ -156,7 +156,15 @@ mod tests {
         let nothing = "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:";
         assert_eq!(read(nothing), Some(of_nothing()));
         assert_eq!(read(&format!("sha-512=:AAAA:, {nothing}")), Some(of_nothing()));
-        for wrong in ["", "sha-256", "sha-256=::", "sha-256=:AAAA:", "SHA-256=:47DEQ:", &format!("{nothing}, {nothing}"), "sha-512=:AAAA:"] {
+        for wrong in [
+            "",
+            "sha-256",
+            "sha-256=::",
+            "sha-256=:AAAA:",
+            "SHA-256=:47DEQ:",
+            &format!("{nothing}, {nothing}"),
+            "sha-512=:AAAA:",
+        ] {
             assert_eq!(read(wrong), None, "{wrong}");
         }
     }

@@ -2,7 +2,10 @@
 
 use http::{HeaderName, HeaderValue, Uri, header};
 
-use crate::{filter::Exchange, message::fields::{other_spellings, single}};
+use crate::{
+    filter::Exchange,
+    message::fields::{other_spellings, single},
+};
 
 /// Components that are no fields.
 pub(super) const DERIVED: [&str; 7] =

@@ -84,7 +84,8 @@ impl Issuer {
     /// Makes another verifier when a set has changed. Several requests may do so at once; each makes one that is new enough.
     fn refresh(&self) {
         let current = self.current.load();
-        let same = self.keys.sets.iter().zip(&current.generations).all(|(set, generation)| set.generation() == *generation);
+        let same =
+            self.keys.sets.iter().zip(&current.generations).all(|(set, generation)| set.generation() == *generation);
         if !same {
             self.current.store(Arc::new(make(&self.policy, &self.keys, self.cache)));
         }

@@ -98,7 +98,9 @@ impl<'de> Deserialize<'de> for JwksSource {
 
             fn visit_str<E: de::Error>(self, path: &str) -> Result<JwksSource, E> {
                 if path.starts_with("https://") || path.starts_with("http://") {
-                    return Err(E::custom("expected a file's path: write a set that is fetched as { url: https://... }"));
+                    return Err(E::custom(
+                        "expected a file's path: write a set that is fetched as { url: https://... }",
+                    ));
                 }
                 Ok(JwksSource::File(path.into()))
             }
@@ -142,9 +144,9 @@ pub(super) fn load(sources: &[KeySource], env: &Env, wrong: &mut dyn FnMut(Strin
                 }
                 continue;
             }
-            KeySource::Secret(reference) => {
-                reference.read(&env.readers).and_then(|secret| Keyset::secret(secret.expose()).map_err(|e| e.to_string()))
-            }
+            KeySource::Secret(reference) => reference
+                .read(&env.readers)
+                .and_then(|secret| Keyset::secret(secret.expose()).map_err(|e| e.to_string())),
             KeySource::Pem(path) => read(path).and_then(|pem| Keyset::pem(&pem).map_err(|e| e.to_string())),
             KeySource::Jwks(JwksSource::File(path)) => {
                 read(path).and_then(|json| Keyset::jwks(&json).map_err(|e| e.to_string()))
@@ -166,7 +168,8 @@ impl FetchedJwks {
     /// # Errors
     /// The key that is wrong, and why.
     fn source(&self) -> Result<KeySetSource, (&'static str, String)> {
-        let uri = parse(&self.url).map_err(|why| ("url", format!("{why}: write it like https://id.example/jwks.json")))?;
+        let uri =
+            parse(&self.url).map_err(|why| ("url", format!("{why}: write it like https://id.example/jwks.json")))?;
         let tls = uri.scheme_str() == Some("https");
         if !tls && self.ca.is_some() {
             return Err(("ca", "has no effect without https".to_owned()));

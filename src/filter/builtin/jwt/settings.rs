@@ -175,7 +175,8 @@ impl Config {
 
     fn policy(&self, (path, names): (&str, &[String]), invalid: &mut Invalid) -> Policy {
         let required = self.required_claims.iter();
-        let required = required.map(|(name, value)| (name.clone(), Some(value.clone()).filter(|value| !value.is_null())));
+        let required =
+            required.map(|(name, value)| (name.clone(), Some(value.clone()).filter(|value| !value.is_null())));
         Policy {
             leeway: self.leeway.0,
             required: required.collect(),
