@@ -197,8 +197,7 @@ fn zipf(count: u32, exponent: f64) -> Vec<f64> {
 }
 
 /// Runs a trace against both; `scan`: the share of requests for what is never asked for again.
-fn hits(maker: &Maker, name: &str, exponent: f64, scan: f64) {
-    const REQUESTS: u64 = 1_000_000;
+fn hits(maker: &Maker, requests: u32, name: &str, exponent: f64, scan: f64) {
     const BODY: usize = 3 << 10;
     let shares = zipf(100_000, exponent);
     let mut random = fastrand::Rng::with_seed(7);
@@ -208,7 +207,7 @@ fn hits(maker: &Maker, name: &str, exponent: f64, scan: f64) {
     let room = usize::try_from((16 << 20) / memory.stats().bytes.max(1)).unwrap_or(usize::MAX);
     let mut lru = Lru::default();
     let (mut ours, mut theirs, mut wanted, mut once) = (0u64, 0u64, 0u64, 1u64 << 32);
-    for _ in 0..REQUESTS {
+    for _ in 0..requests {
         let scanned = random.f64() < scan;
         let number = if scanned {
             once += 1;
@@ -235,20 +234,26 @@ fn hits(maker: &Maker, name: &str, exponent: f64, scan: f64) {
 }
 
 fn main() {
-    let gigabytes = std::env::var("TOLLGATE_BENCH_GB").ok().and_then(|text| text.parse::<u64>().ok()).unwrap_or(10);
+    // `cargo test` runs this too, to see that it runs.
+    let short = !std::env::args().any(|argument| argument == "--bench");
+    let gigabytes = std::env::var("TOLLGATE_BENCH_GB").ok().and_then(|text| text.parse::<u64>().ok());
+    let total =
+        gigabytes.map_or(if short { 100_000_000 } else { 10_000_000_000 }, |gigabytes| gigabytes * 1_000_000_000);
     let maker = Maker::new();
     // In a process of its own: what one leaves behind the next would find.
     if let Ok(which) = std::env::var("TOLLGATE_BENCH_SIZES") {
         let (smallest, largest) = SIZES[which.parse::<usize>().expect("the number of a line of SIZES")];
-        return memory(&maker, gigabytes * 1_000_000_000, smallest, largest);
+        return memory(&maker, total, smallest, largest);
     }
     for which in 0..SIZES.len() {
         let program = std::env::current_exe().expect("the name of this program");
-        let run = Command::new(program).env("TOLLGATE_BENCH_SIZES", which.to_string()).status();
+        let mut run = Command::new(program);
+        let run = run.args(std::env::args().skip(1)).env("TOLLGATE_BENCH_SIZES", which.to_string()).status();
         assert!(run.is_ok_and(|status| status.success()), "a run failed");
     }
     // Zipf's exponent of web traffic is between 0.6 and 1.
-    hits(&maker, "Zipf 0.9", 0.9, 0.0);
-    hits(&maker, "Zipf 0.7", 0.7, 0.0);
-    hits(&maker, "Zipf 0.9, half of all requests a scan", 0.9, 0.5);
+    let requests = if short { 20_000 } else { 1_000_000 };
+    hits(&maker, requests, "Zipf 0.9", 0.9, 0.0);
+    hits(&maker, requests, "Zipf 0.7", 0.7, 0.0);
+    hits(&maker, requests, "Zipf 0.9, half of all requests a scan", 0.9, 0.5);
 }
