@@ -21,6 +21,14 @@ use crate::{
 /// It is none that could be handed on.
 pub(super) fn begin(head: &mut ResponseHeader, context: &Context) -> pingora::Result<()> {
     verify(head, context.kind == RequestKind::Upgrade)?;
+    rename(head, context)
+}
+
+/// Sees to it that the names of its fields are written as `header_names` says.
+///
+/// # Errors
+/// Its reason phrase cannot be kept.
+pub(super) fn rename(head: &mut ResponseHeader, context: &Context) -> pingora::Result<()> {
     match context.runtime.header_names {
         HeaderNames::Canonical => forget_spelling(head),
         HeaderNames::AsSent => Ok(()),

@@ -208,10 +208,13 @@ fn names_of_fields_are_handed_on_as_it_is_said() {
                 write!(stream, "HTTP/1.1 200 Fine\r\ncontent-length: {}\r\nX-Own-Case: 1\r\n\r\n{head}", head.len());
         });
         let gw = Gateway::start(&format!(
-            "header_names: {setting}\nservices: {{ a: {{ urls: [\"http://{backend}\"] }} }}\nroutes: [{{ match: {{ path: /* }}, service: a }}]\n"
+            "header_names: {setting}\nservices: {{ a: {{ urls: [\"http://{backend}\"] }}, h: {{ urls: [\"http://{backend}\"], hedge: {{ after: 1s }} }} }}\nroutes: [{{ match: {{ path: /* }}, service: a }}, {{ match: {{ path: /hedged }}, service: h }}]\n"
         ));
-        let answer = exchange(gw.port, b"GET / HTTP/1.1\r\nhost: h\r\nX-Mixed-Case: 1\r\nConnection: close\r\n\r\n");
-        assert!(answer.contains(expected), "{setting}: {answer}");
-        assert!(answer.starts_with("HTTP/1.1 200 Fine\r\n") && answer.contains(own), "{setting}: {answer}");
+        for path in ["/", "/hedged"] {
+            let request = format!("GET {path} HTTP/1.1\r\nhost: h\r\nX-Mixed-Case: 1\r\nConnection: close\r\n\r\n");
+            let answer = exchange(gw.port, request.as_bytes());
+            assert!(answer.contains(expected), "{setting}: {answer}");
+            assert!(answer.starts_with("HTTP/1.1 200 Fine\r\n") && answer.contains(own), "{setting} {path}: {answer}");
+        }
     }
 }

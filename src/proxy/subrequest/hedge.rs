@@ -296,6 +296,7 @@ async fn deliver(
     let mut answer = answer;
     let mut head = answer.head.clone();
     let done = answer.session.response_done();
+    response::rename(&mut head, context)?;
     arrival::head(shared, session.req_header(), &mut head, context);
     let framed = head.headers.contains_key(header::CONTENT_LENGTH)
         || head.headers.contains_key(header::TRANSFER_ENCODING)
