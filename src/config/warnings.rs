@@ -149,7 +149,7 @@ fn counts_nobody(step: &Step<'_>, before: &[Step<'_>], after: &[Step<'_>], found
     }
     for (part, node) in words(step.get("by")) {
         let tell: &[&str] = match part.split(':').next() {
-            Some("api_key") => &["api_key", "client_cert"],
+            Some("api_key") => &["api_key", "client_cert", "hmac"],
             Some("jwt" | "claim") => &["jwt"],
             _ => continue,
         };

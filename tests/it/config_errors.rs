@@ -684,3 +684,13 @@ fn a_cache_is_a_mapping_or_a_time_and_its_room_is_worth_having() {
     }
     assert_eq!(says("{}", "cache: { memory: 1MiB }\n").0, 0);
 }
+
+#[test]
+fn no_key_that_is_fetched_is_a_secret() {
+    for (algorithms, expected) in [("[HS256]", "no key fits an allowed algorithm"), ("[HS256, RS256]", "")] {
+        let keys = "[ { jwks: { url: \"http://127.0.0.1:1/x\" } } ]";
+        let filters = format!("    filters: [ {{ jwt: {{ algorithms: {algorithms}, keys: {keys} }} }} ]");
+        let (code, text) = check(&around(&filters));
+        assert!(code == if expected.is_empty() { 0 } else { 78 } && text.contains(expected), "{algorithms}: {text}");
+    }
+}

@@ -77,6 +77,7 @@ const MEANT: &[(&str, &str)] = &[
     ("rate_limit: { rate: 1/s }", ""),
     ("api_key, rate_limit: { rate: 1/s, by: [api_key, path] }", ""),
     ("client_cert, in_flight: { max: 1, by: api_key }", ""),
+    ("hmac: { keys: [{ id: a, secrets: [{ env: PATH }] }] }, rate_limit: { rate: 1/s, by: api_key }", ""),
     ("JWT, rate_limit: { rate: 1/s, by: [jwt, \"claim:org\"] }", ""),
     ("api_key: { scopes: [read] }, api_key: { scopes: write, allow: b }", ""),
     ("ip: { deny: [0.0.0.0/0] }, request_id", ""),

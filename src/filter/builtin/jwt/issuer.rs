@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::key_source::Keys;
 use crate::{
-    auth::{Identity, JwtError, KeyError, Policy, Verifier},
+    auth::{Algorithm, Identity, JwtError, KeyError, Policy, Verifier},
     clock::Now,
 };
 
@@ -38,7 +38,10 @@ impl Issuer {
     /// # Errors
     /// No key fits, and none can come.
     pub(super) fn new(policy: Policy, keys: Keys, cache: usize) -> Result<Self, KeyError> {
-        if keys.sets.is_empty() {
+        // A set that is fetched has public keys alone: secrets in it do not count.
+        let of_secrets =
+            |algorithm: &Algorithm| matches!(algorithm, Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512);
+        if keys.sets.is_empty() || policy.algorithms.iter().all(of_secrets) {
             Verifier::new(policy.clone(), keys.fixed.clone())?;
         }
         let current = ArcSwap::from_pointee(make(&policy, &keys, cache));
