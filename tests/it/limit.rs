@@ -81,6 +81,18 @@ fn the_client_is_told() {
 }
 
 #[test]
+fn of_two_limits_the_old_fields_name_the_one_that_refused() {
+    let origin = Origin::start("o");
+    let outer = "{ rate_limit: { rate: 1/h, burst: 2, name: outer } }";
+    let gw = gateway(&origin, &format!("{outer}, {{ rate_limit: {{ rate: 1/m, burst: 1, name: inner }} }}"), "");
+    gw.get("/").expect(200).has("x-ratelimit-limit", "1").has("x-ratelimit-remaining", "0");
+    // Neither has anything left now, and only one of them has refused.
+    let refused = gw.get("/").expect(429).has("x-ratelimit-limit", "1");
+    assert_eq!(refused.json()["violated-policies"][0], "inner");
+    assert_eq!(refused.get("x-ratelimit-reset"), refused.get("retry-after"));
+}
+
+#[test]
 fn the_address_counts_as_trusted_proxies_tell_it() {
     let origin = Origin::start("o");
     let limit = "{ rate_limit: { rate: 1/m, burst: 3 } }";

@@ -264,6 +264,8 @@ impl Filter for RateLimit {
             return Ok(());
         };
         let verdict = applied.verdict;
+        // The old headers hold one limit only: the one that has refused, else the one that leaves least.
+        let refused = state.limits.iter().any(|applied| applied.verdict.retry.is_some());
         // Until more quota is there: for a refused request, that is when it would pass.
         let reset = whole_seconds(verdict.retry.unwrap_or(verdict.reset));
         let write = |fields: &mut dyn FieldsMut| -> pingora::Result<()> {
@@ -271,7 +273,8 @@ impl Filter for RateLimit {
                 fields.append(POLICY, self.policy.clone())?;
                 fields.append(LIMIT, self.line(verdict.remaining, reset)?)?;
             }
-            if matches!(self.announce, Announce::Both | Announce::Legacy) && !tighter(fields.all(), verdict.remaining) {
+            let told = if refused { verdict.retry.is_some() } else { !tighter(fields.all(), verdict.remaining) };
+            if matches!(self.announce, Announce::Both | Announce::Legacy) && told {
                 fields.insert(X_LIMIT, self.limit.clone())?;
                 fields.insert(X_REMAINING, HeaderValue::from(verdict.remaining))?;
                 fields.insert(X_RESET, HeaderValue::from(reset))?;
@@ -296,7 +299,7 @@ impl RateLimit {
     }
 }
 
-/// True when another limit of this chain, one that leaves less, has spoken already: the old headers hold one limit only.
+/// True when another limit of this chain, one that leaves less, has spoken already.
 fn tighter(fields: &HeaderMap, remaining: u32) -> bool {
     let other = fields.get(X_REMAINING).and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
     other.is_some_and(|other| other < remaining)
