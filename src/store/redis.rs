@@ -302,6 +302,8 @@ impl RedisStore {
         // Names may take their time to be looked up, and a Sentinel to be asked.
         let opened = timeout(4 * PATIENCE, Connection::open(&self.settings)).await;
         let connection = opened.map_err(|_| "no connection in time".to_owned())?.map_err(|e| told(&e))?;
+        // Whoever it does not know yet may have been away as long as it has.
+        *self.counted.lock() = Now::monotonic();
         self.announce(&connection).await?;
         self.up(connection.clone());
         loop {

@@ -2,58 +2,90 @@
 //!
 //! It counts all the time, also what the store has let pass: so when the store is gone, no client begins with a full bucket here
 //! that it has just emptied there; and when the store is back, what is missing here is what it must be told.
+//!
+//! There is one table, for any number of gateways: of several, each may use that part of a bucket, and the table's time runs so
+//! much slower, so that the part of the rate comes back. Another number thus changes what may pass from then on, and forgets
+//! nothing of what has.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 
 use crate::limit::{Quota, Table, Verdict};
 
+/// How many gateways there are, and since when.
+#[derive(Clone, Copy)]
 struct Part {
     gateways: u32,
-    table: Table,
+    since: Duration,
+    /// The table's time then.
+    began: Duration,
+}
+
+impl Part {
+    /// The table's time.
+    fn time(&self, now: Duration) -> Duration {
+        self.began + now.saturating_sub(self.since) / self.gateways
+    }
 }
 
 /// The share of this gateway.
 pub(super) struct Share {
-    whole: Quota,
-    capacity: usize,
+    table: Table,
     part: ArcSwap<Part>,
+    change: Mutex<()>,
 }
 
 impl Share {
     pub(super) fn new(whole: Quota, capacity: usize) -> Self {
-        let part = Part { gateways: 1, table: Table::new(whole, capacity) };
-        Self { whole, capacity, part: ArcSwap::from_pointee(part) }
+        let part = Part { gateways: 1, since: Duration::ZERO, began: Duration::ZERO };
+        Self { table: Table::new(whole, capacity), part: ArcSwap::from_pointee(part), change: Mutex::new(()) }
     }
 
-    /// Takes `cost` tokens of this gateway's share, when there are so many gateways. Another number begins with full buckets:
-    /// it changes while the store answers, and counts here as well.
+    /// Takes `cost` tokens of this gateway's share, when there are so many gateways. One request at once is the least that a
+    /// share is.
     pub(super) fn take(&self, key: u64, cost: u32, gateways: u32, now: Duration) -> Verdict {
-        if self.part.load().gateways != gateways {
-            let quota = divided(&self.whole, gateways).unwrap_or(self.whole);
-            self.part.store(Arc::new(Part { gateways, table: Table::new(quota, self.capacity) }));
+        let (gateways, burst) = (gateways.max(1), self.table.quota().burst());
+        let (most, time) = ((burst / gateways).max(1), self.part(gateways, now).time(now));
+        let verdict = self.table.take_of(key, cost, most, time);
+        let real = |time: Duration| time.saturating_mul(gateways);
+        Verdict {
+            limit: most,
+            remaining: verdict.remaining.saturating_sub(burst - most),
+            reset: real(verdict.reset),
+            retry: verdict.retry.map(real),
         }
-        self.part.load().table.take(key, cost, now)
     }
 
-    /// How many tokens of it are used, and not back yet.
+    /// How many tokens have passed here, and are not back yet: more than the share, when it was larger before.
     pub(super) fn used(&self, key: u64, gateways: u32, now: Duration) -> u32 {
-        let verdict = self.take(key, 0, gateways, now);
+        let verdict = self.table.take(key, 0, self.part(gateways.max(1), now).time(now));
         verdict.limit.saturating_sub(verdict.remaining)
     }
 
     /// After so long without requests every bucket is full.
     pub(super) fn refill(&self) -> Duration {
-        self.part.load().table.quota().refill()
+        self.table.quota().refill().saturating_mul(self.part.load().gateways)
     }
-}
 
-/// `whole` for one of so many gateways: one request at once is the least that there is.
-fn divided(whole: &Quota, gateways: u32) -> Option<Quota> {
-    let gateways = gateways.max(1);
-    Quota::new(whole.count(), whole.per() * gateways, (whole.burst() / gateways).max(1)).ok()
+    fn part(&self, gateways: u32, now: Duration) -> Part {
+        let part = **self.part.load();
+        if part.gateways == gateways { part } else { self.change(gateways, now) }
+    }
+
+    /// Goes on from now with another number.
+    #[cold]
+    fn change(&self, gateways: u32, now: Duration) -> Part {
+        let _guard = self.change.lock();
+        let part = **self.part.load();
+        if part.gateways == gateways {
+            return part;
+        }
+        let next = Part { gateways, since: now.max(part.since), began: part.time(now) };
+        self.part.store(Arc::new(next));
+        next
+    }
 }
 
 #[cfg(test)]
@@ -72,7 +104,26 @@ mod tests {
         };
         assert_eq!(passed(4, second, 2 * second), 5 + 2);
         assert_eq!(share.used(1, 4, 2 * second), 5);
-        assert_eq!(passed(1, 3 * second, 4 * second), 20 + 9);
-        assert_eq!(divided(&Quota::new(1, second, 1).unwrap(), 9).unwrap().per(), 9 * second);
+        assert_eq!(passed(1, 5 * second, 6 * second), 20 + 9);
+        let small = Share::new(Quota::new(1, second, 1).unwrap(), 100);
+        assert!(small.take(1, 1, 9, second).allowed());
+        assert_eq!(small.take(1, 1, 9, second).retry, Some(9 * second));
+    }
+
+    #[test]
+    fn another_number_of_gateways_forgets_nothing() {
+        let (hour, second) = (Duration::from_secs(3_600), Duration::from_secs(1));
+        let share = Share::new(Quota::new(1, hour, 20).unwrap(), 100);
+        let passed = |gateways, now| (0..25).filter(|_| share.take(1, 1, gateways, now).allowed()).count();
+        assert_eq!(passed(1, second), 20);
+        assert_eq!((passed(2, second), share.used(1, 2, second)), (0, 20), "more than its share has passed");
+        assert_eq!((passed(1, 2 * second), share.used(1, 1, 2 * second)), (0, 20));
+        // Half of the rate comes back here.
+        assert_eq!(share.used(1, 2, 2 * second + 4 * hour), 18);
+        let refused = share.take(1, 1, 2, 2 * second + 4 * hour);
+        assert_eq!((refused.limit, refused.remaining), (10, 0));
+        let wait = refused.retry.unwrap().as_secs();
+        assert!((17 * 3_600..=18 * 3_600).contains(&wait), "{wait}");
+        assert_eq!(share.take(2, 11, 2, second).retry, Some(Verdict::NEVER));
     }
 }

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use crate::harness::{Certs, Gateway, Redis, Tally, binary, eventually, free_port, load};
 
 /// Routes that answer by themselves: `(path, settings of the limit)`.
-fn yaml(redis: &str, routes: &[(&str, &str)]) -> String {
+pub(crate) fn yaml(redis: &str, routes: &[(&str, &str)]) -> String {
     let route = |(path, limit): &(&str, &str)| {
         format!(
             "  - {{ id: {path}, match: {{ path: /{path} }}, respond: {{ status: 200 }}, filters: [{{ rate_limit: {limit} }}] }}\n"
@@ -18,7 +18,7 @@ fn yaml(redis: &str, routes: &[(&str, &str)]) -> String {
 }
 
 /// So many gateways with the same file, all of which know of one another.
-fn gateways(count: u16, redis: &str, routes: &[(&str, &str)]) -> Vec<Gateway> {
+pub(crate) fn gateways(count: u16, redis: &str, routes: &[(&str, &str)]) -> Vec<Gateway> {
     let yaml = yaml(redis, routes);
     let all: Vec<Gateway> = (0..count).map(|_| Gateway::start(&yaml)).collect();
     for gateway in &all {
@@ -33,7 +33,7 @@ fn timeout() -> &'static str {
     "timeout: 500ms"
 }
 
-fn redis(redis: &Redis) -> String {
+pub(crate) fn redis(redis: &Redis) -> String {
     format!("url: \"{}\", {}", redis.url(), timeout())
 }
 

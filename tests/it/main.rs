@@ -16,6 +16,7 @@ mod carets;
 mod causes;
 mod checks;
 mod cluster;
+mod cluster_outage;
 mod combinations;
 mod compression;
 mod config_errors;

@@ -142,20 +142,22 @@ impl Quota {
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// The decision alone, in ticks: what the table needs before its swap, and nothing that can wait until after it.
+    /// The decision alone, in ticks: what the table needs before its swap, and nothing that can wait until after it. Only the
+    /// first `most` tokens of the bucket may be used.
     #[inline]
-    pub(super) fn step(&self, tat: u64, now: u64, cost: u32) -> Step {
+    pub(super) fn step(&self, tat: u64, now: u64, cost: u32, most: u32) -> Step {
+        let most = most.min(self.burst);
         let missing = tat.saturating_sub(now);
         if cost == 0 {
             return Step { missing, next: None, wait: None };
         }
-        if cost > self.burst {
+        if cost > most {
             return Step { missing, next: None, wait: Some(u64::MAX) };
         }
-        // The product is at most `full`; the sum saturates only for a state that another quota made, and is then refused.
-        let after = missing.saturating_add(u64::from(cost) * self.token);
-        if after > self.full {
-            return Step { missing, next: None, wait: Some(after - self.full) };
+        // The products are at most `full`; the sum saturates only for a state that another quota made, and is then refused.
+        let (after, room) = (missing.saturating_add(u64::from(cost) * self.token), u64::from(most) * self.token);
+        if after > room {
+            return Step { missing, next: None, wait: Some(after - room) };
         }
         Step { missing: after, next: Some(now + after), wait: None }
     }
@@ -222,7 +224,7 @@ impl Verdict {
 /// `None` as the new state means "unchanged": the request was refused, or it cost nothing. A cost of zero only looks, and always
 /// passes. `now` may step back (another thread read the clock earlier): that gives nothing away, the missing time is waited for again.
 pub fn decide(quota: &Quota, tat: Tat, now: Duration, cost: u32) -> (Verdict, Option<Tat>) {
-    let step = quota.step(tat.0, quota.instant(now), cost);
+    let step = quota.step(tat.0, quota.instant(now), cost, quota.burst);
     (quota.verdict(step), step.next.map(Tat))
 }
 

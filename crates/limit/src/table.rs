@@ -107,16 +107,22 @@ impl Table {
     ///
     /// A cost of zero only looks. A cost above the burst is refused with [`Verdict::NEVER`].
     pub fn take(&self, key: u64, cost: u32, now: Duration) -> Verdict {
+        self.take_of(key, cost, self.quota.burst(), now)
+    }
+
+    /// As [`Table::take`], but passes only while no more than `most` tokens of the bucket are used then: a part of it, which
+    /// may be another one with every call. The verdict still tells of the whole bucket.
+    pub fn take_of(&self, key: u64, cost: u32, most: u32, now: Duration) -> Verdict {
         let now = self.quota.instant(now);
         let place = SlotIndex::of(key, self.bits);
         let page = &self.pages[place.bucket / PAGE];
-        let known = page.get().and_then(|page| self.charge(&page[place.bucket % PAGE], place, cost, now));
+        let known = page.get().and_then(|page| self.charge(&page[place.bucket % PAGE], place, (cost, most), now));
         let step = known.unwrap_or_else(|| {
-            if cost == 0 || cost > self.quota.burst() {
+            if cost == 0 || cost > most.min(self.quota.burst()) {
                 // It changes nothing, so it needs no slot: an unknown key is a full bucket.
-                return self.quota.step(0, now, cost);
+                return self.quota.step(0, now, cost, most);
             }
-            self.admit(&page.get_or_init(new_page)[place.bucket % PAGE], place, cost, now)
+            self.admit(&page.get_or_init(new_page)[place.bucket % PAGE], place, (cost, most), now)
         });
         self.quota.verdict(step)
     }
@@ -151,7 +157,7 @@ impl Table {
 
     /// The hit path, without a lock. `None`: the key is not in the bucket.
     #[inline]
-    fn charge(&self, bucket: &Bucket, place: SlotIndex, cost: u32, now: u64) -> Option<Step> {
+    fn charge(&self, bucket: &Bucket, place: SlotIndex, (cost, most): (u32, u32), now: u64) -> Option<Step> {
         'again: loop {
             let slot = find(bucket, place)?;
             let mut tat = slot.tat.load(Acquire);
@@ -160,7 +166,7 @@ impl Table {
                 if slot.key.load(Relaxed) != place.key {
                     continue 'again;
                 }
-                let step = self.quota.step(tat, now, cost);
+                let step = self.quota.step(tat, now, cost, most);
                 let Some(next) = step.next else { return Some(step) };
                 match slot.tat.compare_exchange_weak(tat, next, AcqRel, Acquire) {
                     Ok(_) => return Some(step),
@@ -173,7 +179,7 @@ impl Table {
     /// The first request of a key, or of one that was forgotten.
     #[cold]
     #[inline(never)]
-    fn admit(&self, bucket: &Bucket, place: SlotIndex, cost: u32, now: u64) -> Step {
+    fn admit(&self, bucket: &Bucket, place: SlotIndex, cost: (u32, u32), now: u64) -> Step {
         let _guard = self.stripes[place.bucket % STRIPES].0.lock();
         loop {
             // Another thread may have been faster; and after our own take-over this is what charges the slot, as for anybody.

@@ -1,0 +1,56 @@
+//! What gateways remember of a shared limit when Redis goes, when other gateways come, and when a key in Redis is broken.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::cluster::{gateways, redis, yaml};
+use crate::harness::{Gateway, Redis, eventually};
+
+/// Sends so many requests; how many passed.
+fn passed(gateway: &Gateway, path: &str, count: u32) -> usize {
+    (0..count).filter(|_| gateway.get(path).send().status == 200).count()
+}
+
+fn is_up(gateway: &Gateway, up: f64) {
+    eventually("redis is known to be there, or gone", || gateway.metric("gateway_redis_up") == Some(up));
+}
+
+#[test]
+fn a_long_outage_lets_one_more_burst_pass_and_no_second_one() {
+    let mut server = Redis::start(&[]);
+    let limit = "{ rate: 1/h, burst: 20, by: all }";
+    let all = gateways(2, &redis(&server), &[("r", limit)]);
+    let (a, b) = (&all[0], &all[1]);
+    assert_eq!(passed(b, "/r", 25), 20);
+    server.kill();
+    is_up(a, 0.0);
+    is_up(b, 0.0);
+    assert_eq!((passed(a, "/r", 25), passed(b, "/r", 25)), (10, 0));
+    // Longer than a gateway that does not announce itself counts.
+    std::thread::sleep(Duration::from_millis(5_500));
+    // Only to fix who comes first.
+    a.signal(Signal::SIGSTOP);
+    server.restart();
+    is_up(b, 1.0);
+    let of_b = passed(b, "/r", 25);
+    a.signal(Signal::SIGCONT);
+    is_up(a, 1.0);
+    let of_a = passed(a, "/r", 25);
+    assert!(20 + 10 + of_b + of_a <= 2 * 20, "{of_b} at the second gateway, {of_a} at the first: {}", b.errors());
+}
+
+#[test]
+fn another_gateway_makes_no_client_s_bucket_full_again() {
+    let mut server = Redis::start(&[]);
+    let routes = [("r", "{ rate: 1/h, burst: 20, by: all, sync: strict }")];
+    let first = gateways(1, &redis(&server), &routes).remove(0);
+    assert_eq!(passed(&first, "/r", 25), 20);
+    let _second = Gateway::start(&yaml(&redis(&server), &routes));
+    eventually("they know of one another", || first.metric("gateway_redis_gateways") == Some(2.0));
+    server.restart();
+    let meanwhile = passed(&first, "/r", 25);
+    eventually("redis is back", || first.errors().matches("redis: available").count() > 1);
+    is_up(&first, 1.0);
+    assert_eq!((meanwhile, passed(&first, "/r", 25)), (0, 0));
+}
