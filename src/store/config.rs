@@ -20,7 +20,7 @@ pub struct RedisConfig {
     pub cluster: Vec<String>,
     /// Speak TLS.
     pub tls: Option<RedisTls>,
-    /// The user (Redis 6 ACL). Default: the URL's, else Redis' default user.
+    /// The user (Redis 6 ACL), who has a password. Default: the URL's, else Redis' default user.
     pub username: Option<String>,
     /// Its password. Default: the URL's.
     pub password: Option<SecretRef>,

@@ -96,12 +96,24 @@ impl RedisSettings {
         if tls.is_some() && matches!(place, Some(Place::Single(ConnectionAddr::Unix(_)))) {
             wrong.push(("tls".to_owned(), "a socket of this machine speaks no TLS: leave it out".to_owned()));
         }
+        let username = config.username.clone().or_else(|| of_url?.username().map(str::to_owned));
+        let password = password.or_else(|| of_url?.password().map(|text| Secret::from(text.as_bytes().to_vec())));
+        if username.is_some() && password.is_none() && config.password.is_none() {
+            // The library would not log in at all, and so be the default user.
+            let key = if config.username.is_some() { "username" } else { "url" };
+            let message =
+                "a user without a password cannot log in: add 'password' (any, if Redis wants none of this user)";
+            wrong.push((key.to_owned(), message.to_owned()));
+        }
+        if of_url.is_some_and(|info| info.db() < 0) {
+            wrong.push(("url".to_owned(), "the database at its end is a number from 0 on".to_owned()));
+        }
         match place {
             Some(place) if wrong.is_empty() => Ok(Self {
                 place,
                 tls,
-                username: config.username.clone().or_else(|| of_url?.username().map(str::to_owned)),
-                password: password.or_else(|| of_url?.password().map(|text| Secret::from(text.as_bytes().to_vec()))),
+                username,
+                password,
                 database: of_url.map_or(0, redis::RedisConnectionInfo::db),
                 timeout: config.timeout.0,
             }),
@@ -151,7 +163,12 @@ fn place(config: &RedisConfig, url: &mut Option<ConnectionInfo>, wrong: &mut Mis
             if let Some(address) = address(text) {
                 all.push(address);
             } else {
-                let message = format!("'{text}' is not a host with a port: write host:6379");
+                // What stands before it may be a password.
+                let message = match text.rsplit_once('@') {
+                    Some(_) => "a login does not stand here: write host:6379, and 'username' and 'password' beside it"
+                        .to_owned(),
+                    None => format!("'{text}' is not a host with a port: write host:6379"),
+                };
                 wrong.push((format!("{key}[{i}]"), message));
             }
         }
@@ -194,6 +211,9 @@ mod tests {
         assert_eq!((one.username.as_deref(), one.password(), one.database), (Some("me"), Some("hunter2"), 3));
         assert!(one.tls.is_some() && matches!(&one.place, Place::Single(ConnectionAddr::TcpTls { port: 7000, .. })));
         assert!(!format!("{one:?}").contains("hunter2"), "{one:?}");
+        for (url, key) in [("redis://me@h", "url"), ("redis://me:@h", "url"), ("redis://h/-1", "url")] {
+            assert_eq!(settings(url).unwrap_err()[0].0, key, "{url}");
+        }
         assert!(matches!(settings("unix:///run/r.sock").unwrap().place, Place::Single(ConnectionAddr::Unix(_))));
         for bad in
             ["", "redis", "http://host:1", "redis://:hunter2@", "redis://h:hunter2@x:99999", "rediss://h/#insecure"]

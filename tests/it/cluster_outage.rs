@@ -1,11 +1,11 @@
 //! What gateways remember of a shared limit when Redis goes, when other gateways come, and when a key in Redis is broken.
 
-use std::time::Duration;
+use std::{fs, process::Command, time::Duration};
 
 use nix::sys::signal::Signal;
 
 use super::cluster::{gateways, redis, yaml};
-use crate::harness::{Gateway, Redis, eventually};
+use crate::harness::{Gateway, Redis, binary, eventually};
 
 /// Sends so many requests; how many passed.
 fn passed(gateway: &Gateway, path: &str, count: u32) -> usize {
@@ -53,4 +53,32 @@ fn another_gateway_makes_no_client_s_bucket_full_again() {
     eventually("redis is back", || first.errors().matches("redis: available").count() > 1);
     is_up(&first, 1.0);
     assert_eq!((meanwhile, passed(&first, "/r", 25)), (0, 0));
+}
+
+#[test]
+fn a_login_where_none_can_be_is_told_and_its_password_is_not() {
+    let check = |redis: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        let limit = "{ rate: 1/s }";
+        let text = format!("listeners: [\"127.0.0.1:0\"]\n{}", yaml(redis, &[("r", limit)]));
+        fs::write(dir.path().join("tollgate.yaml"), text).unwrap();
+        let mut check = Command::new(binary());
+        let out = check.arg("-t").arg("-c").arg(dir.path().join("tollgate.yaml")).output().unwrap();
+        (out.status.success(), String::from_utf8(out.stderr).unwrap())
+    };
+    for (redis, says) in [
+        ("sentinel: { addresses: [\"u:hunter2@h:1\"], name: m }", "sentinel.addresses[0]: a login does not stand here"),
+        ("cluster: [\"u:hunter2@h:1\"]", "cluster[0]: a login does not stand here"),
+        ("url: \"redis://h\", username: tollgate", "redis.username: a user without a password"),
+        ("url: \"redis://tollgate@h\"", "redis.url: a user without a password"),
+        ("url: \"redis://h/-1\"", "redis.url: the database"),
+    ] {
+        let (good, said) = check(redis);
+        assert!(!good && said.contains(says) && !said.contains("hunter2"), "{redis}: {said}");
+    }
+    for url in ["http://u:hunter2@127.0.0.1:1/", "ftp://u:hunter2@h/"] {
+        let out = Command::new(binary()).args(["limits", "verify", url]).output().unwrap();
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert!(!out.status.success() && said.contains("URL") && !said.contains("hunter2"), "{said}");
+    }
 }

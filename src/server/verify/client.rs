@@ -57,6 +57,11 @@ pub(super) fn fields(fields: &[String]) -> Result<String, String> {
 
 impl Target {
     pub(super) fn new(url: &str, fields: &str) -> Result<Self, String> {
+        let place = url.split_once("://").map_or(url, |(_, rest)| rest);
+        if place.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@')) {
+            // And what stands there is not repeated: it may be a password.
+            return Err("a login does not stand in a URL: give what the gateway wants with -H".to_owned());
+        }
         let wrong = || format!("'{url}' is not the URL of a gateway: write it like http://10.0.0.1:8080/path (no TLS)");
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http")).ok_or_else(wrong)?;
