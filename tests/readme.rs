@@ -86,6 +86,7 @@ fn check(what: &str, file: &Path, dir: &Path) {
         .arg(file)
         .env("JWT_SECRET", "0123456789abcdef0123456789abcdef")
         .env("JWKS_FILE", dir.join("jwks.json"))
+        .env("REDIS_PASSWORD", "0123456789abcdef")
         .env("PARTNER_SECRET", "0123456789abcdef0123456789abcdef")
         .env("TLS_CERT", fixture("tls/a.pem"))
         .env("TLS_KEY", dir.join("tls.key"))

@@ -118,6 +118,7 @@ mod tests {
         assert_eq!(passed(1, second), 20);
         assert_eq!((passed(2, second), share.used(1, 2, second)), (0, 20), "more than its share has passed");
         assert_eq!((passed(1, 2 * second), share.used(1, 1, 2 * second)), (0, 20));
+        assert_eq!(share.used(1, 2, 2 * second), 20);
         // Half of the rate comes back here.
         assert_eq!(share.used(1, 2, 2 * second + 4 * hour), 18);
         let refused = share.take(1, 1, 2, 2 * second + 4 * hour);
