@@ -150,8 +150,8 @@ impl Inner {
         script.arg(ask.least).arg(ask.want).arg(ask.left).arg(ask.back).arg(debt).arg(divisor);
         script.arg(node).arg(self.store.next_call()).arg(microseconds(HOLD));
         script.arg(microseconds(Now::monotonic().saturating_sub(ask.spent)));
-        let (granted, deficit, wait): (u32, u64, u64) = self.store.call(&script, ask.generation).await?;
-        Ok(Answer { granted, deficit, wait: Duration::from_micros(wait) })
+        let (granted, deficit, wait, others): (u32, u64, u64, u32) = self.store.call(&script, ask.generation).await?;
+        Ok(Answer { granted, deficit, wait: Duration::from_micros(wait), others })
     }
 
     fn strict(self: Arc<Self>, keys: Keys, cost: u32, now: Duration) -> Take {
@@ -172,7 +172,7 @@ impl Inner {
                     if let Some(debt) = debt {
                         debt.paid();
                     }
-                    let refused = (answer.granted < cost).then_some(answer.wait.max(Duration::from_micros(1)));
+                    let refused = (answer.granted < cost).then_some(answer.again().max(Duration::from_micros(1)));
                     if refused.is_none() {
                         self.charge(keys, cost, now);
                     }

@@ -24,7 +24,7 @@ for i = 1, #fields, 2 do
     local last, tokens, ends = string.match(value, '^(%d+) (%d+) (%d+)$')
     tokens, ends = tonumber(tokens), tonumber(ends)
     -- A call that comes after a later one has been given up, and its answer would not be looked at.
-    if name == node and tonumber(last) >= number then return {0, deficit, 0} end
+    if name == node and tonumber(last) >= number then return {0, deficit, 0, 0} end
     -- Further ahead than anybody may hold: the clock has been set back.
     local ended = ends <= now or ends > now + hold
     if ended then
@@ -78,4 +78,4 @@ if set_back or granted + debt > 0 or (node ~= '' and granted + least == 0) then
   local lives = math.max(deficit / rate, keep - now)
   redis.call('PEXPIRE', KEYS[1], text(math.ceil(lives / 1000) + 1))
 end
-return {granted, deficit, wait}
+return {granted, deficit, wait, others}

@@ -56,6 +56,34 @@ fn another_gateway_makes_no_client_s_bucket_full_again() {
 }
 
 #[test]
+fn what_lay_idle_at_another_gateway_passes_here_when_it_is_back() {
+    let server = Redis::start(&[]);
+    let all = gateways(2, &redis(&server), &[("r", "{ rate: 1/h, burst: 100, by: all }")]);
+    let (a, b) = (&all[0], &all[1]);
+    let mut count = passed(a, "/r", 40);
+    assert_eq!(count, 40);
+    let mut waits = Vec::new();
+    eventually("all of the bucket has passed", || {
+        let answer = b.get("/r").send();
+        if answer.status == 200 {
+            count += 1;
+        } else if count < 100 {
+            waits.push(answer.get("retry-after").parse::<u32>().unwrap());
+        }
+        count == 100
+    });
+    assert!(
+        waits.iter().all(|wait| *wait <= 5),
+        "tokens that may come back are no reason to send away for long: {waits:?}"
+    );
+    let refused = b.get("/r").expect(429);
+    assert!(refused.get("retry-after").parse::<u32>().unwrap() <= 3_600);
+    eventually("nothing is left anywhere", || {
+        b.get("/r").expect(429).get("retry-after").parse::<u32>().unwrap() > 3_000
+    });
+}
+
+#[test]
 fn a_login_where_none_can_be_is_told_and_its_password_is_not() {
     let check = |redis: &str| {
         let dir = tempfile::tempdir().unwrap();

@@ -37,8 +37,8 @@ impl Bucket {
         call.arg(2 * self.nodes).arg(format!("node{node}")).arg(number).arg(u64::try_from(HOLD.as_micros()).unwrap());
         call.arg(u64::try_from(now.saturating_sub(ask.spent).as_micros()).unwrap());
         call.arg(now.as_secs()).arg(now.subsec_micros());
-        let (granted, deficit, wait) = call.invoke(&mut self.connection).unwrap();
-        Answer { granted, deficit, wait: Duration::from_micros(wait) }
+        let (granted, deficit, wait, others) = call.invoke(&mut self.connection).unwrap();
+        Answer { granted, deficit, wait: Duration::from_micros(wait), others }
     }
 }
 

@@ -58,8 +58,18 @@ pub struct Answer {
     pub granted: u32,
     /// What the bucket lacks now.
     pub deficit: u64,
-    /// When there are `least` tokens, if there are not.
+    /// When there are `least` tokens, if there are not and nothing comes back that others hold.
     pub wait: Duration,
+    /// Tokens that other nodes hold: what they do not spend goes back.
+    pub others: u32,
+}
+
+impl Answer {
+    /// When it is worth to ask again after a refusal. What others hold they may have spent by then, or given back: nobody
+    /// knows, so the far time is not promised while they hold it.
+    pub fn again(&self) -> Duration {
+        if self.others > 0 { self.wait.min(IDLE) } else { self.wait }
+    }
 }
 
 /// What is to be done for a request.
@@ -160,7 +170,7 @@ impl Lease {
             self.filled = now;
             self.size = self.size.saturating_mul(GROWTH).clamp(1, largest).max(answer.granted.min(largest));
         } else if ask.want > 0 {
-            self.empty_until = now + answer.wait.max(PAUSE);
+            self.empty_until = now + answer.again().max(PAUSE);
         }
     }
 
@@ -209,7 +219,7 @@ mod tests {
     impl Bucket {
         fn take(&mut self, node: usize, number: u64, ask: Ask, now: Duration) -> Answer {
             if self.held[node].0 >= number {
-                return Answer { granted: 0, deficit: self.deficit, wait: Duration::ZERO };
+                return Answer { granted: 0, deficit: self.deficit, wait: Duration::ZERO, others: 0 };
             }
             let (before, at) = ((self.deficit, self.at, self.held.clone()), self.at);
             let (mut others, mut own, mut changed) = (0, 0, ask.spent);
@@ -235,7 +245,7 @@ mod tests {
             let lacks = self.deficit + u64::from(ask.least.max(1)) * self.quota.token;
             let wait =
                 if granted == 0 { self.quota.wait(lacks.saturating_sub(self.quota.full)) } else { Duration::ZERO };
-            let answer = Answer { granted, deficit: self.deficit, wait };
+            let answer = Answer { granted, deficit: self.deficit, wait, others };
             if granted == 0 && ask.least > 0 {
                 (self.deficit, self.at, self.held) = before;
             } else {
@@ -289,12 +299,25 @@ mod tests {
         let LeaseStep::Ask(ask) = lease.take(1, 0, 5, 0, now) else { panic!() };
         assert_eq!((ask.least, ask.want, ask.left, ask.back), (1, 1, 0, 0));
         assert_eq!(lease.take(1, 0, 5, 0, now), LeaseStep::Wait);
-        let nothing = Answer { granted: 0, deficit: 0, wait: MILLI * 70 };
+        let nothing = Answer { granted: 0, deficit: 0, wait: MILLI * 70, others: 0 };
         lease.answered(ask, Some(nothing), 5, now, now);
         assert_eq!(lease.take(1, 0, 5, 0, now + MILLI * 20), LeaseStep::Refuse(MILLI * 50));
         assert!(matches!(lease.take(1, 0, 5, 0, now + MILLI * 70), LeaseStep::Ask(_)));
         // A store that has begun anew knows nothing of what was said before.
         assert!(matches!(lease.take(1, 0, 5, 1, now + MILLI * 20), LeaseStep::Ask(_)));
+    }
+
+    #[test]
+    fn a_refusal_does_not_outlast_what_others_may_give_back() {
+        let (mut lease, now, hour) = (Lease::default(), MILLI * 100, Duration::from_secs(3_600));
+        let LeaseStep::Ask(ask) = lease.take(1, 0, 5, 0, now) else { panic!() };
+        let nothing = Answer { granted: 0, deficit: 0, wait: hour, others: 18 };
+        lease.answered(ask, Some(nothing), 5, now, now);
+        assert_eq!(lease.take(1, 0, 5, 0, now), LeaseStep::Refuse(IDLE));
+        let later = now + IDLE;
+        let LeaseStep::Ask(ask) = lease.take(1, 0, 5, 0, later) else { panic!() };
+        lease.answered(ask, Some(Answer { others: 0, ..nothing }), 5, later, later);
+        assert_eq!(lease.take(1, 0, 5, 0, later), LeaseStep::Refuse(hour));
     }
 
     #[test]
@@ -304,7 +327,7 @@ mod tests {
             let now = IDLE * 2 * turn;
             let LeaseStep::Ask(ask) = lease.take(1, 0, 25, 0, now) else { panic!("{turn}") };
             assert_eq!(ask.want, 1, "{turn}");
-            lease.answered(ask, Some(Answer { granted: 1, deficit: 0, wait: Duration::ZERO }), 25, now, now);
+            lease.answered(ask, Some(Answer { granted: 1, deficit: 0, wait: Duration::ZERO, others: 0 }), 25, now, now);
             assert_eq!(lease.take(1, 0, 25, 0, now), LeaseStep::Pass(None));
         }
     }
@@ -313,7 +336,7 @@ mod tests {
     fn what_nobody_uses_goes_back() {
         let (mut lease, now) = (Lease::default(), MILLI);
         let LeaseStep::Ask(ask) = lease.take(1, 5, 5, 0, now) else { panic!() };
-        lease.answered(ask, Some(Answer { granted: 5, deficit: 0, wait: Duration::ZERO }), 5, now, now);
+        lease.answered(ask, Some(Answer { granted: 5, deficit: 0, wait: Duration::ZERO, others: 0 }), 5, now, now);
         assert_eq!(lease.take(1, 0, 5, 0, now), LeaseStep::Pass(None), "the one that was waited for");
         assert_eq!(lease.take(1, 0, 5, 0, now), LeaseStep::Pass(None));
         assert_eq!(lease.idle(0, now + IDLE), Ok(None), "one was spent");
