@@ -1,10 +1,14 @@
 //! What this process knows of one client of a shared limit.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::{
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::redis::microseconds;
 use crate::limit::Lease;
 
 /// What is known here of one client.
@@ -16,8 +20,18 @@ pub(super) struct Cell {
     pub(super) changed: Notify,
     /// The generation whose store has been told what is used of the share here.
     pub(super) told: AtomicU64,
+    /// Its key in the store is broken: the store is not asked before this, in microseconds.
+    pub(super) broken: AtomicU64,
     /// Somebody gives the lease back when it is idle.
     pub(super) watched: AtomicBool,
+}
+
+impl Cell {
+    /// The store is not to be asked for it now.
+    pub(super) fn is_broken(&self, now: Duration) -> bool {
+        let until = self.broken.load(Relaxed);
+        until != 0 && microseconds(now) < until
+    }
 }
 
 /// One more request that waits, for as long as it does.

@@ -7,6 +7,7 @@ mod cell;
 mod config;
 mod connection;
 mod digest;
+mod failure;
 mod metrics;
 mod policy;
 mod redis;

@@ -20,11 +20,16 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use redis::{RedisError, Script, ScriptInvocation};
+use redis::{Script, ScriptInvocation};
 use tokio::{sync::Notify, time::timeout};
 
-use super::{connection::Connection, metrics::StoreMetrics, settings::RedisSettings};
-use crate::{clock::Now, limit::StoreDown};
+use super::{
+    connection::Connection,
+    failure::{Complaints, Concern, Failure, told},
+    metrics::StoreMetrics,
+    settings::RedisSettings,
+};
+use crate::clock::Now;
 
 /// So many failures in a row are no accident.
 const FAILURES: u32 = 3;
@@ -90,6 +95,7 @@ pub struct RedisStore {
     calls: AtomicU64,
     lost: Notify,
     changed: Mutex<Option<(Duration, String)>>,
+    pub(super) complaints: Complaints,
     announce: Script,
 }
 
@@ -113,6 +119,7 @@ impl RedisStore {
             calls: AtomicU64::new(0),
             lost: Notify::new(),
             changed: Mutex::new(None),
+            complaints: Complaints::default(),
             announce: Script::new(include_str!("announce.lua")),
         })
     }
@@ -187,9 +194,9 @@ impl RedisStore {
         &self,
         script: &ScriptInvocation<'_>,
         generation: u64,
-    ) -> Result<T, StoreDown> {
+    ) -> Result<T, Concern> {
         let connection = self.connection.load_full().filter(|_| self.is_up());
-        let Some(connection) = connection else { return Err(StoreDown("it does not answer".to_owned())) };
+        let Some(connection) = connection else { return Err(Concern::Store) };
         match self.ask(&connection, script, self.settings.timeout).await {
             Ok(answer) => {
                 // Read first: this line is in every processor's cache, as long as nobody writes to it.
@@ -203,20 +210,23 @@ impl RedisStore {
                 if self.generation() == generation && self.is_lost(&failure) {
                     self.down(&failure.reason);
                 }
-                Err(StoreDown(failure.reason))
+                Err(failure.concern)
             }
         }
     }
 
     /// One more failure: whether it was one too many.
     fn is_lost(&self, failure: &Failure) -> bool {
+        if failure.concern == Concern::Key {
+            return false;
+        }
         let now = microseconds(Now::monotonic());
         let count = self.failures.fetch_add(1, Relaxed) + 1;
         if count == 1 {
             self.failing.store(now, Relaxed);
         }
         let long = now.saturating_sub(self.failing.load(Relaxed)) >= microseconds(self.settings.timeout);
-        count >= FAILURES && (long || !failure.late)
+        count >= FAILURES && (long || failure.concern != Concern::Late)
     }
 
     async fn ask<T: redis::FromRedisValue>(
@@ -233,11 +243,11 @@ impl RedisStore {
             }
             Ok(Err(e)) => {
                 self.metrics.failed("error");
-                Err(Failure { reason: told(&e), late: false })
+                Err(Failure::new(&e))
             }
             Err(_) => {
                 self.metrics.failed("timeout");
-                Err(Failure { reason: format!("no answer within {limit:?}"), late: true })
+                Err(Failure { reason: format!("no answer within {limit:?}"), concern: Concern::Late })
             }
         }
     }
@@ -320,22 +330,8 @@ impl RedisStore {
     }
 }
 
-/// A call that was not answered, or not in time.
-struct Failure {
-    reason: String,
-    late: bool,
-}
-
 pub(super) fn microseconds(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// What happened, without what was said to it: the library's messages hold no secrets, and what a server says may be anything.
-fn told(error: &RedisError) -> String {
-    match error.code() {
-        Some(code) => format!("it says {code}"),
-        None => error.to_string(),
-    }
 }
 
 // Whether it answers is no setting: a configuration must look the same before and after traffic.

@@ -13,6 +13,7 @@ use super::{
     cell::{Cell, Debt, Waiting},
     connection::TAKE,
     digest,
+    failure::Concern,
     policy::{OnStoreDown, SharedLimits},
     redis::{RedisStore, microseconds},
     share::Share,
@@ -24,6 +25,9 @@ use crate::{
         Verdict, largest,
     },
 };
+
+/// A key that is broken is asked for again after this.
+const BROKEN: Duration = Duration::from_secs(1);
 
 /// A limit that several gateways keep together.
 pub struct SharedLimiter(Arc<Inner>);
@@ -142,15 +146,21 @@ impl Inner {
     }
 
     /// Asks the bucket.
-    async fn ask(&self, keys: Keys, ask: Ask, debt: u32, node: &str) -> Result<Answer, StoreDown> {
+    async fn ask(&self, keys: Keys, ask: Ask, debt: u32, node: &str) -> Result<Answer, Concern> {
         let SharedQuota { token, rate, full, .. } = self.quota;
         let divisor = if node.is_empty() { 1 } else { self.store.gateways().saturating_mul(2) };
-        let mut script = TAKE.key(self.name(keys));
+        let name = self.name(keys);
+        let mut script = TAKE.key(&name);
         script.arg(token).arg(rate).arg(full);
         script.arg(ask.least).arg(ask.want).arg(ask.left).arg(ask.back).arg(debt).arg(divisor);
         script.arg(node).arg(self.store.next_call()).arg(microseconds(HOLD));
         script.arg(microseconds(Now::monotonic().saturating_sub(ask.spent)));
-        let (granted, deficit, wait, others): (u32, u64, u64, u32) = self.store.call(&script, ask.generation).await?;
+        let (granted, deficit, wait, others): (u32, u64, u64, u32) =
+            self.store.call(&script, ask.generation).await.inspect_err(|concern| {
+                if *concern == Concern::Key {
+                    self.store.complaints.about(&name);
+                }
+            })?;
         Ok(Answer { granted, deficit, wait: Duration::from_micros(wait), others })
     }
 
@@ -188,6 +198,9 @@ impl Inner {
             return Take::Now(self.quota.verdict(0, 0, Some(Verdict::NEVER)));
         }
         let cell = self.cell(keys);
+        if cell.is_broken(now) {
+            return self.without_store(keys, cost, now);
+        }
         match self.step(keys, &cell, cost, now) {
             Some(verdict) => Take::Now(verdict),
             None => Take::Later(Box::pin(async move {
@@ -233,10 +246,11 @@ impl Inner {
             let changed = cell.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if !self.store.is_up() {
+            let now = Now::monotonic();
+            if !self.store.is_up() || cell.is_broken(now) {
                 return None;
             }
-            if let Some(verdict) = self.step(keys, cell, cost, Now::monotonic()) {
+            if let Some(verdict) = self.step(keys, cell, cost, now) {
                 return Some(verdict);
             }
             changed.await;
@@ -247,7 +261,12 @@ impl Inner {
     async fn fill(self: Arc<Self>, keys: Keys, cell: Arc<Cell>, ask: Ask) {
         let sent = Now::monotonic();
         let debt = self.debt(keys, &cell, ask.generation, sent);
-        let answer = self.ask(keys, ask, debt.tokens, self.store.node()).await.ok();
+        let answer = self.ask(keys, ask, debt.tokens, self.store.node()).await;
+        if matches!(answer, Err(Concern::Key)) {
+            // Whoever waits would only ask again.
+            cell.broken.store(microseconds(Now::monotonic() + BROKEN), Relaxed);
+        }
+        let answer = answer.ok();
         if answer.is_some() {
             debt.paid();
         } else {

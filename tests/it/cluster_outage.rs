@@ -84,6 +84,42 @@ fn what_lay_idle_at_another_gateway_passes_here_when_it_is_back() {
 }
 
 #[test]
+fn one_broken_key_in_redis_concerns_one_client() {
+    let server = Redis::start(&[]);
+    let limit =
+        |sync: &str| format!("{{ rate: 1/h, burst: 6, by: \"header:X-User\", sync: {sync}, on_store_down: deny }}");
+    let (strict, lease) = (limit("strict"), limit("lease"));
+    let all = gateways(1, &redis(&server), &[("strict", strict.as_str()), ("lease", lease.as_str())]);
+    for path in ["/strict", "/lease"] {
+        let ask = |user: &str| all[0].get(path).header("X-User", user).send().status;
+        assert_eq!(ask("good"), 200);
+        let before = server.ask("KEYS tollgate:*");
+        assert_eq!(ask("bad"), 200);
+        let after = server.ask("KEYS tollgate:*");
+        let mut names = after.lines().filter(|line| line.starts_with("tollgate:"));
+        let key = names.find(|name| !before.contains(*name)).unwrap();
+        // What it has taken ahead is spent, and it asks.
+        let mut turn = 0;
+        eventually("the key is of another kind", || {
+            turn += 1;
+            server.ask(&format!("DEL {key}"));
+            server.ask(&format!("SET {key} x")).contains("OK") && ask("bad") == 503
+        });
+        for _ in 0..5 {
+            assert_eq!(ask("bad"), 503, "{path}: {turn}");
+        }
+        assert_eq!(all[0].metric("gateway_redis_up"), Some(1.0), "{path}");
+        assert_eq!(ask("good"), 200, "{path}");
+        server.ask(&format!("DEL {key}"));
+        eventually("it counts again", || ask("bad") == 200);
+    }
+    let said = all[0].errors();
+    assert!(!said.contains("redis: not available"), "{said}");
+    assert_eq!(said.matches("WRONGTYPE").count(), 1, "{said}");
+    assert!(said.contains("DEL tollgate:{"), "it says the way out: {said}");
+}
+
+#[test]
 fn a_login_where_none_can_be_is_told_and_its_password_is_not() {
     let check = |redis: &str| {
         let dir = tempfile::tempdir().unwrap();
@@ -109,4 +145,12 @@ fn a_login_where_none_can_be_is_told_and_its_password_is_not() {
         let said = String::from_utf8(out.stderr).unwrap();
         assert!(!out.status.success() && said.contains("URL") && !said.contains("hunter2"), "{said}");
     }
+}
+
+#[test]
+fn a_database_that_is_not_there_is_named() {
+    let server = Redis::start(&[]);
+    let gateway = Gateway::start(&yaml(&format!("url: \"{}/99\"", server.url()), &[("r", "{ rate: 1/s }")]));
+    eventually("it says why", || gateway.errors().contains("redis: not available"));
+    assert!(gateway.errors().contains("DB index is out of range"), "{}", gateway.errors());
 }
