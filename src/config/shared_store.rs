@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     runtime::Shared,
-    store::{RedisConfig, RedisSettings, RedisStore},
+    store::{NO_PASSWORD, RedisConfig, RedisSettings, RedisStore},
     units::{Problem, Problems},
     yaml::{Location, Node},
 };
@@ -22,7 +22,11 @@ pub(super) fn store(
     let settings = match settings {
         Some(Ok(settings)) => settings,
         wrong => {
-            for (key, message) in wrong.and_then(Result::err).into_iter().flatten() {
+            // A password that stands there and is no secret has been told of already.
+            let stands = config.is_some_and(|config| config.password.is_none())
+                && node.get("password").is_some_and(|password| !password.is_null());
+            let wrong = wrong.and_then(Result::err).into_iter().flatten();
+            for (key, message) in wrong.filter(|(_, message)| !stands || message != NO_PASSWORD) {
                 let Location { line, column, .. } = *node.at(&key).place();
                 let path = if key.is_empty() { "redis".to_owned() } else { format!("redis.{key}") };
                 problems.push(Problem { line, column, path, message });

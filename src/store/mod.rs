@@ -20,6 +20,6 @@ pub use self::{
     metrics::StoreMetrics,
     policy::{OnStoreDown, SharedLimits, SyncMode},
     redis::{RedisStore, StoreState},
-    settings::RedisSettings,
+    settings::{NO_PASSWORD, RedisSettings},
     shared_limiter::SharedLimiter,
 };

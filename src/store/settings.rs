@@ -10,6 +10,10 @@ use crate::units::{Secret, read_file};
 /// What is allowed for `timeout`: longer, and requests pile up behind a store that is stuck.
 const LONGEST: Duration = Duration::from_secs(5);
 
+/// What is wrong with a user who has no password.
+pub const NO_PASSWORD: &str =
+    "a user without a password cannot log in: add 'password' (any, if Redis wants none of this user)";
+
 /// Where the store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
@@ -101,9 +105,7 @@ impl RedisSettings {
         if username.is_some() && password.is_none() && config.password.is_none() {
             // The library would not log in at all, and so be the default user.
             let key = if config.username.is_some() { "username" } else { "url" };
-            let message =
-                "a user without a password cannot log in: add 'password' (any, if Redis wants none of this user)";
-            wrong.push((key.to_owned(), message.to_owned()));
+            wrong.push((key.to_owned(), NO_PASSWORD.to_owned()));
         }
         if of_url.is_some_and(|info| info.db() < 0) {
             wrong.push(("url".to_owned(), "the database at its end is a number from 0 on".to_owned()));
