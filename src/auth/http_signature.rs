@@ -9,6 +9,8 @@ use std::{fmt, fmt::Write as _};
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
+use super::Digest;
+
 /// More components than a request has parts that matter.
 const MOST_COMPONENTS: usize = 32;
 
@@ -25,6 +27,11 @@ impl SharedSecret {
     /// A secret of these bytes; `None` when there are too few.
     pub fn new(bytes: &[u8]) -> Option<Self> {
         (bytes.len() >= Self::LEAST).then(|| Self(hmac::Key::new(hmac::HMAC_SHA256, bytes)))
+    }
+
+    /// Tells it from others, also under another name, and tells nothing of it.
+    pub fn stamp(&self) -> Digest {
+        Digest::of(hmac::sign(&self.0, b"stamp").as_ref())
     }
 
     /// Whether `mac` is that of `message`.
@@ -119,9 +126,9 @@ impl HttpSignature {
         base(&self.components, &self.params, &mut value)
     }
 
-    /// Whether one of `secrets` has signed `base`.
-    pub fn is_by(&self, secrets: &[SharedSecret], base: &str) -> bool {
-        secrets.iter().any(|secret| secret.verifies(base.as_bytes(), &self.mac))
+    /// Whether `secret` has signed `base`.
+    pub fn is_by(&self, secret: &SharedSecret, base: &str) -> bool {
+        secret.verifies(base.as_bytes(), &self.mac)
     }
 }
 

@@ -31,7 +31,7 @@ pub use jwt::{Policy, Verifier, unverified_issuer};
 pub use jwt_error::JwtError;
 pub use keyset::{KeyError, KeyInfo, Keyset};
 pub use mint::{NoEntropy, generate_key, has_checksum};
-pub use nonces::{Nonces, Noted};
+pub use nonces::{NonceStores, Nonces, Noted};
 pub use refresh::{Refresh, RefreshTimes};
 pub use timestamp_signature::TimestampSignature;
 

@@ -1,10 +1,17 @@
 //! Nonces that were used, for as long as a signature that has one could be shown again.
 //!
-//! Two generations, each for one window: what is noted is remembered for one window at least, and for two at most. It is exact (a
-//! filter that errs would refuse good requests) and bounded: when a generation is full, nothing is taken in any more, so that
-//! nobody can push out what he wants to use again. Only what has been verified may be noted.
+//! They belong to a secret and to the process: wherever the secret counts, and whatever name it has there, what was used in one
+//! place is used in all. Two generations, each for one window: what is noted is remembered for one window at least, and for two
+//! at most. It is exact (a filter that errs would refuse good requests) and bounded: when a generation is full, nothing is taken
+//! in any more, so that nobody can push out what he wants to use again. As each secret has its own, who fills it up locks out
+//! himself alone. Only what has been verified may be noted.
 
-use std::{collections::HashSet, fmt, time::Duration};
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 
@@ -26,30 +33,54 @@ struct Generations {
     young: HashSet<Digest>,
     old: HashSet<Digest>,
     since: Duration,
+    /// One for each [`Nonces`]: the longest counts for all.
+    windows: Vec<Duration>,
 }
 
-/// A bounded memory of nonces.
+/// The memories of a process, each for as long as somebody uses it: a configuration is built before the one that it replaces
+/// goes, so a secret that both have keeps what was noted.
+#[derive(Default)]
+pub struct NonceStores(Mutex<Vec<(Digest, Weak<Mutex<Generations>>)>>);
+
+impl NonceStores {
+    /// The nonces of the secret that `stamp` tells from others: remembered for `window` at least, up to `capacity` in each.
+    pub fn of(&self, stamp: Digest, window: Duration, capacity: usize) -> Nonces {
+        let mut all = self.0.lock();
+        all.retain(|(_, store)| store.strong_count() > 0);
+        let known = all.iter().find(|(known, _)| *known == stamp).and_then(|(_, store)| store.upgrade());
+        let generations = known.unwrap_or_else(|| {
+            let new = Arc::default();
+            all.push((stamp, Arc::downgrade(&new)));
+            new
+        });
+        generations.lock().windows.push(window);
+        Nonces { window, capacity, generations }
+    }
+}
+
+impl fmt::Debug for NonceStores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NonceStores")
+    }
+}
+
+/// A bounded memory of the nonces of one secret, which all who have that secret share.
 pub struct Nonces {
     window: Duration,
     capacity: usize,
-    generations: Mutex<Generations>,
+    generations: Arc<Mutex<Generations>>,
 }
 
 impl Nonces {
-    /// Remembers for `window`, up to `capacity` in each window.
-    pub fn new(window: Duration, capacity: usize) -> Self {
-        Self { window, capacity, generations: Mutex::default() }
-    }
-
-    /// Notes what `key_id` has used, at `now` (time since some moment).
-    pub fn note(&self, key_id: &str, nonce: &str, now: Duration) -> Noted {
-        // The length keeps the two apart.
-        let digest = Digest::of(format!("{}:{key_id}{nonce}", key_id.len()).as_bytes());
+    /// Notes what was used at `now` (time since some moment).
+    pub fn note(&self, nonce: &str, now: Duration) -> Noted {
+        let digest = Digest::of(nonce.as_bytes());
         let mut all = self.generations.lock();
+        let window = all.windows.iter().copied().fold(self.window, Duration::max);
         let age = now.saturating_sub(all.since);
-        if age >= self.window {
+        if age >= window {
             let young = std::mem::take(&mut all.young);
-            all.old = if age < self.window * 2 { young } else { HashSet::new() };
+            all.old = if age < window * 2 { young } else { HashSet::new() };
             all.since = now;
         }
         if all.young.contains(&digest) || all.old.contains(&digest) {
@@ -60,6 +91,15 @@ impl Nonces {
         }
         all.young.insert(digest);
         Noted::Fresh
+    }
+}
+
+impl Drop for Nonces {
+    fn drop(&mut self) {
+        let windows = &mut self.generations.lock().windows;
+        if let Some(at) = windows.iter().position(|window| *window == self.window) {
+            windows.swap_remove(at);
+        }
     }
 }
 
@@ -78,27 +118,49 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    fn key(name: &str) -> Digest {
+        Digest::of(name.as_bytes())
+    }
+
     #[test]
     fn a_nonce_is_good_once_within_the_window() {
         for begun in [0, 7, 9] {
-            let nonces = Nonces::new(s(10), 100);
-            assert_eq!(nonces.note("k", "other", s(0)), Noted::Fresh);
-            assert_eq!(nonces.note("k", "n", s(begun)), Noted::Fresh);
+            let nonces = NonceStores::default().of(key("k"), s(10), 100);
+            assert_eq!(nonces.note("other", s(0)), Noted::Fresh);
+            assert_eq!(nonces.note("n", s(begun)), Noted::Fresh);
             for later in 0..=10 {
-                assert_eq!(nonces.note("k", "n", s(begun + later)), Noted::Used, "{begun} {later}");
+                assert_eq!(nonces.note("n", s(begun + later)), Noted::Used, "{begun} {later}");
             }
-            assert_eq!(nonces.note("k", "n", s(begun + 40)), Noted::Fresh);
+            assert_eq!(nonces.note("n", s(begun + 40)), Noted::Fresh);
         }
     }
 
     #[test]
-    fn keys_do_not_share_nonces_and_a_full_store_takes_nothing_in() {
-        let nonces = Nonces::new(s(10), 3);
-        for (key, nonce) in [("a", "bc"), ("ab", "c"), ("", "abc")] {
-            assert_eq!(nonces.note(key, nonce, s(0)), Noted::Fresh);
-        }
-        assert_eq!(nonces.note("x", "y", s(1)), Noted::Full);
-        assert_eq!(nonces.note("a", "bc", s(1)), Noted::Used, "what is there stays");
-        assert_eq!(nonces.note("x", "y", s(10)), Noted::Fresh);
+    fn secrets_do_not_share_nonces_and_a_full_store_takes_nothing_in() {
+        let stores = NonceStores::default();
+        let (a, b) = (stores.of(key("a"), s(10), 2), stores.of(key("b"), s(10), 2));
+        assert_eq!(
+            (a.note("x", s(0)), b.note("x", s(0)), a.note("y", s(0))),
+            (Noted::Fresh, Noted::Fresh, Noted::Fresh)
+        );
+        assert_eq!((a.note("z", s(1)), b.note("z", s(1))), (Noted::Full, Noted::Fresh), "each has its own room");
+        assert_eq!(a.note("x", s(1)), Noted::Used, "what is there stays");
+        assert_eq!(a.note("z", s(10)), Noted::Fresh);
+    }
+
+    #[test]
+    fn all_who_have_a_secret_share_its_nonces_for_the_longest_of_their_windows() {
+        let stores = NonceStores::default();
+        let (short, long) = (stores.of(key("a"), s(10), 100), stores.of(key("a"), s(100), 100));
+        assert_eq!(short.note("n", s(200)), Noted::Fresh);
+        assert_eq!((short.note("n", s(299)), long.note("n", s(299))), (Noted::Used, Noted::Used));
+        drop(long);
+        let next = stores.of(key("a"), s(10), 100);
+        drop(short);
+        assert_eq!(next.note("n", s(305)), Noted::Used, "the next configuration keeps it");
+        assert_eq!(next.note("n", s(330)), Noted::Fresh, "the long window is over");
+        drop(next);
+        assert_eq!(stores.of(key("b"), s(10), 100).note("n", s(330)), Noted::Fresh);
+        assert_eq!(stores.0.lock().len(), 1, "what nobody uses goes");
     }
 }

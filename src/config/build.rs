@@ -226,6 +226,7 @@ impl Builder<'_> {
             tables: self.tables.clone(),
             redis: self.redis.cloned(),
             key_sets: self.key_sets.clone(),
+            nonces: self.shared.nonces.clone(),
             readers: self.readers.clone(),
             metrics: self.shared.metrics.filters.clone(),
         };

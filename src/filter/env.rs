@@ -5,7 +5,12 @@ use std::sync::Arc;
 use schemars::{JsonSchema, SchemaGenerator};
 
 use super::KeySetsDraft;
-use crate::{auth::Keys, filter::FilterMetrics, limit::TablesDraft, store::RedisStore};
+use crate::{
+    auth::{Keys, NonceStores},
+    filter::FilterMetrics,
+    limit::TablesDraft,
+    store::RedisStore,
+};
 
 /// The surroundings of a filter under construction.
 #[derive(Debug)]
@@ -22,6 +27,8 @@ pub struct Env {
     pub redis: Option<Arc<RedisStore>>,
     /// Key sets that are fetched, which outlive a reload, too.
     pub key_sets: Arc<KeySetsDraft>,
+    /// Nonces of signed requests, which belong to the process.
+    pub nonces: Arc<NonceStores>,
     /// Groups that may read files with secrets: those of `pingora.user`.
     pub readers: Arc<[u32]>,
     /// Metrics.

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::{Metrics, flights::Flights};
 use crate::{
+    auth::NonceStores,
     cache::shared::Cache,
     filter::KeySets,
     limit::Tables,
@@ -35,6 +36,8 @@ pub struct Shared {
     pub tables: Arc<Tables>,
     /// Key sets that are fetched, of the configuration that serves.
     pub key_sets: Arc<KeySets>,
+    /// Nonces of signed requests, by secret.
+    pub nonces: Arc<NonceStores>,
     /// The services of the configuration that serves: their breakers, their health, their backends.
     pub(super) services: ArcSwap<BTreeMap<Arc<str>, Arc<Service>>>,
     /// The store that gateways share, of the configuration that serves.
@@ -66,6 +69,7 @@ impl Shared {
             metrics: Metrics::new(),
             tables: Arc::default(),
             key_sets: Arc::default(),
+            nonces: Arc::default(),
             services: ArcSwap::default(),
             redis: ArcSwapOption::empty(),
             cache: Cache::default(),

@@ -425,3 +425,60 @@ fn over_http2_a_body_that_was_taken_away_is_missed() {
     assert_eq!(send(new("GET").sign()), 200);
     assert_eq!(origin.seen().len(), 3, "it has seen none of those");
 }
+
+/// Two routes to the same backend, with the same two keys: the one takes requests with `x-side: b`.
+fn two_routes(origin: &Origin, more: [&str; 2]) -> (Gateway, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, two) = (secret(&dir, "one", SECRET), secret(&dir, "two", OLD));
+    let route = |matches: &str, more: &str| {
+        format!(
+            "  - match: {{ {matches} }}\n    service: main\n    filters: [ {{ hmac: {{ keys: [ {{ id: k1, secrets: [ {{ file: {one} }} ] }}, {{ id: k2, secrets: [ {{ file: {two} }} ] }} ] {more} }} }} ]\n"
+        )
+    };
+    let yaml = format!(
+        "services: {{ main: {{ urls: ['{}'] }} }}\nroutes:\n{}{}",
+        origin.url(),
+        route("path: /*, headers: { x-side: b }", more[0]),
+        route("path: /*", more[1])
+    );
+    (Gateway::start(&yaml), dir)
+}
+
+#[test]
+fn a_nonce_counts_once_for_all_routes() {
+    let origin = Origin::start("o");
+    let (gw, _dir) = two_routes(&origin, [", max_age: 30s", ""]);
+    let request = Signed::new("GET", "/a").sign();
+    let mut other = request.clone();
+    other.fields.push(("x-side".to_owned(), "b".to_owned()));
+    assert_eq!(request.send(&gw, false).0, 200);
+    let (status, answer) = other.send(&gw, false);
+    assert_eq!((status, gw.line_of(&answer)["reason"].as_str()), (401, Some("signature_replayed")));
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn a_signature_of_the_simple_kind_counts_once_whatever_key_it_names() {
+    let origin = Origin::start("o");
+    let dir = tempfile::tempdir().unwrap();
+    let file = secret(&dir, "new", SECRET);
+    let gw = Gateway::start(&format!(
+        "services: {{ main: {{ urls: ['{}'] }} }}\nroutes:\n  - match: {{ path: /* }}\n    service: main\n    filters: [ {{ hmac: {{ simple_header: X-Signature, keys: [ {{ id: k1, secrets: [ {{ file: {file} }} ] }}, {{ id: k2, secrets: [ {{ file: {file} }} ] }} ] }} }} ]\n",
+        origin.url()
+    ));
+    let field = simple(now(), "GET", "/x", "");
+    gw.get("/x").header("X-Signature", &field).expect(200);
+    gw.get("/x").header("X-Signature", &field.replace("k1", "k2")).expect(401);
+}
+
+#[test]
+fn a_key_that_has_used_up_its_nonces_locks_out_itself_alone() {
+    let origin = Origin::start("o");
+    let (gw, _dir) = two_routes(&origin, [", nonces: 2", ", nonces: 2"]);
+    let statuses = |key_id, secret| {
+        let send = |_| Signed { key_id, secret, ..Signed::new("GET", "/") }.sign().send(&gw, false).0;
+        (0..3).map(send).collect::<Vec<_>>()
+    };
+    assert_eq!(statuses("k1", SECRET), [200, 200, 503]);
+    assert_eq!(statuses("k2", OLD), [200, 200, 503]);
+}

@@ -2,8 +2,8 @@
 //!
 //! YAML: `hmac: { keys: [ { id: partner, secrets: [ { env: PARTNER_SECRET } ] } ] }`.
 //! Covered are at least `components`, and `content-digest` (RFC 9530) of every request that has a body: it is compared with the
-//! body before the backend has got all of it (`body`). Each nonce counts once, on this node; it is noted only when all
-//! else is right, so that nobody else can use it up.
+//! body before the backend has got all of it (`body`). Each nonce of a secret counts once in this process, whichever route it
+//! comes to; it is noted only when all else is right, so that nobody else can use it up.
 //! With `simple_header` there is a second kind, for clients that are a shell: `keyid=partner,t=TIME,v1=HEX`.
 //! What it does not do: other algorithms, several signatures on one request, a store of nonces that nodes share.
 
@@ -23,10 +23,10 @@ use serde_json::Map;
 use self::{
     digest::{BodyCheck, Mode},
     message::Message,
-    settings::{HmacConfig, Key},
+    settings::{HmacConfig, Key, Secret},
 };
 use crate::{
-    auth::{HttpSignature, Identity, Method, Nonces, Noted, TimestampSignature},
+    auth::{HttpSignature, Identity, Method, Noted, TimestampSignature},
     filter::{Body, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
     message::{reason::Reason, reply::Reply},
 };
@@ -46,7 +46,6 @@ pub(crate) struct Hmac {
     simple: Option<HeaderName>,
     max_age: Duration,
     mode: Mode,
-    nonces: Nonces,
     identity: HeaderName,
     forward: bool,
 }
@@ -54,6 +53,7 @@ pub(crate) struct Hmac {
 /// What a good MAC says.
 struct Claim<'k> {
     key: &'k Key,
+    secret: &'k Secret,
     created: i64,
     expires: Option<i64>,
     nonce: String,
@@ -82,18 +82,16 @@ impl Configure for Hmac {
 
     fn configure(config: HmacConfig, env: &Env) -> Result<Self, Invalid> {
         let mut invalid = Invalid::default();
-        let keys = config.keys(&env.readers, &mut invalid);
+        let keys = config.keys(env, &mut invalid);
         config.validate(&mut invalid);
         let identity = header_name("identity_header", &config.identity_header, &mut invalid);
         let simple = config.simple_header.as_ref().map(|name| header_name("simple_header", name, &mut invalid));
         invalid.into_result()?;
         let mode = config.mode();
         let max_age = config.max_age.0;
-        // From the first moment in which a signature is taken to the last: it may be from the future, by our clock.
-        let nonces = Nonces::new(max_age * 2 + Duration::from_secs(1), config.nonces);
         let HmacConfig { components, forward, .. } = config;
         let fields = components.iter().filter_map(|name| name.parse().ok()).chain([CONTENT_DIGEST.clone()]).collect();
-        Ok(Self { keys, components, fields, simple, max_age, mode, nonces, identity, forward })
+        Ok(Self { keys, components, fields, simple, max_age, mode, identity, forward })
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
@@ -119,7 +117,7 @@ impl Hmac {
         if !message.has_body() && claim.digest.is_some_and(|digest| digest != digest::of_nothing()) {
             return Err(Refused(Reason::DigestWrong, "the body is not the one that was signed"));
         }
-        match self.nonces.note(&claim.key.id, &claim.nonce, exchange.now.since_start) {
+        match claim.secret.nonces.note(&claim.nonce, exchange.now.since_start) {
             Noted::Fresh => Ok((claim.key, claim.digest)),
             Noted::Used => Err(Refused(Reason::SignatureReplayed, "the signature was used before")),
             Noted::Full => Err(Refused(Reason::NoncesFull, "there are too many signed requests")),
@@ -146,12 +144,11 @@ impl Hmac {
         let key = self.key(&signature.key_id)?;
         let base = signature.base(|name| message.component(name));
         let base = base.ok_or(Refused(Reason::SignatureMalformed, "a component that is covered is not there"))?;
-        if !signature.is_by(&key.secrets, &base) {
-            return Err(Refused(Reason::SignatureWrong, "the signature is not valid"));
-        }
+        let secret = key.secrets.iter().find(|secret| signature.is_by(&secret.shared, &base));
+        let secret = secret.ok_or(Refused(Reason::SignatureWrong, "the signature is not valid"))?;
         let digest = covers_digest.then(|| digest_of(message)).transpose()?;
         let (created, expires) = (signature.created, signature.expires);
-        Ok(Claim { key, created, expires, nonce: signature.nonce, digest })
+        Ok(Claim { key, secret, created, expires, nonce: signature.nonce, digest })
     }
 
     /// The one for shells: over the time, the method, the target and the digest of the body, a line each.
@@ -169,13 +166,13 @@ impl Hmac {
         };
         let key = self.key(signature.key_id)?;
         let signed = format!("{}\n{method}\n{target}\n{digest}", signature.created);
-        if !key.secrets.iter().any(|secret| secret.verifies(signed.as_bytes(), &signature.mac)) {
-            return Err(Refused(Reason::SignatureWrong, "the signature is not valid"));
-        }
+        let secret = key.secrets.iter().find(|secret| secret.shared.verifies(signed.as_bytes(), &signature.mac));
+        let secret = secret.ok_or(Refused(Reason::SignatureWrong, "the signature is not valid"))?;
         let digest = covers_digest.then(|| digest_of(message)).transpose()?;
-        // Without a nonce, the signature itself is what must not come twice.
+        // Without a nonce, the signature itself is what must not come twice. It does not cover the id of the key: nonces belong
+        // to the secret.
         let nonce = format!("v1 {}", signature.hex);
-        Ok(Claim { key, created: signature.created, expires: None, nonce, digest })
+        Ok(Claim { key, secret, created: signature.created, expires: None, nonce, digest })
     }
 
     fn in_time(&self, signature: &Claim<'_>, now: u64) -> Result<(), Refused> {

@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use super::{digest::Mode, message::DERIVED};
 use crate::{
-    auth::SharedSecret,
-    filter::Invalid,
+    auth::{Nonces, SharedSecret},
+    filter::{Env, Invalid},
     units::{SecretRef, Size, Span},
 };
 
@@ -35,9 +35,10 @@ pub(crate) struct HmacConfig {
     /// The largest body that is buffered; 413 beyond. Default 1MiB.
     #[serde(default)]
     buffer: Option<Size>,
-    /// Nonces to remember for each time of twice `max_age`; when there are more, signed requests are answered 503. Default 100000.
+    /// Nonces to remember of each secret for each time of twice `max_age`; when there are more, requests that it has signed are
+    /// answered 503. Default 100000.
     #[serde(default = "default_nonces")]
-    pub(super) nonces: usize,
+    nonces: usize,
     /// Also take signatures of the simple kind, from this field: `keyid=ID,t=TIME,v1=HEX`, where `v1` is the HMAC-SHA256 of four
     /// lines: the time, the method, the path with its query, and `Content-Digest` (empty without a body). Not taken when absent.
     #[serde(default)]
@@ -78,7 +79,14 @@ enum BodyMode {
 pub(super) struct Key {
     pub(super) id: String,
     pub(super) owner: String,
-    pub(super) secrets: Vec<SharedSecret>,
+    pub(super) secrets: Vec<Secret>,
+}
+
+/// A secret, and what has been used of it wherever it counts.
+#[derive(Debug)]
+pub(super) struct Secret {
+    pub(super) shared: SharedSecret,
+    pub(super) nonces: Nonces,
 }
 
 fn default_components() -> Vec<String> {
@@ -108,6 +116,11 @@ impl HmacConfig {
         }
     }
 
+    /// From the first moment in which a signature is taken to the last: it may be from the future, by our clock.
+    fn window(&self) -> Duration {
+        self.max_age.0.saturating_mul(2).saturating_add(Duration::from_secs(1))
+    }
+
     pub(super) fn validate(&self, invalid: &mut Invalid) {
         for (i, name) in self.components.iter().enumerate() {
             let field = !name.starts_with('@')
@@ -132,7 +145,7 @@ impl HmacConfig {
         }
     }
 
-    pub(super) fn keys(&self, readers: &[u32], invalid: &mut Invalid) -> Vec<Key> {
+    pub(super) fn keys(&self, env: &Env, invalid: &mut Invalid) -> Vec<Key> {
         if self.keys.is_empty() {
             invalid.push("keys", "give at least one key, or nobody can pass");
         }
@@ -155,13 +168,16 @@ impl HmacConfig {
             }
             let mut secrets = Vec::new();
             for (j, secret) in config.secrets.iter().enumerate() {
-                let made = secret.read(readers).and_then(|secret| {
+                let made = secret.read(&env.readers).and_then(|secret| {
                     let least = SharedSecret::LEAST;
                     SharedSecret::new(secret.expose())
                         .ok_or_else(|| format!("the secret has fewer than {least} bytes: openssl rand -hex 32"))
                 });
                 match made {
-                    Ok(secret) => secrets.push(secret),
+                    Ok(shared) => {
+                        let nonces = env.nonces.of(shared.stamp(), self.window(), self.nonces);
+                        secrets.push(Secret { shared, nonces });
+                    }
                     Err(message) => invalid.push(format!("{path}.secrets[{j}]"), message),
                 }
             }
