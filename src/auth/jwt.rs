@@ -21,7 +21,7 @@ use super::{
 use crate::auth::jwt_error::JwtError;
 
 /// How many keys are tried for a token that does not say which one signed it; more would multiply the work an attacker can cause.
-const MOST_TRIED: usize = 8;
+const MOST_TRIED: usize = 16;
 
 /// The longest token in bytes, unless the policy says otherwise.
 const LONGEST: usize = 8 * 1024;
@@ -194,15 +194,17 @@ impl Verifier {
             Some(_) if named => key.id.as_deref() == id,
             Some(_) => key.id.is_none(),
         };
+        let mut fitting = self.keys.iter().filter(candidate).filter(|key| key.fits(algorithm));
         let mut error = JwtError::UnknownKey;
-        for key in self.keys.iter().filter(candidate).filter(|key| key.fits(algorithm)).take(MOST_TRIED) {
+        for key in fitting.by_ref().take(MOST_TRIED) {
             match crypto::verify(signature, message.as_bytes(), &key.verifying, algorithm) {
                 Ok(true) => return Ok(key),
                 Err(problem) if matches!(problem.kind(), ErrorKind::Base64(_)) => return Err(JwtError::Malformed),
                 Ok(false) | Err(_) => error = JwtError::Signature,
             }
         }
-        Err(error)
+        // It may be one of those that were not tried.
+        Err(if fitting.next().is_some() { JwtError::NoKeyNamed } else { error })
     }
 
     fn claims(&self, claims: &Map<String, Value>, now: u64) -> Result<(Window, Vec<String>), JwtError> {

@@ -12,6 +12,8 @@ pub enum JwtError {
     Algorithm,
     /// No key has the id that the token names, or none fits its algorithm. A newer key set may have it.
     UnknownKey,
+    /// It does not say which key has signed it, and there are more that fit than are tried.
+    NoKeyNamed,
     /// The signature is not one of our keys'.
     Signature,
     /// `exp` is over.
@@ -54,6 +56,7 @@ impl fmt::Display for JwtError {
             Self::Malformed => "the token is malformed",
             Self::Algorithm => "the token's algorithm is not allowed",
             Self::UnknownKey => "the token's key is not known",
+            Self::NoKeyNamed => "the token does not say which key has signed it",
             Self::Signature => "the token's signature is wrong",
             Self::Expired => "the token has expired",
             Self::NotYet => "the token is not valid yet",

@@ -490,3 +490,36 @@ fn good_tokens_are_let_in() {
     gw.get("/optional").expect(200);
     gw.get("/optional").header("authorization", "Basic YTpi").expect(200);
 }
+
+#[test]
+fn a_token_without_a_key_id_is_tried_with_sixteen_keys() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let text = |i: usize| format!("{i:0>32}");
+    let keys: Vec<String> = (0..17)
+        .map(|i| {
+            let file = dir.path().join(i.to_string());
+            fs::write(&file, text(i)).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+            format!("{{ secret: {{ file: {} }} }}", file.display())
+        })
+        .collect();
+    let pem = fs::canonicalize("tests/fixtures/keys/test-rsa.public.pem").unwrap();
+    let route = |path: &str, keys: &[String]| {
+        format!(
+            "  - match: {{ path: {path} }}\n    respond: {{ body: in }}\n    filters: [ {{ jwt: {{ algorithms: [HS256, RS256], keys: [ {{ pem: {} }}, {} ] }} }} ]\n",
+            pem.display(),
+            keys.join(", ")
+        )
+    };
+    let gw = Gateway::start(&format!("routes:\n{}{}", route("/all", &keys), route("/some", &keys[..16])));
+    let by = |i| signed(HS, good().to_string(), Algorithm::HS256, &EncodingKey::from_secret(text(i).as_bytes()));
+    for i in [0, 7, 8, 15] {
+        gw.get("/all").bearer(&by(i)).expect(200);
+        gw.get("/some").bearer(&by(i)).expect(200);
+    }
+    let answer = gw.get("/all").bearer(&by(16)).expect(401).problem();
+    let answer = answer.says("the token does not say which key has signed it");
+    assert_eq!(gw.line_of(&answer.body)["reason"], KEY);
+    gw.get("/some").bearer(&by(16)).expect(401).says("the token's signature is wrong");
+}

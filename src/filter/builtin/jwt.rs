@@ -142,7 +142,7 @@ fn reason(error: &JwtError) -> Reason {
     match error {
         E::Malformed | E::Several | E::Critical => Reason::TokenMalformed,
         E::Algorithm => Reason::TokenAlgorithm,
-        E::UnknownKey | E::OwnKey => Reason::TokenKey,
+        E::UnknownKey | E::NoKeyNamed | E::OwnKey => Reason::TokenKey,
         E::Signature => Reason::TokenSignature,
         E::Expired => Reason::TokenExpired,
         E::NotYet => Reason::TokenNotYet,

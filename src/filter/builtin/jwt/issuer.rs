@@ -96,7 +96,7 @@ impl Issuer {
 }
 
 fn is_about_keys(error: &JwtError) -> bool {
-    matches!(error, JwtError::UnknownKey | JwtError::Signature)
+    matches!(error, JwtError::UnknownKey | JwtError::NoKeyNamed | JwtError::Signature)
 }
 
 fn make(policy: &Policy, keys: &Keys, cache: usize) -> Current {
