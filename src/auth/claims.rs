@@ -170,13 +170,19 @@ pub(super) fn scopes(claims: &Map<String, Value>) -> Vec<String> {
     }
 }
 
+/// Whether a text comes to a backend as it is: without control characters, and without spaces around it, which whoever reads a
+/// field takes away (RFC 9110, 5.5), so that it would be another's name there.
+pub(super) fn can_be_told(text: &str) -> bool {
+    !text.contains(char::is_control) && text.trim() == text
+}
+
 /// The name of the holder at `path`: a text that is not empty, or a number. Empty when there is none and none is `required`.
 pub(super) fn subject(claims: &Map<String, Value>, path: &str, required: bool) -> Result<String, JwtError> {
     match lookup(claims, path) {
         // `sub` is optional (RFC 7519 §4.1.2).
         None if !required => Ok(String::new()),
         // Backends and logs are told it.
-        Some(Value::String(text)) if !text.is_empty() && !text.contains(char::is_control) => Ok(text.clone()),
+        Some(Value::String(text)) if !text.is_empty() && can_be_told(text) => Ok(text.clone()),
         Some(Value::Number(number)) => Ok(number.to_string()),
         None => Err(JwtError::MissingClaim(path.to_owned())),
         Some(_) => Err(JwtError::ClaimMismatch(path.to_owned())),

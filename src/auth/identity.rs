@@ -6,6 +6,8 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Map, Value};
 
+use super::claims::can_be_told;
+
 /// The kind of credential that was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
@@ -64,6 +66,10 @@ impl Identities {
     }
 }
 
+/// A claim that no field can carry, or that would be another one when it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Untellable;
+
 /// The holder of a verified credential.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Identity {
@@ -89,18 +95,42 @@ impl Identity {
     ///
     /// A name that contains dots itself, such as `https://example.com/role`, is found too. Lists, objects and null are `None`.
     pub fn claim(&self, path: &str) -> Option<Cow<'_, str>> {
-        match lookup(&self.claims, path)? {
-            Value::String(text) => Some(Cow::Borrowed(text)),
-            Value::Number(number) => Some(Cow::Owned(number.to_string())),
-            Value::Bool(true) => Some(Cow::Borrowed("true")),
-            Value::Bool(false) => Some(Cow::Borrowed("false")),
-            Value::Null | Value::Array(_) | Value::Object(_) => None,
+        text(lookup(&self.claims, path)?)
+    }
+
+    /// The claim at `path` as a field tells it to backends: a list with commas between its members. `None` when it is absent,
+    /// null, or a list without members.
+    ///
+    /// # Errors
+    /// It is an object, or a backend would read something else in it.
+    pub fn told(&self, path: &str) -> Result<Option<Cow<'_, str>>, Untellable> {
+        let tellable = |value| text(value).filter(|text| can_be_told(text)).ok_or(Untellable);
+        match lookup(&self.claims, path) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Array(members)) => {
+                let member = |value| tellable(value).ok().filter(|text| !text.is_empty() && !text.contains(','));
+                let members: Option<Vec<_>> = members.iter().map(member).collect();
+                let list = members.ok_or(Untellable)?.join(", ");
+                Ok((!list.is_empty()).then_some(Cow::Owned(list)))
+            }
+            Some(value) => tellable(value).map(Some),
         }
     }
 
     /// Whether the credential was issued for `scope`.
     pub fn has_scope(&self, scope: &str) -> bool {
         self.scopes.iter().any(|held| held == scope)
+    }
+}
+
+/// A text, number or boolean.
+fn text(value: &Value) -> Option<Cow<'_, str>> {
+    match value {
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Bool(true) => Some(Cow::Borrowed("true")),
+        Value::Bool(false) => Some(Cow::Borrowed("false")),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
@@ -143,6 +173,23 @@ mod tests {
         assert_eq!(claim("a.b.c.d").as_deref(), Some("e"));
         for absent in ["", ".", "realm", "realm.", "realm.none", "none", "list", "list.0", "tier.x"] {
             assert_eq!(claim(absent), None, "{absent}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_told_with_commas() {
+        let told = |value: Value| {
+            let identity = identity(json!({ "c": value }));
+            identity.told("c").map(|told| told.map(Cow::into_owned))
+        };
+        let good = |text: &str| Ok(Some(text.to_owned()));
+        assert_eq!(told(json!("a, b")), good("a, b"));
+        assert_eq!(told(json!(["a", 1, true])), good("a, 1, true"));
+        assert_eq!((told(json!([])), told(json!(null))), (Ok(None), Ok(None)));
+        assert_eq!(identity(json!({})).told("c"), Ok(None));
+        for other in [json!({}), json!(["a,b"]), json!([""]), json!([" a"]), json!([["a"]]), json!([null]), json!("a ")]
+        {
+            assert_eq!(told(other.clone()), Err(Untellable), "{other}");
         }
     }
 

@@ -517,7 +517,13 @@ mod tests {
         assert_eq!(subject("sub", json!({})), Ok("alice".to_owned()));
         assert_eq!(subject("user.id", json!({ "user": { "id": 7 } })), Ok("7".to_owned()));
         assert_eq!(subject("sub", json!({ "sub": null })), Err(JwtError::MissingClaim("sub".to_owned())));
-        assert_eq!(subject("sub", json!({ "sub": "" })), Err(JwtError::ClaimMismatch("sub".to_owned())));
+        for other in ["", " alice", "alice ", "\u{a0}alice", "al\nice"] {
+            assert_eq!(
+                subject("sub", json!({ "sub": other })),
+                Err(JwtError::ClaimMismatch("sub".to_owned())),
+                "{other}"
+            );
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub use cache::VerifiedTokens;
 pub use certificate::{Certificate, dns_names, not_after};
 pub use digest::{Digest, InvalidDigest};
 pub use http_signature::{HttpSignature, SharedSecret, Unreadable};
-pub use identity::{Identities, Identity, Method};
+pub use identity::{Identities, Identity, Method, Untellable};
 pub use jwt::{Policy, Verifier, unverified_issuer};
 pub use jwt_error::JwtError;
 pub use keyset::{KeyError, KeyInfo, Keyset};

@@ -193,8 +193,39 @@ fn a_claim_that_no_header_can_carry_makes_a_token_malformed() {
         json!({ "sub": "alice", "iss": "id", "aud": "api", "exp": exp, "role": role })
     };
     gw.get("/jwt").bearer(&hs256(&claims("caf\u{e9}"))).expect(200);
-    for role in ["a\nb", "a\0", "\u{7f}"] {
+    for role in ["a\nb", "a\0", "\u{7f}", " root", "root ", "root\u{a0}"] {
         gw.get("/jwt").bearer(&hs256(&claims(role))).expect(401).problem().says("the token is malformed");
     }
     assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn a_claim_that_is_a_list_is_told_as_one() {
+    let origin = Origin::start("o");
+    let (gw, _dir) = gateway(&origin);
+    let token =
+        |role: &Value| hs256(&json!({ "sub": "alice", "iss": "id", "aud": "api", "exp": now() + 60, "role": role }));
+    for (role, told) in [
+        (json!(["admin", "editor"]), Some("admin, editor")),
+        (json!(["admin"]), Some("admin")),
+        (json!([1, "a b", true]), Some("1, a b, true")),
+        (json!([]), None),
+        (json!(null), None),
+    ] {
+        gw.get("/jwt").bearer(&token(&role)).header("X-Role", "spoofed").expect(200);
+        assert_eq!(origin.last().headers.get("x-role").map(|value| value.to_str().unwrap()), told, "{role}");
+    }
+    for role in [
+        json!({ "name": "admin" }),
+        json!(["a", "b,c"]),
+        json!(["a", "b\nc"]),
+        json!(["a", ""]),
+        json!(["a", " b"]),
+        json!(["a", ["b"]]),
+        json!(["a", { "b": 1 }]),
+        json!(["a", null]),
+    ] {
+        gw.get("/jwt").bearer(&token(&role)).expect(401).problem().says("the token is malformed");
+    }
+    assert_eq!(origin.seen().len(), 5);
 }

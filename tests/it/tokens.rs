@@ -377,7 +377,17 @@ fn parties(cases: &mut Vec<Case>) {
         add("iss", Some(value), "token_issuer");
     }
     add("iss", None, CLAIM);
-    for value in [json!(""), json!(["u1"]), json!({}), json!(true), json!("a\r\nX-Admin: 1"), json!("a\0b")] {
+    for value in [
+        json!(""),
+        json!(["u1"]),
+        json!({}),
+        json!(true),
+        json!("a\r\nX-Admin: 1"),
+        json!("a\0b"),
+        json!(" root"),
+        json!("root "),
+        json!(" "),
+    ] {
         add("sub", Some(value), CLAIM);
     }
 }
