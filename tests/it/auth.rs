@@ -9,7 +9,10 @@ use std::{
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, Origin};
+use crate::{
+    config_errors::check,
+    harness::{Gateway, Origin},
+};
 
 pub(crate) const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 
@@ -228,4 +231,48 @@ fn a_claim_that_is_a_list_is_told_as_one() {
         gw.get("/jwt").bearer(&token(&role)).expect(401).problem().says("the token is malformed");
     }
     assert_eq!(origin.seen().len(), 5);
+}
+
+#[test]
+fn fields_that_break_a_message_or_contradict_each_other_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("secret");
+    fs::write(&file, SECRET).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let says = |filter: &str| {
+        check(&format!(
+            "listeners: [ {{ address: 127.0.0.1:8080 }} ]\napi_keys: [ {{ id: k1, sha256: {} }} ]\nroutes:\n  - match: {{ path: /* }}\n    respond: {{ body: a }}\n    filters: [ {{ {filter} }} ]\n",
+            sha256("key-1")
+        ))
+    };
+    let jwt = |more: &str| {
+        format!("jwt: {{ algorithms: [HS256], keys: [ {{ secret: {{ file: {} }} }} ], {more} }}", file.display())
+    };
+    for name in ["Host", "content-length", "Transfer-Encoding", "Connection", "TE", "Upgrade", "Cookie"] {
+        for (filter, place) in [
+            (jwt(&format!("claim_headers: {{ {name}: role }}")), format!("jwt.claim_headers.{name}: ")),
+            (jwt(&format!("identity_header: {name}")), "jwt.identity_header: ".to_owned()),
+            (jwt(&format!("header: {name}")), "jwt.header: ".to_owned()),
+            (format!("api_key: {{ header: {name} }}"), "api_key.header: ".to_owned()),
+            (format!("api_key: {{ identity_header: {name} }}"), "api_key.identity_header: ".to_owned()),
+            (format!("client_cert: {{ identity_header: {name} }}"), "client_cert.identity_header: ".to_owned()),
+        ] {
+            let (code, text) = says(&filter);
+            assert!(code == 78 && text.contains(&place) && text.contains(name), "{filter}: {text}");
+        }
+    }
+    for (more, place) in [
+        ("claim_headers: { Authorization: role }", "claim_headers.Authorization"),
+        ("header: X-Token, identity_header: authorization", "identity_header"),
+        ("claim_headers: { X-Role: role, x-role: roles }", "claim_headers.x-role"),
+        ("claim_headers: { X-Role: role, X_Role: roles }", "claim_headers.X_Role"),
+        ("claim_headers: { x-auth-subject: role }", "claim_headers.x-auth-subject"),
+        ("header: X-Token, claim_headers: { x-token: role }", "claim_headers.x-token"),
+        ("header: X-Token, identity_header: x-token", "identity_header"),
+    ] {
+        let (code, text) = says(&jwt(more));
+        assert!(code == 78 && text.contains(&format!("jwt.{place}: ")), "{more}: {text}");
+    }
+    let (code, text) = says("api_key: { header: X-Who, identity_header: x-who }");
+    assert!(code == 78 && text.contains("api_key.identity_header: "), "{text}");
 }

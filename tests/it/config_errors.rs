@@ -5,7 +5,7 @@ use std::{fs, process::Command, time::Instant};
 use crate::harness::binary;
 
 /// Runs `tollgate check` on `yaml`: the exit code, and what it says, without the file's path.
-fn check(yaml: &str) -> (i32, String) {
+pub(crate) fn check(yaml: &str) -> (i32, String) {
     check_with(yaml, &[])
 }
 

@@ -13,6 +13,7 @@ use pingora::http::RequestHeader;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
+use super::field_names::FieldNames;
 use crate::{
     auth::{Keys, Method, Refusal},
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
@@ -74,13 +75,9 @@ impl Configure for ApiKey {
 
     fn configure(config: Config, env: &Env) -> Result<Self, Invalid> {
         let mut invalid = Invalid::default();
-        let mut name = |path: &str, text: &str| {
-            text.parse().unwrap_or_else(|_| {
-                invalid.push(path, format!("'{text}' is not a header name"));
-                header::AUTHORIZATION
-            })
-        };
-        let (header, identity) = (name("header", &config.header), name("identity_header", &config.identity_header));
+        let mut names = FieldNames::new(&mut invalid);
+        let header = names.credential("header", &config.header);
+        let identity = names.told("identity_header", &config.identity_header);
         if env.keys.is_empty() {
             invalid.push("", "there are no keys: list some under 'api_keys:', or nobody can pass");
         }

@@ -12,6 +12,7 @@ use pingora::http::RequestHeader;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
+use super::field_names::FieldNames;
 use crate::{
     auth::{Identity, Method},
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
@@ -48,9 +49,9 @@ impl Configure for ClientCert {
     type Config = Config;
 
     fn configure(config: Config, _: &Env) -> Result<Self, Invalid> {
-        let name = &config.identity_header;
-        let identity =
-            name.parse().map_err(|_| Invalid::at("identity_header", format!("'{name}' is not a header name")))?;
+        let mut invalid = Invalid::default();
+        let identity = FieldNames::new(&mut invalid).told("identity_header", &config.identity_header);
+        invalid.into_result()?;
         Ok(Self { allow: config.allow, identity })
     }
 

@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode};
 use pingora::http::RequestHeader;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::Map;
@@ -25,6 +25,7 @@ use self::{
     message::Message,
     settings::{HmacConfig, Key, Secret},
 };
+use super::field_names::FieldNames;
 use crate::{
     auth::{HttpSignature, Identity, Method, Noted, TimestampSignature},
     filter::{Body, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
@@ -63,13 +64,6 @@ struct Claim<'k> {
 /// Why a request is refused.
 struct Refused(Reason, &'static str);
 
-fn header_name(path: &str, text: &str, invalid: &mut Invalid) -> HeaderName {
-    text.parse().unwrap_or_else(|_| {
-        invalid.push(path, format!("'{text}' is not a header name"));
-        header::AUTHORIZATION
-    })
-}
-
 impl Configure for Hmac {
     const NAME: &'static str = "hmac";
     const SAMPLES: [&'static str; 2] = [
@@ -84,8 +78,12 @@ impl Configure for Hmac {
         let mut invalid = Invalid::default();
         let keys = config.keys(env, &mut invalid);
         config.validate(&mut invalid);
-        let identity = header_name("identity_header", &config.identity_header, &mut invalid);
-        let simple = config.simple_header.as_ref().map(|name| header_name("simple_header", name, &mut invalid));
+        let mut names = FieldNames::new(&mut invalid);
+        for name in [&SIGNATURE, &SIGNATURE_INPUT, &CONTENT_DIGEST] {
+            names.take(name, "every signature");
+        }
+        let simple = config.simple_header.as_ref().map(|name| names.credential("simple_header", name));
+        let identity = names.told("identity_header", &config.identity_header);
         invalid.into_result()?;
         let mode = config.mode();
         let max_age = config.max_age.0;

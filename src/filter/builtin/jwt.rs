@@ -21,8 +21,9 @@ use schemars::{Schema, SchemaGenerator};
 use self::{
     issuer::{Denied, Issuer},
     presented::{Presented, presented},
-    settings::{Config, header_name},
+    settings::Config,
 };
+use super::field_names::FieldNames;
 use crate::{
     auth::{Identity, Method, jwt_error::JwtError, unverified_issuer},
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
@@ -71,12 +72,12 @@ impl Configure for Jwt {
     fn configure(config: Config, env: &Env) -> Result<Self, Invalid> {
         let mut invalid = Invalid::default();
         let issuers = config.issuers(env, &mut invalid);
-        let header = header_name("header".into(), &config.header, &mut invalid);
-        let identity = header_name("identity_header".into(), &config.identity_header, &mut invalid);
+        let mut names = FieldNames::new(&mut invalid);
+        let header = names.credential("header", &config.header);
+        let identity = names.told("identity_header", &config.identity_header);
         let claims = config.claim_headers.iter();
-        let claims = claims
-            .map(|(name, claim)| (header_name(format!("claim_headers.{name}"), name, &mut invalid), claim.clone()))
-            .collect();
+        let claims =
+            claims.map(|(name, claim)| (names.told(&format!("claim_headers.{name}"), name), claim.clone())).collect();
         invalid.into_result()?;
         let (realm, scopes) = (env.route.replace(['"', '\\'], ""), config.scopes.join(" "));
         let Config { optional, forward, .. } = config;

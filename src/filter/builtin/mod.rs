@@ -1,6 +1,8 @@
 //! The built-in filters, a file each. What stands in the list below is compiled and may be named in YAML: a new filter is its
 //! file and one line.
 
+mod field_names;
+
 use super::entry::Entry;
 
 macro_rules! builtin {

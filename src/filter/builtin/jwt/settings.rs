@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use http::{HeaderName, header};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -115,14 +114,6 @@ fn default_identity() -> String {
 
 fn default_cache() -> usize {
     10_000
-}
-
-/// The header `text`; what is wrong with it goes to `invalid`.
-pub(super) fn header_name(path: String, text: &str, invalid: &mut Invalid) -> HeaderName {
-    text.parse().unwrap_or_else(|_| {
-        invalid.push(path, format!("'{text}' is not a header name"));
-        header::AUTHORIZATION
-    })
 }
 
 fn algorithms(path: &str, names: &[String], invalid: &mut Invalid) -> Vec<Algorithm> {
