@@ -12,7 +12,19 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use super::Digest;
 
 /// More components than a request has parts that matter.
-const MOST_COMPONENTS: usize = 32;
+pub const MOST_COMPONENTS: usize = 32;
+
+/// Whether a signature may cover something of this name.
+pub fn is_component(name: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_@".contains(&byte);
+    !name.is_empty() && name.bytes().all(known)
+}
+
+/// Whether signatures of both kinds can name a key so.
+pub fn is_key_id(id: &str) -> bool {
+    let known = |byte: u8| (b' '..=b'~').contains(&byte) && !b"\"\\,".contains(&byte);
+    !id.is_empty() && id.bytes().all(known) && id.trim() == id
+}
 
 /// The least and the most characters of a nonce: 16 of base64 are 96 bits.
 const NONCE: std::ops::RangeInclusive<usize> = 16..=128;
@@ -164,10 +176,7 @@ impl<'a> Reader<'a> {
                 self.take(" ")?;
             }
             let name = self.string()?;
-            let known = |byte: u8| {
-                byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'_' || byte == b'@'
-            };
-            if name.is_empty() || !name.bytes().all(known) {
+            if !is_component(&name) {
                 return Err(Unreadable("a component's name is none"));
             }
             if components.contains(&name) || components.len() >= MOST_COMPONENTS {
@@ -287,6 +296,22 @@ mod tests {
         {
             assert!(read(&format!("sig1={PARAMS}"), signature).is_err(), "{signature}");
         }
+    }
+
+    #[test]
+    fn a_key_id_can_be_written_in_both_kinds_of_signature() {
+        for good in ["k1", "partner 7", "a.b-c_d@e/f=;'"] {
+            assert!(is_key_id(good), "{good}");
+        }
+        for wrong in ["", " ", " a", "a ", "a\"b", "a\\b", "a,b", "caf\u{e9}", "a\tb", "a\u{7f}"] {
+            assert!(!is_key_id(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn secrets_have_stamps_whatever_they_are_called() {
+        let stamp = |byte| SharedSecret::new(&[byte; 32]).unwrap().stamp();
+        assert!(stamp(b'a') == stamp(b'a') && stamp(b'a') != stamp(b'b'));
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub use apikey::{DuplicateKey, Entry, Keys, Refusal};
 pub use cache::VerifiedTokens;
 pub use certificate::{Certificate, dns_names, not_after};
 pub use digest::{Digest, InvalidDigest};
-pub use http_signature::{HttpSignature, SharedSecret, Unreadable};
+pub use http_signature::{HttpSignature, MOST_COMPONENTS, SharedSecret, Unreadable, is_component, is_key_id};
 pub use identity::{Identities, Identity, Method, Untellable};
 pub use jwt::{Policy, Verifier, unverified_issuer};
 pub use jwt_error::JwtError;

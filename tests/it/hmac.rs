@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     auth::now,
+    config_errors::check,
     harness::{Gateway, Origin, client_raw, h2_request},
 };
 
@@ -481,4 +482,42 @@ fn a_key_that_has_used_up_its_nonces_locks_out_itself_alone() {
     };
     assert_eq!(statuses("k1", SECRET), [200, 200, 503]);
     assert_eq!(statuses("k2", OLD), [200, 200, 503]);
+}
+
+#[test]
+fn settings_that_nobody_can_sign_for_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = secret(&dir, "new", SECRET);
+    let says = |id: &str, owner: &str, more: &str| {
+        check(&format!(
+            "listeners: [ {{ address: 127.0.0.1:8080 }} ]\nroutes:\n  - match: {{ path: /* }}\n    respond: {{ body: a }}\n    filters:\n      - hmac: {{ keys: [ {{ id: {id}, owner: {owner}, secrets: [ {{ file: {file} }} ] }} ] {more} }}\n"
+        ))
+    };
+    let many: Vec<String> = (0..32).map(|i| format!("x-{i}")).collect();
+    let many = format!(", components: [{}]", many.join(", "));
+    for (id, owner, more, place) in [
+        ("'a\"b'", "a", "", "keys[0].id"),
+        ("'a,b'", "a", "", "keys[0].id"),
+        ("'a\\b'", "a", "", "keys[0].id"),
+        ("caf\u{e9}", "a", "", "keys[0].id"),
+        ("' a'", "a", "", "keys[0].id"),
+        ("a", "' root'", "", "keys[0].owner"),
+        ("a", "a", ", components: []", "components"),
+        ("a", "a", ", components: ['x_a.b!']", "components[0]"),
+        ("a", "a", ", components: ['@path', '@path']", "components[1]"),
+        ("a", "a", &many, "components"),
+        ("a", "a", ", simple_header: Signature", "simple_header"),
+        ("a", "a", ", simple_header: signature-input", "simple_header"),
+        ("a", "a", ", simple_header: Content-Digest", "simple_header"),
+        ("a", "a", ", simple_header: Host", "simple_header"),
+        ("a", "a", ", identity_header: Content-Length", "identity_header"),
+        ("a", "a", ", identity_header: Signature", "identity_header"),
+        ("a", "a", ", simple_header: X-Sign, identity_header: x_sign", "identity_header"),
+    ] {
+        let (code, text) = says(id, owner, more);
+        let place = format!("hmac.{place}: ");
+        assert!(code == 78 && text.contains(&place), "{id} {owner} {more}: {text}");
+    }
+    let (code, text) = says("'partner 7.a-b_c'", "caf\u{e9}", ", components: ['@path', x-a_b]");
+    assert_eq!(code, 0, "{text}");
 }

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderValue;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{digest::Mode, message::DERIVED};
 use crate::{
-    auth::{Nonces, SharedSecret},
+    auth::{MOST_COMPONENTS, Nonces, SharedSecret, is_component, is_key_id},
     filter::{Env, Invalid},
     units::{SecretRef, Size, Span},
 };
@@ -122,18 +122,7 @@ impl HmacConfig {
     }
 
     pub(super) fn validate(&self, invalid: &mut Invalid) {
-        for (i, name) in self.components.iter().enumerate() {
-            let field = !name.starts_with('@')
-                && name.parse::<HeaderName>().is_ok()
-                && !name.bytes().any(|byte| byte.is_ascii_uppercase());
-            if !field && !DERIVED.contains(&name.as_str()) {
-                let known = DERIVED.join(", ");
-                invalid.push(
-                    format!("components[{i}]"),
-                    format!("'{name}' is neither a field in lower case nor one of {known}"),
-                );
-            }
-        }
+        self.validate_components(invalid);
         if self.max_age.0 < Duration::from_secs(1) || self.max_age.0 > Duration::from_secs(300) {
             invalid.push("max_age", "is 1s to 5m: for so long every nonce is remembered");
         }
@@ -142,6 +131,28 @@ impl HmacConfig {
         }
         if self.nonces == 0 {
             invalid.push("nonces", "0 would refuse every request");
+        }
+    }
+
+    fn validate_components(&self, invalid: &mut Invalid) {
+        if self.components.is_empty() {
+            invalid
+                .push("components", "name at least one, or a signature protects nothing of a request without a body");
+        }
+        // The digest of the body comes on top.
+        if self.components.len() >= MOST_COMPONENTS {
+            let most = MOST_COMPONENTS - 1;
+            invalid.push("components", format!("are at most {most}: a signature that covers more is not read"));
+        }
+        for (i, name) in self.components.iter().enumerate() {
+            let path = format!("components[{i}]");
+            if !DERIVED.contains(&name.as_str()) && (name.contains('@') || !is_component(name)) {
+                let known = DERIVED.join(", ");
+                let field = "a field in lower case, of letters, digits, '-' and '_'";
+                invalid.push(path, format!("'{name}' is neither {field}, nor one of {known}"));
+            } else if self.components[..i].contains(name) {
+                invalid.push(path, format!("'{name}' is there twice"));
+            }
         }
     }
 
@@ -155,13 +166,15 @@ impl HmacConfig {
             if !ids.insert(&config.id) {
                 invalid.push(format!("{path}.id"), format!("'{}' is there twice", config.id));
             }
-            for (key, name) in [("id", Some(&config.id)), ("owner", config.owner.as_ref())] {
-                if name.is_some_and(|name| name.is_empty() || HeaderValue::try_from(name).is_err()) {
-                    invalid.push(
-                        format!("{path}.{key}"),
-                        "must not be empty, nor have characters that a header cannot carry",
-                    );
-                }
+            if !is_key_id(&config.id) {
+                let message = "no signature can name it: take letters, digits and the like, without '\"', '\\' and ','";
+                invalid.push(format!("{path}.id"), message);
+            }
+            let is_told =
+                |name: &String| !name.is_empty() && name.trim() == name && HeaderValue::try_from(name).is_ok();
+            if config.owner.as_ref().is_some_and(|owner| !is_told(owner)) {
+                let message = "must not be empty, nor have spaces around it or characters that a header cannot carry";
+                invalid.push(format!("{path}.owner"), message);
             }
             if config.secrets.is_empty() {
                 invalid.push(format!("{path}.secrets"), "give at least one secret");
