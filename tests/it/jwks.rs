@@ -184,7 +184,7 @@ fn keys_are_kept_whatever_the_server_answers_later() {
         assert!(!error.contains("hunter"), "{error}");
         // A token that no cache knows.
         gw.get("/")
-            .bearer(&A.token("a", &json!({ "sub": format!("u {said}"), "iss": "id", "exp": now() + 60 })))
+            .bearer(&A.token("a", &json!({ "sub": format!("u {said}."), "iss": "id", "exp": now() + 60 })))
             .expect(200);
         // The next one fails from the beginning.
         server.publish(set(&[A.jwk("a")]));
