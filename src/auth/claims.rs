@@ -8,7 +8,7 @@ use std::{fmt, time::Duration};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::identity::lookup;
+use super::identity::{can_be_told, lookup};
 use crate::auth::jwt_error::JwtError;
 
 /// A JSON object in which, and in the objects inside it, every name is unique: claims are found by path.
@@ -168,12 +168,6 @@ pub(super) fn scopes(claims: &Map<String, Value>) -> Vec<String> {
         Some(Value::Array(values)) => values.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
         _ => Vec::new(),
     }
-}
-
-/// Whether a text comes to a backend as it is: without control characters, and without spaces around it, which whoever reads a
-/// field takes away (RFC 9110, 5.5), so that it would be another's name there.
-pub(super) fn can_be_told(text: &str) -> bool {
-    !text.contains(char::is_control) && text.trim() == text
 }
 
 /// The name of the holder at `path`: a text that is not empty, or a number. Empty when there is none and none is `required`.

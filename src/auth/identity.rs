@@ -6,8 +6,6 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Map, Value};
 
-use super::claims::can_be_told;
-
 /// The kind of credential that was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
@@ -121,6 +119,12 @@ impl Identity {
     pub fn has_scope(&self, scope: &str) -> bool {
         self.scopes.iter().any(|held| held == scope)
     }
+}
+
+/// Whether a text comes to a backend as it is: without control characters, and without spaces around it, which whoever reads a
+/// field takes away (RFC 9110, 5.5), so that it would be another's name there.
+pub(super) fn can_be_told(text: &str) -> bool {
+    !text.contains(char::is_control) && text.trim() == text
 }
 
 /// A text, number or boolean.

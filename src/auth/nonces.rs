@@ -33,6 +33,8 @@ struct Generations {
     young: HashSet<Digest>,
     old: HashSet<Digest>,
     since: Duration,
+    /// When the youngest was noted: that decides what goes, as the window may have become shorter since.
+    last: Duration,
     /// One for each [`Nonces`]: the longest counts for all.
     windows: Vec<Duration>,
 }
@@ -80,7 +82,7 @@ impl Nonces {
         let age = now.saturating_sub(all.since);
         if age >= window {
             let young = std::mem::take(&mut all.young);
-            all.old = if age < window * 2 { young } else { HashSet::new() };
+            all.old = if now.saturating_sub(all.last) <= window { young } else { HashSet::new() };
             all.since = now;
         }
         if all.young.contains(&digest) || all.old.contains(&digest) {
@@ -90,6 +92,7 @@ impl Nonces {
             return Noted::Full;
         }
         all.young.insert(digest);
+        all.last = now;
         Noted::Fresh
     }
 }
@@ -154,11 +157,12 @@ mod tests {
         let (short, long) = (stores.of(key("a"), s(10), 100), stores.of(key("a"), s(100), 100));
         assert_eq!(short.note("n", s(200)), Noted::Fresh);
         assert_eq!((short.note("n", s(299)), long.note("n", s(299))), (Noted::Used, Noted::Used));
+        assert_eq!(long.note("m", s(299)), Noted::Fresh);
         drop(long);
         let next = stores.of(key("a"), s(10), 100);
         drop(short);
-        assert_eq!(next.note("n", s(305)), Noted::Used, "the next configuration keeps it");
-        assert_eq!(next.note("n", s(330)), Noted::Fresh, "the long window is over");
+        assert_eq!(next.note("m", s(305)), Noted::Used, "the next configuration keeps it, with a shorter window, too");
+        assert_eq!(next.note("m", s(330)), Noted::Fresh, "the window is over");
         drop(next);
         assert_eq!(stores.of(key("b"), s(10), 100).note("n", s(330)), Noted::Fresh);
         assert_eq!(stores.0.lock().len(), 1, "what nobody uses goes");
