@@ -27,17 +27,21 @@ fn the_time_for_all_attempts_bounds_the_waiting_for_a_place() {
     ] {
         let origin = Origin::start("o");
         let gw = gateway(&[origin.url()], &more, &route);
-        let all: Vec<Duration> = std::thread::scope(|scope| {
+        let all: Vec<(Instant, Duration)> = std::thread::scope(|scope| {
             let one = || {
                 let begun = Instant::now();
                 gw.get("/slow/3000").expect(504);
-                begun.elapsed()
+                (begun, begun.elapsed())
             };
             let threads: Vec<_> = (0..3).map(|_| scope.spawn(one)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        assert!(all.iter().all(|time| *time < Duration::from_millis(1200)), "{more}{route}: {all:?}");
-        assert_eq!(origin.seen().len(), 1, "{more}{route}: nobody is sent whose time is over");
+        assert!(all.iter().all(|(_, time)| *time < Duration::from_millis(1200)), "{more}{route}: {all:?}");
+        // Whoever began later has a little time left when the place is free, and may be sent.
+        let begun = |pick: fn(Instant, Instant) -> Instant| all.iter().map(|(begun, _)| *begun).reduce(pick).unwrap();
+        let apart = begun(Instant::max) - begun(Instant::min);
+        let sent = origin.seen().len();
+        assert!(sent == 1 || apart > Duration::from_millis(2), "{more}{route}: {sent} were sent, {apart:?} apart");
     }
 }
 
