@@ -57,6 +57,6 @@ conformance: deps-build
 	cargo build --release
 	benches/conformance/run
 
-# The release with a profile of its own load, where the tools for that are to be had; what it gains is not measured yet.
+# The release with a profile of its own load, where the tools for that are to be had.
 release: deps-build
 	scripts/release

@@ -17,6 +17,8 @@ from template import render
 HIGH_RATE = 10_000_000
 LOW_RATE = 1
 SPARE_CONNECTIONS = 500
+# All of 127.0.0.0/8 is this machine.
+MORE_ADDRESSES = [f"127.0.1.{number}" for number in range(1, 201)]
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ class Stage:
         (www / "kept").mkdir(mode=0o755)
         (www / "kept" / "100k").write_text("x" * 102400)
         port = self._ports.take()
-        values = {"DIR": folder, "PORT": port, "MAXCONN": 4096, "BODY_200": "x" * 200, "BODY_1K": "x" * 1024}
+        more = " ".join(f"listen {address}:{port};" for address in MORE_ADDRESSES)
+        values: dict[str, object] = {"MORE_ADDRESSES": more, "DIR": folder, "PORT": port, "MAXCONN": 4096}
+        values |= {"BODY_200": "x" * 200, "BODY_1K": "x" * 1024}
         config = folder / "origin.conf"
         config.write_text(render("origin.conf", (), values))
         argv = [nginx, "-p", str(folder), "-e", "stderr", "-c", str(config)]
@@ -98,8 +102,7 @@ class Stage:
             routes = [{"match": {"path": f"/routes/{number}/*"}, "service": "origin"} for number in range(count)]
             values["ROUTES"] = json.dumps(routes)
         if "backends" in job.tags and "few" not in job.tags:
-            # Each has an address of its own: all of 127.0.0.0/8 is this machine.
-            values["BACKENDS"] = json.dumps([f"http://127.0.1.{number}:{self._origin}" for number in range(1, 201)])
+            values["BACKENDS"] = json.dumps([f"http://{address}:{self._origin}" for address in MORE_ADDRESSES])
         if "few" in job.tags:
             values["KEYS_TOLLGATE"] = self.credentials.tollgate_keys([self.credentials.key])
         if "many" in job.tags:
