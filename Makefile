@@ -45,7 +45,7 @@ lint: deps-build
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
 
 bench: deps-build
-	cargo bench
+	cargo bench --workspace
 
 compare: deps-build
 	benches/compare/install

@@ -22,8 +22,12 @@ impl Now {
 
     /// Reads the calendar's clock; the other one has just said `instant`.
     pub fn read_at(instant: Instant) -> Self {
-        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |age| age.as_secs());
-        Self { since_start: Self::monotonic_at(instant), unix }
+        Self { since_start: Self::monotonic_at(instant), unix: Self::calendar().as_secs() }
+    }
+
+    /// Reads the calendar's alone, to the nanosecond: time since 1970.
+    pub fn calendar() -> Duration {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
     }
 
     /// Reads the one that never goes back.

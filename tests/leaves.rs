@@ -33,8 +33,9 @@ const ALTERNATIVES: &[&str] = &[
 
 fn read(name: &str, secret: &Path) -> Value {
     // A checkout does not keep this.
-    let key = format!("tests/fixtures/tls/{name}.key");
-    fs::set_permissions(key, fs::Permissions::from_mode(0o600)).unwrap();
+    for private in [format!("tests/fixtures/tls/{name}.key"), format!("tests/fixtures/leaves/htpasswd-{name}.txt")] {
+        fs::set_permissions(private, fs::Permissions::from_mode(0o600)).unwrap();
+    }
     let text = fs::read_to_string(format!("tests/fixtures/leaves/{name}.yaml")).unwrap();
     let here = |text: &str| text.replace("SECRET_A", &secret.to_string_lossy()).replace("SECRET_B", "/nowhere");
     let mut config: Value = serde_yaml::from_str(&here(&text)).unwrap();

@@ -17,7 +17,7 @@ use crate::{
     cache::purge::{Manner, Purge},
     clock::Now,
     message::reply::Reply,
-    runtime::Live,
+    runtime::{Live, purging},
 };
 
 /// So many of the largest are shown.
@@ -76,6 +76,7 @@ async fn show(State(live): State<Arc<Live>>) -> Answer {
             "hit_ratio": hit_ratio(&requests),
             "requests": requests,
             "largest": largest.collect::<Value>(),
+            "redis": live.shared.cache_tier.load().as_ref().map(|tier| if tier.is_up() { "up" } else { "down" }),
         }),
     ))
 }
@@ -101,9 +102,9 @@ async fn purge(State(live): State<Arc<Live>>, headers: HeaderMap, body: Bytes) -
     let request = serde_json::from_slice::<PurgeRequest>(&body).map_err(|e| e.to_string());
     match request.and_then(|request| request.read()) {
         Ok((purge, manner)) => {
-            let (memory, now) = (live.shared.cache.memory(), Now::read());
+            let now = Now::read();
             let all = purge.by_rules(&live.load().cache_queries);
-            let purged: usize = all.iter().map(|purge| memory.purge(purge, manner, now)).sum();
+            let purged: usize = all.iter().map(|purge| purging::purge(&live.shared, purge, manner, now)).sum();
             // Not which: queries are where secrets end up.
             log::info!("cache: {purged} answers purged ({manner:?})");
             Answer(json_reply(StatusCode::OK, &json!({ "purged": purged })))

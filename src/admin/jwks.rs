@@ -37,7 +37,7 @@ fn describe(set: &KeySet, now: Duration) -> Value {
     let age = known.at.map(|at| now.saturating_sub(at));
     let (failing_since, error) = fetches.failing.unzip();
     json!({
-        "url": set.source.name(),
+        "url": set.source.place.name(),
         "loaded": known.at.is_some(),
         "confirmed": age.map(calendar),
         "age_seconds": age.map(|age| age.as_secs()),

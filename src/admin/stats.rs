@@ -69,7 +69,7 @@ fn key_sets(live: &Live) -> Value {
     sets.iter()
         .map(|set| {
             let loaded = set.is_loaded();
-            json!({ "url": set.source.name(), "loaded": loaded, "last_error": set.fetches().failing.map(|(_, reason)| reason) })
+            json!({ "url": set.source.place.name(), "loaded": loaded, "last_error": set.fetches().failing.map(|(_, reason)| reason) })
         })
         .collect()
 }

@@ -151,16 +151,6 @@ pub(super) fn require(claims: &Map<String, Value>, path: &str, wanted: Option<&V
     if lookup(claims, path).is_some_and(holds) { Ok(()) } else { Err(JwtError::NotAllowed(path.to_owned())) }
 }
 
-/// Whether one of `wanted` is at `path`: in a list of texts, or in a text of words.
-pub(super) fn holds_one_of(claims: &Map<String, Value>, path: &str, wanted: &[String]) -> bool {
-    let is_wanted = |held: &str| wanted.iter().any(|wanted| wanted == held);
-    match lookup(claims, path) {
-        Some(Value::String(text)) => text.split_ascii_whitespace().any(is_wanted),
-        Some(Value::Array(values)) => values.iter().filter_map(Value::as_str).any(is_wanted),
-        _ => false,
-    }
-}
-
 /// The scopes of a token: `scope` as RFC 8693 has it, else `scp` or `scopes` as others do; each a text with spaces or a list.
 pub(super) fn scopes(claims: &Map<String, Value>) -> Vec<String> {
     match ["scope", "scp", "scopes"].iter().find_map(|name| claims.get(*name)) {

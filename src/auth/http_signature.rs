@@ -10,15 +10,35 @@ use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::Digest;
+use crate::units::SecretRef;
 
 /// More components than a request has parts that matter.
 pub const MOST_COMPONENTS: usize = 32;
 
+/// Components that are no fields (RFC 9421, 2.2).
+const DERIVED: [&str; 7] = ["@method", "@authority", "@path", "@query", "@scheme", "@target-uri", "@request-target"];
+
+/// What is wrong with a list of components to cover: the place of each mistake, and what it is.
+pub fn component_mistakes(components: &[String]) -> Vec<(usize, String)> {
+    let mistake = |(i, name): (usize, &String)| {
+        if !DERIVED.contains(&name.as_str()) && (name.contains('@') || !is_component(name)) {
+            let known = DERIVED.join(", ");
+            let field = "a field in lower case, of letters, digits, '-' and '_'";
+            return Some((i, format!("'{name}' is neither {field}, nor one of {known}")));
+        }
+        components[..i].contains(name).then(|| (i, format!("'{name}' is there twice")))
+    };
+    components.iter().enumerate().filter_map(mistake).collect()
+}
+
 /// Whether a signature may cover something of this name.
-pub fn is_component(name: &str) -> bool {
+fn is_component(name: &str) -> bool {
     let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_@".contains(&byte);
     !name.is_empty() && name.bytes().all(known)
 }
+
+/// What is wrong with a key's id that [`is_key_id`] refuses.
+pub const NO_KEY_ID: &str = "no signature can name it: take letters, digits and the like, without '\"', '\\' and ','";
 
 /// Whether signatures of both kinds can name a key so.
 pub fn is_key_id(id: &str) -> bool {
@@ -41,9 +61,32 @@ impl SharedSecret {
         (bytes.len() >= Self::LEAST).then(|| Self(hmac::Key::new(hmac::HMAC_SHA256, bytes)))
     }
 
+    /// The secret that stands where `secret` says, in a file that `groups` may read.
+    ///
+    /// # Errors
+    /// It is not there, or too short.
+    pub fn read(secret: &SecretRef, groups: &[u32]) -> Result<Self, String> {
+        Self::new(secret.read(groups)?.expose())
+            .ok_or_else(|| format!("the secret has fewer than {} bytes: openssl rand -hex 32", Self::LEAST))
+    }
+
     /// Tells it from others, also under another name, and tells nothing of it.
     pub fn stamp(&self) -> Digest {
         Digest::of(hmac::sign(&self.0, b"stamp").as_ref())
+    }
+
+    /// A name for one of its nonces: the same wherever the secret is, and nothing that another could make, or sign with.
+    pub fn name_of(&self, nonce: &str) -> String {
+        let mac = hmac::sign(&self.0, format!("nonce {nonce}").as_bytes());
+        mac.as_ref().iter().take(16).fold(String::with_capacity(32), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+
+    /// The MAC of `message`.
+    pub(super) fn mac(&self, message: &[u8]) -> hmac::Tag {
+        hmac::sign(&self.0, message)
     }
 
     /// Whether `mac` is that of `message`.
@@ -144,7 +187,11 @@ impl HttpSignature {
     }
 }
 
-fn base(components: &[String], params: &str, value: &mut dyn FnMut(&str) -> Option<String>) -> Option<String> {
+pub(super) fn base(
+    components: &[String],
+    params: &str,
+    value: &mut dyn FnMut(&str) -> Option<String>,
+) -> Option<String> {
     let mut text = String::with_capacity(256);
     for name in components {
         let _ = writeln!(text, "\"{name}\": {}", value(name)?);

@@ -6,6 +6,8 @@ use std::{borrow::Cow, sync::Arc};
 
 use serde_json::{Map, Value};
 
+use super::Digest;
+
 /// The kind of credential that was verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
@@ -17,6 +19,12 @@ pub enum Method {
     Certificate,
     /// A MAC over the request.
     Signature,
+    /// A name and a password.
+    Basic,
+    /// What another service has said.
+    ForwardAuth,
+    /// Nothing: whoever shows no credential.
+    Anonymous,
 }
 
 impl Method {
@@ -27,6 +35,9 @@ impl Method {
             Self::Jwt => "jwt",
             Self::Certificate => "certificate",
             Self::Signature => "signature",
+            Self::Basic => "basic",
+            Self::ForwardAuth => "forward_auth",
+            Self::Anonymous => "anonymous",
         }
     }
 }
@@ -34,28 +45,46 @@ impl Method {
 /// Who sent a request, by each kind of credential that was verified: a key of one owner and a token of another may come
 /// together, and neither stands in for the other.
 #[derive(Clone, Debug, Default)]
-pub struct Identities(Vec<Arc<Identity>>);
+pub struct Identities {
+    known: Vec<Arc<Identity>>,
+    unnamed: Option<Digest>,
+}
 
 impl Identities {
     /// Notes a verified credential; one of the same kind is replaced.
     pub fn note(&mut self, identity: Arc<Identity>) {
-        self.0.retain(|known| known.method != identity.method);
-        self.0.push(identity);
+        self.known.retain(|known| known.method != identity.method);
+        self.known.push(identity);
+    }
+
+    /// Notes what was shown by a client that has passed without a name: it is who that client is, for whatever keeps clients apart.
+    pub fn note_unnamed(&mut self, shown: Digest) {
+        self.unnamed = Some(shown);
+    }
+
+    /// What such a client has shown.
+    pub fn unnamed(&self) -> Option<&Digest> {
+        self.unnamed.as_ref()
     }
 
     /// The holder of the credential of this kind.
     pub fn by(&self, method: Method) -> Option<&Arc<Identity>> {
-        self.0.iter().find(|identity| identity.method == method)
+        self.known.iter().find(|identity| identity.method == method)
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Identity>> {
-        self.0.iter()
+        self.known.iter()
     }
 
     /// The one that was verified last: with several steps, the most particular one.
     pub fn last(&self) -> Option<&Arc<Identity>> {
-        self.0.last()
+        self.known.last()
+    }
+
+    /// The claim at `path`: of the token, if there is one among the credentials, for tokens are what is known to have claims.
+    pub fn claim(&self, path: &str) -> Option<Cow<'_, str>> {
+        self.by(Method::Jwt).or_else(|| self.last())?.claim(path)
     }
 
     /// The id of the key that was used: of the API key, if there is one among the credentials.
@@ -93,7 +122,15 @@ impl Identity {
     ///
     /// A name that contains dots itself, such as `https://example.com/role`, is found too. Lists, objects and null are `None`.
     pub fn claim(&self, path: &str) -> Option<Cow<'_, str>> {
-        text(lookup(&self.claims, path)?)
+        text(self.lookup(path)?)
+    }
+
+    /// What a service has said stands under the names of fields, which have no case.
+    fn lookup(&self, path: &str) -> Option<&Value> {
+        match self.method {
+            Method::ForwardAuth => lookup(&self.claims, &path.to_ascii_lowercase()),
+            _ => lookup(&self.claims, path),
+        }
     }
 
     /// The claim at `path` as a field tells it to backends: a list with commas between its members. `None` when it is absent,
@@ -113,6 +150,21 @@ impl Identity {
             }
             Some(value) => tellable(value).map(Some),
         }
+    }
+
+    /// Whether one of `wanted` is at `path`: in a list of texts, or in a text of words. What was read from a field is a list of what
+    /// stands between commas, also when that is one: a space is part of a group's name there.
+    pub fn holds_one_of(&self, path: &str, wanted: &[String]) -> bool {
+        if self.method == Method::ForwardAuth {
+            return match self.lookup(path) {
+                Some(Value::String(item)) => wanted.contains(item),
+                Some(Value::Array(items)) => {
+                    items.iter().filter_map(Value::as_str).any(|item| wanted.iter().any(|w| w == item))
+                }
+                _ => false,
+            };
+        }
+        holds_one_of(&self.claims, path, wanted)
     }
 
     /// Whether the credential was issued for `scope`.
@@ -148,6 +200,16 @@ pub(super) fn lookup<'a>(claims: &'a Map<String, Value>, path: &str) -> Option<&
     })
 }
 
+/// Whether one of `wanted` is at `path`: in a list of texts, or in a text of words.
+pub(super) fn holds_one_of(claims: &Map<String, Value>, path: &str, wanted: &[String]) -> bool {
+    let is_wanted = |held: &str| wanted.iter().any(|wanted| wanted == held);
+    match lookup(claims, path) {
+        Some(Value::String(text)) => text.split_ascii_whitespace().any(is_wanted),
+        Some(Value::Array(values)) => values.iter().filter_map(Value::as_str).any(is_wanted),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -178,6 +240,16 @@ mod tests {
         for absent in ["", ".", "realm", "realm.", "realm.none", "none", "list", "list.0", "tier.x"] {
             assert_eq!(claim(absent), None, "{absent}");
         }
+    }
+
+    #[test]
+    fn a_single_group_with_a_space_is_one_group() {
+        let token = identity(json!({ "groups": "not admin", "list": ["not admin"] }));
+        let service = Identity { method: Method::ForwardAuth, ..token.clone() };
+        let [admin, whole] = ["admin", "not admin"].map(|role| vec![role.to_owned()]);
+        assert!(token.holds_one_of("groups", &admin) && !token.holds_one_of("groups", &whole));
+        assert!(!service.holds_one_of("groups", &admin) && service.holds_one_of("groups", &whole));
+        assert!(service.holds_one_of("list", &whole) && !service.holds_one_of("list", &admin));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Digest, Identity, KeyError, Keyset, Method, VerifiedTokens,
-    claims::{Unique, Window, holds_one_of, names_one_of, require, scopes, subject},
+    claims::{Unique, Window, names_one_of, require, scopes, subject},
     keyset::Key,
 };
 use crate::auth::jwt_error::JwtError;
@@ -117,7 +117,7 @@ impl Verifier {
             require(&identity.claims, path, wanted.as_ref())?;
         }
         let Policy { roles, roles_claim, .. } = &self.policy;
-        if !roles.is_empty() && !holds_one_of(&identity.claims, roles_claim, roles) {
+        if !roles.is_empty() && !identity.holds_one_of(roles_claim, roles) {
             return Err(JwtError::NotAllowed(roles_claim.clone()));
         }
         match self.policy.scopes.iter().find(|&scope| !identity.scopes.contains(scope)) {

@@ -18,22 +18,30 @@ pub(crate) mod jwt_error;
 mod keyset;
 mod mint;
 mod nonces;
+mod password;
 mod refresh;
+mod signing;
 mod timestamp_signature;
+mod users;
 
 pub use apikey::{DuplicateKey, Entry, Keys, Refusal};
 pub use cache::VerifiedTokens;
 pub use certificate::{Certificate, dns_names, not_after};
 pub use digest::{Digest, InvalidDigest};
-pub use http_signature::{HttpSignature, MOST_COMPONENTS, SharedSecret, Unreadable, is_component, is_key_id};
+pub use http_signature::{
+    HttpSignature, MOST_COMPONENTS, NO_KEY_ID, SharedSecret, Unreadable, component_mistakes, is_key_id,
+};
 pub use identity::{Identities, Identity, Method, Untellable};
 pub use jwt::{Policy, Verifier, unverified_issuer};
 pub use jwt_error::JwtError;
 pub use keyset::{KeyError, KeyInfo, Keyset};
 pub use mint::{NoEntropy, generate_key, has_checksum};
 pub use nonces::{NonceStores, Nonces, Noted};
+pub use password::{InvalidHash, PasswordHash};
 pub use refresh::{Refresh, RefreshTimes};
+pub use signing::{SignatureFields, SigningKey};
 pub use timestamp_signature::TimestampSignature;
+pub use users::{CredentialKey, User, Users};
 
 /// The signature algorithms a [`Policy`] can name.
 pub use jsonwebtoken::Algorithm;

@@ -39,6 +39,12 @@ struct Generations {
     windows: Vec<Duration>,
 }
 
+impl Generations {
+    fn window(&self, least: Duration) -> Duration {
+        self.windows.iter().copied().fold(least, Duration::max)
+    }
+}
+
 /// The memories of a process, each for as long as somebody uses it: a configuration is built before the one that it replaces
 /// goes, so a secret that both have keeps what was noted.
 #[derive(Default)]
@@ -74,11 +80,18 @@ pub struct Nonces {
 }
 
 impl Nonces {
+    /// Takes back what was just noted: it is not used after all, or somebody else remembers it.
+    pub fn take_back(&self, nonce: &str) {
+        let digest = Digest::of(nonce.as_bytes());
+        let mut all = self.generations.lock();
+        let _ = all.young.remove(&digest) || all.old.remove(&digest);
+    }
+
     /// Notes what was used at `now` (time since some moment).
     pub fn note(&self, nonce: &str, now: Duration) -> Noted {
         let digest = Digest::of(nonce.as_bytes());
         let mut all = self.generations.lock();
-        let window = all.windows.iter().copied().fold(self.window, Duration::max);
+        let window = all.window(self.window);
         let age = now.saturating_sub(all.since);
         if age >= window {
             let young = std::mem::take(&mut all.young);
@@ -149,6 +162,18 @@ mod tests {
         assert_eq!((a.note("z", s(1)), b.note("z", s(1))), (Noted::Full, Noted::Fresh), "each has its own room");
         assert_eq!(a.note("x", s(1)), Noted::Used, "what is there stays");
         assert_eq!(a.note("z", s(10)), Noted::Fresh);
+    }
+
+    #[test]
+    fn what_is_taken_back_leaves_its_room() {
+        let nonces = NonceStores::default().of(key("k"), s(10), 1);
+        for round in 0..3 {
+            assert_eq!((nonces.note("n", s(round)), nonces.note("m", s(round))), (Noted::Fresh, Noted::Full));
+            nonces.take_back("n");
+        }
+        assert_eq!((nonces.note("m", s(9)), nonces.note("n", s(11))), (Noted::Fresh, Noted::Fresh));
+        nonces.take_back("m");
+        assert_eq!(nonces.note("m", s(11)), Noted::Full, "a generation ago, too");
     }
 
     #[test]

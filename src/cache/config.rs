@@ -5,7 +5,6 @@ use std::time::Duration;
 use http::{HeaderName, Method, header};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
-use sha2::{Digest as _, Sha256};
 
 use super::{
     condition::{Bypass, Condition},
@@ -13,7 +12,7 @@ use super::{
     query::QueryRule,
 };
 use crate::{
-    units::{Share, Size, Span, Statuses},
+    units::{Share, Size, Span, Statuses, fingerprint},
     yaml::FromShort,
 };
 
@@ -180,14 +179,9 @@ impl CacheConfig {
             stale_if_error: self.stale_if_error.0,
             stale_if_unreachable: self.stale_if_unreachable.0,
             client_directives: self.client_directives,
-            fingerprint: self.fingerprint(),
+            // The same for the same settings, also in another process.
+            fingerprint: fingerprint(&format!("{self:?}")),
         })
-    }
-
-    /// The same for the same settings, also in another process.
-    fn fingerprint(&self) -> u64 {
-        let digest = Sha256::digest(format!("{self:?}"));
-        digest.iter().take(8).fold(0, |all, byte| (all << 8) | u64::from(*byte))
     }
 
     fn methods(&self, wrong: &mut Vec<Mistake>) -> Vec<Method> {

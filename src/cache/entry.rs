@@ -141,10 +141,22 @@ impl Entry {
         if !headers.contains_key(header::DATE) {
             headers.insert(header::DATE, date::format(candidate.times.answered.unix));
         }
-        let headers = compact(&headers);
         let selection = Selection::of(candidate.request, candidate.response)?;
-        let tags = tags::of(candidate.response);
-        let stored = candidate.times.answered;
+        let (status, stored) = (candidate.status, candidate.times.answered);
+        Ok(Self::made_of(status, &headers, terms, stored, selection, tags::of(candidate.response), body))
+    }
+
+    /// One of these parts.
+    pub(super) fn made_of(
+        status: StatusCode,
+        headers: &HeaderMap,
+        terms: Terms,
+        stored: Now,
+        selection: Selection,
+        tags: Box<[Arc<[u8]>]>,
+        body: Body,
+    ) -> Self {
+        let headers = compact(headers);
         let tag_bytes = tags.iter().map(|tag| size_of::<Arc<[u8]>>() + allocated(tag.len() + 16)).sum::<usize>();
         let weight = allocated(size_of::<Self>() + 16)
             + fields_weight(&headers)
@@ -152,7 +164,7 @@ impl Entry {
             + tag_bytes
             + body.weight();
         let marked = AtomicU64::new(0);
-        Ok(Self { status: candidate.status, headers, body, terms, stored, selection, tags, marked, weight })
+        Self { status, headers, body, terms, stored, selection, tags, marked, weight }
     }
 
     /// How old it is (`current_age`, RFC 9111 §4.2.3).

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, StatusCode, header};
+use serde::{Deserialize, Serialize};
 
 use super::{
     date,
@@ -13,7 +14,7 @@ use super::{
 use crate::{clock::Now, message::fields::single};
 
 /// What a lifetime was taken from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Basis {
     /// `s-maxage`, `max-age` or `Expires`, or one of the first two in a targeted field.
     Said,

@@ -27,10 +27,13 @@ pub struct Target<'a> {
 
 impl Target<'_> {
     fn urls(&self, path: &str, query: Option<&str>) -> impl Iterator<Item = String> {
-        self.rules.iter().map(move |rule| {
+        // As it is, too: other gateways may have other rules.
+        let whole = url(self.secure, self.host, path, query);
+        let parts = self.rules.iter().map(move |rule| {
             let query = query.and_then(|query| rule.apply(query));
             url(self.secure, self.host, path, query.as_deref())
-        })
+        });
+        std::iter::once(whole).chain(parts)
     }
 }
 

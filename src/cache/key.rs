@@ -10,6 +10,7 @@ use ahash::RandomState;
 use http::{HeaderMap, HeaderValue, header};
 
 use super::policy::Policy;
+use crate::auth::Digest;
 
 /// What a key is made of.
 #[derive(Debug, Clone, Copy)]
@@ -57,6 +58,12 @@ impl Key {
     /// A hash of the bytes, other in each process.
     pub fn hash(&self) -> u128 {
         self.hash
+    }
+
+    /// What it is called outside of this process: the same for the same bytes in the same `realm`, and telling
+    /// nothing of them.
+    pub fn name(&self, realm: u64) -> String {
+        Digest::of(&[&realm.to_le_bytes(), &*self.bytes].concat()).to_string()
     }
 
     /// The URL, as [`url`] writes it, with the part of the query that counts.

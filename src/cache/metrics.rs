@@ -20,6 +20,37 @@ pub struct CacheMetrics {
     evictions: IntCounter,
 }
 
+/// What has been done with the store that gateways share.
+#[derive(Debug)]
+pub struct TierMetrics {
+    reads: IntCounterVec,
+    writes: IntCounterVec,
+    /// Whether it is asked.
+    pub up: IntGauge,
+}
+
+impl TierMetrics {
+    /// The families of this store.
+    pub fn new(r: &Registry) -> Self {
+        let (reads, writes) = ("Look-ups of answers in Redis, by what came of them.", "Answers written to Redis.");
+        Self {
+            reads: counters(r, "gateway_cache_redis_reads_total", reads, &["result"]),
+            writes: counters(r, "gateway_cache_redis_writes_total", writes, &["result"]),
+            up: gauge(r, "gateway_cache_redis_up", "Whether answers are looked for in Redis: 1 or 0."),
+        }
+    }
+
+    /// One was looked for: `hit`, `miss`, `timeout`, `error` or `down`.
+    pub fn read(&self, result: &str) {
+        self.reads.with_label_values(&[result]).inc();
+    }
+
+    /// One was written (`ok`), or not: `busy`, `timeout`, `error` or `down`.
+    pub fn wrote(&self, result: &str) {
+        self.writes.with_label_values(&[result]).inc();
+    }
+}
+
 impl CacheMetrics {
     /// The families of this room.
     pub fn new(r: &Registry) -> Self {

@@ -53,7 +53,8 @@ impl Purge {
     /// What is wrong with it.
     pub fn of_prefix(text: &str) -> Result<Self, String> {
         let (origin, rest) = split(text)?;
-        let Some((secure, host)) = origin else { return Ok(Self::Prefix(rest.to_owned())) };
+        let rest = if rest.is_empty() { String::new() } else { begun(rest)? };
+        let Some((secure, host)) = origin else { return Ok(Self::Prefix(rest)) };
         // Without a path, the host may not be at its end yet.
         let host = if rest.is_empty() { host.to_ascii_lowercase() } else { plain_host(secure, host).into_owned() };
         Ok(Self::Prefix(format!("{}{host}{rest}", if secure { "https://" } else { "http://" })))
@@ -74,6 +75,35 @@ impl Purge {
             }
         }
         all
+    }
+
+    /// As bytes, for other processes.
+    pub fn write(&self, manner: Manner) -> Vec<u8> {
+        let (kind, text) = match self {
+            Self::Url(url) => (b'u', url.as_bytes()),
+            Self::Prefix(prefix) => (b'p', prefix.as_bytes()),
+            Self::Tag(tag) => (b't', tag.as_slice()),
+            Self::All => (b'a', &b""[..]),
+        };
+        let manner = if manner == Manner::Soft { b's' } else { b'h' };
+        [&[kind, manner], text].concat()
+    }
+
+    /// What was written; everything, when it cannot be read: another version knows more than this one.
+    pub fn read(bytes: &[u8]) -> (Self, Manner) {
+        let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(str::to_owned).ok();
+        let read = match bytes {
+            [b'u', manner, url @ ..] => text(url).map(Self::Url).zip(Some(*manner)),
+            [b'p', manner, prefix @ ..] => text(prefix).map(Self::Prefix).zip(Some(*manner)),
+            [b't', manner, tag @ ..] => Some((Self::Tag(tag.to_vec()), *manner)),
+            [b'a', manner] => Some((Self::All, *manner)),
+            _ => None,
+        };
+        match read {
+            Some((purge, b's')) => (purge, Manner::Soft),
+            Some((purge, b'h')) => (purge, Manner::Hard),
+            _ => (Self::All, Manner::Hard),
+        }
     }
 
     /// True when an entry with this URL and these tags is one of them.
@@ -107,6 +137,30 @@ fn split(text: &str) -> Result<(Option<Origin<'_>>, &str), String> {
     Ok((Some((secure, host)), rest))
 }
 
+/// The beginning of a path, as keys have it; a query is only begun after all of its path.
+fn begun(rest: &str) -> Result<String, String> {
+    if let Some((path, query)) = rest.split_once('?') {
+        let reading = path::read(if path.is_empty() { "/" } else { path }).map_err(|e| e.detail().to_owned())?;
+        return Ok(format!("{}?{query}", reading.sent.as_deref().unwrap_or(&reading.path)));
+    }
+    if let Some((_, cut)) = rest.rsplit_once('%')
+        && cut.len() < 2
+        && cut.bytes().all(|byte| byte.is_ascii_hexdigit())
+    {
+        return Err("ends within a percent-encoding: leave it out, or write all three characters of it".to_owned());
+    }
+    // The last segment goes on: a dot is not yet one that stands for a directory, which the mark before it sees to.
+    let (before, last) = rest.rsplit_once('/').unwrap_or_default();
+    let marked = format!("{before}/{MARK}{last}");
+    let reading = path::read(&marked).map_err(|e| e.detail().to_owned())?;
+    let sent = reading.sent.as_deref().unwrap_or(&reading.path);
+    let (before, last) = sent.rsplit_once('/').unwrap_or_default();
+    Ok(format!("{before}/{}", last.strip_prefix(MARK).unwrap_or(last)))
+}
+
+/// A character that is no dot, and the same in each spelling.
+const MARK: char = '_';
+
 /// The URL, or only what comes after its host, when it is compared with such a one.
 pub(super) fn in_form_of<'u>(wanted: &str, url: &'u str) -> &'u str {
     if !wanted.starts_with('/') {
@@ -121,14 +175,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn another_process_reads_what_was_written() {
+        let all = [Purge::Url("u".into()), Purge::Prefix("/p".into()), Purge::Tag(b"t\xff".to_vec()), Purge::All];
+        for purge in all {
+            for manner in [Manner::Soft, Manner::Hard] {
+                assert_eq!(Purge::read(&purge.write(manner)), (purge.clone(), manner));
+            }
+        }
+        for unknown in [&b""[..], b"u", b"xh1", b"ux1", b"uh\xff", b"ah1"] {
+            assert_eq!(Purge::read(unknown), (Purge::All, Manner::Hard));
+        }
+    }
+
+    #[test]
     fn urls_are_read_as_keys_have_them() {
         for (text, url, prefix) in [
             ("http://a.test", "http://a.test/", "http://a.test"),
             ("HTTPS://A.test:443/x", "https://a.test/x", "https://a.test/x"),
-            ("http://a.test:8080?q", "http://a.test:8080/?q", "http://a.test:8080?q"),
+            ("http://a.test:8080?q", "http://a.test:8080/?q", "http://a.test:8080/?q"),
             ("http://A.te", "http://a.te/", "http://a.te"),
-            ("http://[::1]:80/%7ex/../y?%7e", "http://[::1]/y?%7e", "http://[::1]/%7ex/../y?%7e"),
-            ("/a//b?c", "/a/b?c", "/a//b?c"),
+            ("http://[::1]:80/%7ex/../y?%7e", "http://[::1]/y?%7e", "http://[::1]/y?%7e"),
+            ("/a//b?c", "/a/b?c", "/a/b?c"),
+            ("/a//b/%7Ec", "/a/b/~c", "/a/b/~c"),
+            ("/a/./%2fB/%2e", "/a/%2fB/", "/a/%2fB/."),
+            ("/a/b/..", "/a/", "/a/b/.."),
+            ("/_", "/_", "/_"),
         ] {
             assert_eq!(Purge::of_url(text), Ok(Purge::Url(url.to_owned())));
             assert_eq!(Purge::of_prefix(text), Ok(Purge::Prefix(prefix.to_owned())));
@@ -136,7 +207,12 @@ mod tests {
         for text in ["", "a.test/x", "ftp://a.test/", "http:///x", "http://u@a.test/", "/x#y", "/a b", "/\n", "/ü"] {
             assert!(Purge::of_url(text).is_err() && Purge::of_prefix(text).is_err(), "{text:?}");
         }
-        assert!(Purge::of_url("/%zz").is_err());
+        assert!(
+            Purge::of_url("/%zz").is_err() && Purge::of_prefix("/%zz").is_err() && Purge::of_prefix("/../").is_err()
+        );
+        for cut in ["/a%", "/a%7", "http://a.test/%4/%"] {
+            assert!(Purge::of_prefix(cut).is_err_and(|e| e.starts_with("ends within")), "{cut}");
+        }
     }
 
     #[test]

@@ -13,8 +13,8 @@ const SLOTS: usize = 1 << 16;
 const PREFIXES: usize = 64;
 
 /// The purges that there have been, as much of them as is needed.
-#[derive(Debug)]
-pub(super) struct Purged {
+#[derive(Debug, Clone)]
+pub struct Purged {
     count: u64,
     /// The number of the last purge of a URL or a tag with this hash.
     slots: Box<[u64]>,
@@ -33,13 +33,25 @@ impl Default for Purged {
 
 impl Purged {
     /// As if there had been so many, the last one of everything.
-    pub(super) fn begin_at(&mut self, count: u64) {
+    pub fn begin_at(&mut self, count: u64) {
         (self.count, self.everything) = (count, count);
     }
 
     /// Remembers a purge; gives back how many there have been.
-    pub(super) fn add(&mut self, purge: &Purge) -> u64 {
+    pub fn add(&mut self, purge: &Purge) -> u64 {
+        self.add_all(std::slice::from_ref(purge));
+        self.count
+    }
+
+    /// Remembers several that count as one.
+    pub fn add_all(&mut self, purges: &[Purge]) {
         self.count += 1;
+        for purge in purges {
+            self.note(purge);
+        }
+    }
+
+    fn note(&mut self, purge: &Purge) {
         match purge {
             Purge::Url(url) => *self.slot(0, url.as_bytes()) = self.count,
             Purge::Tag(tag) => *self.slot(1, tag) = self.count,
@@ -56,11 +68,10 @@ impl Purged {
                 }
             }
         }
-        self.count
     }
 
     /// True when something that is about this URL or these tags was purged after there had been `since` purges.
-    pub(super) fn was(&self, since: u64, url: &str, tags: &[Arc<[u8]>]) -> bool {
+    pub fn was(&self, since: u64, url: &str, tags: &[Arc<[u8]>]) -> bool {
         if self.count == since {
             return false;
         }

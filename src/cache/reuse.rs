@@ -44,6 +44,18 @@ pub enum Why {
     Credentials,
 }
 
+impl Why {
+    /// The word for it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Stale => "stale",
+            Self::NoCache => "no-cache",
+            Self::Request => "request",
+            Self::Credentials => "credentials",
+        }
+    }
+}
+
 /// In place of what an entry may be given when the backend was asked in vain.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct InPlaceOf {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::shared::USUAL_BUDGET;
+use super::{shared::USUAL_BUDGET, tier_config::TierConfig};
 use crate::units::Size;
 
 /// With less, hardly any answer would fit in.
@@ -16,11 +16,14 @@ pub struct StoreConfig {
     /// The memory that kept answers may take, with their keys, header fields and places in the index; at least 1MiB.
     /// Default 64MiB.
     pub memory: Size,
+    /// Answers that are kept for all clients are kept in the Redis of `redis:` too, for all gateways with the same `services`.
+    /// Default: they are not.
+    pub redis: Option<TierConfig>,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { memory: Size(USUAL_BUDGET) }
+        Self { memory: Size(USUAL_BUDGET), redis: None }
     }
 }
 

@@ -6,12 +6,16 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use sha2::{Digest as _, Sha256};
 
 use super::{
     list::{all, split},
     refusal::Refusal,
 };
-use crate::message::{fields, reserved::ReservedHeaders};
+use crate::{
+    auth::Digest,
+    message::{fields, reserved::ReservedHeaders},
+};
 
 /// The most fields that `Vary` may name.
 const MOST_FIELDS: usize = 16;
@@ -96,6 +100,19 @@ impl Selection {
     /// True when the answer is for all requests.
     pub fn is_any(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Tells it from other selections by the same fields, and tells nothing of their values.
+    pub fn name(&self) -> String {
+        let mut digest = Sha256::new();
+        for (name, value) in self.0.iter().filter(|_| !self.is_any()) {
+            let value = value.as_deref();
+            for part in [name.as_str().as_bytes(), &[u8::from(value.is_some())], value.unwrap_or_default()] {
+                digest.update((part.len() as u64).to_le_bytes());
+                digest.update(part);
+            }
+        }
+        if self.is_any() { String::new() } else { Digest::from_bytes(digest.finalize().into()).to_string() }
     }
 
     /// The names of the fields.

@@ -11,7 +11,7 @@ use crate::{
     auth::{Digest, Entry, Identity, Keys, Method},
     config::{listener_names::numbered, route_ids::ids},
     downstream::ListenerConfig,
-    filter::{Env, Invalid, KeySetsDraft, Registry},
+    filter::{Env, Invalid, KeySetsDraft, Members, Registry},
     limit::TablesDraft,
     message::{forwarded::TrustedProxies, reserved::ReservedHeaders, target},
     routing::{
@@ -25,7 +25,7 @@ use crate::{
     runtime::{Runtime, Shared},
     store::RedisStore,
     units::{Problem, Problems, nearest},
-    upstream::{ConcurrencyLimit, Service, Surroundings},
+    upstream::{ConcurrencyLimit, Service, Surroundings, outbound::OutboundSender},
     yaml::{Location, Node, Short, Spanned},
 };
 
@@ -57,6 +57,7 @@ pub(super) fn build(
     let tables = Arc::new(shared.tables.draft());
     let redis = shared_store::store(config.redis.as_ref(), &readers, root, shared, problems);
     let key_sets = Arc::new(shared.key_sets.draft());
+    let outbound = Arc::new(shared.outbound());
     let builder = Builder {
         root,
         registry,
@@ -65,6 +66,8 @@ pub(super) fn build(
         tables: &tables,
         redis: redis.as_ref(),
         key_sets: &key_sets,
+        outbound: outbound.clone(),
+        members: Arc::new(registry.clone()),
         services: &services,
         listeners,
         paths,
@@ -72,13 +75,10 @@ pub(super) fn build(
         readers,
     };
     let router = builder.router(&config.routes, problems);
-    if config.routes.is_empty() && root.get("routes").is_none() {
-        problems.push(root.place().problem("key 'routes' is missing: without a route every request is answered 404"));
-    }
     let cache_queries = caching::queries(&router);
-    let sends = config.routes.iter().any(|route| route.mirror.is_some())
-        || !cache_queries.is_empty()
-        || config.services.values().any(|service| service.hedge.is_some());
+    let cache_tier =
+        caching::tier(config.cache, (&config.services, &cache_queries), redis.as_ref(), shared, root, problems);
+    let sends = !cache_queries.is_empty() || outbound.is_wanted() || sends(&config);
     let runtime = Runtime {
         reserved: ReservedHeaders::new(router.routes().flat_map(|(_, route)| route.chain.tells_backends())),
         router,
@@ -92,10 +92,17 @@ pub(super) fn build(
         cache_queries,
         redis,
         cache_memory: caching::memory(config.cache, root, problems),
+        cache_tier,
         key_sets,
         tables,
     };
     (runtime, plan)
+}
+
+/// Some route mirrors, or some service hedges.
+fn sends(config: &Config) -> bool {
+    let mirrors = config.routes.iter().any(|route| route.mirror.is_some());
+    mirrors || config.services.values().any(|service| service.hedge.is_some())
 }
 
 fn api_keys(configs: &[Spanned<ApiKeyConfig>], root: &Node, problems: &mut Problems) -> Keys {
@@ -133,11 +140,15 @@ fn api_keys(configs: &[Spanned<ApiKeyConfig>], root: &Node, problems: &mut Probl
             wrong("expires", "not an RFC 3339 time: write it like 2027-01-31T00:00:00Z".to_owned());
             None
         });
+        if config.tier.as_deref() == Some("") {
+            wrong("tier", "is empty: name one, or leave it out".to_owned());
+        }
+        let tier = config.tier.as_ref().map(|tier| ("tier".to_owned(), tier.as_str().into()));
         let identity = Identity {
             subject: config.owner.clone().unwrap_or_else(|| config.id.clone()),
             method: Method::ApiKey,
             scopes: config.scopes.clone(),
-            claims: serde_json::Map::new(),
+            claims: tier.into_iter().collect(),
             key_id: Some(config.id.clone()),
         };
         let not_after = not_after.map(|time| u64::try_from(time.as_second()).unwrap_or(0));
@@ -176,6 +187,8 @@ struct Builder<'a> {
     tables: &'a Arc<TablesDraft>,
     redis: Option<&'a Arc<RedisStore>>,
     key_sets: &'a Arc<KeySetsDraft>,
+    outbound: Arc<OutboundSender>,
+    members: Arc<dyn Members>,
     services: &'a BTreeMap<Arc<str>, Arc<Service>>,
     listeners: &'a [Spanned<Short<ListenerConfig>>],
     paths: PathsConfig,
@@ -189,6 +202,10 @@ impl Builder<'_> {
         let mut routes: Vec<(Matcher, Route)> = Vec::new();
         let mut earlier = Shadows::default();
         let ids = ids(configs, self.root, problems);
+        if configs.is_empty() && self.root.get("routes").is_none() {
+            let message = "key 'routes' is missing: without a route every request is answered 404";
+            problems.push(self.root.place().problem(message));
+        }
         for (config, id) in configs.iter().zip(&ids) {
             let (matcher, route) = self.route(config, id, problems);
             if let Some(first) = earlier.of(&matcher) {
@@ -227,6 +244,9 @@ impl Builder<'_> {
             redis: self.redis.cloned(),
             key_sets: self.key_sets.clone(),
             nonces: self.shared.nonces.clone(),
+            members: self.members.clone(),
+            outbound: self.outbound.clone(),
+            password_checks: self.shared.password_checks.clone(),
             readers: self.readers.clone(),
             metrics: self.shared.metrics.filters.clone(),
         };

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
-
 use crate::{
     cache::{query::QueryRule, shared::CachePlan, store_config::StoreConfig},
     filter::Chain,
@@ -11,7 +9,9 @@ use crate::{
         route::{Route, RouteConfig},
         router::Router,
     },
-    units::Problems,
+    runtime::{Shared, cache_tier::CacheTier},
+    store::RedisStore,
+    units::{Problems, fingerprint},
     yaml::{Node, Spanned},
 };
 
@@ -52,16 +52,33 @@ pub(super) fn queries(router: &Router<Arc<Route>>) -> Vec<QueryRule> {
     rules
 }
 
+/// The answers that gateways keep together in `redis`, if they do. `services` are those that may answer, `rules`
+/// those by which parts of queries count.
+pub(super) fn tier(
+    config: StoreConfig,
+    (services, rules): (&impl std::fmt::Debug, &[QueryRule]),
+    redis: Option<&Arc<RedisStore>>,
+    shared: &Shared,
+    root: &Node,
+    problems: &mut Problems,
+) -> Option<Arc<CacheTier>> {
+    let tier = config.redis?;
+    for (key, message) in tier.mistakes() {
+        problems.push(root.at(&format!("cache.redis.{key}")).place().problem(message));
+    }
+    let Some(redis) = redis else {
+        let message = "there is no 'redis' at the top of the file, in which answers would be kept: add it (redis: { url: \"redis://host:6379\" })";
+        problems.push(root.at("cache.redis").place().problem(message));
+        return None;
+    };
+    let (realm, before) = (fingerprint(&format!("{services:?}")), shared.cache_tier.load_full());
+    Some(CacheTier::build(redis.settings(), tier, realm, rules, &shared.metrics.cache_tier, before))
+}
+
 /// The bytes of memory for kept answers.
 pub(super) fn memory(config: StoreConfig, root: &Node, problems: &mut Problems) -> u64 {
     if let Some(message) = config.mistake() {
         problems.push(root.at("cache.memory").place().problem(message));
     }
     config.memory.0
-}
-
-/// The same for the same text.
-fn fingerprint(text: &str) -> u64 {
-    let digest = Sha256::digest(text);
-    digest.iter().take(8).fold(0, |all, byte| all << 8 | u64::from(*byte))
 }

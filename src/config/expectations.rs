@@ -10,7 +10,7 @@ use pingora::http::RequestHeader;
 use super::test_config::{Expect, TestConfig, TestOutcome};
 use crate::{
     clock::Now,
-    config::{listener_names::numbered, scratch::scratch},
+    config::{cache_trial, listener_names::numbered, scratch::scratch},
     downstream::ListenerConfig,
     filter::{Registry, State},
     routing::decide::{Decision, decide},
@@ -83,9 +83,13 @@ pub(crate) fn check(
 /// The request of a test, and the number of the listener that it comes in by.
 fn prepared(test: &TestConfig, listeners: &[Spanned<Short<ListenerConfig>>]) -> Result<(RequestHeader, usize), String> {
     if test.expect == Expect::default() {
-        let known = "route, service, path, status or refused_by";
+        let known = "route, service, path, status, refused_by or cache";
         return Err(format!("'expect' names nothing: say what must come of it ({known})"));
     }
+    if test.expect.cache.is_none() && (test.answer.is_some() || test.expect.cache_detail.is_some()) {
+        return Err("'answer' and 'cache_detail' have no effect without 'cache' in 'expect': add it".to_owned());
+    }
+    test.answer.as_ref().map_or(Ok(()), |answer| cache_trial::head(answer).map(drop))?;
     let listener = test.listener.as_deref().map_or(Ok(0), |name| numbered(listeners, name));
     request(test).and_then(|head| Ok((head, listener?)))
 }
@@ -131,6 +135,10 @@ async fn outcome(
                 .or_else(|| Some(target.service.name.to_string())),
             route: Some(route.id.to_string()),
             path: Some(path.sent().unwrap_or(head.uri.path()).to_owned()),
+            cache: route.cache.as_deref().and_then(|plan| {
+                let answer = test.answer.clone().unwrap_or_default();
+                cache_trial::verdict(plan, &head, &state.identities, &runtime.reserved, &answer, now)
+            }),
             ..TestOutcome::default()
         },
         Decision::Reply { route, reply, by } => TestOutcome {

@@ -110,10 +110,13 @@ pub(super) fn chain(
 
 /// What is wrong with a step that would tell backends something in the place of another one.
 fn speaks_for_another(name: &str, filter: &dyn Filter, before: &[Step]) -> Option<String> {
-    if name == "jwt" && before.iter().any(|step| step.name == name) {
-        return Some(
-            "there is a 'jwt' step before it, and the second token would speak for the first: leave one out".to_owned(),
-        );
+    let own = filter.sole_methods();
+    let known = |step: &&Step| step.filter.sole_methods().iter().any(|method| own.contains(method));
+    if let Some(other) = before.iter().find(known) {
+        let other = other.name;
+        return Some(format!(
+            "there is a '{other}' step before it, and the second answer would speak for the first: leave one out"
+        ));
     }
     let told = filter.tells_backends();
     before.iter().filter(|step| step.name != name).find_map(|step| {

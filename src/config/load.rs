@@ -75,6 +75,7 @@ pub fn load(file: &str, text: &str, registry: &Registry, shared: &Arc<Shared>) -
         doubtful = warnings::warnings(&config, &root, registry);
     }
     let (runtime, plan) = build::build(config, &root, registry, shared, &mut problems);
+    warnings::signed::unsignable(&runtime, &root, &mut problems);
     // Tests of a configuration that is wrong would only repeat what is wrong.
     if wrong.is_empty() && problems.is_empty() {
         tests::run(&expectations, &listeners, text, registry, &mut problems);
@@ -84,6 +85,7 @@ pub fn load(file: &str, text: &str, registry: &Registry, shared: &Arc<Shared>) -
     if !wrong.is_empty() || !problems.is_empty() {
         return Err(rejected(wrong, problems, &root));
     }
+    warnings::signed::uncovered(&runtime, &root, &mut doubtful);
     let mut doubtful = doubtful.sorted();
     for warning in &mut doubtful {
         warning.message = variables.hidden_in(&warning.message);

@@ -5,6 +5,7 @@
 //! composes them.
 
 mod build;
+mod cache_trial;
 mod caching;
 mod consequences;
 mod excerpt;

@@ -99,6 +99,9 @@ pub struct ApiKeyConfig {
     /// What the key may do.
     #[serde(default)]
     pub scopes: Vec<String>,
+    /// What its holder is to `acl` and to limits by `claim:tier`.
+    #[serde(default)]
+    pub tier: Option<String>,
     /// When it stops working: an RFC 3339 time.
     #[serde(default)]
     pub expires: Option<String>,

@@ -4,6 +4,7 @@
 
 mod families;
 mod keys;
+pub(super) mod signed;
 
 use std::collections::HashSet;
 
@@ -32,11 +33,24 @@ const PROTECTS: [&str; 9] = [
 ];
 
 /// Filters that may refuse a request.
-const REFUSES: [&str; 9] =
-    ["api_key", "jwt", "client_cert", "hmac", "rate_limit", "in_flight", "ip", "body_limit", "cors"];
+const REFUSES: [&str; 13] = [
+    "acl",
+    "api_key",
+    "basic",
+    "forward_auth",
+    "jwt",
+    "client_cert",
+    "hmac",
+    "rate_limit",
+    "flood",
+    "in_flight",
+    "ip",
+    "body_limit",
+    "cors",
+];
 
 /// Filters that want to know who the client is: a preflight does not say.
-const ASKS: [&str; 4] = ["api_key", "jwt", "client_cert", "hmac"];
+const ASKS: [&str; 6] = ["api_key", "basic", "forward_auth", "jwt", "client_cert", "hmac"];
 
 /// All of `config`, which is otherwise in order.
 pub(super) fn warnings(config: &Config, root: &Node, registry: &Registry) -> Problems {
@@ -55,6 +69,7 @@ pub(super) fn warnings(config: &Config, root: &Node, registry: &Registry) -> Pro
                 before.iter().any(|step| !known.contains(&step.name) && registry.resolve(step.name).is_ok());
             if !strangers {
                 counts_nobody(step, before, after, &mut found);
+                judges_nobody(step, before, after, &mut found);
             }
             keys.nobody_has(step, &mut found);
             never_reached(step, after, &mut found);
@@ -70,12 +85,19 @@ struct Step<'a> {
     name: &'a str,
     settings: Option<&'a Node>,
     node: &'a Node,
+    /// Those of which it takes any, when it is `any_of`.
+    members: Vec<&'a str>,
 }
 
 impl<'a> Step<'a> {
     fn of(node: &'a Spanned<Node>) -> Option<Self> {
         let (name, settings) = filters::named(&node.value)?;
-        Some(Self { name, settings, node: &node.value })
+        let members = match settings.map(Node::value) {
+            Some(Value::Seq(items)) if name == "any_of" => items.iter().filter_map(filters::named).collect(),
+            _ => Vec::new(),
+        };
+        let members = members.into_iter().map(|(name, _)| name).collect();
+        Some(Self { name, settings, node: &node.value, members })
     }
 
     fn get(&self, key: &str) -> Option<&'a Node> {
@@ -83,7 +105,7 @@ impl<'a> Step<'a> {
     }
 
     fn is_one_of(&self, names: &[&str]) -> bool {
-        names.contains(&self.name)
+        names.contains(&self.name) || self.members.iter().any(|name| names.contains(name))
     }
 }
 
@@ -149,8 +171,11 @@ fn counts_nobody(step: &Step<'_>, before: &[Step<'_>], after: &[Step<'_>], found
     }
     for (part, node) in words(step.get("by")) {
         let tell: &[&str] = match part.split(':').next() {
-            Some("api_key") => &["api_key", "client_cert", "hmac"],
-            Some("jwt" | "claim") => &["jwt"],
+            Some("api_key") => &["api_key", "client_cert", "hmac", "basic", "forward_auth"],
+            // Keys have a tier, too.
+            Some("claim") if part == "claim:tier" => &["jwt", "api_key", "basic", "forward_auth", "anonymous"],
+            Some("claim") => &["jwt", "forward_auth"],
+            Some("jwt") => &["jwt"],
             _ => continue,
         };
         if before.iter().any(|step| step.is_one_of(tell)) {
@@ -163,6 +188,20 @@ fn counts_nobody(step: &Step<'_>, before: &[Step<'_>], after: &[Step<'_>], found
         let message = format!("no step before it asks who the client is, so all share one limit by '{part}': {way}");
         found.push(node.place().problem(message));
     }
+}
+
+/// A list of those who may pass, where nobody has asked yet who the client is.
+fn judges_nobody(step: &Step<'_>, before: &[Step<'_>], after: &[Step<'_>], found: &mut Problems) {
+    let known = |step: &Step<'_>| step.is_one_of(&ASKS) || step.is_one_of(&["anonymous"]);
+    if step.name != "acl" || before.iter().any(known) {
+        return;
+    }
+    let way = match after.iter().find(|step| step.is_one_of(&ASKS)) {
+        Some(later) => format!("put it below '{}'", later.name),
+        None => format!("put '{}' above it", ASKS[0]),
+    };
+    let message = format!("no step before it asks who the client is, so it refuses everybody: {way}");
+    found.push(step.node.place().problem(message));
 }
 
 /// A step that refuses everybody, and others behind it.
@@ -182,7 +221,8 @@ fn never_reached(step: &Step<'_>, after: &[Step<'_>], found: &mut Problems) {
 
 /// A preflight carries no credentials: behind a step that wants them, `cors` never answers one.
 fn preflight_refused(step: &Step<'_>, before: &[Step<'_>], found: &mut Problems) {
-    let asks = before.iter().find(|earlier| earlier.is_one_of(&ASKS));
+    // Whoever shows nothing may pass as nobody.
+    let asks = before.iter().find(|earlier| earlier.is_one_of(&ASKS) && !earlier.is_one_of(&["anonymous"]));
     if let (true, Some(asks)) = (step.name == "cors", asks) {
         let message = format!(
             "'{}' before it refuses every preflight, which carries no credentials: put 'cors' above it",

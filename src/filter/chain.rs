@@ -93,6 +93,11 @@ impl Chain {
         self.steps.iter().flat_map(|step| step.filter.tells_backends())
     }
 
+    /// Names that its steps may tell backends, as far as they are known.
+    pub fn known_names(&self) -> impl Iterator<Item = (HeaderName, String)> + '_ {
+        self.steps.iter().flat_map(|step| step.filter.known_names())
+    }
+
     /// Runs the request phase. `Some` when a step answered the request.
     pub async fn request(&self, exchange: &mut Exchange<'_>) -> Option<Refusal> {
         for step in &self.steps {

@@ -1,15 +1,14 @@
-//! What a filter is, and what Tollgate asks of it.
+//! What a filter is, and what Tollgate asks of it while requests pass.
 
 use std::{fmt, pin::Pin};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use pingora::http::{RequestHeader, ResponseHeader};
-use schemars::{Schema, SchemaGenerator};
-use serde::de::DeserializeOwned;
 
-use super::{Env, Exchange, Invalid, Reply, State};
+use super::{Exchange, Reply, State};
+use crate::auth::Method;
 
 /// One step of a route's chain.
 ///
@@ -26,6 +25,31 @@ pub trait Filter: fmt::Debug + Send + Sync + 'static {
     /// The fields by which this step tells backends who the client is. No client may send them, on any route: what a
     /// backend believes on one path it believes on all. Asked once, when the configuration is built.
     fn tells_backends(&self) -> Vec<HeaderName> {
+        Vec::new()
+    }
+
+    /// Names that this step may tell backends, as far as its settings have them, each with the field that it is told by. Asked
+    /// once, when the configuration is built.
+    fn known_names(&self) -> Vec<(HeaderName, String)> {
+        Vec::new()
+    }
+
+    /// The fields in which a client shows this step who it is; nothing for a step that does not ask. Such a step notes an identity
+    /// when it lets a request pass that shows one. Asked once, when the configuration is built.
+    fn credentials(&self) -> Option<Vec<HeaderName>> {
+        None
+    }
+
+    /// Whether this step, asked about a request with these fields, reads `name`, which is one of its `credentials`. What it takes
+    /// from another of them it does not look for in this one.
+    fn reads(&self, headers: &HeaderMap, name: &HeaderName) -> bool {
+        let _ = (headers, name);
+        true
+    }
+
+    /// The kinds of credentials of which a chain may have one such step: what it knows of a client is told later, and a second one
+    /// would speak for the first. Asked once, when the configuration is built.
+    fn sole_methods(&self) -> Vec<Method> {
         Vec::new()
     }
 
@@ -70,41 +94,8 @@ pub trait Filter: fmt::Debug + Send + Sync + 'static {
     }
 }
 
-/// How YAML becomes a filter; the only place where its name is written.
-pub trait Configure: Filter + Sized {
-    /// The name in the YAML.
-    const NAME: &'static str;
-    /// The settings. Use `#[serde(deny_unknown_fields)]`, and neither `flatten` nor `untagged`: both swallow typos.
-    type Config: DeserializeOwned;
-
-    /// Two settings, in YAML, that name every key with different values. `tests/leaves.rs` exchanges them key by key: each
-    /// must change what is built.
-    const SAMPLES: [&'static str; 2] = ["{}", "{}"];
-
-    /// What it needs of the parts around it.
-    fn needs() -> Needs {
-        Needs::default()
-    }
-
-    /// Builds the filter, or says everything that is wrong with its settings.
-    fn configure(config: Self::Config, env: &Env) -> Result<Self, Invalid>;
-
-    /// The settings' JSON Schema, for `tollgate schema`; any value when not given.
-    fn schema(generator: &mut SchemaGenerator) -> Schema {
-        let _ = generator;
-        Schema::from(true)
-    }
-}
-
 /// Work that goes on in the background.
 pub type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// What a filter needs of the parts around it, beyond being a step of a chain.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// Its routes take CORS preflights, too: `OPTIONS` with `Access-Control-Request-Method`, whatever their methods are.
-    pub preflight: bool,
-}
 
 /// What a step decided.
 #[derive(Debug)]

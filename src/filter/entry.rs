@@ -42,7 +42,12 @@ fn build<F: Configure>(settings: &Node, env: &Env) -> Result<Arc<dyn Filter>, Pr
             for (path, message) in invalid.0 {
                 let node = settings.at(&path).place();
                 let base = &settings.place().path;
-                let path = if path.is_empty() { base.clone() } else { format!("{base}.{path}") };
+                let path = match path.as_str() {
+                    "" => base.clone(),
+                    // Of a filter whose settings are a list.
+                    path if path.starts_with('[') => format!("{base}{path}"),
+                    path => format!("{base}.{path}"),
+                };
                 problems.push(Problem { line: node.line, column: node.column, path, message });
             }
         }

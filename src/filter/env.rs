@@ -1,24 +1,40 @@
 //! What a filter may ask for while it is being built.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use schemars::{JsonSchema, SchemaGenerator};
 
-use super::KeySetsDraft;
+use super::{Filter, KeySetsDraft, Outbound, PasswordChecks};
 use crate::{
     auth::{Keys, NonceStores},
     filter::FilterMetrics,
     limit::TablesDraft,
     store::RedisStore,
+    units::Problems,
+    yaml::Node,
 };
 
+/// What builds the filters of which another one is made.
+pub trait Members: fmt::Debug + Send + Sync {
+    /// Builds the filter `name` from its settings; its own name comes along.
+    ///
+    /// # Errors
+    /// There is none of this name (the message), or everything that is wrong with the settings.
+    fn member(&self, name: &str, settings: &Node, env: &Env) -> Result<Member, Result<Problems, String>>;
+}
+
+/// A filter and its name.
+pub type Member = (&'static str, Arc<dyn Filter>);
+
 /// The surroundings of a filter under construction.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Env {
     /// The route that the filter belongs to.
     pub route: Arc<str>,
     /// A name for the filter's state that stays the same over reloads: `route/filter`, and its place if that is not unique.
     pub scope: String,
+    /// The filters that there are, for one that is made of others.
+    pub members: Arc<dyn Members>,
     /// The API keys of the configuration.
     pub keys: Arc<Keys>,
     /// Limit tables, which outlive a reload.
@@ -29,6 +45,10 @@ pub struct Env {
     pub key_sets: Arc<KeySetsDraft>,
     /// Nonces of signed requests, which belong to the process.
     pub nonces: Arc<NonceStores>,
+    /// Checks of passwords, of which the process makes only so many at once.
+    pub password_checks: Arc<PasswordChecks>,
+    /// Sends requests of filters to other services.
+    pub outbound: Arc<dyn Outbound>,
     /// Groups that may read files with secrets: those of `pingora.user`.
     pub readers: Arc<[u32]>,
     /// Metrics.

@@ -16,9 +16,9 @@ use std::{
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use pingora::protocols::tls::CaType;
 use tokio::sync::{Notify, watch};
 
+use super::HttpPlace;
 use crate::{
     auth::{Digest, KeyError, Keyset, Refresh, RefreshTimes},
     clock::Now,
@@ -27,55 +27,18 @@ use crate::{
 /// So many requests may wait for one fetch; more would be a way to keep connections busy at no cost.
 const MOST_WAITING: usize = 1024;
 
-/// Where a set is, and how it is fetched.
-#[derive(Clone)]
+/// Where a set is, and when it is fetched.
+#[derive(Debug, Clone)]
 pub struct KeySetSource {
-    /// `https` or `http`, host and port.
-    pub tls: bool,
-    /// Name or address, without brackets.
-    pub host: String,
-    /// The TCP port.
-    pub port: u16,
-    /// What is asked for, with its query.
-    pub target: String,
-    /// Who may have signed the server's certificate, when it is not one of the usual authorities.
-    pub authorities: Option<Arc<CaType>>,
-    /// Tells these authorities from others.
-    pub stamp: u64,
-    /// The longest that a fetch may take.
-    pub timeout: Duration,
+    /// Where it is.
+    pub place: HttpPlace,
     /// When it is fetched.
     pub times: RefreshTimes,
 }
 
 impl KeySetSource {
-    /// The same document, from somebody who shows the same.
-    fn is_same_place(&self, other: &Self) -> bool {
-        let place = |source: &Self| (source.tls, source.port, source.stamp);
-        place(self) == place(other) && self.host == other.host && self.target == other.target
-    }
-
     fn is_same(&self, other: &Self) -> bool {
-        self.is_same_place(other) && self.timeout == other.timeout && self.times == other.times
-    }
-
-    /// Host and port, as in URLs.
-    pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        if self.port == if self.tls { 443 } else { 80 } { host } else { format!("{host}:{}", self.port) }
-    }
-
-    /// The URL without its query, which may hold what is nobody's business.
-    pub fn name(&self) -> String {
-        let path = self.target.split('?').next().unwrap_or_default();
-        format!("{}://{}{path}", if self.tls { "https" } else { "http" }, self.authority())
-    }
-}
-
-impl fmt::Debug for KeySetSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let target = Digest::of(self.target.as_bytes());
-        write!(f, "KeySetSource({}, {target}, {:x}, {:?}, {:?})", self.name(), self.stamp, self.timeout, self.times)
+        self.place.is_same(&other.place) && self.place.timeout == other.place.timeout && self.times == other.times
     }
 }
 
@@ -174,7 +137,7 @@ impl KeySet {
             return;
         }
         let place = Waiting(&self.waiting);
-        let _ = tokio::time::timeout(self.source.timeout, ended.changed()).await;
+        let _ = tokio::time::timeout(self.source.place.timeout, ended.changed()).await;
         drop(place);
     }
 
@@ -301,7 +264,7 @@ impl KeySetsDraft {
         let same = live.iter().find(|set| set.source.is_same(&source)).cloned();
         let set = same.unwrap_or_else(|| {
             // The youngest keys, should there be several.
-            let before = live.iter().filter(|set| set.source.is_same_place(&source));
+            let before = live.iter().filter(|set| set.source.place.is_same(&source.place));
             let before = before.max_by_key(|set| set.known.load().at);
             Arc::new(KeySet::new(source, before.map(AsRef::as_ref)))
         });
@@ -327,8 +290,8 @@ mod tests {
     fn source(host: &str, timeout: u64) -> KeySetSource {
         let s = Duration::from_secs;
         let times = RefreshTimes { fixed: None, bounds: (s(300), s(86_400)), cooldown: s(30) };
-        let (host, target) = (host.to_owned(), "/jwks?secret=1".to_owned());
-        KeySetSource { tls: true, host, port: 443, target, authorities: None, stamp: 0, timeout: s(timeout), times }
+        let place = HttpPlace::new(&format!("https://{host}/jwks?secret=1"), None, s(timeout)).unwrap();
+        KeySetSource { place, times }
     }
 
     #[test]
@@ -344,7 +307,9 @@ mod tests {
         let slower = second.get(source("a", 6));
         assert!(!Arc::ptr_eq(&set, &slower) && slower.is_loaded(), "other times, the same keys");
         assert!(!second.get(source("b", 5)).is_loaded());
-        assert!(!second.get(KeySetSource { stamp: 1, ..source("a", 5) }).is_loaded(), "from somebody else");
+        let mut other = source("a", 5);
+        other.place.stamp = 1;
+        assert!(!second.get(other).is_loaded(), "from somebody else");
     }
 
     #[test]
@@ -370,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_name_holds_no_query() {
-        assert_eq!(source("::1", 5).name(), "https://[::1]/jwks");
+        assert_eq!(source("[::1]", 5).place.name(), "https://[::1]/jwks");
         assert!(!format!("{:?}", source("a", 5)).contains("secret"));
     }
 

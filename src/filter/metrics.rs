@@ -2,9 +2,12 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Registry};
 
-use crate::telemetry::{
-    Lazy,
-    registry::{counter, counters, gauges, retain},
+use crate::{
+    limit::Origin,
+    telemetry::{
+        Lazy,
+        registry::{counter, counters, gauges, retain},
+    },
 };
 
 /// The families of filters.
@@ -14,11 +17,38 @@ pub struct FilterMetrics {
     faults: IntCounterVec,
     limited: IntCounterVec,
     checks: IntCounterVec,
+    shared: IntCounterVec,
     key_fetches: IntCounterVec,
+    asked: IntCounterVec,
     keys: IntGaugeVec,
     keys_confirmed: IntGaugeVec,
     /// Rate limit buckets thrown out to stay within their number.
     pub evictions: IntCounter,
+}
+
+/// What was decided of one limit that gateways keep together. Of what it has admitted, at most `admitted_alone` are too many, and
+/// at most `withheld` are missing.
+#[derive(Debug)]
+pub struct SharedCounts {
+    admitted: Lazy<IntCounter>,
+    refused: Lazy<IntCounter>,
+    admitted_alone: Lazy<IntCounter>,
+    refused_alone: Lazy<IntCounter>,
+    withheld: Lazy<IntCounter>,
+}
+
+impl SharedCounts {
+    /// Counts a decision.
+    pub fn count(&self, allowed: bool, origin: Origin) {
+        let counter = match (allowed, origin) {
+            (true, Origin::Alone) => &self.admitted_alone,
+            (false, Origin::Alone) => &self.refused_alone,
+            (true, _) => &self.admitted,
+            (false, Origin::Withheld) => &self.withheld,
+            (false, Origin::Counted) => &self.refused,
+        };
+        counter.inc();
+    }
 }
 
 impl FilterMetrics {
@@ -35,9 +65,21 @@ impl FilterMetrics {
                 "When a key set was fetched for the last time without a mistake.",
                 &set[..1],
             ),
+            asked: counters(
+                r,
+                "gateway_forward_auth_total",
+                "Requests about which another service was asked, or remembered.",
+                &["route", "outcome"],
+            ),
             refusals: counters(r, "gateway_filter_refusals_total", "Requests that a filter answered.", &labels),
             faults: counters(r, "gateway_filter_faults_total", "Filters that could not do their work.", &labels),
             limited: counters(r, "gateway_rate_limited_total", "Requests refused by a rate limit.", &labels[..1]),
+            shared: counters(
+                r,
+                "gateway_shared_limit_decisions_total",
+                "Decisions of limits that gateways keep together, by what they stood on.",
+                &["route", "limit", "result"],
+            ),
             checks: counters(r, "rate_limit_checks_total", "Rate limit decisions.", &["result"]),
             evictions: counter(r, "gateway_limiter_evictions_total", "Buckets evicted while still in use."),
         }
@@ -63,6 +105,23 @@ impl FilterMetrics {
         (Lazy::<IntCounter>::of(&self.checks, &["allowed"]), Lazy::<IntCounter>::of(&self.checks, &["refused"]))
     }
 
+    /// Requests of `route` that another service has judged: by its `outcome`.
+    pub fn asked(&self, route: &str, outcome: &str) -> Lazy<IntCounter> {
+        Lazy::<IntCounter>::of(&self.asked, &[route, outcome])
+    }
+
+    /// Decisions of a limit that gateways keep together.
+    pub fn shared_limit(&self, route: &str, limit: &str) -> SharedCounts {
+        let of = |result| Lazy::<IntCounter>::of(&self.shared, &[route, limit, result]);
+        SharedCounts {
+            admitted: of("admitted"),
+            refused: of("refused"),
+            admitted_alone: of("admitted_alone"),
+            refused_alone: of("refused_alone"),
+            withheld: of("withheld"),
+        }
+    }
+
     /// A fetch of the key set `name` has ended, at `unix`; it has `keys` now.
     pub(crate) fn key_set_fetched(&self, name: &str, good: bool, keys: usize, unix: u64) {
         self.key_fetches.with_label_values(&[name, if good { "ok" } else { "failed" }]).inc();
@@ -82,7 +141,7 @@ impl FilterMetrics {
 
     /// Ends the series of routes that are gone.
     pub fn keep_routes(&self, keep: &dyn Fn(&str) -> bool) {
-        for family in [&self.refusals, &self.faults, &self.limited] {
+        for family in [&self.refusals, &self.faults, &self.limited, &self.asked] {
             retain(family, &|labels| keep(labels["route"]));
         }
     }

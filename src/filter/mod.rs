@@ -6,24 +6,32 @@
 
 pub(crate) mod builtin;
 mod chain;
+mod configure;
 pub(crate) mod contract;
 mod entry;
 mod env;
 mod exchange;
-pub(crate) mod key_set;
+pub(crate) mod http_place;
+mod key_set;
 mod metrics;
+mod outbound;
+mod password_checks;
 mod registry;
 mod subject;
 
 pub use self::builtin::headers::{HeaderEdits, HeaderEditsConfig};
-pub use self::contract::{Background, Body, Configure, Fault, Filter, Flow, Needs, RequestOutcome};
+pub use self::configure::{Configure, Needs};
+pub use self::contract::{Background, Body, Fault, Filter, Flow, RequestOutcome};
 pub use crate::clock::Now;
 pub use crate::message::reason::Reason;
 pub use crate::message::reply::{Reply, ReplyBody};
 pub use crate::message::request_id::RequestId;
 pub use chain::{Chain, OnFault, Refusal, Step, StepMetrics};
-pub use env::{Env, Invalid};
+pub use env::{Env, Invalid, Member, Members};
 pub use exchange::{Applied, Exchange, State};
+pub use http_place::HttpPlace;
 pub use key_set::{KeySet, KeySetSource, KeySets, KeySetsDraft};
-pub use metrics::FilterMetrics;
+pub use metrics::{FilterMetrics, SharedCounts};
+pub use outbound::{Outbound, OutboundAnswer, OutboundTarget};
+pub use password_checks::PasswordChecks;
 pub use registry::Registry;

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use schemars::{Schema, SchemaGenerator};
 
-use super::{Configure, Env, Filter, Needs, builtin, entry::Entry};
+use super::{Configure, Env, Filter, Member, Members, Needs, builtin, entry::Entry};
 use crate::{
     units::{Problems, nearest},
     yaml::Node,
@@ -74,6 +74,13 @@ impl Registry {
     /// Each filter's name and the schema of its settings.
     pub fn schemas(&self, generator: &mut SchemaGenerator) -> Vec<(&'static str, Schema)> {
         self.0.iter().map(|entry| (entry.name, (entry.schema)(generator))).collect()
+    }
+}
+
+impl Members for Registry {
+    fn member(&self, name: &str, settings: &Node, env: &Env) -> Result<Member, Result<Problems, String>> {
+        let name = self.resolve(name).map_err(Err)?;
+        self.build(name, settings, env).map(|filter| (name, filter)).map_err(Ok)
     }
 }
 

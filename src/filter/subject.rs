@@ -77,6 +77,9 @@ impl JsonSchema for KeyPart {
     }
 }
 
+/// Kinds of credentials that stand for a key, the first of them before the others.
+const KEYS: [Method; 5] = [Method::ApiKey, Method::Certificate, Method::Signature, Method::Basic, Method::ForwardAuth];
+
 /// What `parts` say of a request: the key of its bucket.
 pub(crate) struct Subject<'a, 'e> {
     pub(crate) parts: &'a [KeyPart],
@@ -87,8 +90,12 @@ impl Subject<'_, '_> {
     /// The holder of the first of these kinds of credentials.
     fn holder(&self, methods: &[Method], sink: &mut dyn KeySink) {
         let identity = methods.iter().find_map(|method| self.exchange.state.identities.by(*method));
-        match identity.and_then(|identity| identity.name()) {
-            Some(name) => sink.text(name),
+        match identity.and_then(|identity| Some((identity.method, identity.name()?))) {
+            // Whoever may choose a name in one place is nobody else who has it in another.
+            Some((method, name)) => {
+                sink.text(method.as_str());
+                sink.text(name);
+            }
             None => sink.absent(),
         }
     }
@@ -100,18 +107,16 @@ impl KeyParts for Subject<'_, '_> {
         for part in self.parts {
             match part {
                 KeyPart::ClientIp => sink.ip(exchange.state.client),
-                KeyPart::ApiKey => self.holder(&[Method::ApiKey, Method::Certificate, Method::Signature], sink),
+                KeyPart::ApiKey => self.holder(&KEYS, sink),
                 KeyPart::Jwt => self.holder(&[Method::Jwt], sink),
                 KeyPart::Header(name) => match exchange.request.headers.get(name) {
                     Some(value) => sink.bytes(value.as_bytes()),
                     None => sink.absent(),
                 },
-                KeyPart::Claim(path) => {
-                    match exchange.state.identities.by(Method::Jwt).and_then(|identity| identity.claim(path)) {
-                        Some(value) => sink.text(&value),
-                        None => sink.absent(),
-                    }
-                }
+                KeyPart::Claim(path) => match exchange.state.identities.claim(path) {
+                    Some(value) => sink.text(&value),
+                    None => sink.absent(),
+                },
                 KeyPart::Path => sink.text(exchange.request.uri.path()),
                 KeyPart::All => {}
             }

@@ -4,6 +4,7 @@
 pub(crate) mod byte_class;
 pub(crate) mod chunked;
 pub(crate) mod coding_terms;
+pub(crate) mod components;
 pub(crate) mod content_coding;
 pub(crate) mod edit;
 pub(crate) mod fields;

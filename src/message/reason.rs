@@ -50,6 +50,12 @@ reasons! {
     KeyExpired = "key_expired",
     /// The key is valid and may not do this.
     KeyNotAllowed = "key_not_allowed",
+    /// The name and password cannot be read in one way only.
+    PasswordMalformed = "password_malformed",
+    /// Nobody has this name and this password.
+    PasswordWrong = "password_wrong",
+    /// Too many passwords are being checked already.
+    PasswordChecksBusy = "password_checks_busy",
     /// The token is none, or cannot be read in one way only.
     TokenMalformed = "token_malformed",
     /// The token's algorithm is not allowed.
@@ -84,10 +90,24 @@ reasons! {
     SignatureReplayed = "signature_replayed",
     /// There is no room for another nonce.
     NoncesFull = "nonces_full",
+    /// Whether another gateway has seen the nonce cannot be known, and nothing passes meanwhile.
+    NonceStoreDown = "nonce_store_down",
     /// The body is not the one that was signed.
     DigestWrong = "digest_wrong",
+    /// The client has sent a field that the service's signatures cover, with bytes that none can.
+    FieldUnsignable = "field_unsignable",
+    /// The client's name has characters that the service's signatures cannot cover.
+    IdentityUnsignable = "identity_unsignable",
     /// The token is valid and lacks a claim, or a value, that the route requires.
     ClaimNotAllowed = "claim_not_allowed",
+    /// The service that was asked about the request says no.
+    AuthServiceRefused = "auth_service_refused",
+    /// The service that was asked about the request has given no answer that counts.
+    AuthServiceFailed = "auth_service_failed",
+    /// Too many requests wait for that service already.
+    AuthServiceBusy = "auth_service_busy",
+    /// The client is known and may not do this (filter `acl`).
+    IdentityNotAllowed = "identity_not_allowed",
     /// The certificate is valid and may not do this.
     CertificateNotAllowed = "certificate_not_allowed",
     /// The client's address may not do this.

@@ -84,6 +84,7 @@ pub(super) fn refuse_body<T>(context: &mut Context, reply: Reply, by: ResponseSo
 pub(super) fn unsendable<T>(context: &mut Context, why: Unsendable) -> pingora::Result<T> {
     match why {
         Unsendable::Refused(refusal) => refuse(context, *refusal.reply, ResponseSource::Filter(refusal.by)),
+        Unsendable::Unsignable(reply) => refuse(context, *reply, ResponseSource::Gateway),
         Unsendable::Broken(error) => Err(error),
     }
 }

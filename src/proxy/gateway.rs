@@ -296,7 +296,9 @@ impl ProxyHttp for Gateway {
         }
         let Some(route) = context.route.clone() else { return Ok(()) };
         upstream_request::prepare(head, context, &route).or_else(|why| error::unsendable(context, why))?;
-        context.cached.as_mut().map_or(Ok(()), |cached| cached.prepare(head))
+        context.cached.as_mut().map_or(Ok(()), |cached| cached.prepare(head))?;
+        let signed = upstream_request::sign(head, session.req_header(), context, &route);
+        signed.or_else(|why| error::unsendable(context, why))
     }
 
     async fn request_body_filter(

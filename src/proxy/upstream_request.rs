@@ -1,19 +1,22 @@
 //! The head that a backend gets.
 
-use http::{HeaderName, HeaderValue, Method, Version, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use pingora::{Error, ErrorType, http::RequestHeader};
 
 use super::context::Context;
 use crate::{
     filter::Refusal,
-    message::{edit::Edit as _, fields, forwarded, hop_by_hop, hops},
+    message::{edit::Edit as _, fields, forwarded, hop_by_hop, hops, reason::Reason, reply::Reply},
     routing::route::Route,
+    upstream::signer::Unsigned,
 };
 
 /// Why a head cannot be sent.
 pub(crate) enum Unsendable {
     /// A step of the chain says no.
     Refused(Box<Refusal>),
+    /// It has something that no signature can cover.
+    Unsignable(Box<Reply>),
     /// It cannot be built.
     Broken(Box<Error>),
 }
@@ -63,6 +66,34 @@ pub(crate) fn prepare(head: &mut RequestHeader, context: &Context, route: &Route
     })?;
     hops::count_down(head)?;
     route.chain.upstream(head, &context.state).map_err(Unsendable::Refused)
+}
+
+/// Signs a head that nothing changes any more, if the service's are signed; it was made of the client's `original`.
+pub(crate) fn sign(
+    head: &mut RequestHeader,
+    original: &RequestHeader,
+    context: &Context,
+    route: &Route,
+) -> Result<(), Unsendable> {
+    let (Some(target), Some(backend)) = (&context.target, &context.attempts.backend) else { return Ok(()) };
+    target.service.sign(head, backend).map_err(|why| match why {
+        Unsigned::Field(name) => unsignable(&name, head, original, route),
+        Unsigned::Broken(error) => Unsendable::Broken(error),
+    })
+}
+
+/// Why a request is not sent on whose field of this name cannot be covered: by whoever has set it.
+fn unsignable(name: &HeaderName, head: &RequestHeader, original: &RequestHeader, route: &Route) -> Unsendable {
+    let detail = format!("'{name}' has bytes beyond ASCII, which the gateway cannot sign for the service");
+    let (status, reason) = if head.headers.get_all(name) == original.headers.get_all(name) {
+        (StatusCode::BAD_REQUEST, Reason::FieldUnsignable)
+    } else if route.chain.tells_backends().any(|told| told == *name) {
+        (StatusCode::FORBIDDEN, Reason::IdentityUnsignable)
+    } else {
+        // The settings say so.
+        return Unsendable::Broken(Error::explain(ErrorType::InternalError, detail));
+    };
+    Unsendable::Unsignable(Box::new(Reply::problem(status, detail).because(reason)))
 }
 
 /// gRPC servers want `te: trailers`, which HTTP/2 allows (RFC 9113 §8.2.2); Pingora takes the field off streams that are

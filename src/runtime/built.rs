@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use super::cache_tier::CacheTier;
 use crate::{
     cache::query::QueryRule,
     downstream::{h1::head::HeaderNames, limits::ClientLimits},
@@ -34,12 +35,14 @@ pub struct Runtime {
     pub access: AccessConfig,
     /// Serve `/gateway/*` on ordinary listeners too.
     pub publish: bool,
-    /// Some route mirrors, or some service hedges: the gateway sends requests by itself.
+    /// Some route mirrors, some service hedges, or some filter asks another service: the gateway sends requests by itself.
     pub sends: bool,
     /// Which parts of queries count for the caches of routes, each rule once; empty when no route has one.
     pub cache_queries: Vec<QueryRule>,
     /// Bytes of memory for the answers that it keeps.
     pub cache_memory: u64,
+    /// The answers that gateways keep together, if they do.
+    pub cache_tier: Option<Arc<CacheTier>>,
     /// The store that gateways share, if there is one.
     pub redis: Option<Arc<RedisStore>>,
     /// The key sets of its filters.

@@ -30,14 +30,14 @@ pub(super) async fn keep(set: Arc<KeySet>, shared: Arc<Shared>) {
         }
         let failed_before = set.fetches().failing.is_some();
         let fetching = set.begin(Now::monotonic());
-        let result = fetch(&connector, &set.source, Keyset::MOST_BYTES).await;
+        let result = fetch(&connector, &set.source.place, Keyset::MOST_BYTES).await;
         let outcome = match &result {
             Ok(Document { body, max_age }) => fetching.end(Ok((body, *max_age))),
             Err(reason) => fetching.end(Err(reason.clone())),
         };
         say(&set, &outcome, failed_before);
         shared.metrics.filters.key_set_fetched(
-            &set.source.name(),
+            &set.source.place.name(),
             outcome.is_ok(),
             set.known().keys.len(),
             Now::read().unix,
@@ -47,7 +47,7 @@ pub(super) async fn keep(set: Arc<KeySet>, shared: Arc<Shared>) {
 
 /// A line for each change, not for each fetch.
 fn say(set: &KeySet, outcome: &Result<bool, String>, failed_before: bool) {
-    let name = set.source.name();
+    let name = set.source.place.name();
     match outcome {
         Ok(true) => log::info!("key set {name}: {} keys", set.known().keys.len()),
         Ok(false) if failed_before => log::info!("key set {name}: it can be fetched again; its keys are the same"),

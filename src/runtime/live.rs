@@ -73,6 +73,7 @@ fn show(runtime: &Runtime, shared: &Shared) {
     shared.redis.store(runtime.redis.clone());
     shared.key_sets.commit(&runtime.key_sets);
     shared.cache.set_budget(runtime.cache_memory);
+    shared.cache_tier.store(runtime.cache_tier.clone());
     shared.services.store(Arc::new(runtime.services.clone()));
     let metrics = &shared.metrics;
     metrics.upstream.keep_services(&|name| runtime.services.contains_key(name));
@@ -81,6 +82,6 @@ fn show(runtime: &Runtime, shared: &Shared) {
     let keep = |name: &str| routes.contains(name);
     metrics.requests.keep_routes(&keep);
     metrics.filters.keep_routes(&keep);
-    let fetched: BTreeSet<String> = key_sets.iter().map(|set| set.source.name()).collect();
+    let fetched: BTreeSet<String> = key_sets.iter().map(|set| set.source.place.name()).collect();
     metrics.filters.keep_key_sets(&|name| fetched.contains(name));
 }

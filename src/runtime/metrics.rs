@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
 use crate::{
-    cache::metrics::CacheMetrics,
+    cache::metrics::{CacheMetrics, TierMetrics},
     downstream::ConnectionMetrics,
     filter::FilterMetrics,
     routing::metrics::RequestMetrics,
@@ -21,6 +21,8 @@ pub struct Metrics {
     pub process: ProcessMetrics,
     /// The cache.
     pub cache: CacheMetrics,
+    /// The answers that gateways keep together.
+    pub cache_tier: Arc<TierMetrics>,
     /// Client connections.
     pub connections: ConnectionMetrics,
     /// Requests.
@@ -42,6 +44,7 @@ impl Metrics {
         Arc::new(Self {
             process: ProcessMetrics::new(&registry),
             cache: CacheMetrics::new(&registry),
+            cache_tier: Arc::new(TierMetrics::new(&registry)),
             connections: ConnectionMetrics::new(&registry),
             requests: RequestMetrics::new(&registry),
             filters: Arc::new(FilterMetrics::new(&registry)),

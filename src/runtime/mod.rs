@@ -2,10 +2,12 @@
 //! the one that serves now.
 
 mod built;
+pub mod cache_tier;
 pub mod flights;
 mod key_refresh;
 mod live;
 mod metrics;
+pub mod purging;
 mod shared;
 mod tasks;
 

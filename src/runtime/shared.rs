@@ -12,16 +12,16 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use pingora::connectors::{ConnectorOptions, http::Connector};
 use tokio::sync::watch;
 
-use super::{Metrics, flights::Flights};
+use super::{Metrics, cache_tier::CacheTier, flights::Flights};
 use crate::{
     auth::NonceStores,
     cache::shared::Cache,
-    filter::KeySets,
+    filter::{KeySets, PasswordChecks},
     limit::Tables,
     message::reply::Reply,
     store::RedisStore,
     telemetry::AccessLog,
-    upstream::{Service, tunnel::Tunnels},
+    upstream::{Service, outbound::OutboundSender, tunnel::Tunnels},
 };
 
 /// A page that the admin room publishes on ordinary listeners.
@@ -38,12 +38,16 @@ pub struct Shared {
     pub key_sets: Arc<KeySets>,
     /// Nonces of signed requests, by secret.
     pub nonces: Arc<NonceStores>,
+    /// Checks of passwords that are under way, and who waits for one.
+    pub password_checks: Arc<PasswordChecks>,
     /// The services of the configuration that serves: their breakers, their health, their backends.
     pub(super) services: ArcSwap<BTreeMap<Arc<str>, Arc<Service>>>,
     /// The store that gateways share, of the configuration that serves.
     pub redis: ArcSwapOption<RedisStore>,
     /// Answers that are kept.
     pub cache: Cache,
+    /// Those that gateways keep together, of the configuration that serves.
+    pub cache_tier: ArcSwapOption<CacheTier>,
     /// Fetches of such that are under way.
     pub flights: Arc<Flights>,
     /// The access log, once it has been started.
@@ -52,7 +56,7 @@ pub struct Shared {
     pub page: OnceLock<Box<Page>>,
     /// How connections are made for requests that the gateway sends by itself.
     pub connections: OnceLock<ConnectorOptions>,
-    connector: OnceLock<Arc<Connector>>,
+    connector: Arc<OnceLock<Arc<Connector>>>,
     /// Connections for requests that may become tunnels.
     pub tunnels: OnceLock<Tunnels>,
     draining: AtomicBool,
@@ -70,14 +74,16 @@ impl Shared {
             tables: Arc::default(),
             key_sets: Arc::default(),
             nonces: Arc::default(),
+            password_checks: Arc::default(),
             services: ArcSwap::default(),
             redis: ArcSwapOption::empty(),
             cache: Cache::default(),
+            cache_tier: ArcSwapOption::empty(),
             flights: Arc::default(),
             access_log: ArcSwapOption::empty(),
             page: OnceLock::new(),
             connections: OnceLock::new(),
-            connector: OnceLock::new(),
+            connector: Arc::default(),
             tunnels: OnceLock::new(),
             draining: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -94,6 +100,11 @@ impl Shared {
     /// Connections for requests that the gateway sends by itself; `None` until some configuration has wanted them.
     pub(crate) fn connector(&self) -> Option<Arc<Connector>> {
         self.connector.get().cloned()
+    }
+
+    /// What sends the requests of filters over them.
+    pub(crate) fn outbound(&self) -> OutboundSender {
+        OutboundSender::new(self.connector.clone())
     }
 
     /// Makes these connections possible. It reads the system's certificates, so it is not for the request path.

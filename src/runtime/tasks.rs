@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Runtime, Shared, key_refresh};
+use super::{Runtime, Shared, cache_tier::CacheTier, key_refresh};
 use crate::{
     filter::{Background, Filter, KeySet},
     store::RedisStore,
@@ -21,7 +21,7 @@ type Id = usize;
 
 struct Running {
     _task: OwnedTask,
-    _owner: Owner,
+    owner: Owner,
 }
 
 /// A part that may have background work.
@@ -30,6 +30,7 @@ enum Owner {
     Filter(Arc<dyn Filter>),
     Redis(Arc<RedisStore>),
     KeySet(Arc<KeySet>),
+    CacheTier(Arc<CacheTier>),
 }
 
 impl Owner {
@@ -39,6 +40,7 @@ impl Owner {
             Self::Filter(filter) => Arc::as_ptr(filter).cast::<()>().addr(),
             Self::Redis(store) => Arc::as_ptr(store).addr(),
             Self::KeySet(set) => Arc::as_ptr(set).addr(),
+            Self::CacheTier(tier) => Arc::as_ptr(tier).addr(),
         }
     }
 
@@ -53,27 +55,38 @@ impl Owner {
                 let store = store.clone();
                 Some(Box::pin(async move { store.run_background().await }))
             }
+            Self::CacheTier(tier) => {
+                let (tier, shared) = (tier.clone(), shared.clone());
+                Some(Box::pin(async move { tier.run_background(&shared.cache).await }))
+            }
             Self::KeySet(set) => Some(Box::pin(key_refresh::keep(set.clone(), shared.clone()))),
         }
     }
 }
 
 impl Tasks {
+    /// Ends what a process does not need any more that takes no new connections. The requests that it still has may change
+    /// something, which other gateways are told of.
+    pub(crate) fn leave(&mut self) {
+        self.0.retain(|_, running| matches!(running.owner, Owner::CacheTier(_)));
+    }
+
     /// Begins what `runtime` needs and does not run yet, and ends what it does not have.
     pub(crate) fn follow(&mut self, runtime: &Runtime, shared: &Arc<Shared>) {
         let services = runtime.services.values().map(|service| Owner::Service(service.clone()));
         let filters = runtime.router.routes().flat_map(|(_, route)| route.chain.filters());
         let redis = runtime.redis.iter().map(|store| Owner::Redis(store.clone()));
         let key_sets = runtime.key_sets.all().into_iter().map(Owner::KeySet);
+        let tier = runtime.cache_tier.iter().map(|tier| Owner::CacheTier(tier.clone()));
         let filters = filters.map(|filter| Owner::Filter(filter.clone()));
-        let owners = services.chain(filters).chain(redis).chain(key_sets);
+        let owners = services.chain(filters).chain(redis).chain(key_sets).chain(tier);
         let mut before = std::mem::take(&mut self.0);
         for owner in owners {
             let id = owner.id();
             if let Some(running) = before.remove(&id) {
                 self.0.insert(id, running);
             } else if let Some(work) = owner.work(shared) {
-                self.0.insert(id, Running { _task: OwnedTask::spawn(work), _owner: owner });
+                self.0.insert(id, Running { _task: OwnedTask::spawn(work), owner });
             }
         }
     }

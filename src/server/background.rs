@@ -98,7 +98,10 @@ impl BackgroundService for BackgroundTasks {
         }
         loop {
             tokio::select! {
-                _ = shutdown.changed() => return,
+                _ = shutdown.changed() => {
+                    tasks.leave();
+                    return std::future::pending().await;
+                }
                 changed = changes.changed() => match changed {
                     Ok(()) => tasks.follow(&self.live.load_full(), &self.live.shared),
                     Err(_) => return,
@@ -118,7 +121,7 @@ impl BackgroundTasks {
             let left = runtime.services.values().filter(|service| !service.is_settled(predecessor));
             let redis = runtime.redis.iter().filter(|store| !store.is_settled()).map(|_| "redis".to_owned());
             let missing = self.live.shared.key_sets.all().into_iter().filter(|set| !is_settled(set, predecessor));
-            let missing = missing.map(|set| set.source.name());
+            let missing = missing.map(|set| set.source.place.name());
             left.map(|service| service.name.to_string()).chain(redis).chain(missing).collect()
         };
         // One that is told to leave goes on accepting for a while, and so it has to begin: nobody else serves its clients.
@@ -143,7 +146,7 @@ impl BackgroundTasks {
         let runtime = self.live.load_full();
         let without = runtime.services.values().filter(|service| !service.has_backends());
         let key_sets = self.live.shared.key_sets.all();
-        let unknown = key_sets.iter().filter(|set| !set.is_loaded()).map(|set| set.source.name());
+        let unknown = key_sets.iter().filter(|set| !set.is_loaded()).map(|set| set.source.place.name());
         let without: Vec<String> = without.map(|service| service.name.to_string()).chain(unknown).collect();
         let asked = move || predecessor.ask_to_be_without(&without).map(|()| predecessor);
         tokio::task::spawn_blocking(asked).await.map_err(|e| e.to_string())?.map(Some)

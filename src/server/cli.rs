@@ -10,7 +10,7 @@ use std::{
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::{demo, exit, purge, run_args::from_environment, serve, verify};
+use super::{demo, exit, hash_password, purge, run_args::from_environment, serve, verify};
 use crate::{
     auth,
     config::{self, Style},
@@ -96,6 +96,12 @@ enum Command {
     },
     /// Print the manual page.
     Man,
+    /// Print the argon2id hash of a password read from standard input, for `users` of the filter `basic`.
+    HashPassword {
+        /// Print the line for a `users_file`, of the user of this name.
+        #[arg(long, value_name = "NAME")]
+        user: Option<String>,
+    },
     /// Print the SHA-256 of an API key read from standard input, for `api_keys:`.
     HashKey {
         /// Make a new random key and print it with its digest.
@@ -129,6 +135,7 @@ impl Cli {
                     Err(e) => fail(exit::FAILURE, &format!("no manual page could be made: {e}")),
                 }
             }
+            Some(Command::HashPassword { user }) => hash_password::run(user.as_deref()),
             Some(Command::HashKey { new }) => hash_key(new),
         }
     }

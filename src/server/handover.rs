@@ -230,8 +230,8 @@ impl Handover {
             return Err(refuse(stream, &reason));
         }
         let sets = self.shared.key_sets.all();
-        if let Some(set) = sets.iter().find(|set| set.is_loaded() && names.contains(&set.source.name())) {
-            let reason = format!("the successor has not got the keys of {}, and this one has", set.source.name());
+        if let Some(set) = sets.iter().find(|set| set.is_loaded() && names.contains(&set.source.place.name())) {
+            let reason = format!("the successor has not got the keys of {}, and this one has", set.source.place.name());
             return Err(refuse(stream, &reason));
         }
         stream.write_all(format!("{GO_ON}\n").as_bytes()).map_err(|e| format!("the successor cannot be talked to: {e}"))

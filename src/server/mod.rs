@@ -8,6 +8,7 @@ mod demo;
 pub(crate) mod failure;
 mod front;
 mod handover;
+mod hash_password;
 mod logging;
 mod notify;
 mod opening;

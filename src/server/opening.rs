@@ -8,7 +8,7 @@ use std::{
 
 use nix::sys::stat::{Mode, umask};
 
-use crate::{config::Loaded, units::counted};
+use crate::{config::Loaded, store::REDIS_URL, units::counted};
 
 /// With which rights files are made, as the process was started.
 static MASK: OnceLock<Mode> = OnceLock::new();
@@ -36,12 +36,13 @@ impl Opening {
         let (runtime, plan) = (&loaded.runtime, &loaded.plan);
         let listeners: Vec<&str> = plan.listeners.iter().map(|listener| &*listener.address).collect();
         let line = format!(
-            "{name}: {}, {}, {} passed; listeners {}; admin {}",
+            "{name}: {}, {}, {} passed; listeners {}; admin {}{}",
             counted(runtime.router.routes().count(), "route"),
             counted(runtime.services.len(), "service"),
             counted(loaded.tests, "test"),
             listeners.join(", "),
             plan.admin.as_ref().map_or("off", |admin| &admin.address),
+            redis(loaded),
         );
         let warnings = loaded.warnings.found.iter().map(|warning| loaded.warnings.line(warning)).collect();
         self.lines = Some((line, warnings));
@@ -54,6 +55,18 @@ impl Opening {
         for warning in warnings {
             log::warn!("{warning}");
         }
+    }
+}
+
+/// Whether limits count together, where the environment has a say in that.
+fn redis(loaded: &Loaded) -> String {
+    let set = std::env::var_os(REDIS_URL).is_some_and(|url| !url.is_empty());
+    match &loaded.runtime.redis {
+        Some(store) if store.settings().is_by_environment() => format!("; redis by {REDIS_URL} of the environment"),
+        None if set && !loaded.runtime.tables.is_empty() => {
+            format!("; limits count in this process: {REDIS_URL} is set, but the file does not say 'redis: {{}}'")
+        }
+        _ => String::new(),
     }
 }
 

@@ -12,7 +12,7 @@ use crate::units::{FileRef, SecretRef, Span};
 #[serde(deny_unknown_fields, default)]
 pub struct RedisConfig {
     /// One server: `redis://host:6379/0`, `rediss://…` with TLS, `unix:///run/redis.sock`. There must be one of `url`,
-    /// `sentinel` and `cluster`.
+    /// `sentinel` and `cluster`, or `REDIS_URL` in the environment, which is a `url`.
     pub url: Option<String>,
     /// The primary that Sentinels name.
     pub sentinel: Option<SentinelConfig>,

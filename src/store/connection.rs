@@ -23,6 +23,12 @@ const QUEUE: usize = 4_096;
 /// Takes tokens of a bucket.
 pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("take.lua")));
 
+/// Notes a nonce.
+pub(super) static NOTE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("note.lua")));
+
+/// Takes of several limits.
+pub(super) static TAKE_ALL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("take_all.lua")));
+
 /// A connection; a clone is the same one.
 #[derive(Clone)]
 pub(super) enum Connection {
@@ -31,10 +37,12 @@ pub(super) enum Connection {
 }
 
 impl Connection {
-    /// Makes one, and has the script known there: the first request need not wait for that.
+    /// Makes one, and has the scripts known there: the first request need not wait for that.
     pub(super) async fn open(settings: &RedisSettings) -> RedisResult<Self> {
         let mut connection = Self::connect(settings).await?;
-        TAKE.load_async(&mut connection).await?;
+        for script in [&TAKE, &TAKE_ALL, &NOTE] {
+            script.load_async(&mut connection).await?;
+        }
         Ok(connection)
     }
 

@@ -15,6 +15,7 @@ pub struct StoreMetrics {
     calls: IntCounterVec,
     seconds: HistogramVec,
     without: IntCounterVec,
+    nonces: IntCounterVec,
     pub(super) up: IntGauge,
     pub(super) gateways: IntGauge,
 }
@@ -23,10 +24,12 @@ impl StoreMetrics {
     /// The families of this room.
     pub fn new(r: &Registry) -> Self {
         let without = "Decisions of shared limits that were made without Redis, by what on_store_down says.";
+        let nonces = "Nonces that were judged without Redis, by what on_store_down says.";
         Self {
             calls: counters(r, "gateway_redis_calls_total", "Calls to Redis, by what came of them.", &["result"]),
             seconds: histograms(r, "gateway_redis_call_seconds", "Time of calls that were answered.", &[], BOUNDS),
             without: counters(r, "gateway_limit_without_store_total", without, &["policy"]),
+            nonces: counters(r, "gateway_nonces_without_store_total", nonces, &["policy"]),
             up: gauge(r, "gateway_redis_up", "Whether Redis is asked: 1, or 0 while it does not answer."),
             gateways: gauge(r, "gateway_redis_gateways", "Gateways that Redis has seen lately."),
         }
@@ -46,5 +49,10 @@ impl StoreMetrics {
     /// A limit has decided without the store.
     pub(super) fn without(&self, policy: &str) {
         self.without.with_label_values(&[policy]).inc();
+    }
+
+    /// A nonce was judged without the store.
+    pub(super) fn nonce_without(&self, policy: &str) {
+        self.nonces.with_label_values(&[policy]).inc();
     }
 }

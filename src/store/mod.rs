@@ -9,17 +9,27 @@ mod connection;
 mod digest;
 mod failure;
 mod metrics;
+mod missed;
 mod policy;
 mod redis;
+mod set_member;
 mod settings;
 mod share;
+mod shared_answers;
 mod shared_limiter;
+mod shared_nonces;
+mod shared_set;
+mod state;
 
 pub use self::{
     config::RedisConfig,
     metrics::StoreMetrics,
-    policy::{OnStoreDown, SharedLimits, SyncMode},
-    redis::{RedisStore, StoreState},
-    settings::{NO_PASSWORD, RedisSettings},
+    policy::{OnStoreDown, SharedLimits, SharedSettings, SyncMode},
+    redis::RedisStore,
+    settings::{NO_PASSWORD, REDIS_URL, RedisSettings},
+    shared_answers::{Found, NoAnswer, Purges, SharedAnswers},
     shared_limiter::SharedLimiter,
+    shared_nonces::SharedNonces,
+    shared_set::SharedSet,
+    state::StoreState,
 };

@@ -40,6 +40,19 @@ impl OnStoreDown {
     }
 }
 
+/// What is said of several shared limits at once.
+#[derive(Debug, Clone)]
+pub struct SharedSettings {
+    /// While the store does not answer.
+    pub on_store_down: OnStoreDown,
+    /// Their name: the same on every gateway.
+    pub scope: String,
+    /// How many clients to remember here.
+    pub capacity: usize,
+    /// How many bits of an IPv6 address make one client.
+    pub ipv6_prefix: u8,
+}
+
 /// What a shared limit is made of.
 #[derive(Debug, Clone)]
 pub struct SharedLimits {

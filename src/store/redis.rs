@@ -27,7 +27,9 @@ use super::{
     connection::Connection,
     failure::{Complaints, Concern, Failure, told},
     metrics::StoreMetrics,
+    missed::MissedNonces,
     settings::RedisSettings,
+    state::StoreState,
 };
 use crate::clock::Now;
 
@@ -48,28 +50,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The list of gateways.
 const GATEWAYS: &str = "tollgate:{gateways}";
-
-/// How the store is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreState {
-    /// No attempt to reach it has ended yet.
-    Connecting,
-    /// It answers.
-    Up,
-    /// It does not, and nobody asks.
-    Down,
-}
-
-impl StoreState {
-    /// The word for it.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Connecting => "connecting",
-            Self::Up => "up",
-            Self::Down => "down",
-        }
-    }
-}
 
 /// A Redis that gateways share.
 pub struct RedisStore {
@@ -94,8 +74,10 @@ pub struct RedisStore {
     /// Numbers for calls.
     calls: AtomicU64,
     lost: Notify,
+    returned: Notify,
     changed: Mutex<Option<(Duration, String)>>,
     pub(super) complaints: Complaints,
+    pub(super) missed: MissedNonces,
     announce: Script,
 }
 
@@ -118,8 +100,10 @@ impl RedisStore {
             counted: Mutex::default(),
             calls: AtomicU64::new(0),
             lost: Notify::new(),
+            returned: Notify::new(),
             changed: Mutex::new(None),
             complaints: Complaints::default(),
+            missed: MissedNonces::default(),
             announce: Script::new(include_str!("announce.lua")),
         })
     }
@@ -158,7 +142,6 @@ impl RedisStore {
         self.up.load(Acquire)
     }
 
-    /// Somebody looks after it.
     pub(super) fn has_begun(&self) -> bool {
         self.begun.load(Relaxed)
     }
@@ -168,7 +151,6 @@ impl RedisStore {
         self.generation.load(Acquire)
     }
 
-    /// Since when.
     pub(super) fn since(&self) -> Duration {
         Duration::from_micros(self.since.load(Acquire))
     }
@@ -273,6 +255,12 @@ impl RedisStore {
         log::info!("redis: available, with {} gateways", self.gateways());
         *self.changed.lock() = Some((Now::monotonic(), "it answers".to_owned()));
         self.settled.store(true, Relaxed);
+        self.returned.notify_waiters();
+    }
+
+    /// Ends when it answers again.
+    pub(super) fn returned(&self) -> tokio::sync::futures::Notified<'_> {
+        self.returned.notified()
     }
 
     /// Says that this gateway is there, and learns how many there are.
@@ -283,6 +271,11 @@ impl RedisStore {
         let count: u32 = self.ask(connection, &script, limit).await.map_err(|failure| failure.reason)?;
         self.count_gateways(count.max(1), Now::monotonic());
         Ok(())
+    }
+
+    async fn tell_missed(&self, connection: &Connection) -> Result<(), String> {
+        let ask = |script| async move { self.ask(connection, &script, PATIENCE.max(self.settings.timeout)).await };
+        self.missed.tell(ask).await.map_err(|failure| failure.reason)
     }
 
     /// A store that has begun anew knows one gateway, and then the others: fewer are believed in only after a while.
@@ -315,8 +308,10 @@ impl RedisStore {
         // Whoever it does not know yet may have been away as long as it has.
         *self.counted.lock() = Now::monotonic();
         self.announce(&connection).await?;
+        self.tell_missed(&connection).await?;
         self.up(connection.clone());
         loop {
+            self.tell_missed(&connection).await?;
             tokio::select! {
                 () = tokio::time::sleep(BEAT) => {}
                 () = self.lost.notified() => {}

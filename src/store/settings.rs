@@ -14,6 +14,9 @@ const LONGEST: Duration = Duration::from_secs(5);
 pub const NO_PASSWORD: &str =
     "a user without a password cannot log in: add 'password' (any, if Redis wants none of this user)";
 
+/// The variable that says where the store is, when the file wants one and does not say.
+pub const REDIS_URL: &str = "REDIS_URL";
+
 /// Where the store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Place {
@@ -32,6 +35,7 @@ pub struct RedisSettings {
     pub(super) password: Option<Secret>,
     pub(super) database: i64,
     pub(super) timeout: Duration,
+    by_environment: bool,
 }
 
 impl fmt::Debug for RedisSettings {
@@ -43,6 +47,7 @@ impl fmt::Debug for RedisSettings {
             .field("password", &self.password)
             .field("database", &self.database)
             .field("timeout", &self.timeout)
+            .field("by_environment", &self.by_environment)
             .finish()
     }
 }
@@ -118,6 +123,7 @@ impl RedisSettings {
                 password,
                 database: of_url.map_or(0, redis::RedisConnectionInfo::db),
                 timeout: config.timeout.0,
+                by_environment: false,
             }),
             _ => Err(wrong),
         }
@@ -126,7 +132,18 @@ impl RedisSettings {
     /// In the place of settings that are wrong, in a configuration that will not serve.
     pub fn nowhere() -> Self {
         let place = Place::Cluster(Vec::new());
-        Self { place, tls: None, username: None, password: None, database: 0, timeout: LONGEST }
+        Self { place, tls: None, username: None, password: None, database: 0, timeout: LONGEST, by_environment: false }
+    }
+
+    /// These settings, and whether the environment has said where the store is.
+    #[must_use]
+    pub fn by_environment(self, by_environment: bool) -> Self {
+        Self { by_environment, ..self }
+    }
+
+    /// The environment has said where the store is.
+    pub fn is_by_environment(&self) -> bool {
+        self.by_environment
     }
 
     /// How long a request waits for an answer.
@@ -143,7 +160,7 @@ impl RedisSettings {
 fn place(config: &RedisConfig, url: &mut Option<ConnectionInfo>, wrong: &mut Mistakes) -> Option<Place> {
     let cluster = !config.cluster.is_empty();
     if [config.url.is_some(), config.sentinel.is_some(), cluster].iter().filter(|set| **set).count() != 1 {
-        let message = "say where it is, by one of these: url: redis://host:6379, sentinel: { addresses: [host:26379], name: … }, cluster: [host:6379]";
+        let message = "say where it is, by one of these: url: redis://host:6379, sentinel: { addresses: [host:26379], name: … }, cluster: [host:6379]; or set REDIS_URL in the environment";
         wrong.push((String::new(), message.to_owned()));
         return None;
     }

@@ -30,48 +30,35 @@ impl Part {
     }
 }
 
-/// The share of this gateway.
-pub(super) struct Share {
-    table: Table,
+/// The time by which a share of a rate comes back: it runs so much slower as there are gateways.
+pub(super) struct ShareClock {
     part: ArcSwap<Part>,
     change: Mutex<()>,
 }
 
-impl Share {
-    pub(super) fn new(whole: Quota, capacity: usize) -> Self {
+/// The share of this gateway.
+pub(super) struct Share {
+    table: Table,
+    clock: ShareClock,
+}
+
+impl Default for ShareClock {
+    fn default() -> Self {
         let part = Part { gateways: 1, since: Duration::ZERO, began: Duration::ZERO };
-        Self { table: Table::new(whole, capacity), part: ArcSwap::from_pointee(part), change: Mutex::new(()) }
+        Self { part: ArcSwap::from_pointee(part), change: Mutex::new(()) }
     }
+}
 
-    /// Takes `cost` tokens of this gateway's share, when there are so many gateways. One request at once is the least that a
-    /// share is.
-    pub(super) fn take(&self, key: u64, cost: u32, gateways: u32, now: Duration) -> Verdict {
-        let (gateways, burst) = (gateways.max(1), self.table.quota().burst());
-        let (most, time) = ((burst / gateways).max(1), self.part(gateways, now).time(now));
-        let verdict = self.table.take_of(key, cost, most, time);
-        let real = |time: Duration| time.saturating_mul(gateways);
-        Verdict {
-            limit: most,
-            remaining: verdict.remaining.saturating_sub(burst - most),
-            reset: real(verdict.reset),
-            retry: verdict.retry.map(real),
-        }
-    }
-
-    /// How many tokens have passed here, and are not back yet: more than the share, when it was larger before.
-    pub(super) fn used(&self, key: u64, gateways: u32, now: Duration) -> u32 {
-        let verdict = self.table.take(key, 0, self.part(gateways.max(1), now).time(now));
-        verdict.limit.saturating_sub(verdict.remaining)
-    }
-
-    /// After so long without requests every bucket is full.
-    pub(super) fn refill(&self) -> Duration {
-        self.table.quota().refill().saturating_mul(self.part.load().gateways)
-    }
-
-    fn part(&self, gateways: u32, now: Duration) -> Part {
+impl ShareClock {
+    /// The time for so many gateways.
+    pub(super) fn time(&self, gateways: u32, now: Duration) -> Duration {
         let part = **self.part.load();
-        if part.gateways == gateways { part } else { self.change(gateways, now) }
+        if part.gateways == gateways { part.time(now) } else { self.change(gateways, now).time(now) }
+    }
+
+    /// For how many gateways it was asked last.
+    pub(super) fn gateways(&self) -> u32 {
+        self.part.load().gateways
     }
 
     /// Goes on from now with another number.
@@ -85,6 +72,38 @@ impl Share {
         let next = Part { gateways, since: now.max(part.since), began: part.time(now) };
         self.part.store(Arc::new(next));
         next
+    }
+}
+
+impl Share {
+    pub(super) fn new(whole: Quota, capacity: usize) -> Self {
+        Self { table: Table::new(whole, capacity), clock: ShareClock::default() }
+    }
+
+    /// Takes `cost` tokens of this gateway's share, when there are so many gateways. One request at once is the least that a
+    /// share is.
+    pub(super) fn take(&self, key: u64, cost: u32, gateways: u32, now: Duration) -> Verdict {
+        let (gateways, burst) = (gateways.max(1), self.table.quota().burst());
+        let (most, time) = ((burst / gateways).max(1), self.clock.time(gateways, now));
+        let verdict = self.table.take_of(key, cost, most, time);
+        let real = |time: Duration| time.saturating_mul(gateways);
+        Verdict {
+            limit: most,
+            remaining: verdict.remaining.saturating_sub(burst - most),
+            reset: real(verdict.reset),
+            retry: verdict.retry.map(real),
+        }
+    }
+
+    /// How many tokens have passed here, and are not back yet: more than the share, when it was larger before.
+    pub(super) fn used(&self, key: u64, gateways: u32, now: Duration) -> u32 {
+        let verdict = self.table.take(key, 0, self.clock.time(gateways.max(1), now));
+        verdict.limit.saturating_sub(verdict.remaining)
+    }
+
+    /// After so long without requests every bucket is full.
+    pub(super) fn refill(&self) -> Duration {
+        self.table.quota().refill().saturating_mul(self.clock.gateways())
     }
 }
 

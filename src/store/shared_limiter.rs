@@ -21,9 +21,10 @@ use super::{
 use crate::{
     clock::Now,
     limit::{
-        Answer, Ask, HOLD, IDLE, InvalidQuota, KeyHasher, KeyParts, LeaseStep, Limiter, SharedQuota, StoreDown, Take,
-        Verdict, largest,
+        Answer, Ask, Decision, HOLD, IDLE, InvalidQuota, KeyHasher, KeyParts, LeaseStep, Limiter, Moment, Origin,
+        SharedQuota, StoreDown, Take, Verdict, largest,
     },
+    units::fingerprint,
 };
 
 /// A key that is broken is asked for again after this.
@@ -59,7 +60,7 @@ impl SharedLimiter {
         let (quota, hasher) = (SharedQuota::new(&limits.quota)?, KeyHasher::new().ipv6_prefix(limits.ipv6_prefix));
         let name =
             format!("{}|{}/{:?}|{}", limits.scope, limits.quota.count(), limits.quota.per(), limits.quota.burst());
-        let suffix = format!("{:016x}", digest::of_text(&name) >> 64);
+        let suffix = format!("{:016x}", fingerprint(&name));
         Ok(Self(Arc::new(Inner {
             quota,
             store,
@@ -79,12 +80,12 @@ impl fmt::Debug for SharedLimiter {
 }
 
 impl Limiter for SharedLimiter {
-    fn take(&self, parts: &dyn KeyParts, cost: u32, now: Duration) -> Take {
-        let inner = &self.0;
+    fn take(&self, parts: &dyn KeyParts, cost: u32, now: Moment) -> Take {
+        let (inner, now) = (&self.0, now.since_start);
         let keys = inner.keys(parts);
         if !inner.store.has_begun() {
             // A configuration's own tests: nothing is shared, nobody is asked.
-            return Take::Now(inner.share.take(keys.local, cost, 1, now));
+            return Take::Now(inner.share.take(keys.local, cost, 1, now).into());
         }
         if !inner.store.is_up() {
             return inner.clone().without_store(keys, cost, now);
@@ -106,18 +107,20 @@ impl Inner {
         format!("tollgate:{{{:032x}}}:{}", keys.shared, self.suffix)
     }
 
-    fn decide_alone(&self, keys: Keys, cost: u32, now: Duration) -> Result<Verdict, StoreDown> {
+    fn decide_alone(&self, keys: Keys, cost: u32, now: Duration) -> Result<Decision, StoreDown> {
         let policy = self.limits.on_store_down;
         self.store.metrics().without(policy.label());
         match policy {
-            OnStoreDown::LocalShare => Ok(self.share.take(keys.local, cost, self.store.gateways(), now)),
+            OnStoreDown::LocalShare => {
+                Ok(Decision::from(self.share.take(keys.local, cost, self.store.gateways(), now)).alone())
+            }
             OnStoreDown::Allow | OnStoreDown::Deny => Err(StoreDown("it does not answer".to_owned())),
         }
     }
 
     fn without_store(&self, keys: Keys, cost: u32, now: Duration) -> Take {
         match self.decide_alone(keys, cost, now) {
-            Ok(verdict) => Take::Now(verdict),
+            Ok(decision) => Take::Now(decision),
             Err(down) => Take::Later(Box::pin(std::future::ready(Err(down)))),
         }
     }
@@ -167,7 +170,7 @@ impl Inner {
     fn strict(self: Arc<Self>, keys: Keys, cost: u32, now: Duration) -> Take {
         if cost > self.limits.quota.burst() {
             let verdict = self.quota.verdict(0, 0, Some(Verdict::NEVER));
-            return Take::Now(verdict);
+            return Take::Now(verdict.into());
         }
         Take::Later(Box::pin(async move {
             let generation = self.store.generation();
@@ -186,7 +189,7 @@ impl Inner {
                     if refused.is_none() {
                         self.charge(keys, cost, now);
                     }
-                    Ok(self.quota.verdict(answer.deficit, 0, refused))
+                    Ok(self.quota.verdict(answer.deficit, 0, refused).into())
                 }
                 Err(_) => self.decide_alone(keys, cost, now),
             }
@@ -195,18 +198,18 @@ impl Inner {
 
     fn lease(self: Arc<Self>, keys: Keys, cost: u32, now: Duration) -> Take {
         if cost > self.limits.quota.burst() {
-            return Take::Now(self.quota.verdict(0, 0, Some(Verdict::NEVER)));
+            return Take::Now(self.quota.verdict(0, 0, Some(Verdict::NEVER)).into());
         }
         let cell = self.cell(keys);
         if cell.is_broken(now) {
             return self.without_store(keys, cost, now);
         }
         match self.step(keys, &cell, cost, now) {
-            Some(verdict) => Take::Now(verdict),
+            Some(decision) => Take::Now(decision),
             None => Take::Later(Box::pin(async move {
                 let limit = self.store.settings().timeout();
                 match timeout(limit, self.wait(keys, &cell, cost)).await {
-                    Ok(Some(verdict)) => Ok(verdict),
+                    Ok(Some(decision)) => Ok(decision),
                     Ok(None) | Err(_) => self.decide_alone(keys, cost, Now::monotonic()),
                 }
             })),
@@ -214,33 +217,35 @@ impl Inner {
     }
 
     /// Decides, if what is known here is enough; asks, if that is due.
-    fn step(self: &Arc<Self>, keys: Keys, cell: &Arc<Cell>, cost: u32, now: Duration) -> Option<Verdict> {
+    fn step(self: &Arc<Self>, keys: Keys, cell: &Arc<Cell>, cost: u32, now: Duration) -> Option<Decision> {
         let (generation, waiting) = (self.store.generation(), cell.waiting.load(Relaxed));
         let most = largest(self.limits.quota.burst());
-        let (ask, verdict) = {
+        let (ask, decision): (_, Option<Decision>) = {
             let mut lease = cell.lease.lock();
             match lease.take(cost, waiting, most, generation, now) {
-                LeaseStep::Pass(ask) => (ask, Some(lease.verdict(&self.quota, None, now))),
+                LeaseStep::Pass(ask) => (ask, Some(lease.verdict(&self.quota, None, now).into())),
                 LeaseStep::Refuse(wait) => {
                     let wait = wait.max(Duration::from_micros(1));
-                    (None, Some(lease.verdict(&self.quota, Some(wait), now)))
+                    let decision = Decision::from(lease.verdict(&self.quota, Some(wait), now));
+                    let origin = if lease.is_withheld() { Origin::Withheld } else { Origin::Counted };
+                    (None, Some(Decision { origin, ..decision }))
                 }
                 LeaseStep::Ask(ask) => (Some(ask), None),
                 LeaseStep::Wait => (None, None),
             }
         };
-        if verdict.is_some_and(|verdict| verdict.allowed()) {
+        if decision.is_some_and(|decision| decision.verdict.allowed()) {
             self.charge(keys, cost, now);
         }
         if let Some(ask) = ask {
             // Its own task: the client that began it may leave.
             tokio::spawn(self.clone().fill(keys, cell.clone(), ask));
         }
-        verdict
+        decision
     }
 
     /// Asks, until the request is decided; `None`: the store does not answer any more.
-    async fn wait(self: &Arc<Self>, keys: Keys, cell: &Arc<Cell>, cost: u32) -> Option<Verdict> {
+    async fn wait(self: &Arc<Self>, keys: Keys, cell: &Arc<Cell>, cost: u32) -> Option<Decision> {
         let _waiting = Waiting::new(cell);
         loop {
             let changed = cell.changed.notified();
@@ -250,8 +255,8 @@ impl Inner {
             if !self.store.is_up() || cell.is_broken(now) {
                 return None;
             }
-            if let Some(verdict) = self.step(keys, cell, cost, now) {
-                return Some(verdict);
+            if let Some(decision) = self.step(keys, cell, cost, now) {
+                return Some(decision);
             }
             changed.await;
         }

@@ -89,6 +89,11 @@ impl Backend {
         HeaderValue::try_from(self.source.authority()).ok()
     }
 
+    /// True when it is spoken to over TLS.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.url.scheme == BackendScheme::Https
+    }
+
     /// True while it is passed over for its failures.
     pub fn ejected(&self, now: Duration) -> bool {
         self.conduct.ejected(now)

@@ -1,22 +1,21 @@
 //! A small document from somewhere else, for the gateway itself: no redirect is followed, and its size and the time that it
 //! takes are bounded. Connections are not kept; it is fetched every few minutes at most.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{StatusCode, header};
 use pingora::{
     connectors::http::Connector,
     http::{RequestHeader, ResponseHeader},
-    prelude::HttpPeer,
-    upstreams::peer::PeerOptions,
 };
 
 use super::{
     exchange::{self, Answer},
     failure_kind::summary,
+    lone_peer::peer,
 };
-use crate::{cache::directives::ResponseDirectives, filter::KeySetSource};
+use crate::{cache::directives::ResponseDirectives, filter::HttpPlace};
 
 /// So many addresses of a name are tried.
 const MOST_ADDRESSES: usize = 4;
@@ -30,22 +29,22 @@ pub(crate) struct Document {
     pub(crate) max_age: Option<Duration>,
 }
 
-/// Fetches the document at `source`, which may have `most` bytes.
+/// Fetches the document at `place`, which may have `most` bytes.
 ///
 /// # Errors
 /// Why there is none, in words that quote nothing of the answer.
-pub(crate) async fn fetch(connector: &Connector, source: &KeySetSource, most: usize) -> Result<Document, String> {
-    tokio::time::timeout(source.timeout, attempt(connector, source, most))
+pub(crate) async fn fetch(connector: &Connector, place: &HttpPlace, most: usize) -> Result<Document, String> {
+    tokio::time::timeout(place.timeout, attempt(connector, place, most))
         .await
-        .unwrap_or_else(|_| Err(format!("no answer within {:?}", source.timeout)))
+        .unwrap_or_else(|_| Err(format!("no answer within {:?}", place.timeout)))
 }
 
-async fn attempt(connector: &Connector, source: &KeySetSource, most: usize) -> Result<Document, String> {
-    let found = tokio::net::lookup_host((source.host.as_str(), source.port)).await;
-    let found = found.map_err(|e| format!("'{}' cannot be resolved: {e}", source.host))?;
-    let mut last = format!("'{}' has no address", source.host);
+async fn attempt(connector: &Connector, place: &HttpPlace, most: usize) -> Result<Document, String> {
+    let found = tokio::net::lookup_host((place.host.as_str(), place.port)).await;
+    let found = found.map_err(|e| format!("'{}' cannot be resolved: {e}", place.host))?;
+    let mut last = format!("'{}' has no address", place.host);
     for address in found.take(MOST_ADDRESSES) {
-        match exchange::send(connector, peer(address, source), head(source)?, Bytes::new()).await {
+        match exchange::send(connector, peer(address, place, None), head(place)?, Bytes::new()).await {
             Ok(answer) => return read(answer, most).await,
             Err(e) => last = summary(&e),
         }
@@ -53,22 +52,10 @@ async fn attempt(connector: &Connector, source: &KeySetSource, most: usize) -> R
     Err(last)
 }
 
-fn peer(address: SocketAddr, source: &KeySetSource) -> Box<HttpPeer> {
-    let name = if source.tls { source.host.clone() } else { String::new() };
-    let mut peer = HttpPeer::new(address, source.tls, name);
-    let mut options = PeerOptions::new();
-    let limit = Some(source.timeout);
-    (options.connection_timeout, options.total_connection_timeout) = (limit, limit);
-    (options.read_timeout, options.write_timeout) = (limit, limit);
-    options.ca.clone_from(&source.authorities);
-    peer.options = options;
-    Box::new(peer)
-}
-
-fn head(source: &KeySetSource) -> Result<RequestHeader, String> {
+fn head(place: &HttpPlace) -> Result<RequestHeader, String> {
     let build = || {
-        let mut head = RequestHeader::build("GET", source.target.as_bytes(), None)?;
-        head.insert_header(header::HOST, source.authority())?;
+        let mut head = RequestHeader::build("GET", place.target.as_bytes(), None)?;
+        head.insert_header(header::HOST, place.authority())?;
         head.insert_header(header::ACCEPT, "application/jwk-set+json, application/json")?;
         head.insert_header(header::USER_AGENT, concat!("tollgate/", env!("CARGO_PKG_VERSION")))?;
         pingora::Result::Ok(head)

@@ -15,6 +15,7 @@ use super::{
         service::{HealthCheckConfig, ServiceConfig, Timeouts},
         validate,
     },
+    signer::{Signer, Unsigned},
     sticky::Sticky,
 };
 use crate::{
@@ -28,7 +29,8 @@ use crate::{
     },
     yaml::Node,
 };
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use pingora::http::RequestHeader;
 
 /// A service that is ready for traffic.
 pub struct Service {
@@ -41,6 +43,7 @@ pub struct Service {
     /// What it learns from attempts, and does about it.
     pub(crate) resilience: Arc<Resilience>,
     selector: Selector,
+    signer: Option<Signer>,
     checks: Option<HealthChecks>,
     /// The settings that it was built of.
     config: ServiceConfig,
@@ -60,6 +63,7 @@ impl fmt::Debug for Service {
             .field("pool", &self.pool)
             .field("resilience", &self.resilience)
             .field("selector", &self.selector)
+            .field("signer", &self.signer)
             .finish_non_exhaustive()
     }
 }
@@ -100,6 +104,8 @@ impl Service {
         let build = |sticky| Sticky::build(sticky, around.readers, node.at("sticky"), problems);
         let sticky = config.sticky.as_ref().and_then(build);
         let sticky = sticky.map(|sticky| known.filter(|known| known.same(&sticky)).cloned().unwrap_or(sticky));
+        let sign = config.sign.as_ref();
+        let signer = sign.and_then(|sign| Signer::build(sign, around.readers, node.at("sign"), problems));
         let learned = before.map(|before| &*before.resilience);
         let resilience = Resilience::new(name, config, endpoints.clone(), balancer.wants_latency(), &metrics, learned);
         let parts = PoolParts {
@@ -114,6 +120,7 @@ impl Service {
             && before.config == *config
             && before.ca_file == ca_file
             && before.pool.same_files(&pool)
+            && Signer::are_same(before.signer.as_ref(), signer.as_ref())
             && known.map(Sticky::key_bytes) == sticky.as_ref().map(Sticky::key_bytes)
         {
             return before.clone();
@@ -129,7 +136,7 @@ impl Service {
         };
         pool.adopt_known(&*selector.balancer);
         let config = config.clone();
-        Arc::new(Self { name: name.into(), metrics, pool, resilience, selector, checks, config, ca_file })
+        Arc::new(Self { name: name.into(), metrics, pool, resilience, selector, signer, checks, config, ca_file })
     }
 
     /// Shows its state in the metrics, once the configuration that it belongs to serves.
@@ -193,6 +200,24 @@ impl Service {
     /// The cookie for a client that `backend` has answered, when there is to be one.
     pub fn set_cookie(&self, backend: &Backend, headers: &HeaderMap, secure: bool) -> Option<HeaderValue> {
         self.selector.sticky.as_ref()?.set_cookie(backend, headers, secure)
+    }
+
+    /// Signs a head that goes to `backend`, if the service's are signed; nothing may change it afterwards.
+    ///
+    /// # Errors
+    /// It cannot be signed.
+    pub(crate) fn sign(&self, head: &mut RequestHeader, backend: &Backend) -> Result<(), Unsigned> {
+        self.signer.as_ref().map_or(Ok(()), |signer| signer.sign(head, backend.is_secure()))
+    }
+
+    /// True when its requests are signed.
+    pub fn is_signed(&self) -> bool {
+        self.signer.is_some()
+    }
+
+    /// True when its requests are signed, and the signature says nothing of this field.
+    pub fn leaves_unsigned(&self, name: &HeaderName) -> bool {
+        self.signer.as_ref().is_some_and(|signer| !signer.covers(name.as_str()))
     }
 
     /// An attempt to connect to a backend has ended, without a `reason` if it came about: a change is logged.

@@ -139,6 +139,32 @@ fn an_answer_is_kept_and_given_again() {
 }
 
 #[test]
+fn one_clients_cookie_makes_no_other_client_go_alone() {
+    let backend = Backend::start();
+    let gw = gateway(&backend, "{ ttl: 1m }");
+    let path = "/c?d=400&b=x";
+    std::thread::scope(|scope| {
+        scope.spawn(|| gw.get(path).header("Cookie", "u=1").expect(200));
+        eventually("it is asked for", || backend.most.load(SeqCst) >= 1);
+        for _ in 0..8 {
+            scope.spawn(|| gw.get(path).expect(200));
+        }
+    });
+    assert_eq!(backend.asked(), 2, "one for whose answer is not kept, one for the others");
+    let hit = gw.get(path).send();
+    assert_eq!(said(&hit).1, "HIT");
+    // Nor afterwards: what is known of the one is not known of the others.
+    let path = "/d?d=400&b=x";
+    gw.get(path).header("Cookie", "u=1").expect(200);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| gw.get(path).expect(200));
+        }
+    });
+    assert_eq!(backend.asked(), 4);
+}
+
+#[test]
 fn large_answers_are_given_whole_and_in_parts() {
     let backend = Backend::start();
     let gw = gateway(&backend, "{}");

@@ -95,6 +95,11 @@ fn each_kind_of_mistake_has_its_place() {
             "pingora.upgrade_sock: the directory '/no/such/dir' is not there",
         ),
         ("tests: [@{ request: GET /, expect: { status: 200 } }]", "tests[0]: 'GET /': expected status 200, got none"),
+        ("tests: [@{ request: GET /, expect: { cache: hit } }]", "tests[0]: 'GET /': expected cache hit, got none"),
+        (
+            "tests: [@{ request: GET /, answer: {}, expect: { route: a } }]",
+            "tests[0]: 'answer' and 'cache_detail' have no effect without 'cache' in 'expect': add it",
+        ),
         (
             "tests: [@{ request: GET /, expect: { service: other } }]",
             "tests[0]: 'GET /': expected service other, got s",
@@ -135,6 +140,21 @@ fn filters_are_checked_to_the_last_key() {
             "routes[0].filters[0].headers.response.set.Content-Length: 'Content-Length' belongs to the connection",
         ),
         ("compression: { level: @11 }", "routes[0].filters[0].compression.level: 11 is not a level"),
+        (
+            "rate_limit: { by: path, quota: @10/mont }",
+            "routes[0].filters[0].rate_limit.quota: '10/mont' is not a quota: write it like 10000/month",
+        ),
+        (
+            "rate_limit: { by: path, quota: 10/month, burst: @3 }",
+            "routes[0].filters[0].rate_limit.burst: has no effect without a 'rate'",
+        ),
+        ("rate_limit: { limits: [10/s, @9] }", "routes[0].filters[0].rate_limit.limits[1]: '9' is not a rate"),
+        (
+            "rate_limit: { quota: 9/day, sync: @strict }",
+            "routes[0].filters[0].rate_limit.sync: there is no 'redis' at the top",
+        ),
+        ("flood: { rate: @10/s }", "routes[0].filters[0].flood.rate: counts may be 10 too high here: at least 20"),
+        ("flood: { rate: @100/100ms }", "routes[0].filters[0].flood.rate: the time must be from 1s to 1h"),
         ("in_flight: { max: @0 }", "routes[0].filters[0].in_flight.max: 0 would refuse"),
         ("ip: @{}", "routes[0].filters[0].ip: neither 'allow' nor 'deny'"),
         ("{ request_id: {}, on_fault: @maybe }", "routes[0].filters[0].on_fault: unknown value 'maybe'"),

@@ -18,12 +18,12 @@ use crate::{
     harness::{Gateway, Origin, client_raw, h2_request},
 };
 
-const SECRET: &[u8] = b"a secret that is shared, of 32 or more bytes";
-const OLD: &[u8] = b"the secret before that one, of as many bytes";
+pub(crate) const SECRET: &[u8] = b"a secret that is shared, of 32 or more bytes";
+pub(crate) const OLD: &[u8] = b"the secret before that one, of as many bytes";
 
 /// A request that can be signed, and then be changed.
 #[derive(Clone)]
-struct Signed {
+pub(crate) struct Signed {
     method: String,
     host: String,
     target: String,
@@ -38,7 +38,7 @@ struct Signed {
 }
 
 impl Signed {
-    fn new(method: &str, target: &str) -> Self {
+    pub(crate) fn new(method: &str, target: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         Self {
             method: method.to_owned(),
@@ -55,7 +55,7 @@ impl Signed {
         }
     }
 
-    fn body(mut self, body: &[u8]) -> Self {
+    pub(crate) fn body(mut self, body: &[u8]) -> Self {
         let digest = STANDARD.encode(Sha256::digest(body));
         self.fields.push(("content-digest".to_owned(), format!("sha-256=:{digest}:")));
         self.covered.push("content-digest");
@@ -75,7 +75,7 @@ impl Signed {
     }
 
     /// Signs it as it is now.
-    fn sign(mut self) -> Self {
+    pub(crate) fn sign(mut self) -> Self {
         let names: Vec<String> = self.covered.iter().map(|name| format!("\"{name}\"")).collect();
         let params = format!(
             "({});created={};keyid=\"{}\";nonce=\"{}\"{}",
@@ -104,7 +104,7 @@ impl Signed {
     }
 
     /// Sends it; the status, and the whole answer.
-    fn send(&self, gw: &Gateway, chunked: bool) -> (u16, String) {
+    pub(crate) fn send(&self, gw: &Gateway, chunked: bool) -> (u16, String) {
         let mut head =
             format!("{} {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.method, self.target, self.host);
         for (name, value) in &self.fields {
@@ -131,7 +131,7 @@ impl Signed {
     }
 }
 
-fn secret(dir: &tempfile::TempDir, name: &str, bytes: &[u8]) -> String {
+pub(crate) fn secret(dir: &tempfile::TempDir, name: &str, bytes: &[u8]) -> String {
     let path = dir.path().join(name);
     fs::write(&path, bytes).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
@@ -303,6 +303,23 @@ fn a_large_body_streams_and_a_buffered_one_has_a_bound() {
 }
 
 #[test]
+fn a_body_of_100_mib_is_verified_without_being_held() {
+    let origin = Origin::start("o");
+    let (gw, _dir) = gateway(&origin, ", body: stream");
+    assert_eq!(Signed::new("POST", "/").body(&vec![b'x'; 1 << 20]).sign().send(&gw, true).0, 200);
+    let before = gw.peak_memory();
+    let mut large = Signed::new("POST", "/").body(&vec![b'x'; 100 << 20]).sign();
+    assert_eq!(large.send(&gw, false).0, 200);
+    assert_eq!(origin.last().body.len(), 100 << 20);
+    large = Signed::new("POST", "/").body(&large.body).sign();
+    *large.body.last_mut().unwrap() = b'y';
+    assert_eq!(large.send(&gw, false).0, 401);
+    let grown = gw.peak_memory() - before;
+    assert!(grown < 16 << 20, "{grown} bytes more");
+    assert_eq!(origin.seen().len(), 2);
+}
+
+#[test]
 fn nonces_have_a_bound_and_what_is_refused_uses_none_up() {
     let origin = Origin::start("o");
     let (gw, _dir) = gateway(&origin, ", nonces: 2");
@@ -340,7 +357,7 @@ fn another_implementation_signs_the_same() {
 }
 
 /// The value of the simple field, by hand.
-fn simple(time: u64, method: &str, target: &str, digest: &str) -> String {
+pub(crate) fn simple(time: u64, method: &str, target: &str, digest: &str) -> String {
     let signed = format!("{time}\n{method}\n{target}\n{digest}");
     let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET), signed.as_bytes());
     let mut field = format!("keyid=k1,t={time},v1=");

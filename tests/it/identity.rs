@@ -22,11 +22,11 @@ fn gateway(origin: &Origin, routes: &str) -> Gateway {
     ))
 }
 
-fn jwt(more: &str) -> String {
+pub(crate) fn jwt(more: &str) -> String {
     format!("jwt: {{ algorithms: [HS256], keys: [ {{ secret: {{ file: \"{{secret}}\" }} }} ]{more} }}")
 }
 
-fn token(claims: serde_json::Value) -> String {
+pub(crate) fn token(claims: serde_json::Value) -> String {
     let mut claims = claims;
     claims["exp"] = json!(now() + 60);
     hs256(&claims)

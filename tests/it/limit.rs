@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::harness::{Gateway, Origin, Request};
+use crate::harness::{Gateway, Origin, Request, eventually};
 
 fn gateway(origin: &Origin, filters: &str, more: &str) -> Gateway {
     Gateway::start(&format!(
@@ -115,4 +115,100 @@ fn many_clients_leave_memory_bounded() {
     assert!(gw.metric("gateway_limiter_evictions_total").unwrap() > 1000.0);
     let grown = gw.metric("gateway_memory_alloc_bytes").unwrap() - before;
     assert!(grown < 32e6, "{grown} bytes more after 6000 clients");
+}
+
+#[test]
+fn several_limits_are_taken_together_or_not_at_all() {
+    let origin = Origin::start("o");
+    let limits = "{ rate_limit: { by: \"header:X-User\", rate: 1/h, burst: 30, limits: [{ rate: 20/s, burst: 4, name: fast }, 40/h] } }";
+    let gw = gateway(&origin, limits, "");
+    let policy = "\"default\";q=30;w=108000, \"fast\";q=4;w=1, \"default-3\";q=40;w=3600";
+    gw.get("/")
+        .expect(200)
+        .has("ratelimit-policy", policy)
+        .has("x-ratelimit-limit", "4")
+        .has("x-ratelimit-remaining", "3");
+    let (begun, mut all) = (Instant::now(), 1);
+    all += passed(|_| gw.get("/"), 60);
+    let back = usize::try_from(begun.elapsed().as_millis() / 50).unwrap();
+    assert!((4..=4 + back + 1).contains(&all), "{all} passed");
+    let refused = (0..9).map(|_| gw.get("/").send()).find(|answer| answer.status == 429).unwrap().problem();
+    assert_eq!(refused.json()["violated-policies"][0], "fast");
+    assert!(refused.get("ratelimit").starts_with("\"fast\";r=0;t="), "{refused:?}");
+    // Dozens were refused: the limit of 30 has been charged for those that passed only. It is the tightest one at its end.
+    let mut last = String::new();
+    eventually("the long limit ends it", || {
+        let answer = gw.get("/").send();
+        all += usize::from(answer.status == 200);
+        last = answer.get("ratelimit").to_owned();
+        answer.status == 429 && last.starts_with("\"default\"")
+    });
+    assert_eq!(all, 30, "{last}");
+    assert_eq!(passed(|_| gw.get("/").header("X-User", "other"), 4), 4);
+}
+
+#[test]
+fn a_sliding_window_lets_no_more_than_its_count_pass_in_a_window() {
+    let origin = Origin::start("o");
+    let gw = gateway(&origin, "{ rate_limit: { rate: 20/2s, algorithm: sliding_window } }", "");
+    gw.get("/").expect(200).has("ratelimit-policy", "\"default\";q=20;w=2").has("x-ratelimit-limit", "20");
+    let begun = Instant::now();
+    let mut all = 1 + passed(|_| gw.get("/"), 60);
+    assert!((20..=29).contains(&all) || begun.elapsed() > Duration::from_secs(1), "{all} at once");
+    while begun.elapsed() < Duration::from_secs(4) {
+        all += usize::from(gw.get("/").send().status == 200);
+    }
+    // Of a steady load the rate passes, and less than one window more.
+    let seconds = begun.elapsed().as_secs_f64();
+    let all = f64::from(u32::try_from(all).unwrap());
+    assert!(all <= 10.0 * seconds + 20.0 && all >= 10.0 * (seconds - 2.0), "{all} in {seconds} s");
+    let refused = (0..99).map(|_| gw.get("/").send()).find(|answer| answer.status == 429).unwrap();
+    let wait: u64 = refused.get("retry-after").parse().unwrap();
+    assert!((1..=4).contains(&wait), "{wait}");
+}
+
+#[test]
+fn a_calendar_quota_ends_with_its_period() {
+    let origin = Origin::start("o");
+    let unix = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let day = gateway(&origin, "{ rate_limit: 3/day }", "");
+    assert_eq!(day.get("/").expect(200).get("ratelimit-policy"), "\"default\";q=3;w=86400");
+    assert_eq!(passed(|_| day.get("/"), 20), 2);
+    let (before, refused, after) = (unix(), day.get("/").expect(429), unix());
+    let wait: u64 = refused.get("retry-after").parse().unwrap();
+    let ends = |now: u64| 86_400 - now % 86_400;
+    assert!((ends(after)..=ends(before) + 1).contains(&wait) || ends(after) > ends(before), "{wait}");
+    assert_eq!(refused.get("x-ratelimit-reset"), refused.get("retry-after"));
+    let second = gateway(&origin, "{ rate_limit: { quota: 5/second } }", "");
+    let (first, begun, mut all) = (unix(), Instant::now(), 0);
+    while begun.elapsed() < Duration::from_millis(2_300) {
+        all += usize::from(second.get("/").send().status == 200);
+    }
+    let seconds = usize::try_from(unix() - first + 1).unwrap();
+    assert!((5 * (seconds - 2)..=5 * seconds).contains(&all), "{all} in {seconds} seconds of the calendar");
+}
+
+#[test]
+fn a_flood_is_refused_and_two_thousand_others_are_not() {
+    let origin = Origin::start("o");
+    let more = "trusted_proxies: [127.0.0.0/8]\naccess_log: { enabled: false }";
+    let gw = gateway(&origin, "{ flood: { rate: 40/h, others: 3000 } }, { rate_limit: 1000/h }", more);
+    let address = |i: usize| format!("{}.{}.{}.7", 11 + i % 90, i / 90 % 250, i / 22_500 % 250);
+    // Every other request is the flood's.
+    passed(
+        |i| {
+            let from = if i % 2 == 0 { "192.0.2.1".to_owned() } else { address(i / 2) };
+            gw.get("/").header("X-Forwarded-For", &from)
+        },
+        4_000,
+    );
+    let from = |client: &str| gw.get("/").header("X-Forwarded-For", client);
+    let refused = from("192.0.2.1").expect(429).problem();
+    assert_eq!(refused.json()["type"], "https://iana.org/assignments/http-problem-types#abnormal-usage-detected");
+    assert_eq!(refused.get("retry-after"), "3600");
+    let refusals = gw.metric("gateway_filter_refusals_total{filter=\"flood\",route=\"r\"}").unwrap();
+    assert!((1_961.0..=1_971.0).contains(&refusals), "{refusals} refusals: others were among them");
+    for innocent in 0..20 {
+        assert_eq!(passed(|_| from(&format!("198.51.100.{innocent}")), 30), 30);
+    }
 }

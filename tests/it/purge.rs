@@ -70,6 +70,7 @@ fn an_empty_cache_has_room_and_nothing_to_purge() {
     }
     let empty = json!({
         "bytes": 0, "budget": 3 << 20, "entries": 0, "evictions": 0, "hit_ratio": null, "requests": {}, "largest": [],
+        "redis": null,
     });
     assert_eq!(shown(&gw), empty);
     for metric in ["gateway_cache_bytes", "gateway_cache_entries", "gateway_cache_evictions_total"] {
@@ -163,6 +164,31 @@ fn what_is_purged_is_asked_for_anew() {
     assert!(largest.iter().any(|one| one["url"] == "http://a.test/a/b"), "{seen}");
     assert_eq!(gw.metric("gateway_cache_entries"), Some(4.0));
     assert_eq!(gw.metric("gateway_cache_bytes"), seen["bytes"].as_f64());
+}
+
+#[test]
+fn a_prefix_is_read_as_urls_are() {
+    let gw = gateway(&tagging(), "{}", "");
+    let keep = |path: &str| {
+        word(&gw, path);
+        eventually("it is kept", || word(&gw, path) == "HIT");
+    };
+    for prefix in ["/c/%7Ejo/", "/c/%7ej", "//c/x/../~jo/", "http://A.test:80/c/%7Ejo/1", "/c/%7E", "/%63"] {
+        keep("/c/%7Ejo/1");
+        assert_eq!(purged(&gw, &json!({ "prefix": prefix })), 1, "{prefix}: {}", shown(&gw));
+    }
+    keep("/c/.a");
+    keep("/c/b");
+    assert_eq!(purged(&gw, &json!({ "prefix": "/c/." })), 1, "a dot may be where a name begins");
+    for (prefix, says) in [
+        ("/c/%7", "'prefix': ends within a percent-encoding"),
+        ("http://a.test/c/%", "'prefix': ends within a percent-encoding"),
+        ("/%zz/", "'prefix': the path has a malformed percent-encoding"),
+        ("/../a", "'prefix': the path climbs above the root"),
+    ] {
+        let answer = post(&gw, &json!({ "prefix": prefix }).to_string()).expect(400);
+        assert!(answer.json()["detail"].as_str().unwrap().contains(says), "{prefix}: {}", answer.body);
+    }
 }
 
 #[test]

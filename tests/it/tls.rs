@@ -131,6 +131,15 @@ fn client_certificates_are_asked_for_and_filters_know_them() {
     let optional = gateway(&origin, &tls("optional"), "{ client_cert: { allow: [nobody] } }");
     assert_eq!(curl(optional.port, &certs, &[]).0, "403 2");
     assert_eq!(curl(optional.port, &certs, &own).0, "403 2", "not on the list");
+    // A certificate that may not pass is a wrong credential beside a good one, wherever it stands.
+    let basic = format!("basic: {{ {}, identity_header: X-Name }}", crate::basic::users());
+    let refused = "client_cert: { allow: [nobody] }";
+    for members in [format!("{refused}, {basic}"), format!("{basic}, {refused}")] {
+        let either = gateway(&origin, &tls("optional"), &format!("{{ any_of: [ {members} ] }}"));
+        let named = ["-u", "bob:myPassword"];
+        assert_eq!(curl(either.port, &certs, &named).0, "200 2");
+        assert_eq!(curl(either.port, &certs, &[&own[..], &named[..]].concat()).0, "403 2", "{members}");
+    }
     let anybody = gateway(&origin, &tls("optional"), "");
     assert_eq!(curl(anybody.port, &certs, &[]).0, "200 2");
 }

@@ -43,6 +43,13 @@ const MEANT: &[(&str, &str)] = &[
         "api_key: { scopes: [read, admin] }",
         "api_key.scopes[1]: no key has the scope 'admin', so nobody can pass: give it to one under 'api_keys'",
     ),
+    (
+        "acl, api_key",
+        "filters[0]: no step before it asks who the client is, so it refuses everybody: put it below 'api_key'",
+    ),
+    ("ip: { deny: [10.0.0.0/8] }, acl: { allow: { subjects: a } }", "it refuses everybody: put 'api_key' above it"),
+    ("JWT, acl: { allow: { roles: a } }", ""),
+    ("api_key, rate_limit: { rate: 1/s, by: \"claim:tier\" }", ""),
     ("api_key: { scopes: write, allow: a }", "api_key.scopes: no key of 'allow' has the scope 'write'"),
     (
         "ip: { deny: [0.0.0.0/0, \"::/0\"] }, request_id",

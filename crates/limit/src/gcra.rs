@@ -13,6 +13,8 @@
 
 use std::{fmt, time::Duration};
 
+use super::policy::Arithmetic;
+
 /// Binary places of the factors between nanoseconds and ticks: an error of 1 ns in 36 years.
 const SCALE: u32 = 60;
 /// Longest "time since start" in nanoseconds (36 years); later instants count as this one, so that no sum can wrap.
@@ -52,6 +54,8 @@ pub enum InvalidQuota {
     TooFast,
     /// An empty bucket would take more than about 130 years to fill.
     TooSlow,
+    /// More than a sliding window of this length can count.
+    TooMany,
 }
 
 impl fmt::Display for InvalidQuota {
@@ -62,6 +66,7 @@ impl fmt::Display for InvalidQuota {
             Self::NoPeriod => "the period must be longer than zero",
             Self::TooFast => "the rate must not exceed 4294967296 a second",
             Self::TooSlow => "the burst would take more than a century to refill",
+            Self::TooMany => "a sliding window cannot count so many: at most 131071 in a second, 524287 in a minute, 4194303 in an hour",
         })
     }
 }
@@ -130,7 +135,7 @@ impl Quota {
 
     #[expect(clippy::cast_possible_truncation, reason = "at most HORIZON * 2^63 >> SCALE, which is below 2^63")]
     #[inline]
-    pub(super) fn instant(&self, now: Duration) -> u64 {
+    fn ticks_at(&self, now: Duration) -> u64 {
         let nanos =
             now.as_secs().saturating_mul(1_000_000_000).saturating_add(u64::from(now.subsec_nanos())).min(HORIZON);
         ((u128::from(nanos) * u128::from(self.ticks)) >> SCALE) as u64
@@ -141,11 +146,44 @@ impl Quota {
         let nanos = (u128::from(ticks) * u128::from(self.nanos)).div_ceil(1 << SCALE);
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
+}
+
+/// A decision, in ticks.
+#[derive(Clone, Copy)]
+pub struct Step {
+    /// Until the bucket is full, after the decision.
+    missing: u64,
+    /// The new state, if it changes.
+    next: Option<u64>,
+    /// How long to wait, if refused; `u64::MAX` is for ever.
+    wait: Option<u64>,
+}
+
+impl super::Policy for Quota {}
+
+impl Arithmetic for Quota {
+    type Step = Step;
+
+    #[inline]
+    fn clock(moment: super::Moment) -> Duration {
+        moment.since_start
+    }
+
+    #[inline]
+    fn instant(&self, now: Duration) -> u64 {
+        self.ticks_at(now)
+    }
+
+    // A bucket that is full now.
+    #[inline]
+    fn unused(&self, now: u64) -> u64 {
+        now
+    }
 
     /// The decision alone, in ticks: what the table needs before its swap, and nothing that can wait until after it. Only the
     /// first `most` tokens of the bucket may be used.
     #[inline]
-    pub(super) fn step(&self, tat: u64, now: u64, cost: u32, most: u32) -> Step {
+    fn step(&self, tat: u64, now: u64, cost: u32, most: u32) -> Step {
         let most = most.min(self.burst);
         let missing = tat.saturating_sub(now);
         if cost == 0 {
@@ -164,7 +202,7 @@ impl Quota {
 
     /// The decision in the words of the caller.
     #[inline]
-    pub(super) fn verdict(&self, step: Step) -> Verdict {
+    fn verdict(&self, step: Step) -> Verdict {
         Verdict {
             limit: self.burst,
             remaining: u32::try_from(self.full.saturating_sub(step.missing) / self.token).unwrap_or(self.burst),
@@ -172,17 +210,16 @@ impl Quota {
             retry: step.wait.map(|wait| if wait == u64::MAX { Verdict::NEVER } else { self.duration(wait) }),
         }
     }
-}
 
-/// A decision, in ticks.
-#[derive(Clone, Copy)]
-pub(super) struct Step {
-    /// Until the bucket is full, after the decision.
-    missing: u64,
-    /// The new state, if it changes.
-    pub(super) next: Option<u64>,
-    /// How long to wait, if refused; `u64::MAX` is for ever.
-    wait: Option<u64>,
+    #[inline]
+    fn next(step: Step) -> Option<u64> {
+        step.next
+    }
+
+    #[inline]
+    fn most(&self) -> u32 {
+        self.burst
+    }
 }
 
 /// When a bucket will be full again, on the clock of the quota that made it; the whole state of one client.

@@ -107,6 +107,8 @@ pub struct Lease {
     generation: u64,
     /// What the bucket lacked, and when.
     deficit: (u64, Duration),
+    /// What other nodes held then.
+    others: u32,
 }
 
 /// How many tokens a node may hold of a bucket of `burst`: few enough that several nodes find some.
@@ -160,7 +162,7 @@ impl Lease {
         }
         self.asking = false;
         let Some(answer) = answer else { return };
-        self.deficit = (answer.deficit, now);
+        (self.deficit, self.others) = ((answer.deficit, now), answer.others);
         if answer.granted > 0 || ask.least == 0 {
             self.until = sent + SPEND;
             self.tokens = self.tokens.saturating_add(answer.granted.saturating_sub(ask.least));
@@ -187,6 +189,11 @@ impl Lease {
         let back = std::mem::take(&mut self.tokens);
         (self.asking, self.size) = (true, 0);
         Ok(Some(Ask { least: 0, want: 0, left: 0, back, spent: self.spent, generation }))
+    }
+
+    /// When the bucket was asked last, other nodes held tokens of it: one that is refused now might have passed.
+    pub fn is_withheld(&self) -> bool {
+        self.others > 0
     }
 
     /// What the client is told.

@@ -2,6 +2,7 @@
 //!
 //! [`RateLimiter`] is what most programs want: `allow`, and with the feature `tokio` `wait`; with the feature `tower` there is a layer
 //! for services. It stands on parts that can be used alone: [`Quota`] says how much is allowed, [`decide`] is the pure decision, [`Table`] applies it to many keys in bounded memory, and
+//! [`SlidingWindow`] and [`CalendarQuota`] are two other ways to count that a table can apply, [`LocalSet`] takes of several limits all or none, and
 //! [`KeyHasher`] turns "this client on that route" into the `u64` that a table wants. Nothing here reads a clock, does I/O or
 //! knows HTTP: the caller passes `now`, as the time since any fixed start, and says what to do with a refusal.
 //!
@@ -26,24 +27,32 @@
 //! # Ok::<(), tollgate_limit::InvalidQuota>(())
 //! ```
 
+mod calendar;
 mod gcra;
 mod key;
 #[cfg(feature = "tower")]
 mod layer;
 mod lease;
 mod limiter;
+mod policy;
 mod rate_limiter;
+mod set;
 mod shared_quota;
 mod table;
 mod tables;
+mod window;
 
+pub use calendar::{CalendarPeriod, CalendarQuota};
 pub use gcra::{InvalidQuota, Quota, Tat, Verdict, decide};
 pub use key::{Key, KeyBytes, KeyHasher, KeyParts, KeySink, PartKind};
 #[cfg(feature = "tower")]
 pub use layer::{Limited, RateLimitLayer, RateLimited};
 pub use lease::{Answer, Ask, HOLD, IDLE, Lease, LeaseStep, largest};
 pub use limiter::{Limiter, LocalLimiter, StoreDown, Take};
+pub use policy::{Moment, Policy};
 pub use rate_limiter::{RateLimiter, TooLate};
+pub use set::{AnyTable, Decision, LocalSet, Locks, Origin, take_all};
 pub use shared_quota::SharedQuota;
 pub use table::Table;
 pub use tables::{Tables, TablesDraft};
+pub use window::{SlidingWindow, WindowView};

@@ -4,22 +4,22 @@
 //! shared one needs them as bytes. The answer is an enum and no async method, because the local one is on the path of
 //! every request, and a boxed future would be an allocation for each.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
-use super::{KeyHasher, KeyParts, Table, Verdict};
+use super::{Decision, KeyHasher, KeyParts, Moment, Policy, Quota, Table};
 
 /// Takes tokens from the quota of a key.
 pub trait Limiter: fmt::Debug + Send + Sync {
-    /// Takes `cost` tokens from the bucket of the key that `parts` write. `now` is the time since any fixed start.
-    fn take(&self, parts: &dyn KeyParts, cost: u32, now: Duration) -> Take;
+    /// Takes `cost` tokens from the bucket of the key that `parts` write.
+    fn take(&self, parts: &dyn KeyParts, cost: u32, now: Moment) -> Take;
 }
 
 /// A verdict, or the way to it.
 pub enum Take {
     /// It is known.
-    Now(Verdict),
+    Now(Decision),
     /// A store is being asked. It has its own time limit.
-    Later(Pin<Box<dyn Future<Output = Result<Verdict, StoreDown>> + Send>>),
+    Later(Pin<Box<dyn Future<Output = Result<Decision, StoreDown>> + Send>>),
 }
 
 /// The store that counts does not answer, or not in time.
@@ -35,21 +35,21 @@ impl fmt::Display for StoreDown {
 impl std::error::Error for StoreDown {}
 
 /// Counts in this process, in bounded memory.
-pub struct LocalLimiter {
-    table: Arc<Table>,
+pub struct LocalLimiter<P = Quota> {
+    table: Arc<Table<P>>,
     hasher: KeyHasher,
 }
 
-impl LocalLimiter {
+impl<P: Policy> LocalLimiter<P> {
     /// Counts in `table`, by what `hasher` makes of keys.
-    pub fn new(table: Arc<Table>, hasher: KeyHasher) -> Self {
+    pub fn new(table: Arc<Table<P>>, hasher: KeyHasher) -> Self {
         Self { table, hasher }
     }
 }
 
 // Seeds are left out, for whoever knows them can choose keys that share another client's bucket; and so is what has been
 // counted, which is no setting.
-impl fmt::Debug for LocalLimiter {
+impl<P: Policy> fmt::Debug for LocalLimiter<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LocalLimiter")
             .field("quota", self.table.quota())
@@ -59,11 +59,11 @@ impl fmt::Debug for LocalLimiter {
     }
 }
 
-impl Limiter for LocalLimiter {
+impl<P: Policy> Limiter for LocalLimiter<P> {
     #[inline]
-    fn take(&self, parts: &dyn KeyParts, cost: u32, now: Duration) -> Take {
+    fn take(&self, parts: &dyn KeyParts, cost: u32, now: Moment) -> Take {
         let mut key = self.hasher.key("");
         parts.write(&mut key);
-        Take::Now(self.table.take(key.finish(), cost, now))
+        Take::Now(self.table.take_at(key.finish(), cost, now).into())
     }
 }

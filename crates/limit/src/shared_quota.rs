@@ -24,6 +24,9 @@ pub struct SharedQuota {
 }
 
 impl SharedQuota {
+    /// A bucket that never holds anything.
+    pub const NOTHING: Self = Self { token: 1, rate: 1, full: 0, burst: 0 };
+
     /// The same quota. Where its numbers are too large for a store, they are rounded so that less passes, never more.
     ///
     /// # Errors

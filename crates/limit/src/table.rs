@@ -35,7 +35,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{Quota, Verdict, gcra::Step};
+use super::{Moment, Policy, Quota, Verdict};
 
 /// Slots in a bucket: two cache lines, of which a hit mostly touches one.
 const WAYS: usize = 8;
@@ -75,11 +75,11 @@ struct Counts {
     evictions: AtomicU64,
 }
 
-/// A limiter for many keys with one [`Quota`], in bounded memory; all methods take `&self` from any thread.
+/// A limiter for many keys with one [`Quota`] (or another [`Policy`]), in bounded memory; all methods take `&self` from any thread.
 ///
 /// Keys should be hashes that clients cannot choose, as [`KeyHasher`](super::KeyHasher) makes them.
-pub struct Table {
-    quota: Quota,
+pub struct Table<P = Quota> {
+    quota: P,
     /// Bits of a mixed key that choose the bucket.
     bits: u32,
     pages: Box<[OnceLock<Box<[Bucket; PAGE]>>]>,
@@ -87,12 +87,12 @@ pub struct Table {
     counts: Counts,
 }
 
-impl Table {
+impl<P: Policy> Table<P> {
     /// A table that holds at least `capacity` keys at once, at 16 bytes for each of its slots.
     ///
     /// Only clients whose bucket is not full need a slot. There are two to four slots per key of `capacity`, because the eight of
     /// one bucket can run out before all are taken: with `capacity` clients active at once, up to one in a hundred loses its slot.
-    pub fn new(quota: Quota, capacity: usize) -> Self {
+    pub fn new(quota: P, capacity: usize) -> Self {
         let buckets = (capacity.clamp(1, MOST * WAYS / 2) * 2 / WAYS).next_power_of_two().clamp(FEWEST, MOST);
         Self {
             quota,
@@ -107,7 +107,7 @@ impl Table {
     ///
     /// A cost of zero only looks. A cost above the burst is refused with [`Verdict::NEVER`].
     pub fn take(&self, key: u64, cost: u32, now: Duration) -> Verdict {
-        self.take_of(key, cost, self.quota.burst(), now)
+        self.take_of(key, cost, self.quota.most(), now)
     }
 
     /// As [`Table::take`], but passes only while no more than `most` tokens of the bucket are used then: a part of it, which
@@ -118,7 +118,7 @@ impl Table {
         let page = &self.pages[place.bucket / PAGE];
         let known = page.get().and_then(|page| self.charge(&page[place.bucket % PAGE], place, (cost, most), now));
         let step = known.unwrap_or_else(|| {
-            if cost == 0 || cost > most.min(self.quota.burst()) {
+            if cost == 0 || cost > most.min(self.quota.most()) {
                 // It changes nothing, so it needs no slot: an unknown key is a full bucket.
                 return self.quota.step(0, now, cost, most);
             }
@@ -127,8 +127,31 @@ impl Table {
         self.quota.verdict(step)
     }
 
+    /// What [`Table::take_of`] would say, without taking anything.
+    pub fn look(&self, key: u64, cost: u32, most: u32, now: Duration) -> Verdict {
+        self.quota.verdict(self.quota.step(self.state(key), self.quota.instant(now), cost, most))
+    }
+
+    /// The state of a key, as its policy writes it; 0 of one that is not known.
+    pub fn state(&self, key: u64) -> u64 {
+        let place = SlotIndex::of(key, self.bits);
+        let bucket = self.pages[place.bucket / PAGE].get().map(|page| &page[place.bucket % PAGE]);
+        loop {
+            let Some(slot) = bucket.and_then(|bucket| find(bucket, place)) else { return 0 };
+            let state = slot.tat.load(Acquire);
+            if slot.key.load(Relaxed) == place.key {
+                return state;
+            }
+        }
+    }
+
+    /// [`Table::take_of`] by the clock of the policy.
+    pub fn take_at(&self, key: u64, cost: u32, now: Moment) -> Verdict {
+        self.take(key, cost, P::clock(now))
+    }
+
     /// The quota of every key.
-    pub fn quota(&self) -> &Quota {
+    pub fn quota(&self) -> &P {
         &self.quota
     }
 
@@ -157,7 +180,7 @@ impl Table {
 
     /// The hit path, without a lock. `None`: the key is not in the bucket.
     #[inline]
-    fn charge(&self, bucket: &Bucket, place: SlotIndex, (cost, most): (u32, u32), now: u64) -> Option<Step> {
+    fn charge(&self, bucket: &Bucket, place: SlotIndex, (cost, most): (u32, u32), now: u64) -> Option<P::Step> {
         'again: loop {
             let slot = find(bucket, place)?;
             let mut tat = slot.tat.load(Acquire);
@@ -167,7 +190,7 @@ impl Table {
                     continue 'again;
                 }
                 let step = self.quota.step(tat, now, cost, most);
-                let Some(next) = step.next else { return Some(step) };
+                let Some(next) = P::next(step) else { return Some(step) };
                 match slot.tat.compare_exchange_weak(tat, next, AcqRel, Acquire) {
                     Ok(_) => return Some(step),
                     Err(seen) => tat = seen,
@@ -179,7 +202,7 @@ impl Table {
     /// The first request of a key, or of one that was forgotten.
     #[cold]
     #[inline(never)]
-    fn admit(&self, bucket: &Bucket, place: SlotIndex, cost: (u32, u32), now: u64) -> Step {
+    fn admit(&self, bucket: &Bucket, place: SlotIndex, cost: (u32, u32), now: u64) -> P::Step {
         let _guard = self.stripes[place.bucket % STRIPES].0.lock();
         loop {
             // Another thread may have been faster; and after our own take-over this is what charges the slot, as for anybody.
@@ -188,7 +211,7 @@ impl Table {
             }
             let slot = self.victim(bucket, place, now);
             slot.key.store(EMPTY, Release);
-            slot.tat.store(now, Release);
+            slot.tat.store(self.quota.unused(now), Release);
             slot.key.store(place.key, Release);
         }
     }
@@ -207,14 +230,14 @@ impl Table {
                 (best, least) = (slot, tat);
             }
         }
-        if least > now {
+        if least > self.quota.unused(now) {
             self.counts.evictions.fetch_add(1, Relaxed);
         }
         best
     }
 }
 
-impl std::fmt::Debug for Table {
+impl<P: Policy> std::fmt::Debug for Table<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Table")
             .field("quota", &self.quota)

@@ -4,6 +4,7 @@
 //! it has asked for becomes the whole when it is committed; tables that nobody asked for are then gone.
 
 use std::{
+    any::Any,
     collections::BTreeMap,
     fmt,
     sync::{
@@ -14,13 +15,37 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::{KeyHasher, Quota, Table};
+use super::{KeyHasher, Locks, Policy, Table};
+
+/// A table of any policy.
+trait Counts: Send + Sync {
+    fn evictions(&self) -> u64;
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+impl<P: Policy> Counts for Table<P> {
+    fn evictions(&self) -> u64 {
+        self.evictions()
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}
 
 /// A table with the capacity that was asked for: the table itself rounds it up.
 #[derive(Clone)]
 struct Sized {
     capacity: usize,
-    table: Arc<Table>,
+    table: Arc<dyn Counts>,
+}
+
+impl Sized {
+    /// The table, if it is what is wanted.
+    fn same<P: Policy>(&self, quota: P, capacity: usize) -> Option<Arc<Table<P>>> {
+        let table = self.table.clone().into_any().downcast::<Table<P>>().ok()?;
+        (*table.quota() == quota && self.capacity == capacity).then_some(table)
+    }
 }
 
 type ByName = BTreeMap<String, Sized>;
@@ -32,6 +57,7 @@ pub struct Tables {
     /// Evictions of tables that are gone: the count that is shown must not fall.
     past_evictions: AtomicU64,
     hasher: KeyHasher,
+    locks: Arc<Locks>,
 }
 
 impl Tables {
@@ -44,7 +70,7 @@ impl Tables {
     pub fn commit(&self, draft: &TablesDraft) {
         let next = draft.asked.lock().clone();
         let mut current = self.by_name.lock();
-        let kept = |old: &Arc<Table>| next.values().any(|new| Arc::ptr_eq(old, &new.table));
+        let kept = |old: &Arc<dyn Counts>| next.values().any(|new| Arc::ptr_eq(old, &new.table));
         let gone = current.values().filter(|old| !kept(&old.table)).map(|old| old.table.evictions()).sum();
         self.past_evictions.fetch_add(gone, Relaxed);
         *current = next;
@@ -70,12 +96,21 @@ pub struct TablesDraft {
 
 impl TablesDraft {
     /// The table of this name: the one that is alive when quota and capacity are the same, else a new one.
-    pub fn get(&self, name: &str, quota: Quota, capacity: usize) -> Arc<Table> {
-        let same = |sized: &Sized| *sized.table.quota() == quota && sized.capacity == capacity;
-        let live = self.live.by_name.lock().get(name).filter(|sized| same(sized)).cloned();
-        let sized = live.unwrap_or_else(|| Sized { capacity, table: Arc::new(Table::new(quota, capacity)) });
-        self.asked.lock().insert(name.to_owned(), sized.clone());
-        sized.table
+    pub fn get<P: Policy>(&self, name: &str, quota: P, capacity: usize) -> Arc<Table<P>> {
+        let live = self.live.by_name.lock().get(name).and_then(|sized| sized.same(quota, capacity));
+        let table = live.unwrap_or_else(|| Arc::new(Table::new(quota, capacity)));
+        self.asked.lock().insert(name.to_owned(), Sized { capacity, table: table.clone() });
+        table
+    }
+
+    /// Whether there is no limit that counts in this process.
+    pub fn is_empty(&self) -> bool {
+        self.asked.lock().is_empty()
+    }
+
+    /// The locks of every set of tables: a configuration and the one after it take of the same tables for a while.
+    pub fn locks(&self) -> Arc<Locks> {
+        self.live.locks.clone()
     }
 
     /// The hasher of every key: seeded once per process, so that keys stay the same over a reload.
@@ -103,7 +138,10 @@ mod tests {
 
     use std::time::Duration;
 
-    use super::*;
+    use super::{
+        super::{Quota, SlidingWindow},
+        *,
+    };
 
     fn quota(count: u32) -> Quota {
         Quota::new(count, Duration::from_secs(1), count).unwrap()
@@ -127,6 +165,8 @@ mod tests {
         assert!(Arc::ptr_eq(&kept, &second.get("a", quota(1), 10)), "as it was");
         tables.commit(&second);
         assert_eq!(tables.count(), 1, "'b' is gone");
+        let window = SlidingWindow::new(1, Duration::from_secs(1)).unwrap();
+        assert!(second.get("a", window, 10).is_empty(), "of another kind, it is another table");
     }
 
     #[test]

@@ -8,16 +8,16 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use pingora::http::RequestHeader;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::field_names::FieldNames;
+use super::{field_names::FieldNames, identity_field};
 use crate::{
-    auth::{Keys, Method, Refusal},
+    auth::{Identity, Keys, Method, Refusal},
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
-    message::{edit::Edit as _, fields::single, reason::Reason, reply::Reply},
+    message::{fields::single, reason::Reason, reply::Reply},
 };
 
 /// Settings of `api_key`.
@@ -110,16 +110,29 @@ pub(crate) fn bearer(value: &HeaderValue) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_matches(' '))
 }
 
+/// What a request carries.
+enum Presented<'h> {
+    Nothing,
+    Key(&'h [u8]),
+    /// Lines of which nobody knows which one counts.
+    Several,
+}
+
 impl ApiKey {
-    fn presented<'h>(&self, exchange: &'h Exchange<'_>) -> Option<&'h [u8]> {
+    fn presented<'h>(&self, exchange: &'h Exchange<'_>) -> Presented<'h> {
         let headers = &exchange.request.headers;
-        if let Some(value) = single(headers, &self.header) {
-            return Some(value.as_bytes());
+        if headers.contains_key(&self.header) {
+            return single(headers, &self.header).map_or(Presented::Several, |value| Presented::Key(value.as_bytes()));
         }
         if !self.bearer {
-            return None;
+            return Presented::Nothing;
         }
-        single(headers, header::AUTHORIZATION).and_then(bearer).map(str::as_bytes)
+        let lines = headers.get_all(header::AUTHORIZATION);
+        match (lines.iter().find_map(bearer), lines.iter().count()) {
+            (None, _) => Presented::Nothing,
+            (Some(key), 1) => Presented::Key(key.as_bytes()),
+            (Some(_), _) => Presented::Several,
+        }
     }
 
     fn refuse(&self, detail: &'static str, reason: Reason) -> Flow {
@@ -130,8 +143,10 @@ impl ApiKey {
 #[async_trait]
 impl Filter for ApiKey {
     async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
-        let Some(key) = self.presented(exchange) else {
-            return Ok(self.refuse("an API key is required", Reason::CredentialsMissing));
+        let key = match self.presented(exchange) {
+            Presented::Key(key) => key,
+            Presented::Nothing => return Ok(self.refuse("an API key is required", Reason::CredentialsMissing)),
+            Presented::Several => return Ok(self.refuse("the API key is not valid", Reason::KeyUnknown)),
         };
         let identity = match self.keys.find(key, exchange.now.unix) {
             Ok(identity) => identity,
@@ -150,8 +165,24 @@ impl Filter for ApiKey {
         Ok(Flow::Next)
     }
 
+    fn credentials(&self) -> Option<Vec<HeaderName>> {
+        Some(std::iter::once(self.header.clone()).chain(self.bearer.then_some(header::AUTHORIZATION)).collect())
+    }
+
+    fn reads(&self, headers: &HeaderMap, name: &HeaderName) -> bool {
+        *name == self.header || !headers.contains_key(&self.header)
+    }
+
     fn tells_backends(&self) -> Vec<HeaderName> {
         vec![self.identity.clone()]
+    }
+
+    fn known_names(&self) -> Vec<(HeaderName, String)> {
+        let may_pass = |identity: &&Identity| {
+            self.allow.is_empty() || identity.key_id.as_ref().is_some_and(|id| self.allow.contains(id))
+        };
+        let all = self.keys.identities().filter(may_pass);
+        all.map(|identity| (self.identity.clone(), identity.subject.clone())).collect()
     }
 
     fn upstream(&self, head: &mut RequestHeader, state: &State) -> Result<(), Fault> {
@@ -161,11 +192,6 @@ impl Filter for ApiKey {
                 head.remove_header(&header::AUTHORIZATION);
             }
         }
-        head.remove_header(&self.identity);
-        if let Some(identity) = state.identities.by(Method::ApiKey) {
-            let value = HeaderValue::try_from(&identity.subject).map_err(|e| Fault(format!("identity header: {e}")))?;
-            head.edit(|fields| fields.insert(self.identity.clone(), value)).map_err(|e| Fault(e.to_string()))?;
-        }
-        Ok(())
+        identity_field::tell(head, &self.identity, state, Method::ApiKey)
     }
 }

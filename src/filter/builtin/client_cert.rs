@@ -7,16 +7,16 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, StatusCode};
 use pingora::http::RequestHeader;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
-use super::field_names::FieldNames;
+use super::{field_names::FieldNames, identity_field};
 use crate::{
     auth::{Identity, Method},
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
-    message::{edit::Edit as _, reason::Reason, reply::Reply},
+    message::{reason::Reason, reply::Reply},
 };
 
 /// Settings of `client_cert`.
@@ -84,16 +84,15 @@ impl Filter for ClientCert {
         Ok(reply.because(Reason::CertificateNotAllowed).into())
     }
 
+    fn credentials(&self) -> Option<Vec<HeaderName>> {
+        Some(Vec::new())
+    }
+
     fn tells_backends(&self) -> Vec<HeaderName> {
         vec![self.identity.clone()]
     }
 
     fn upstream(&self, head: &mut RequestHeader, state: &State) -> Result<(), Fault> {
-        head.remove_header(&self.identity);
-        if let Some(identity) = state.identities.by(Method::Certificate) {
-            let value = HeaderValue::try_from(&identity.subject).map_err(|e| Fault(format!("identity header: {e}")))?;
-            head.edit(|fields| fields.insert(self.identity.clone(), value)).map_err(|e| Fault(e.to_string()))?;
-        }
-        Ok(())
+        identity_field::tell(head, &self.identity, state, Method::Certificate)
     }
 }

@@ -3,19 +3,22 @@
 //! YAML: `hmac: { keys: [ { id: partner, secrets: [ { env: PARTNER_SECRET } ] } ] }`.
 //! Covered are at least `components`, and `content-digest` (RFC 9530) of every request that has a body: it is compared with the
 //! body before the backend has got all of it (`body`). Each nonce of a secret counts once in this process, whichever route it
-//! comes to; it is noted only when all else is right, so that nobody else can use it up.
+//! comes to, and once for all gateways where `redis:` is set; it is noted only when all else is right, so that nobody else can use
+//! it up.
 //! With `simple_header` there is a second kind, for clients that are a shell: `keyid=partner,t=TIME,v1=HEX`.
-//! What it does not do: other algorithms, several signatures on one request, a store of nonces that nodes share.
+//! What it does not do: other algorithms, several signatures on one request.
 
 mod digest;
 mod message;
+mod refusal;
+mod replay;
 mod settings;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderName, StatusCode};
 use pingora::http::RequestHeader;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::Map;
@@ -23,11 +26,13 @@ use serde_json::Map;
 use self::{
     digest::{BodyCheck, Mode},
     message::Message,
-    settings::{HmacConfig, Key, Secret},
+    refusal::SignatureRefusal,
+    replay::{Replay, Secret},
+    settings::{HmacConfig, Key},
 };
-use super::field_names::FieldNames;
+use super::{field_names::FieldNames, identity_field};
 use crate::{
-    auth::{HttpSignature, Identity, Method, Noted, TimestampSignature},
+    auth::{HttpSignature, Identity, Method, TimestampSignature},
     filter::{Body, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
     message::{reason::Reason, reply::Reply},
 };
@@ -47,6 +52,7 @@ pub(crate) struct Hmac {
     simple: Option<HeaderName>,
     max_age: Duration,
     mode: Mode,
+    replay: Replay,
     identity: HeaderName,
     forward: bool,
 }
@@ -61,16 +67,13 @@ struct Claim<'k> {
     digest: Option<[u8; 32]>,
 }
 
-/// Why a request is refused.
-struct Refused(Reason, &'static str);
-
 impl Configure for Hmac {
     const NAME: &'static str = "hmac";
     const SAMPLES: [&'static str; 2] = [
         "{ keys: [{ id: a, secrets: [{ file: SECRET_A }], owner: c }], components: ['@method', '@path'], max_age: 30s, \
-         body: buffer, buffer: '1KiB', nonces: 10, simple_header: X-Sign, identity_header: X-Signer, forward: true }",
+         body: buffer, buffer: '1KiB', nonces: 10, sync: strict, on_store_down: deny, simple_header: X-Sign, identity_header: X-Signer, forward: true }",
         "{ keys: [{ id: b, secrets: [{ file: SECRET_B }], owner: d }], components: ['@authority', '@query'], max_age: 40s, \
-         body: stream, buffer: '2KiB', nonces: 20, simple_header: X-Sign2, identity_header: X-Signer2, forward: false }",
+         body: stream, buffer: '2KiB', nonces: 20, sync: local, on_store_down: local, simple_header: X-Sign2, identity_header: X-Signer2, forward: false }",
     ];
     type Config = HmacConfig;
 
@@ -78,6 +81,7 @@ impl Configure for Hmac {
         let mut invalid = Invalid::default();
         let keys = config.keys(env, &mut invalid);
         config.validate(&mut invalid);
+        let replay = config.replay(env, &mut invalid);
         let mut names = FieldNames::new(&mut invalid);
         for name in [&SIGNATURE, &SIGNATURE_INPUT, &CONTENT_DIGEST] {
             names.take(name, "every signature");
@@ -89,7 +93,7 @@ impl Configure for Hmac {
         let max_age = config.max_age.0;
         let HmacConfig { components, forward, .. } = config;
         let fields = components.iter().filter_map(|name| name.parse().ok()).chain([CONTENT_DIGEST.clone()]).collect();
-        Ok(Self { keys, components, fields, simple, max_age, mode, identity, forward })
+        Ok(Self { keys, components, fields, simple, max_age, mode, replay, identity, forward })
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
@@ -98,8 +102,8 @@ impl Configure for Hmac {
 }
 
 impl Hmac {
-    /// The key that has signed the request, and the digest of its body.
-    fn verify(&self, exchange: &Exchange<'_>) -> Result<(&Key, Option<[u8; 32]>), Refused> {
+    /// What the request's signature says, if it is good; it may have been used before.
+    fn verify(&self, exchange: &Exchange<'_>) -> Result<Claim<'_>, SignatureRefusal> {
         let message = Message::new(exchange);
         let headers = &exchange.request.headers;
         let signed = headers.contains_key(&SIGNATURE) || headers.contains_key(&SIGNATURE_INPUT);
@@ -107,65 +111,76 @@ impl Hmac {
         let claim = match (signed, simple) {
             (true, None) => self.by_message_signature(&message)?,
             (false, Some(name)) => self.by_timestamp(&message, name)?,
-            (true, Some(_)) => return Err(Refused(Reason::SignatureMalformed, "there are signatures of two kinds")),
-            (false, None) => return Err(Refused(Reason::CredentialsMissing, "a signature is required")),
+            (true, Some(_)) => {
+                return Err(SignatureRefusal(Reason::SignatureMalformed, "there are signatures of two kinds"));
+            }
+            (false, None) => return Err(SignatureRefusal(Reason::CredentialsMissing, "a signature is required")),
         };
         self.in_time(&claim, exchange.now.unix)?;
         // Where there is no body, the backend has the whole request as soon as it has the head.
-        if !message.has_body() && claim.digest.is_some_and(|digest| digest != digest::of_nothing()) {
-            return Err(Refused(Reason::DigestWrong, "the body is not the one that was signed"));
+        if !message.has_body && claim.digest.is_some_and(|digest| digest != digest::of_nothing()) {
+            return Err(SignatureRefusal(Reason::DigestWrong, "the body is not the one that was signed"));
         }
-        match claim.secret.nonces.note(&claim.nonce, exchange.now.since_start) {
-            Noted::Fresh => Ok((claim.key, claim.digest)),
-            Noted::Used => Err(Refused(Reason::SignatureReplayed, "the signature was used before")),
-            Noted::Full => Err(Refused(Reason::NoncesFull, "there are too many signed requests")),
-        }
+        Ok(claim)
     }
 
-    fn key(&self, id: &str) -> Result<&Key, Refused> {
+    fn key(&self, id: &str) -> Result<&Key, SignatureRefusal> {
         let key = self.keys.iter().find(|key| key.id == id);
         // The same as for a wrong secret: which keys there are is nobody's business.
-        key.ok_or(Refused(Reason::SignatureWrong, "the signature is not valid"))
+        key.ok_or(SignatureRefusal(Reason::SignatureWrong, "the signature is not valid"))
     }
 
     /// The signature as RFC 9421 has it.
-    fn by_message_signature(&self, message: &Message<'_, '_>) -> Result<Claim<'_>, Refused> {
+    fn by_message_signature(&self, message: &Message<'_>) -> Result<Claim<'_>, SignatureRefusal> {
         let (Some(input), Some(signature)) = (message.text(&SIGNATURE_INPUT), message.text(&SIGNATURE)) else {
-            return Err(Refused(Reason::SignatureMalformed, "Signature-Input and Signature are there once each"));
+            return Err(SignatureRefusal(
+                Reason::SignatureMalformed,
+                "Signature-Input and Signature are there once each",
+            ));
         };
-        let signature = HttpSignature::read(input, signature).map_err(|e| Refused(Reason::SignatureMalformed, e.0))?;
+        let signature =
+            HttpSignature::read(input, signature).map_err(|e| SignatureRefusal(Reason::SignatureMalformed, e.0))?;
         let covers_digest = signature.components.iter().any(|name| name == CONTENT_DIGEST.as_str());
-        let lacks = self.components.iter().any(|name| !signature.components.contains(name) && message.has(name));
-        if lacks || !covers_digest && message.has_body() || message.spells_otherwise(&self.fields) {
-            return Err(Refused(Reason::SignatureIncomplete, "the signature does not cover all that it must"));
+        let lacks =
+            self.components.iter().any(|name| !signature.components.contains(name) && message.components.has(name));
+        if lacks || !covers_digest && message.has_body || message.spells_otherwise(&self.fields) {
+            return Err(SignatureRefusal(Reason::SignatureIncomplete, "the signature does not cover all that it must"));
         }
         let key = self.key(&signature.key_id)?;
-        let base = signature.base(|name| message.component(name));
-        let base = base.ok_or(Refused(Reason::SignatureMalformed, "a component that is covered is not there"))?;
+        let base = signature.base(|name| message.components.value(name));
+        let base =
+            base.ok_or(SignatureRefusal(Reason::SignatureMalformed, "a component that is covered is not there"))?;
         let secret = key.secrets.iter().find(|secret| signature.is_by(&secret.shared, &base));
-        let secret = secret.ok_or(Refused(Reason::SignatureWrong, "the signature is not valid"))?;
+        let secret = secret.ok_or(SignatureRefusal(Reason::SignatureWrong, "the signature is not valid"))?;
         let digest = covers_digest.then(|| digest_of(message)).transpose()?;
         let (created, expires) = (signature.created, signature.expires);
         Ok(Claim { key, secret, created, expires, nonce: signature.nonce, digest })
     }
 
     /// The one for shells: over the time, the method, the target and the digest of the body, a line each.
-    fn by_timestamp(&self, message: &Message<'_, '_>, name: &HeaderName) -> Result<Claim<'_>, Refused> {
+    fn by_timestamp(&self, message: &Message<'_>, name: &HeaderName) -> Result<Claim<'_>, SignatureRefusal> {
         let read = message.text(name).and_then(TimestampSignature::read);
-        let signature = read.ok_or(Refused(Reason::SignatureMalformed, "expected keyid=...,t=...,v1=..."))?;
-        let covers_digest = message.has(CONTENT_DIGEST.as_str());
-        if !covers_digest && message.has_body() {
-            return Err(Refused(Reason::SignatureIncomplete, "a request with a body needs its Content-Digest"));
+        let signature = read.ok_or(SignatureRefusal(Reason::SignatureMalformed, "expected keyid=...,t=...,v1=..."))?;
+        let covers_digest = message.components.has(CONTENT_DIGEST.as_str());
+        if !covers_digest && message.has_body {
+            return Err(SignatureRefusal(
+                Reason::SignatureIncomplete,
+                "a request with a body needs its Content-Digest",
+            ));
         }
-        let digest = if covers_digest { message.component(CONTENT_DIGEST.as_str()) } else { Some(String::new()) };
-        let part = |name: &str| message.component(name);
+        let digest =
+            if covers_digest { message.components.value(CONTENT_DIGEST.as_str()) } else { Some(String::new()) };
+        let part = |name: &str| message.components.value(name);
         let (Some(digest), Some(method), Some(target)) = (digest, part("@method"), part("@request-target")) else {
-            return Err(Refused(Reason::SignatureMalformed, "Content-Digest has characters that no digest has"));
+            return Err(SignatureRefusal(
+                Reason::SignatureMalformed,
+                "Content-Digest has characters that no digest has",
+            ));
         };
         let key = self.key(signature.key_id)?;
         let signed = format!("{}\n{method}\n{target}\n{digest}", signature.created);
         let secret = key.secrets.iter().find(|secret| secret.shared.verifies(signed.as_bytes(), &signature.mac));
-        let secret = secret.ok_or(Refused(Reason::SignatureWrong, "the signature is not valid"))?;
+        let secret = secret.ok_or(SignatureRefusal(Reason::SignatureWrong, "the signature is not valid"))?;
         let digest = covers_digest.then(|| digest_of(message)).transpose()?;
         // Without a nonce, the signature itself is what must not come twice. It does not cover the id of the key: nonces belong
         // to the secret.
@@ -173,44 +188,36 @@ impl Hmac {
         Ok(Claim { key, secret, created: signature.created, expires: None, nonce, digest })
     }
 
-    fn in_time(&self, signature: &Claim<'_>, now: u64) -> Result<(), Refused> {
+    fn in_time(&self, signature: &Claim<'_>, now: u64) -> Result<(), SignatureRefusal> {
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         let age = i64::try_from(self.max_age.as_secs()).unwrap_or(i64::MAX);
         let over = signature.created.saturating_add(age) < now || signature.expires.is_some_and(|end| end <= now);
         if over {
-            return Err(Refused(Reason::SignatureExpired, "the signature is too old"));
+            return Err(SignatureRefusal(Reason::SignatureExpired, "the signature is too old"));
         }
         if signature.created.saturating_sub(age) > now {
-            return Err(Refused(Reason::SignatureExpired, "the signature is from the future"));
+            return Err(SignatureRefusal(Reason::SignatureExpired, "the signature is from the future"));
         }
         Ok(())
     }
 }
 
 /// The digest that is covered.
-fn digest_of(message: &Message<'_, '_>) -> Result<[u8; 32], Refused> {
+fn digest_of(message: &Message<'_>) -> Result<[u8; 32], SignatureRefusal> {
     let read = message.text(&CONTENT_DIGEST).and_then(digest::read);
-    read.ok_or(Refused(Reason::SignatureMalformed, "Content-Digest has no sha-256, or several"))
-}
-
-fn refuse(Refused(reason, detail): Refused) -> Reply {
-    let reply = match reason {
-        Reason::NoncesFull => {
-            Reply::problem(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(Duration::from_secs(1))
-        }
-        // There is no registered scheme for it; 401 needs a challenge all the same (RFC 9110 §15.5.2).
-        _ => Reply::unauthorized(HeaderValue::from_static("Signature"), detail),
-    };
-    reply.because(reason)
+    read.ok_or(SignatureRefusal(Reason::SignatureMalformed, "Content-Digest has no sha-256, or several"))
 }
 
 #[async_trait]
 impl Filter for Hmac {
     async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
-        let (key, digest) = match self.verify(exchange) {
-            Ok(verified) => verified,
-            Err(refused) => return Ok(refuse(refused).into()),
+        let Claim { key, secret, nonce, digest, .. } = match self.verify(exchange) {
+            Ok(claim) => claim,
+            Err(refused) => return Ok(refused.reply().into()),
         };
+        if let Err(refused) = self.replay.first(secret, &nonce, exchange.now.since_start).await {
+            return Ok(refused.reply().into());
+        }
         let identity = Identity {
             subject: key.owner.clone(),
             method: Method::Signature,
@@ -223,8 +230,16 @@ impl Filter for Hmac {
         Ok(Flow::Next)
     }
 
+    fn credentials(&self) -> Option<Vec<HeaderName>> {
+        Some([&SIGNATURE, &SIGNATURE_INPUT].into_iter().chain(&self.simple).cloned().collect())
+    }
+
     fn tells_backends(&self) -> Vec<HeaderName> {
         vec![self.identity.clone()]
+    }
+
+    fn known_names(&self) -> Vec<(HeaderName, String)> {
+        self.keys.iter().map(|key| (self.identity.clone(), key.owner.clone())).collect()
     }
 
     fn upstream(&self, head: &mut RequestHeader, state: &State) -> Result<(), Fault> {
@@ -235,12 +250,7 @@ impl Filter for Hmac {
                 head.remove_header(name);
             }
         }
-        head.remove_header(&self.identity);
-        if let Some(identity) = state.identities.by(Method::Signature) {
-            let value = HeaderValue::try_from(&identity.subject).map_err(|e| Fault(format!("identity header: {e}")))?;
-            head.insert_header(self.identity.clone(), value).map_err(|e| Fault(e.to_string()))?;
-        }
-        Ok(())
+        identity_field::tell(head, &self.identity, state, Method::Signature)
     }
 
     fn body(&self) -> Body {
@@ -256,9 +266,10 @@ impl Filter for Hmac {
                 let detail = format!("a signed body may have {most} bytes here");
                 Reply::problem(StatusCode::PAYLOAD_TOO_LARGE, detail).because(Reason::BodyTooLarge).closing().into()
             }
-            Err(digest::Bad::Other) => {
-                refuse(Refused(Reason::DigestWrong, "the body is not the one that was signed")).closing().into()
-            }
+            Err(digest::Bad::Other) => SignatureRefusal(Reason::DigestWrong, "the body is not the one that was signed")
+                .reply()
+                .closing()
+                .into(),
         })
     }
 }

@@ -23,7 +23,7 @@ use self::{
     presented::{Presented, presented},
     settings::Config,
 };
-use super::field_names::FieldNames;
+use super::{challenges, field_names::FieldNames};
 use crate::{
     auth::{Identity, Method, jwt_error::JwtError, unverified_issuer},
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
@@ -159,7 +159,10 @@ impl Filter for Jwt {
     async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
         let token = match presented(&exchange.request.headers, &self.header) {
             Presented::Token(token) => token,
-            Presented::Nothing if self.optional => return Ok(Flow::Next),
+            Presented::Nothing if self.optional => {
+                challenges::note(exchange.state, self.challenge(None));
+                return Ok(Flow::Next);
+            }
             Presented::Nothing => {
                 let reply = Reply::unauthorized(self.challenge(None), "a bearer token is required");
                 return Ok(reply.because(Reason::CredentialsMissing).into());
@@ -183,6 +186,14 @@ impl Filter for Jwt {
         let reply = Reply::problem(StatusCode::FORBIDDEN, error.to_string())
             .header(header::WWW_AUTHENTICATE, self.challenge(Some(&error)));
         Ok(reply.because(reason(&error)).into())
+    }
+
+    fn credentials(&self) -> Option<Vec<HeaderName>> {
+        Some(vec![self.header.clone()])
+    }
+
+    fn sole_methods(&self) -> Vec<Method> {
+        vec![Method::Jwt]
     }
 
     fn tells_backends(&self) -> Vec<HeaderName> {

@@ -1,7 +1,9 @@
 //! The built-in filters, a file each. What stands in the list below is compiled and may be named in YAML: a new filter is its
 //! file and one line.
 
+mod challenges;
 mod field_names;
+mod identity_field;
 
 use super::entry::Entry;
 
@@ -17,11 +19,17 @@ macro_rules! builtin {
 }
 
 builtin! {
+    acl::Acl,
+    anonymous::Anonymous,
+    any_of::AnyOf,
     api_key::ApiKey,
+    basic::Basic,
     body_limit::BodyLimit,
     client_cert::ClientCert,
     compression::Compression,
     cors::Cors,
+    flood::Flood,
+    forward_auth::ForwardAuth,
     headers::Headers,
     hmac::Hmac,
     in_flight::InFlight,

@@ -1,12 +1,16 @@
-//! `rate_limit`: how fast, by token bucket.
+//! `rate_limit`: how fast, by token bucket or sliding window, and how many in a period of the calendar.
 //!
 //! YAML: `rate_limit: 10/s` or `rate_limit: { rate: 10/s, burst: 20, by: client_ip }`. Exactly `burst` requests pass at once and then `rate`;
-//! a refused request costs nothing. `by` is one of `client_ip`, `api_key`, `jwt`, `header:NAME`, `claim:PATH`, `path`, `all`,
-//! or a list of them (one bucket per combination). Buckets are this process's own and bounded in number, or, with `redis:` at the
+//! a refused request costs nothing. Of several limits (`rate`, `quota`, `limits`) a request passes all, or it costs nothing
+//! in any. `by` is one of `client_ip`, `api_key`, `jwt`, `header:NAME`, `claim:PATH`, `path`, `all`, or a list of them (one bucket per combination). Buckets are this process's own and bounded in number, or, with `redis:` at the
 //! top of the file, those of all gateways together (`sync`).
 //!
-//! Headers: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers, -11), the older `X-RateLimit-Limit`,
+//! Headers: of several limits, `RateLimit-Policy` names all, and the others tell of the one that has refused or leaves least.
+//! `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers, -11), the older `X-RateLimit-Limit`,
 //! `-Remaining` and `-Reset` (seconds from now), and `Retry-After` on a refusal.
+
+mod calendar_count;
+mod settings;
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,110 +18,27 @@ use async_trait::async_trait;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pingora::{ErrorType, OrErr as _, http::ResponseHeader};
 use prometheus::IntCounter;
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::Deserialize;
+use schemars::{Schema, SchemaGenerator};
 
+use self::settings::{Announce, Counted, Named, RateLimitConfig};
 use crate::{
     filter::{
-        Applied, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State,
+        Applied, Background, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, SharedCounts, State,
         env::schema_of,
         subject::{KeyPart, Subject},
     },
-    limit::{Limiter, LocalLimiter, Quota, Take, Verdict},
+    limit::{
+        AnyTable, Decision, InvalidQuota, KeyHasher, Limiter, LocalLimiter, LocalSet, Moment, Origin, Table, Take,
+    },
     message::{
         edit::{Edit as _, FieldsMut},
         reason::Reason,
         reply::{Reply, whole_seconds},
     },
-    store::{OnStoreDown, RedisStore, SharedLimiter, SharedLimits, SyncMode},
+    store::{OnStoreDown, RedisStore, SharedLimiter, SharedLimits, SharedSet, SharedSettings, SyncMode},
     telemetry::Lazy,
-    units::Rate,
-    yaml::{FromShort, Short},
+    yaml::Short,
 };
-
-/// Settings of `rate_limit`.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "RateLimitSettings")]
-pub(crate) struct Config {
-    /// Requests per time, in the long run: `10/s`, `600/m`.
-    rate: Rate,
-    /// Requests that may come at once. Default: the rate's count.
-    #[serde(default)]
-    burst: Option<u32>,
-    /// What has a bucket of its own. Default `client_ip`.
-    #[serde(default)]
-    by: Vec<KeyPart>,
-    /// The limit's name in `RateLimit` headers. Default `default`.
-    #[serde(default = "default_name")]
-    name: String,
-    /// Which headers tell the client. Default `both`.
-    #[serde(default)]
-    headers: Announce,
-    /// The most buckets to remember. When they are all in use, the fullest is forgotten (and counted). Default 100000.
-    #[serde(default = "default_buckets")]
-    max_buckets: usize,
-    /// How many bits of an IPv6 address make one client. Default 64: a subscriber has at least a /64.
-    #[serde(default = "default_prefix")]
-    ipv6_prefix: u8,
-    /// Where it counts: `local` in this process, `strict` in Redis with a call for every request, `lease` in Redis with tokens
-    /// that each gateway takes ahead. Default: `lease` with `redis` at the top of the file, else `local`.
-    #[serde(default)]
-    sync: Option<SyncMode>,
-    /// What a limit in Redis does while Redis does not answer. Default `local_share`.
-    #[serde(default)]
-    on_store_down: Option<OnStoreDown>,
-}
-
-impl FromShort for Config {
-    const EXPECTED: &'static str = "a rate like 10/s, or a mapping";
-
-    fn from_short(text: &str) -> Result<Self, String> {
-        Ok(Self {
-            rate: text.parse()?,
-            burst: None,
-            by: Vec::new(),
-            name: default_name(),
-            headers: Announce::default(),
-            max_buckets: default_buckets(),
-            ipv6_prefix: default_prefix(),
-            sync: None,
-            on_store_down: None,
-        })
-    }
-
-    fn short_schema(generator: &mut SchemaGenerator) -> Schema {
-        generator.subschema_for::<Rate>()
-    }
-}
-
-/// Which rate limit headers are sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Announce {
-    /// All of them.
-    #[default]
-    Both,
-    /// `RateLimit` and `RateLimit-Policy`.
-    Ietf,
-    /// `X-RateLimit-*`.
-    Legacy,
-    /// None; a refusal still carries `Retry-After`. `off` says the same.
-    #[serde(alias = "off")]
-    None,
-}
-
-fn default_name() -> String {
-    "default".into()
-}
-
-fn default_buckets() -> usize {
-    100_000
-}
-
-fn default_prefix() -> u8 {
-    64
-}
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -128,89 +49,99 @@ const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 #[derive(Debug)]
 pub(crate) struct RateLimit {
     limiter: Arc<dyn Limiter>,
+    /// The same, where it tells a store that has come back what has passed.
+    set: Option<SharedSet>,
     on_store_down: OnStoreDown,
     by: Vec<KeyPart>,
     announce: Announce,
-    name: Arc<str>,
+    /// Every limit, for `RateLimit-Policy`.
     policy: HeaderValue,
-    limit: HeaderValue,
-    violated: String,
+    told: Box<[Told]>,
+    /// Of each limit, if gateways keep them together.
+    shared: Box<[SharedCounts]>,
     limited: Lazy<IntCounter>,
     checks: (Lazy<IntCounter>, Lazy<IntCounter>),
+}
+
+/// What is told of one limit.
+#[derive(Debug)]
+struct Told {
+    name: Arc<str>,
+    limit: HeaderValue,
+    violated: String,
+}
+
+impl Told {
+    fn new(limit: &Named) -> Self {
+        Self {
+            limit: HeaderValue::from(limit.counted.announced().0),
+            violated: format!("\"violated-policies\":[\"{}\"]", limit.name),
+            name: limit.name.as_str().into(),
+        }
+    }
 }
 
 impl Configure for RateLimit {
     const NAME: &'static str = "rate_limit";
     const SAMPLES: [&'static str; 2] = [
-        "{ rate: '5/s', burst: 9, by: api_key, name: a, headers: ietf, max_buckets: 2000, ipv6_prefix: 56, sync: lease, on_store_down: deny }",
-        "{ rate: '6/s', burst: 10, by: path, name: b, headers: legacy, max_buckets: 200000, ipv6_prefix: 48, sync: strict, on_store_down: allow }",
+        "{ rate: '5/s', burst: 9, algorithm: token_bucket, quota: 700/day, limits: [{ rate: '50/m', burst: 60, algorithm: token_bucket, name: c }, { quota: 9000/month }], by: api_key, name: a, headers: ietf, max_buckets: 2000, ipv6_prefix: 56, sync: strict, on_store_down: deny }",
+        "{ rate: '6/s', burst: 10, algorithm: sliding_window, quota: 800/hour, limits: [{ rate: '70/m', burst: 80, algorithm: sliding_window, name: d }, { quota: 9001/month }], by: path, name: b, headers: legacy, max_buckets: 200000, ipv6_prefix: 48, sync: lease, on_store_down: allow }",
     ];
-    type Config = Short<Config>;
+    type Config = Short<RateLimitConfig>;
 
-    fn configure(Short(config): Short<Config>, env: &Env) -> Result<Self, Invalid> {
+    fn configure(Short(config): Short<RateLimitConfig>, env: &Env) -> Result<Self, Invalid> {
         let mut invalid = Invalid::default();
-        let burst = config.burst.unwrap_or(config.rate.count);
-        let quota = Quota::new(config.rate.count, config.rate.per, burst);
-        if let Err(e) = &quota {
-            invalid.push(if config.burst == Some(0) { "burst" } else { "" }, e.to_string());
-        }
+        let limits = config.limits(&mut invalid);
         if !(1..=128).contains(&config.ipv6_prefix) {
             invalid.push("ipv6_prefix", format!("{} is not a prefix from 1 to 128", config.ipv6_prefix));
         }
         if !(1..=100_000_000).contains(&config.max_buckets) {
             invalid.push("max_buckets", format!("{} is not a number from 1 to 100000000", config.max_buckets));
         }
-        let named =
-            !config.name.is_empty() && config.name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-        if !named {
-            invalid.push("name", format!("'{}' is not a name of letters, digits and -_.", config.name));
-        }
-        if matches!(config.sync, Some(SyncMode::Strict | SyncMode::Lease)) && env.redis.is_none() {
-            let message = "there is no 'redis' at the top of the file, in which gateways would count together: add it (redis: { url: \"redis://host:6379\" }), or write 'local'";
-            invalid.push("sync", message);
-        }
-        let sync = config.sync.unwrap_or(if env.redis.is_some() { SyncMode::Lease } else { SyncMode::Local });
-        if sync == SyncMode::Local && config.on_store_down.is_some() {
-            invalid.push("on_store_down", "has no effect on a limit that counts in this process: leave it out");
-        }
+        let bucket = matches!(&limits[..], [Named { counted: Counted::Bucket(_), .. }]);
+        let sync = config.sync(bucket, env.redis.is_some(), &mut invalid);
         invalid.into_result()?;
-        let quota = quota.map_err(|e| Invalid::at("", e.to_string()))?;
         // `w` is the time in which the whole quota `q` comes back (draft -11 §3).
-        let policy = format!("\"{}\";q={burst};w={}", config.name, whole_seconds(quota.refill()));
-        let on_store_down = config.on_store_down.unwrap_or_default();
-        let limits = SharedLimits {
-            quota,
-            strict: sync == SyncMode::Strict,
-            on_store_down,
-            scope: env.scope.clone(),
-            capacity: config.max_buckets,
-            ipv6_prefix: config.ipv6_prefix,
-        };
-        let limiter = limiter(limits, env.redis.as_ref().filter(|_| sync != SyncMode::Local), env)?;
-        let by = if config.by.is_empty() { vec![KeyPart::ClientIp] } else { config.by };
+        let policy = limits.iter().map(|limit| {
+            let (count, seconds) = limit.counted.announced();
+            format!("\"{}\";q={count};w={seconds}", limit.name)
+        });
+        let policy = policy.collect::<Vec<_>>().join(", ");
+        let redis = env.redis.as_ref().filter(|_| sync != SyncMode::Local);
+        let counts = |limit: &Named| env.metrics.shared_limit(&env.route, &limit.name);
+        let (limiter, set) = limiter(&limits, &config, redis, sync == SyncMode::Strict, env)?;
         Ok(Self {
             limiter,
-            on_store_down,
-            by,
+            set,
+            on_store_down: config.on_store_down.unwrap_or_default(),
+            by: if config.by.is_empty() { vec![KeyPart::ClientIp] } else { config.by },
             announce: config.headers,
             policy: HeaderValue::try_from(policy).map_err(|e| Invalid::at("name", e.to_string()))?,
-            limit: HeaderValue::from(burst),
-            violated: format!("\"violated-policies\":[\"{}\"]", config.name),
-            name: config.name.into(),
+            told: limits.iter().map(Told::new).collect(),
+            shared: if redis.is_some() { limits.iter().map(counts).collect() } else { Box::default() },
             limited: env.metrics.limited(&env.route),
             checks: env.metrics.limit_checks(),
         })
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
-        schema_of::<Short<Config>>(generator)
+        schema_of::<Short<RateLimitConfig>>(generator)
     }
 }
 
 impl RateLimit {
+    /// Counts a decision of gateways together.
+    fn count(&self, of: usize, allowed: bool, origin: Origin) {
+        if let Some(counts) = self.shared.get(of) {
+            counts.count(allowed, origin);
+        }
+    }
+
     /// What a verdict means for the request.
-    fn decided(&self, verdict: Verdict, exchange: &mut Exchange<'_>) -> Flow {
-        exchange.state.limits.push(Applied { policy: self.name.clone(), verdict });
+    fn decided(&self, Decision { verdict, of, origin }: Decision, exchange: &mut Exchange<'_>) -> Flow {
+        let Some(told) = self.told.get(of) else { return Flow::Next };
+        self.count(of, verdict.allowed(), origin);
+        exchange.state.limits.push(Applied { policy: told.name.clone(), verdict });
         let Some(wait) = verdict.retry else {
             self.checks.0.inc();
             return Flow::Next;
@@ -220,20 +151,58 @@ impl RateLimit {
         let detail = "too many requests: wait as long as Retry-After says";
         let reply = Reply::problem(StatusCode::TOO_MANY_REQUESTS, detail)
             .because(Reason::RateLimited)
-            .kind("https://iana.org/assignments/http-problem-types#quota-exceeded", Some(self.violated.clone()));
+            .kind("https://iana.org/assignments/http-problem-types#quota-exceeded", Some(told.violated.clone()));
         reply.retry_after(wait).into()
     }
 }
 
-/// What counts: `redis`, or else a table of this process.
-fn limiter(limits: SharedLimits, redis: Option<&Arc<RedisStore>>, env: &Env) -> Result<Arc<dyn Limiter>, Invalid> {
-    let Some(redis) = redis else {
-        let table = env.tables.get(&env.scope, limits.quota, limits.capacity);
-        let hasher = env.tables.hasher().clone().ipv6_prefix(limits.ipv6_prefix);
-        return Ok(Arc::new(LocalLimiter::new(table, hasher)));
+/// What counts: `redis`, or else tables of this process.
+fn limiter(
+    limits: &[Named],
+    config: &RateLimitConfig,
+    redis: Option<&Arc<RedisStore>>,
+    strict: bool,
+    env: &Env,
+) -> Result<(Arc<dyn Limiter>, Option<SharedSet>), Invalid> {
+    let (capacity, ipv6_prefix) = (config.max_buckets, config.ipv6_prefix);
+    let Some(redis) = redis else { return Ok((local(limits, capacity, ipv6_prefix, env), None)) };
+    let (on_store_down, scope) = (config.on_store_down.unwrap_or_default(), env.scope.clone());
+    let wrong = |e: InvalidQuota| Invalid::at("", e.to_string());
+    if let [Named { counted: Counted::Bucket(quota), .. }] = limits {
+        let quota = *quota;
+        let limits = SharedLimits { quota, strict, on_store_down, scope, capacity, ipv6_prefix };
+        return Ok((Arc::new(SharedLimiter::new(limits, redis.clone()).map_err(wrong)?), None));
+    }
+    let table = |limit: &Named| match limit.counted {
+        Counted::Bucket(quota) => AnyTable::Bucket(Arc::new(Table::new(quota, capacity))),
+        Counted::Window(window) => AnyTable::Window(Arc::new(Table::new(window, capacity))),
+        Counted::Calendar(quota) => AnyTable::Calendar(Arc::new(Table::new(quota, capacity))),
     };
-    let limiter = SharedLimiter::new(limits, redis.clone());
-    Ok(Arc::new(limiter.map_err(|e| Invalid::at("", e.to_string()))?))
+    let settings = SharedSettings { on_store_down, scope, capacity, ipv6_prefix };
+    let set = SharedSet::new(settings, limits.iter().map(table).collect(), redis.clone()).map_err(wrong)?;
+    Ok((Arc::new(set.clone()), Some(set)))
+}
+
+/// Tables of this process, which outlive a reload that leaves their limits as they are.
+fn local(limits: &[Named], capacity: usize, ipv6_prefix: u8, env: &Env) -> Arc<dyn Limiter> {
+    let hasher: KeyHasher = env.tables.hasher().clone().ipv6_prefix(ipv6_prefix);
+    let tables = &env.tables;
+    if let [Named { counted, .. }] = limits {
+        return match *counted {
+            Counted::Bucket(quota) => Arc::new(LocalLimiter::new(tables.get(&env.scope, quota, capacity), hasher)),
+            Counted::Window(window) => Arc::new(LocalLimiter::new(tables.get(&env.scope, window, capacity), hasher)),
+            Counted::Calendar(quota) => Arc::new(LocalLimiter::new(tables.get(&env.scope, quota, capacity), hasher)),
+        };
+    }
+    let table = |(place, limit): (usize, &Named)| -> AnyTable {
+        let name = if place == 0 { env.scope.clone() } else { format!("{}#{}", env.scope, place + 1) };
+        match limit.counted {
+            Counted::Bucket(quota) => AnyTable::Bucket(tables.get(&name, quota, capacity)),
+            Counted::Window(window) => AnyTable::Window(tables.get(&name, window, capacity)),
+            Counted::Calendar(quota) => AnyTable::Calendar(tables.get(&name, quota, capacity)),
+        }
+    };
+    Arc::new(LocalSet::new(limits.iter().enumerate().map(table).collect(), tables.locks(), hasher))
 }
 
 /// The answer where nobody can count and nothing may pass uncounted: it is not the client that has done too much.
@@ -248,22 +217,32 @@ fn uncounted() -> Reply {
 #[async_trait]
 impl Filter for RateLimit {
     async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
-        let verdict = match self.limiter.take(&Subject { parts: &self.by, exchange }, 1, exchange.now.since_start) {
-            Take::Now(verdict) => verdict,
-            Take::Later(verdict) => match verdict.await {
-                Ok(verdict) => verdict,
-                Err(_) if self.on_store_down == OnStoreDown::Allow => return Ok(Flow::Next),
-                Err(_) => return Ok(uncounted().into()),
-            },
+        let now = exchange.now;
+        let now = Moment { since_start: now.since_start, unix: Duration::from_secs(now.unix) };
+        let decision = match self.limiter.take(&Subject { parts: &self.by, exchange }, 1, now) {
+            Take::Now(decision) => decision,
+            Take::Later(decision) => {
+                let Ok(decision) = decision.await else {
+                    let allowed = self.on_store_down == OnStoreDown::Allow;
+                    self.count(0, allowed, Origin::Alone);
+                    return Ok(if allowed { Flow::Next } else { uncounted().into() });
+                };
+                decision
+            }
         };
-        Ok(self.decided(verdict, exchange))
+        Ok(self.decided(decision, exchange))
+    }
+
+    fn background(&self) -> Option<Background> {
+        Some(Box::pin(self.set.as_ref()?.keep_told()?))
     }
 
     fn response(&self, head: &mut ResponseHeader, state: &mut State) -> Result<(), Fault> {
-        let Some(applied) = state.limits.iter().find(|applied| Arc::ptr_eq(&applied.policy, &self.name)) else {
+        let told = |applied: &Applied| self.told.iter().find(|told| Arc::ptr_eq(&applied.policy, &told.name));
+        let Some((told, verdict)) = state.limits.iter().find_map(|applied| Some((told(applied)?, applied.verdict)))
+        else {
             return Ok(());
         };
-        let verdict = applied.verdict;
         // The old headers hold one limit only: the one that has refused, else the one that leaves least.
         let refused = state.limits.iter().any(|applied| applied.verdict.retry.is_some());
         // Until more quota is there: for a refused request, that is when it would pass.
@@ -271,11 +250,11 @@ impl Filter for RateLimit {
         let write = |fields: &mut dyn FieldsMut| -> pingora::Result<()> {
             if matches!(self.announce, Announce::Both | Announce::Ietf) {
                 fields.append(POLICY, self.policy.clone())?;
-                fields.append(LIMIT, self.line(verdict.remaining, reset)?)?;
+                fields.append(LIMIT, told.line(verdict.remaining, reset)?)?;
             }
-            let told = if refused { verdict.retry.is_some() } else { !tighter(fields.all(), verdict.remaining) };
-            if matches!(self.announce, Announce::Both | Announce::Legacy) && told {
-                fields.insert(X_LIMIT, self.limit.clone())?;
+            let speaks = if refused { verdict.retry.is_some() } else { !tighter(fields.all(), verdict.remaining) };
+            if matches!(self.announce, Announce::Both | Announce::Legacy) && speaks {
+                fields.insert(X_LIMIT, told.limit.clone())?;
                 fields.insert(X_REMAINING, HeaderValue::from(verdict.remaining))?;
                 fields.insert(X_RESET, HeaderValue::from(reset))?;
             }
@@ -285,7 +264,7 @@ impl Filter for RateLimit {
     }
 }
 
-impl RateLimit {
+impl Told {
     /// The value of `RateLimit`.
     fn line(&self, remaining: u32, reset: u64) -> pingora::Result<HeaderValue> {
         let (mut number, mut line) = (itoa::Buffer::new(), Vec::with_capacity(self.name.len() + 40));

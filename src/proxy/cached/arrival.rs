@@ -23,7 +23,7 @@ use crate::{
     clock::Now,
     message::host::host_and_port,
     proxy::context::Context,
-    runtime::Shared,
+    runtime::{Shared, purging},
 };
 
 /// Looks at the head of an answer before anybody else does, as the backend sent it; it may become another one.
@@ -48,11 +48,9 @@ fn arrived(
     if place.validates && head.status == StatusCode::NOT_MODIFIED {
         let Some(entry) = place.entry.clone() else { return };
         let good = match refresh::by_304(&entry, &news, &plan.policy) {
-            Refreshed::Updated(new) => {
-                shared.cache.memory().refresh(&place.key, &entry, *new, place.ticket).unwrap_or(entry)
-            }
+            Refreshed::Updated(new) => place.tickets.refresh(shared, &place.key, &entry, *new).unwrap_or(entry),
             Refreshed::Gone(_) => {
-                shared.cache.memory().remove(&place.key, &entry);
+                place.tickets.remove(shared, &place.key, &entry);
                 entry
             }
             Refreshed::Untouched | Refreshed::Other => entry,
@@ -105,7 +103,7 @@ fn keep(news: &Candidate<'_>, cached: &mut Cached, shared: &Shared) {
             if cached
                 .place
                 .as_ref()
-                .is_some_and(|place| memory.has_purged(&place.key, news.response, place.ticket)) =>
+                .is_some_and(|place| memory.has_purged(&place.key, news.response, place.tickets.memory)) =>
         {
             cached.refuse(Refusal::Purged);
         }
@@ -140,8 +138,8 @@ fn by_head(shared: &Shared, news: &Candidate<'_>, cached: &mut Cached) {
     if let Some(entry) = entry {
         match refresh::by_head(&entry, news, &plan.policy) {
             // It is made of what was stored: what may go wrong is no harm to anybody.
-            Refreshed::Updated(new) => drop(memory.refresh(&place.key, &entry, *new, place.ticket)),
-            Refreshed::Gone(_) | Refreshed::Other => memory.remove(&place.key, &entry),
+            Refreshed::Updated(new) => drop(place.tickets.refresh(shared, &place.key, &entry, *new)),
+            Refreshed::Gone(_) | Refreshed::Other => place.tickets.remove(shared, &place.key, &entry),
             Refreshed::Untouched => {}
         }
     }
@@ -172,7 +170,7 @@ pub(crate) fn complete(shared: &Shared, asked: &RequestHeader, context: &mut Con
     let reserved = &context.runtime.reserved;
     let candidate = place.candidate(asked, (fill.status, &fill.headers), fill.answered, reserved);
     let entry = Entry::new(&candidate, &plan.policy, fill.terms, Body::copied(&[fill.body]));
-    let stored = entry.and_then(|entry| shared.cache.memory().insert(&place.key, entry, place.ticket));
+    let stored = entry.and_then(|entry| place.tickets.insert(shared, &place.key, entry));
     match (stored, place.flight.take()) {
         (Ok(_), Some(flight)) => flight.stored(),
         (Err(_), Some(flight)) => flight.pass(Now::monotonic()),
@@ -195,7 +193,7 @@ fn invalidate(shared: &Shared, asked: &RequestHeader, head: &ResponseHeader, con
         rules,
     };
     for url in invalidate::urls(&asked.method, &target, head.status, &head.headers) {
-        shared.cache.memory().purge(&Purge::Url(url), Manner::Hard, Now::read());
+        purging::purge(shared, &Purge::Url(url), Manner::Hard, Now::read());
     }
 }
 

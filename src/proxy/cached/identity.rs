@@ -7,7 +7,8 @@ const OF_THE_TOKEN: [&str; 6] = ["exp", "iat", "nbf", "jti", "auth_time", "nonce
 
 /// One part for each credential that was verified.
 pub(super) fn parts(identities: &Identities) -> Vec<Vec<u8>> {
-    identities.iter().map(|identity| part(identity)).collect()
+    let unnamed = identities.unnamed().map(|shown| [b"unnamed ", shown.as_bytes().as_slice()].concat());
+    identities.iter().map(|identity| part(identity)).chain(unnamed).collect()
 }
 
 fn part(identity: &Identity) -> Vec<u8> {
@@ -18,9 +19,11 @@ fn part(identity: &Identity) -> Vec<u8> {
     };
     put(&identity.subject);
     put(identity.key_id.as_deref().unwrap_or_default());
+    put(&identity.scopes.len().to_string());
     identity.scopes.iter().for_each(|scope| put(scope));
-    // Backends may be told any of them.
-    for (name, value) in identity.claims.iter().filter(|(name, _)| !OF_THE_TOKEN.contains(&name.as_str())) {
+    // Backends may be told any of them. A token that names nobody is known by what is its own.
+    let counts = |name: &str| identity.subject.is_empty() || !OF_THE_TOKEN.contains(&name);
+    for (name, value) in identity.claims.iter().filter(|(name, _)| counts(name)) {
         put(name);
         put(&value.to_string());
     }

@@ -3,6 +3,7 @@
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    mem::replace,
     sync::Arc,
     time::Duration,
 };
@@ -12,7 +13,9 @@ use pingora::http::RequestHeader;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    identity, refetch,
+    identity,
+    keep::{self, Tickets},
+    refetch,
     request::{CONDITIONS, Cached, Place},
     serve::Served,
 };
@@ -67,11 +70,22 @@ pub(crate) async fn look(shared: &Arc<Shared>, head: &RequestHeader, body: bool,
         context.cached = Some(Cached::past(plan, past));
         return Found::Nothing;
     }
-    let (key, one_client) = key(shared, &plan, head, context);
+    let key = key(shared, &plan, head, context);
+    look_under(shared, plan, key, head, context).await
+}
+
+/// Looks under the key of a request, which may be one client's own.
+async fn look_under(
+    shared: &Arc<Shared>,
+    plan: Arc<CachePlan>,
+    (key, one_client): (Key, bool),
+    head: &RequestHeader,
+    context: &mut Context,
+) -> Found {
     let asked = Asked::of(&head.headers, &plan.policy);
     // Whoever has waited in vain must have time left to ask.
     let until = Instant::now() + context.remaining().map_or(LONGEST_WAIT, |left| (left / 2).min(LONGEST_WAIT));
-    let mut collapsed = false;
+    let (mut collapsed, mut fetched) = (false, false);
     loop {
         let now = Now::read();
         let step = step(shared, &key, &asked, head, now);
@@ -99,8 +113,19 @@ pub(crate) async fn look(shared: &Arc<Shared>, head: &RequestHeader, body: bool,
         // Nor does one that asks for its own sake, or whose answer is another one than that which the others wait for.
         let alike = matches!(forwarded, Forwarded::UriMiss | Forwarded::Entry(Why::Stale));
         if keeps && alike && !collapsed && !asked.directives.no_store && Instant::now() < until {
-            match shared.flights.join(key.hash(), now.since_start) {
-                Join::Lead(own) => flight = Some(own),
+            // Whose credentials keep an answer from being kept says nothing of the answers to others.
+            let flight_of = key.hash() ^ u128::from(asked.credentials);
+            match shared.flights.join(flight_of, now.since_start) {
+                Join::Lead(own) => {
+                    // Once: what is there and may not be given is here then.
+                    if !replace(&mut fetched, true) && keep::fetch(shared, &key, one_client, &head.headers).await {
+                        if matches!(self::step(shared, &key, &asked, head, Now::read()), Step::Give(..)) {
+                            own.stored();
+                        }
+                        continue;
+                    }
+                    flight = Some(own);
+                }
                 Join::Pass => {}
                 // When that comes to nothing, because its client has left or its backend has failed, another one fetches.
                 Join::Wait(landing) => {
@@ -109,9 +134,14 @@ pub(crate) async fn look(shared: &Arc<Shared>, head: &RequestHeader, body: bool,
                 }
             }
         }
-        let ticket = shared.cache.memory().ticket();
+        // Another gateway may have met such a request before.
+        let apart = forwarded == Forwarded::VaryMiss && keeps && !asked.directives.no_store;
+        if apart && !replace(&mut fetched, true) && keep::fetch(shared, &key, one_client, &head.headers).await {
+            continue;
+        }
+        let tickets = Tickets::take(shared, one_client);
         let validates = validates && head.method == Method::GET;
-        let place = Place { key, one_client, ticket, entry, or, validates, keeps, flight, sent: None };
+        let place = Place { key, one_client, tickets, entry, or, validates, keeps, flight, sent: None };
         context.cached = Some(Cached::new(plan, forwarded, Some(place)));
         return Found::Nothing;
     }

@@ -3,6 +3,7 @@
 
 pub(super) mod arrival;
 mod identity;
+mod keep;
 pub(super) mod look;
 mod refetch;
 pub(super) mod request;

@@ -7,13 +7,12 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use pingora::{connectors::http::Connector, http::RequestHeader};
 
-use super::request::ask_again;
+use super::{keep::Tickets, request::ask_again};
 use crate::{
     cache::{
         entry::{Body, Entry},
         freshness::Times,
         key::Key,
-        memory::Ticket,
         refresh::{self, Refreshed},
         refusal::Refusal,
         shared::{CachePlan, Room},
@@ -42,7 +41,7 @@ struct Refetch {
     key: Key,
     one_client: bool,
     flight: Flight,
-    ticket: Ticket,
+    tickets: Tickets,
     entry: Arc<Entry>,
     /// As the client sent it.
     asked: RequestHeader,
@@ -76,11 +75,11 @@ pub(super) fn begin(
         return;
     }
     let Ok(chosen) = service.choose(&choice) else { return };
-    let ticket = shared.cache.memory().ticket();
+    let tickets = Tickets::take(shared, one_client);
     let mut asked = head.clone();
     asked.set_method(Method::GET);
     let (shared, plan, runtime) = (shared.clone(), plan.clone(), context.runtime.clone());
-    let refetch = Refetch { shared, runtime, plan, key, one_client, flight, ticket, entry, asked };
+    let refetch = Refetch { shared, runtime, plan, key, one_client, flight, tickets, entry, asked };
     tokio::spawn(async move {
         refetch.run(&connector, &service, chosen, request).await;
         drop(permit);
@@ -111,12 +110,12 @@ impl Refetch {
         };
         match refresh::by_304(&self.entry, &candidate, &self.plan.policy) {
             Refreshed::Updated(new) => {
-                if memory.refresh(&self.key, &self.entry, *new, self.ticket).is_ok() {
+                if self.tickets.refresh(&self.shared, &self.key, &self.entry, *new).is_ok() {
                     self.flight.stored();
                 }
                 return answer.release(connector).await;
             }
-            Refreshed::Gone(_) | Refreshed::Other => return memory.remove(&self.key, &self.entry),
+            Refreshed::Gone(_) | Refreshed::Other => return self.tickets.remove(&self.shared, &self.key, &self.entry),
             Refreshed::Untouched => {}
         }
         // An error is no news of what is stored, nor is that this gateway asks too much.
@@ -127,18 +126,18 @@ impl Refetch {
             Ok(terms) => terms,
             // That is about whoever asked, and says nothing of what is stored.
             Err(Refusal::RequestNoStore | Refusal::Authorization | Refusal::Cookie) => return,
-            Err(_) => return memory.remove(&self.key, &self.entry),
+            Err(_) => return self.tickets.remove(&self.shared, &self.key, &self.entry),
         };
         let most = memory.most().min(self.plan.policy.max_object as u64);
         if storable::content_length(&response).is_some_and(|length| length > most) {
-            return memory.remove(&self.key, &self.entry);
+            return self.tickets.remove(&self.shared, &self.key, &self.entry);
         }
         // What it takes is given back when it is stored.
         let mut room = self.shared.cache.room();
         let read = whole_body(&mut answer, most, &mut room);
         let Ok(Some(parts)) = tokio::time::timeout(total, read).await else { return };
         let entry = Entry::new(&candidate, &self.plan.policy, terms, Body::copied(&parts));
-        if entry.and_then(|entry| memory.insert(&self.key, entry, self.ticket)).is_ok() {
+        if entry.and_then(|entry| self.tickets.insert(&self.shared, &self.key, entry)).is_ok() {
             self.flight.stored();
         }
         if answer.session.response_done() {

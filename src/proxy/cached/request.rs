@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 
+use super::keep::Tickets;
 use crate::{
     cache::{
         bypass::Past,
@@ -12,7 +13,6 @@ use crate::{
         entry::Entry,
         freshness::Times,
         key::Key,
-        memory::Ticket,
         refusal::Refusal,
         reuse::InPlaceOf,
         said::{CACHE_STATUS, Forwarded, Outcome, X_CACHE, X_CACHE_AGE},
@@ -54,7 +54,7 @@ pub(super) struct Place {
     pub(super) key: Key,
     pub(super) one_client: bool,
     /// To be handed back with the answer.
-    pub(super) ticket: Ticket,
+    pub(super) tickets: Tickets,
     /// What there is, and may not be given as it is.
     pub(super) entry: Option<Arc<Entry>>,
     /// When it may be given all the same.

@@ -21,9 +21,13 @@ pub(crate) async fn send_alone(
     connector: &Connector,
     service: &Service,
     chosen: Chosen,
-    head: RequestHeader,
+    mut head: RequestHeader,
     body: Bytes,
 ) -> Option<Answer> {
+    if service.sign(&mut head, &chosen.backend).is_err() {
+        service.resilience.give_back(&chosen.backend, chosen.tickets);
+        return None;
+    }
     let begun = Now::monotonic();
     let peer = chosen.backend.peer(None, false);
     let sent = tokio::time::timeout(service.timeouts().whole(), exchange::try_send(connector, peer, head, body)).await;

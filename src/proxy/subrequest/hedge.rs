@@ -10,26 +10,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Version, header};
-use pingora::{
-    Error,
-    connectors::http::Connector,
-    http::RequestHeader,
-    protocols::http::{HttpTask, client::HttpSession},
-    proxy::Session,
-};
+use http::{HeaderValue, Version};
+use pingora::{connectors::http::Connector, http::RequestHeader, proxy::Session};
 
-use super::{attempt, mirror};
+use super::{attempt, deliver::deliver, mirror};
 use crate::{
     clock::Now,
     message::reason::Reason,
     proxy::{
         attempts::{Attempts, Phase},
-        cached::arrival,
         context::Context,
         error, failure,
         kind::RequestKind,
-        request, response, retry,
+        retry,
         upstream_request::{self, X_ATTEMPTS},
         waiting::left,
     },
@@ -146,6 +139,7 @@ impl HedgeContext<'_> {
         let peer = runner.chosen.as_ref()?.backend.peer(remaining, false);
         let mut head = self.head.clone();
         head.insert_header(X_ATTEMPTS, HeaderValue::from(number)).ok()?;
+        self.service.sign(&mut head, runner.backend()?).ok()?;
         let result = exchange::try_send(self.connector, peer, head, Bytes::new()).await;
         let late = self.deadline.is_some_and(|deadline| deadline <= Instant::now());
         attempt::note(self.service, runner.backend()?, &result, late.then_some(self.out_of_time));
@@ -255,96 +249,44 @@ pub(crate) async fn run(shared: &Shared, session: &mut Session, context: &mut Co
     };
     let run = Box::pin(race(session, &terms, after, &mut context.attempts)).await?;
     let Some(run) = run else { return Ok(false) };
+    take_up(shared, session, context, &service, &connector, run).await
+}
+
+/// Hands on what was won. True when the client has been answered; false when the request goes the ordinary way after all.
+async fn take_up(
+    shared: &Shared,
+    session: &mut Session,
+    context: &mut Context,
+    service: &Service,
+    connector: &Connector,
+    run: HedgeResult,
+) -> pingora::Result<bool> {
     let late = run.late;
     match run.take(&mut context.attempts) {
         Ok(answer) => {
             // An answer that is to be tried again is: by the ordinary way.
-            if retry::answered(session, context, &service, &answer.head).is_err() {
+            if retry::answered(session, context, service, &answer.head).is_err() {
                 let status = context.attempts.discarded.take().unwrap_or_default();
-                context.attempts.record_outcome(&service, AttemptOutcome::Answered(status));
+                context.attempts.record_outcome(service, AttemptOutcome::Answered(status));
                 context.attempts.note_failed();
                 return Ok(false);
             }
-            let delivered = deliver(shared, session, context, answer, &connector).await;
+            let delivered = deliver(shared, session, context, answer, connector).await;
             if let Err(e) = &delivered {
                 if FailureKind::of(e).is_some() {
                     service.metrics.failure(failure::reason(e, context));
                 }
                 // The client has seen its head: nothing is repeated.
-                retry::broke(session, context, &service, e, false);
+                retry::broke(session, context, service, e, false);
             }
             delivered.map(|()| true)
         }
         Err(failure) => {
-            context.attempts.record_outcome(&service, failure.outcome(late));
+            context.attempts.record_outcome(service, failure.outcome(late));
             context.attempts.note_failed();
             let again = failure.is_stale() && retry::free_repeat(session, context)
-                || retry::again(session, context, &service, failure.failure());
+                || retry::again(session, context, service, failure.failure());
             if again { Ok(false) } else { Err(failure.error) }
         }
-    }
-}
-
-/// Hands the answer to the client, through the same hooks as every other.
-async fn deliver(
-    shared: &Shared,
-    session: &mut Session,
-    context: &mut Context,
-    answer: Answer,
-    connector: &Connector,
-) -> pingora::Result<()> {
-    let mut answer = answer;
-    let mut head = answer.head.clone();
-    let done = answer.session.response_done();
-    response::rename(&mut head, context)?;
-    arrival::head(shared, session.req_header(), &mut head, context);
-    let framed = head.headers.contains_key(header::CONTENT_LENGTH)
-        || head.headers.contains_key(header::TRANSFER_ENCODING)
-        || matches!(head.status.as_u16(), 204 | 304);
-    if !framed && !done && !request::is_http2(session) {
-        head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
-    }
-    if !request::is_http2(session) {
-        // Pingora writes no head of HTTP/2 to a client of HTTP/1.
-        head.set_version(Version::HTTP_11);
-    }
-    response::head(shared, session, &mut head, context)?;
-    // As tasks: these are written out at once, and not when enough has come together.
-    session.write_response_tasks(vec![HttpTask::Header(Box::new(head), done)]).await?;
-    let mut ended = done;
-    while !ended {
-        let mut body = tokio::select! {
-            biased;
-            body = answer.session.read_response_body() => body.map_err(Error::into_up)?,
-            gone = left(session) => return Err(gone),
-        };
-        let end = body.is_none();
-        arrival::body(shared, session.req_header(), body.as_ref(), end, context);
-        if end && let Some(trailers) = trailers(session, &mut answer.session).await? {
-            // Not as one of the ends that Pingora knows: a body that ends leaves no room for trailers.
-            response::body(session, &mut body, true, context)?;
-            session.downstream_modules_ctx.response_body_filter(&mut body, true)?;
-            let tasks = vec![HttpTask::Body(body, false), HttpTask::Trailer(Some(Box::new(trailers)))];
-            session.as_downstream_mut().response_duplex_vec(tasks).await?;
-            break;
-        }
-        response::body(session, &mut body, end, context)?;
-        session.write_response_tasks(vec![HttpTask::Body(body, end)]).await?;
-        ended = end;
-    }
-    if done {
-        response::body(session, &mut None, true, context)?;
-    }
-    if answer.session.response_done() {
-        answer.release(connector).await;
-    }
-    Ok(())
-}
-
-/// What a backend that speaks HTTP/2 says after the body, for a client that does.
-async fn trailers(session: &Session, answer: &mut HttpSession) -> pingora::Result<Option<HeaderMap>> {
-    match answer {
-        HttpSession::H2(answer) if request::is_http2(session) => answer.read_trailers().await.map_err(Error::into_up),
-        _ => Ok(None),
     }
 }

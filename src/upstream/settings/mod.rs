@@ -2,4 +2,5 @@
 
 pub(crate) mod resilience;
 pub(crate) mod service;
+pub(crate) mod sign;
 pub(crate) mod validate;

@@ -5,7 +5,10 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, de};
 
-use super::resilience::{BreakerConfig, BudgetConfig, EjectionConfig, InFlightConfig, RetryConfig};
+use super::{
+    resilience::{BreakerConfig, BudgetConfig, EjectionConfig, InFlightConfig, RetryConfig},
+    sign::SignConfig,
+};
 use crate::{
     tls::client::UpstreamTls,
     units::{SecretRef, Span, Statuses},
@@ -56,6 +59,9 @@ pub struct ServiceConfig {
     /// Send a client where it has been before.
     #[serde(default)]
     pub sticky: Option<StickyConfig>,
+    /// Sign its requests, so that backends know that they come from the gateway as they are.
+    #[serde(default)]
+    pub sign: Option<SignConfig>,
     /// How long to wait for what.
     #[serde(default)]
     pub timeouts: Timeouts,

@@ -95,6 +95,11 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
+    /// The values of all lines of a field.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        self.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+    }
+
     pub(crate) fn has(self, name: &str, value: &str) -> Self {
         assert_eq!(self.get(name), value, "header {name} of {:?}", self.headers);
         self

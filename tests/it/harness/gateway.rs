@@ -120,6 +120,13 @@ impl Gateway {
     }
 
     /// Waits for the end of the process.
+    /// The most memory that it has had so far, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let mut status = None;
         eventually("the gateway ends", || {

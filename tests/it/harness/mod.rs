@@ -26,7 +26,7 @@ pub(crate) use h2_client::h2_request;
 pub(crate) use h2_origin::H2Origin;
 pub(crate) use issuer::{JwksServer, Publishes, TestKey};
 pub(crate) use load::{Tally, load};
-pub(crate) use origin::Origin;
+pub(crate) use origin::{Origin, Seen};
 pub(crate) use raw::{full_backend, raw_backend, read_head};
 pub(crate) use redis::Redis;
 

@@ -12,7 +12,7 @@ use std::{
 use axum::{
     Router,
     body::Bytes,
-    extract::State,
+    extract::{DefaultBodyLimit, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri},
     response::{IntoResponse as _, Response},
 };
@@ -52,7 +52,7 @@ impl Origin {
         let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", port))).unwrap();
         let address = listener.local_addr().unwrap();
         let script = Script { name, ..Script::default() };
-        let app = Router::new().fallback(answer).with_state(script.clone());
+        let app = Router::new().fallback(answer).layer(DefaultBodyLimit::disable()).with_state(script.clone());
         runtime.spawn(async move { axum::serve(listener, app).await });
         Self { address, script, runtime: Some(runtime) }
     }

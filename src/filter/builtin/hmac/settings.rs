@@ -6,9 +6,12 @@ use http::HeaderValue;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{digest::Mode, message::DERIVED};
+use super::{
+    digest::Mode,
+    replay::{MAX_AGE, NonceSync, NoncesDown, Replay, Secret, window},
+};
 use crate::{
-    auth::{MOST_COMPONENTS, Nonces, SharedSecret, is_component, is_key_id},
+    auth::{MOST_COMPONENTS, NO_KEY_ID, SharedSecret, component_mistakes, is_key_id},
     filter::{Env, Invalid},
     units::{SecretRef, Size, Span},
 };
@@ -39,6 +42,13 @@ pub(crate) struct HmacConfig {
     /// answered 503. Default 100000.
     #[serde(default = "default_nonces")]
     nonces: usize,
+    /// Where nonces are remembered: `local` in this process, `strict` also in Redis, for all gateways, with a call for every signed
+    /// request. Default: `strict` with `redis` at the top of the file, else `local`.
+    #[serde(default)]
+    sync: Option<NonceSync>,
+    /// What happens while Redis does not answer: `local` (what this process remembers counts) or `deny` (503). Default `local`.
+    #[serde(default)]
+    on_store_down: Option<NoncesDown>,
     /// Also take signatures of the simple kind, from this field: `keyid=ID,t=TIME,v1=HEX`, where `v1` is the HMAC-SHA256 of four
     /// lines: the time, the method, the path with its query, and `Content-Digest` (empty without a body). Not taken when absent.
     #[serde(default)]
@@ -82,13 +92,6 @@ pub(super) struct Key {
     pub(super) secrets: Vec<Secret>,
 }
 
-/// A secret, and what has been used of it wherever it counts.
-#[derive(Debug)]
-pub(super) struct Secret {
-    pub(super) shared: SharedSecret,
-    pub(super) nonces: Nonces,
-}
-
 fn default_components() -> Vec<String> {
     ["@method", "@authority", "@path", "@query"].map(str::to_owned).to_vec()
 }
@@ -116,14 +119,9 @@ impl HmacConfig {
         }
     }
 
-    /// From the first moment in which a signature is taken to the last: it may be from the future, by our clock.
-    fn window(&self) -> Duration {
-        self.max_age.0.saturating_mul(2).saturating_add(Duration::from_secs(1))
-    }
-
     pub(super) fn validate(&self, invalid: &mut Invalid) {
         self.validate_components(invalid);
-        if self.max_age.0 < Duration::from_secs(1) || self.max_age.0 > Duration::from_secs(300) {
+        if self.max_age.0 < Duration::from_secs(1) || self.max_age.0 > MAX_AGE {
             invalid.push("max_age", "is 1s to 5m: for so long every nonce is remembered");
         }
         if self.body == BodyMode::Stream && self.buffer.is_some() {
@@ -144,16 +142,22 @@ impl HmacConfig {
             let most = MOST_COMPONENTS - 1;
             invalid.push("components", format!("are at most {most}: a signature that covers more is not read"));
         }
-        for (i, name) in self.components.iter().enumerate() {
-            let path = format!("components[{i}]");
-            if !DERIVED.contains(&name.as_str()) && (name.contains('@') || !is_component(name)) {
-                let known = DERIVED.join(", ");
-                let field = "a field in lower case, of letters, digits, '-' and '_'";
-                invalid.push(path, format!("'{name}' is neither {field}, nor one of {known}"));
-            } else if self.components[..i].contains(name) {
-                invalid.push(path, format!("'{name}' is there twice"));
-            }
+        for (i, mistake) in component_mistakes(&self.components) {
+            invalid.push(format!("components[{i}]"), mistake);
         }
+    }
+
+    pub(super) fn replay(&self, env: &Env, invalid: &mut Invalid) -> Replay {
+        if self.sync == Some(NonceSync::Strict) && env.redis.is_none() {
+            let message = "there is no 'redis' at the top of the file, in which gateways would remember nonces together: add it (redis: { url: \"redis://host:6379\" }), or write 'local'";
+            invalid.push("sync", message);
+        }
+        let sync = self.sync.unwrap_or(if env.redis.is_some() { NonceSync::Strict } else { NonceSync::Local });
+        let redis = env.redis.clone().filter(|_| sync == NonceSync::Strict);
+        if sync == NonceSync::Local && self.on_store_down.is_some() {
+            invalid.push("on_store_down", "has no effect on nonces that this process remembers alone: leave it out");
+        }
+        Replay::new(redis, self.on_store_down.unwrap_or_default())
     }
 
     pub(super) fn keys(&self, env: &Env, invalid: &mut Invalid) -> Vec<Key> {
@@ -167,8 +171,7 @@ impl HmacConfig {
                 invalid.push(format!("{path}.id"), format!("'{}' is there twice", config.id));
             }
             if !is_key_id(&config.id) {
-                let message = "no signature can name it: take letters, digits and the like, without '\"', '\\' and ','";
-                invalid.push(format!("{path}.id"), message);
+                invalid.push(format!("{path}.id"), NO_KEY_ID);
             }
             let is_told =
                 |name: &String| !name.is_empty() && name.trim() == name && HeaderValue::try_from(name).is_ok();
@@ -181,14 +184,9 @@ impl HmacConfig {
             }
             let mut secrets = Vec::new();
             for (j, secret) in config.secrets.iter().enumerate() {
-                let made = secret.read(&env.readers).and_then(|secret| {
-                    let least = SharedSecret::LEAST;
-                    SharedSecret::new(secret.expose())
-                        .ok_or_else(|| format!("the secret has fewer than {least} bytes: openssl rand -hex 32"))
-                });
-                match made {
+                match SharedSecret::read(secret, &env.readers) {
                     Ok(shared) => {
-                        let nonces = env.nonces.of(shared.stamp(), self.window(), self.nonces);
+                        let nonces = env.nonces.of(shared.stamp(), window(self.max_age.0), self.nonces);
                         secrets.push(Secret { shared, nonces });
                     }
                     Err(message) => invalid.push(format!("{path}.secrets[{j}]"), message),

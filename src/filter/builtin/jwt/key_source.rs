@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use http::Uri;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer,
@@ -17,7 +16,7 @@ use serde::{
 
 use crate::{
     auth::{Keyset, RefreshTimes},
-    filter::{Env, KeySet, KeySetSource},
+    filter::{Env, HttpPlace, KeySet, KeySetSource},
     tls::client::trusted,
     units::{FileRef, SecretRef, Span, read_file},
 };
@@ -168,10 +167,12 @@ impl FetchedJwks {
     /// # Errors
     /// The key that is wrong, and why.
     fn source(&self) -> Result<KeySetSource, (&'static str, String)> {
-        let uri =
-            parse(&self.url).map_err(|why| ("url", format!("{why}: write it like https://id.example/jwks.json")))?;
-        let tls = uri.scheme_str() == Some("https");
-        if !tls && self.ca.is_some() {
+        let wrong = |why| ("url", format!("{why}: write it like https://id.example/jwks.json"));
+        let place = HttpPlace::new(&self.url, None, self.timeout.0).map_err(wrong)?;
+        if !place.tls && !is_here(&place) {
+            return Err(wrong("keys that come without TLS could be anybody's"));
+        }
+        if !place.tls && self.ca.is_some() {
             return Err(("ca", "has no effect without https".to_owned()));
         }
         let second = Duration::from_secs(1);
@@ -192,15 +193,8 @@ impl FetchedJwks {
         }
         let trusted = self.ca.as_ref().map(trusted).transpose().map_err(|message| ("ca", message))?;
         let (authorities, stamp) = trusted.map_or((None, 0), |(list, stamp)| (Some(list), stamp));
-        let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
         Ok(KeySetSource {
-            tls,
-            host,
-            port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }),
-            target: uri.path_and_query().map_or("/", |target| target.as_str()).to_owned(),
-            authorities,
-            stamp,
-            timeout: self.timeout.0,
+            place: HttpPlace { authorities, stamp, ..place },
             times: RefreshTimes {
                 fixed: self.refresh.map(|span| span.0),
                 bounds: (self.min_refresh.0, self.max_refresh.0),
@@ -210,31 +204,10 @@ impl FetchedJwks {
     }
 }
 
-/// Nothing of it is repeated in a message: a query may hold a secret.
-fn parse(text: &str) -> Result<Uri, &'static str> {
-    let uri: Uri = text.parse().map_err(|_| "this is not a URL")?;
-    let authority = uri.authority().ok_or("the host is missing")?;
-    if authority.as_str().contains('@') {
-        return Err("credentials do not belong into it");
-    }
-    if text.contains('#') {
-        return Err("a fragment is never sent");
-    }
-    let host = authority.host();
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    if bare.is_empty() {
-        return Err("the host is missing");
-    }
-    if authority.as_str().len() > host.len() && authority.port_u16().is_none_or(|port| port == 0) {
-        return Err("the port is not a number from 1 to 65535");
-    }
-    let here = bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    match uri.scheme_str() {
-        Some("https") => Ok(uri),
-        Some("http") if here => Ok(uri),
-        Some("http") => Err("keys that come without TLS could be anybody's"),
-        _ => Err("the scheme is not https"),
-    }
+/// A key that comes without TLS could be anybody's, but from this machine.
+fn is_here(place: &HttpPlace) -> bool {
+    let bare = &place.host;
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]
@@ -251,9 +224,9 @@ mod tests {
     fn a_set_is_fetched_by_tls_or_from_this_machine() {
         let of = |url: &str| source(&format!("url: '{url}'"));
         let good = of("https://id.example/keys?v=1").unwrap();
-        assert_eq!((good.tls, good.port, good.target.as_str()), (true, 443, "/keys?v=1"));
+        assert_eq!((good.place.tls, good.place.port, good.place.target.as_str()), (true, 443, "/keys?v=1"));
         for here in ["http://127.0.0.1:80/k", "http://[::1]/k", "http://localhost:8080/k"] {
-            assert!(!of(here).unwrap().tls, "{here}");
+            assert!(!of(here).unwrap().place.tls, "{here}");
         }
         for wrong in [
             "http://id.example/keys",

@@ -1,0 +1,176 @@
+//! An entry as bytes, for stores outside of this process, and back.
+//!
+//! One byte for the form, four for the length of the head, the head in JSON, the body. What a request had in the fields that `Vary`
+//! names is not in it: whoever reads it has the same there, or does not find it. What cannot be read is no entry.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    entry::{Body, Entry},
+    freshness::Basis,
+    storable::Terms,
+    vary::Selection,
+};
+use crate::clock::Now;
+
+/// Another one is written by other versions.
+const FORM: u8 = 1;
+const LENGTH: usize = size_of::<u32>();
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Head {
+    status: u16,
+    /// Names and values; these, and tags, with a character for each byte.
+    fields: Vec<(String, String)>,
+    tags: Vec<String>,
+    /// Its age when it was written, in milliseconds, as all times here.
+    age: u64,
+    lifetime: u64,
+    basis: Basis,
+    always_validate: bool,
+    for_credentials: bool,
+    stale_while_revalidate: u64,
+    stale_if_error: u64,
+    stale_if_unreachable: u64,
+    forbids_stale: bool,
+}
+
+/// The bytes of an entry; `None` for one that nobody would be given.
+pub fn write(entry: &Entry, now: Now) -> Option<Vec<u8>> {
+    let terms = &entry.terms;
+    let head = Head {
+        status: entry.status.as_u16(),
+        fields: entry.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value.as_bytes()))).collect(),
+        tags: entry.tags.iter().map(|tag| text(tag)).collect(),
+        age: millis(entry.age(now)),
+        lifetime: millis(terms.lifetime),
+        basis: terms.basis,
+        always_validate: terms.always_validate,
+        for_credentials: terms.for_credentials,
+        stale_while_revalidate: millis(terms.stale_while_revalidate),
+        stale_if_error: millis(terms.stale_if_error),
+        stale_if_unreachable: millis(terms.stale_if_unreachable),
+        forbids_stale: terms.forbids_stale,
+    };
+    let head = serde_json::to_vec(&head).ok()?;
+    let mut bytes = Vec::with_capacity(1 + LENGTH + head.len() + entry.body.len());
+    bytes.push(FORM);
+    bytes.extend(u32::try_from(head.len()).ok()?.to_le_bytes());
+    bytes.extend(head);
+    entry.body.parts().iter().for_each(|part| bytes.extend_from_slice(part));
+    Some(bytes)
+}
+
+/// The entry of these bytes, which have been kept for `kept`, for a request with these fields.
+pub fn read(bytes: &[u8], request: &HeaderMap, kept: Duration, now: Now) -> Option<Entry> {
+    let (form, rest) = bytes.split_first()?;
+    let (length, rest) = rest.split_first_chunk::<LENGTH>().filter(|_| *form == FORM)?;
+    let (head, body) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
+    let head: Head = serde_json::from_slice(head).ok()?;
+    let mut headers = HeaderMap::with_capacity(head.fields.len());
+    for (name, value) in &head.fields {
+        let value = HeaderValue::from_maybe_shared(Bytes::from(untext(value)?)).ok()?;
+        headers.try_append(name.parse::<HeaderName>().ok()?, value).ok()?;
+    }
+    let age = Duration::from_millis(head.age).saturating_add(kept);
+    // As old as it is here, as far as this process is old enough for that.
+    let here = age.min(now.since_start);
+    let seconds = here.as_secs();
+    let stored = Now { since_start: now.since_start.saturating_sub(here), unix: now.unix.saturating_sub(seconds) };
+    let terms = Terms {
+        lifetime: Duration::from_millis(head.lifetime),
+        basis: head.basis,
+        initial_age: age.saturating_sub(here),
+        always_validate: head.always_validate,
+        for_credentials: head.for_credentials,
+        stale_while_revalidate: Duration::from_millis(head.stale_while_revalidate),
+        stale_if_error: Duration::from_millis(head.stale_if_error),
+        stale_if_unreachable: Duration::from_millis(head.stale_if_unreachable),
+        forbids_stale: head.forbids_stale,
+    };
+    let selection = Selection::of(request, &headers).ok()?;
+    let status = StatusCode::from_u16(head.status).ok()?;
+    let tags = head.tags.iter().map(|tag| untext(tag).map(Arc::from)).collect::<Option<_>>()?;
+    Some(Entry::made_of(status, &headers, terms, stored, selection, tags, Body::copied(&[body])))
+}
+
+/// Which of several variants an entry is, and by which fields that is told: for requests with these fields.
+pub fn variant(selection: &Selection) -> (String, String) {
+    let names: Vec<&str> = selection.names().map(HeaderName::as_str).collect();
+    (names.join(","), selection.name())
+}
+
+/// The name of the variant that a request with these fields wants, where `vary` tells them apart.
+pub fn wanted(vary: &str, request: &HeaderMap) -> Option<String> {
+    let mut response = HeaderMap::new();
+    response.insert(http::header::VARY, HeaderValue::from_str(vary).ok()?);
+    Some(Selection::of(request, &response).ok()?.name())
+}
+
+/// For how long an entry may be of use: while it is fresh, and while it may be given though it is not.
+pub fn useful_for(entry: &Entry, now: Now) -> Duration {
+    let terms = &entry.terms;
+    let beyond = terms.stale_while_revalidate.max(terms.stale_if_error).max(terms.stale_if_unreachable);
+    if terms.always_validate { Duration::ZERO } else { entry.fresh_for(now).saturating_add(beyond) }
+}
+
+/// A character for each byte.
+fn text(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| char::from(*byte)).collect()
+}
+
+fn untext(text: &str) -> Option<Vec<u8>> {
+    text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect()
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::{super::test_entry::Made, *};
+
+    #[test]
+    fn an_entry_comes_back_as_it_was_and_older() {
+        let mut made = Made::saying("max-age=60, stale-while-revalidate=5").with("vary", "accept-language");
+        made = made.with("x-odd", "caf\u{e9}").asked_with("accept-language", "de");
+        let entry = made.entry();
+        let bytes = write(&entry, Made::later(10)).unwrap();
+        let read = |bytes: &[u8], now| read(bytes, &made.request, Duration::from_secs(20), now);
+        let young = Now { since_start: Duration::from_secs(7), ..Made::later(0) };
+        for begun in [Made::later(1000), young] {
+            let back = read(&bytes, begun).unwrap();
+            assert_eq!((back.status, &back.headers), (entry.status, &entry.headers));
+            assert_eq!(back.body.parts().concat(), entry.body.parts().concat());
+            assert_eq!(back.age(begun).as_secs(), 30, "ten there and twenty on its way");
+            assert_eq!(back.fresh_for(begun).as_secs(), 30);
+            assert!(back.selection == entry.selection && back.tags == entry.tags);
+            assert_eq!(back.terms.stale_while_revalidate, entry.terms.stale_while_revalidate);
+        }
+        assert_eq!(useful_for(&entry, Made::later(10)), Duration::from_secs(50) + entry.terms.stale_if_unreachable);
+        let (vary, name) = variant(&entry.selection);
+        assert_eq!((vary.as_str(), wanted(&vary, &made.request).unwrap()), ("accept-language", name.clone()));
+        assert_ne!(wanted(&vary, &HeaderMap::new()).unwrap(), name);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_no_entry() {
+        let made = Made::saying("max-age=60");
+        let now = Made::later(0);
+        let bytes = write(&made.entry(), now).unwrap();
+        let is_read = |bytes: &[u8]| read(bytes, &HeaderMap::new(), Duration::ZERO, now).is_some();
+        assert!(is_read(&bytes));
+        let body = bytes.iter().rposition(|byte| *byte == b'}').unwrap();
+        for end in 0..=body {
+            assert!(!is_read(&bytes[..end]), "{end}");
+        }
+        assert!(!is_read(&[&[FORM + 1], &bytes[1..]].concat()), "another version's");
+    }
+}

@@ -1,0 +1,79 @@
+//! Where answers are kept: in memory, and, when they are for all clients, in the store that gateways share.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+use crate::{
+    cache::{
+        entry::Entry,
+        key::Key,
+        memory::Ticket,
+        purge::{Manner, Purge},
+        refusal::Refusal,
+    },
+    runtime::{Shared, cache_tier::TierTicket},
+};
+
+/// To be taken before a backend is asked, and handed back with its answer.
+#[derive(Debug, Clone)]
+pub(super) struct Tickets {
+    pub(super) memory: Ticket,
+    tier: Option<TierTicket>,
+    one_client: bool,
+}
+
+impl Tickets {
+    /// For an answer under a key; `one_client`: it is that one's own, and nobody else is told of it.
+    pub(super) fn take(shared: &Shared, one_client: bool) -> Self {
+        let tier = shared.cache_tier.load();
+        let tier = tier.as_ref().filter(|_| !one_client).and_then(|tier| tier.ticket());
+        Self { memory: shared.cache.memory().ticket(), tier, one_client }
+    }
+
+    /// Keeps a new answer.
+    pub(super) fn insert(&self, shared: &Shared, key: &Key, entry: Entry) -> Result<Arc<Entry>, Refusal> {
+        let kept = shared.cache.memory().insert(key, entry, self.memory)?;
+        self.tell(shared, key, &kept);
+        Ok(kept)
+    }
+
+    /// Keeps what a 304 or a HEAD has made of an entry.
+    pub(super) fn refresh(
+        &self,
+        shared: &Shared,
+        key: &Key,
+        old: &Arc<Entry>,
+        new: Entry,
+    ) -> Result<Arc<Entry>, Refusal> {
+        let kept = shared.cache.memory().refresh(key, old, new, self.memory)?;
+        self.tell(shared, key, &kept);
+        Ok(kept)
+    }
+
+    /// Takes an entry out that the backend has taken back, or has changed: nowhere it may be found again.
+    pub(super) fn remove(&self, shared: &Shared, key: &Key, entry: &Arc<Entry>) {
+        if !self.one_client
+            && let Some(tier) = shared.cache_tier.load().as_ref()
+        {
+            tier.purge(&Purge::Url(key.url().to_owned()), Manner::Hard);
+        }
+        shared.cache.memory().remove(key, entry);
+    }
+
+    fn tell(&self, shared: &Shared, key: &Key, kept: &Arc<Entry>) {
+        if let Some(tier) = shared.cache_tier.load().as_ref() {
+            tier.keep(key, kept, self.tier.as_ref());
+        }
+    }
+}
+
+/// Looks for an answer in the store that gateways share; true when it is in memory now.
+pub(super) async fn fetch(shared: &Shared, key: &Key, one_client: bool, request: &HeaderMap) -> bool {
+    let Some(tier) = shared.cache_tier.load_full().filter(|_| !one_client) else { return false };
+    let ticket = shared.cache.memory().ticket();
+    match tier.find(key, request).await {
+        Some(entry) => shared.cache.memory().insert(key, entry, ticket).is_ok(),
+        None => false,
+    }
+}

@@ -1,0 +1,76 @@
+//! `tollgate hash-password`: the hash of a password that comes from standard input, and never from the command line, which
+//! others on the machine can read.
+
+use std::{
+    io::{self, BufRead as _, IsTerminal as _, Write as _},
+    process::ExitCode,
+};
+
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+
+use super::{exit, failure::fail, output::print};
+use crate::auth::PasswordHash;
+
+/// Reads one line and prints its hash, or with `user` the line of a `users_file`.
+pub(super) fn run(user: Option<&str>) -> ExitCode {
+    let named = user.is_none_or(|name| {
+        !name.is_empty() && name.trim() == name && !name.contains(|c: char| c == ':' || c.is_control())
+    });
+    if !named {
+        return fail(
+            exit::FAILURE,
+            "a name must not be empty, nor have a colon, control characters or spaces around it",
+        );
+    }
+    let line = match read_line() {
+        Ok(line) => line,
+        Err(e) => return fail(exit::FAILURE, &format!("no password could be read: {e}")),
+    };
+    let password = line.trim_end_matches(['\n', '\r']);
+    if password.is_empty() {
+        return fail(exit::FAILURE, "no password on standard input: printf %s PASSWORD | tollgate hash-password");
+    }
+    // Clients cannot send any (RFC 7617 §2).
+    if password.contains(char::is_control) {
+        return fail(exit::FAILURE, "a password has no control characters");
+    }
+    match (PasswordHash::of(password.as_bytes()), user) {
+        (Ok(hash), Some(name)) => print(&format!("{name}:{hash}\n")),
+        (Ok(hash), None) => print(&format!("{hash}\n")),
+        (Err(e), _) => fail(exit::FAILURE, &format!("no hash could be made: {e}")),
+    }
+}
+
+fn read_line() -> io::Result<String> {
+    let mut line = String::new();
+    let input = io::stdin();
+    if !input.is_terminal() {
+        input.lock().read_line(&mut line)?;
+        return Ok(line);
+    }
+    let _ = write!(io::stderr().lock(), "password: ");
+    let silent = Silent::begin()?;
+    input.lock().read_line(&mut line)?;
+    drop(silent);
+    let _ = writeln!(io::stderr().lock());
+    Ok(line)
+}
+
+/// A terminal that does not show what is typed.
+struct Silent(Termios);
+
+impl Silent {
+    fn begin() -> io::Result<Self> {
+        let before = tcgetattr(io::stdin())?;
+        let mut silent = before.clone();
+        silent.local_flags.remove(LocalFlags::ECHO);
+        tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &silent)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &self.0);
+    }
+}

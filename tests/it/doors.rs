@@ -1,0 +1,126 @@
+//! Who may pass, of those who are known (`acl`).
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use serde_json::json;
+
+use crate::{
+    auth::{SECRET, hs256, now, sha256},
+    config_errors::check,
+    harness::{Gateway, Origin},
+};
+
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) {
+    fs::write(path, bytes).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// A gateway whose keys are `key-1` (acme, gold, may read) and `key-2` (globex), with these routes.
+fn gateway(origin: &Origin, routes: &str) -> (Gateway, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    write_private(&secret, SECRET);
+    let routes = routes
+        .replace("JWT", &format!("algorithms: [HS256], keys: [ {{ secret: {{ file: {} }} }} ]", secret.display()));
+    let yaml = format!(
+        "api_keys:\n  - {{ id: k1, sha256: {}, owner: acme, scopes: [read], tier: gold }}\n  - {{ id: k2, sha256: {}, owner: globex }}\nservices:\n  main: {{ urls: [\"{}\"] }}\nroutes:\n{routes}",
+        sha256("key-1"),
+        sha256("key-2"),
+        origin.url(),
+    );
+    (Gateway::start(&yaml), dir)
+}
+
+#[test]
+fn a_list_says_who_may_pass_of_those_who_are_known() {
+    let origin = Origin::start("o");
+    let (gw, _dir) = gateway(
+        &origin,
+        r"
+  - { match: { path: /known }, service: main, filters: [ api_key, acl ] }
+  - { match: { path: /acme }, service: main, filters: [ api_key, acl: { allow: { subjects: acme } } ] }
+  - { match: { path: /not-acme }, service: main, filters: [ api_key, acl: { deny: { subjects: [acme] } } ] }
+  - { match: { path: /gold }, service: main, filters: [ api_key, acl: { allow: { tiers: [gold, silver] } } ] }
+  - { match: { path: /read }, service: main, filters: [ api_key, acl: { allow: { scopes: [read] } } ] }
+  - { match: { path: /both }, service: main, filters: [ api_key, acl: { allow: { subjects: [acme, globex], tiers: gold } } ] }
+  - { match: { path: /either }, service: main, filters: [ api_key, acl: { allow: [ { subjects: [globex] }, { tiers: gold } ], deny: { scopes: read } } ] }
+  - { match: { path: /by }, service: main, filters: [ api_key, acl: { allow: { subjects: [acme], by: jwt } } ] }
+",
+    );
+    for (path, acme, globex) in [
+        ("/known", 200, 200),
+        ("/acme", 200, 403),
+        ("/not-acme", 403, 200),
+        ("/gold", 200, 403),
+        ("/read", 200, 403),
+        ("/both", 200, 403),
+        ("/either", 403, 200),
+        ("/by", 403, 403),
+    ] {
+        assert_eq!(
+            (gw.get(path).key("key-1").send().status, gw.get(path).key("key-2").send().status),
+            (acme, globex),
+            "{path}"
+        );
+    }
+    let answer = gw.get("/acme").key("key-2").expect(403).problem();
+    let line = gw.line_of(&answer.body);
+    assert_eq!((line["reason"].as_str(), line["by"].as_str()), (Some("identity_not_allowed"), Some("acl")), "{line}");
+    assert_eq!(line["identity"], "globex");
+    gw.get("/acme").expect(401).has("www-authenticate", "ApiKey realm=\"/acme\", header=\"x-api-key\"");
+}
+
+#[test]
+fn roles_are_the_tokens_and_nobody_without_a_token_has_one() {
+    let origin = Origin::start("o");
+    let (gw, _dir) = gateway(
+        &origin,
+        r"
+  - { match: { path: /admin }, service: main, filters: [ jwt: { JWT, optional: true }, acl: { allow: { roles: admin } } ] }
+  - { match: { path: /realm }, service: main, filters: [ jwt: { JWT }, acl: { allow: { roles: [admin] }, roles_claim: realm_access.roles } ] }
+  - { match: { path: /not }, service: main, filters: [ api_key, jwt: { JWT, optional: true }, acl: { allow: { tiers: gold }, deny: { tiers: banned } } ] }
+  - { match: { path: /hidden }, service: main, filters: [ acl ] }
+",
+    );
+    let token = |more: serde_json::Value| {
+        let mut claims = json!({ "sub": "u1", "exp": now() + 60 });
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        hs256(&claims)
+    };
+    gw.get("/admin").bearer(&token(json!({ "roles": ["user", "admin"] }))).expect(200);
+    gw.get("/admin").bearer(&token(json!({ "roles": "user admin" }))).expect(200);
+    gw.get("/admin").bearer(&token(json!({ "roles": ["administrator"] }))).expect(403).problem();
+    gw.get("/admin").bearer(&token(json!({ "roles": { "admin": true } }))).expect(403);
+    gw.get("/admin").bearer(&token(json!({}))).expect(403);
+    // Nobody is known: what would help is said, as the step before it would have.
+    let answer = gw.get("/admin").expect(401).problem();
+    assert_eq!(answer.get("www-authenticate"), "Bearer realm=\"/admin\"");
+    gw.get("/realm").bearer(&token(json!({ "realm_access": { "roles": ["admin"] } }))).expect(200);
+    gw.get("/realm").bearer(&token(json!({ "roles": ["admin"] }))).expect(403);
+    // Of two identities either may open, and either may close.
+    gw.get("/not").key("key-1").expect(200);
+    gw.get("/not").key("key-2").bearer(&token(json!({ "tier": "gold" }))).expect(200);
+    gw.get("/not").key("key-1").bearer(&token(json!({ "tier": "banned" }))).expect(403);
+    gw.get("/not").key("key-2").expect(403);
+    // No step before it has anything to ask for.
+    assert_eq!(gw.get("/hidden").expect(403).get("www-authenticate"), "");
+}
+
+#[test]
+fn a_rule_that_is_empty_is_a_mistake() {
+    for (settings, place, message) in [
+        ("allow: []", "acl.allow", "nobody could pass: name somebody, or leave it out"),
+        ("allow: [{}]", "acl.allow[0]", "fits everybody"),
+        ("deny: { subjects: [] }", "acl.deny[0].subjects", "is empty"),
+        ("allow: { role: admin }", "acl.allow: unknown key 'role'", "did you mean 'roles'?"),
+        ("allow: { by: jtw }", "acl.allow.by", "jwt"),
+        ("tier_claim: ''", "acl.tier_claim", "is empty"),
+    ] {
+        let yaml = format!(
+            "listeners: \"127.0.0.1:1\"\nroutes:\n  - {{ match: {{ path: /* }}, respond: {{ body: a }}, filters: [ jwt: {{ algorithms: [RS256], keys: [ {{ pem: {}/tests/fixtures/keys/test-rsa.public.pem }} ] }}, acl: {{ {settings} }} ] }}\n",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let (_, text) = check(&yaml);
+        assert!(text.contains(place) && text.contains(message), "{settings}: {text}");
+    }
+}
