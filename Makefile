@@ -41,8 +41,8 @@ deps:
 lint: deps-build
 	cargo fmt --check
 	rustfmt --check --edition 2024 src/filter/builtin/*.rs src/upstream/balance/*.rs
-	cargo clippy --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps
+	cargo clippy --workspace --all-targets --features tollgate-limit/tokio -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 bench: deps-build
 	cargo bench --workspace

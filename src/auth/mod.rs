@@ -37,7 +37,7 @@ pub use jwt_error::JwtError;
 pub use keyset::{KeyError, KeyInfo, Keyset};
 pub use mint::{NoEntropy, generate_key, has_checksum};
 pub use nonces::{NonceStores, Nonces, Noted};
-pub use password::{InvalidHash, PasswordHash};
+pub use password::{InvalidHash, LONGEST_CREDENTIALS, PasswordHash};
 pub use refresh::{Refresh, RefreshTimes};
 pub use signing::{SignatureFields, SigningKey};
 pub use timestamp_signature::TimestampSignature;

@@ -12,6 +12,9 @@ use argon2::{
 
 use super::Digest;
 
+/// A name, a colon and a password have so many bytes at most, so that what is read and hashed is bounded.
+pub const LONGEST_CREDENTIALS: usize = 768;
+
 /// bcrypt reads so many bytes of a password and no more: a longer one is refused instead of being cut.
 const MOST_BYTES_OF_BCRYPT: usize = 72;
 

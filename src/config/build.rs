@@ -39,19 +39,8 @@ pub(super) fn build(
 ) -> (Runtime, Plan) {
     let keys = Arc::new(api_keys(&config.api_keys, root, problems));
     let mut plan = plan(&config, root, problems);
-    let ca_file = config.pingora.ca_file.as_deref();
     let readers: Arc<[u32]> = plan.pingora.readers().into();
-    let services: BTreeMap<Arc<str>, Arc<Service>> = config
-        .services
-        .iter()
-        .map(|(name, service)| {
-            let node = root.at("services").get(name).unwrap_or(root);
-            let before = shared.service(name);
-            let around =
-                Surroundings { ca_file, readers: &readers, metrics: &shared.metrics.upstream, before: before.as_ref() };
-            (Arc::from(name.as_str()), Service::build(name, service, node, around, problems))
-        })
-        .collect();
+    let services = services(&config, root, &readers, shared, problems);
     plan.pingora.size_pool(services.values().map(|service| service.pool.expected()).sum());
     let (listeners, paths, via) = (&config.listeners, config.paths, config.via.0);
     let tables = Arc::new(shared.tables.draft());
@@ -97,6 +86,23 @@ pub(super) fn build(
         tables,
     };
     (runtime, plan)
+}
+
+fn services(
+    config: &Config,
+    root: &Node,
+    readers: &[u32],
+    shared: &Shared,
+    problems: &mut Problems,
+) -> BTreeMap<Arc<str>, Arc<Service>> {
+    let ca_file = config.pingora.ca_file.as_deref();
+    let built = config.services.iter().map(|(name, service)| {
+        let node = root.at("services").get(name).unwrap_or(root);
+        let before = shared.service(name);
+        let around = Surroundings { ca_file, readers, metrics: &shared.metrics.upstream, before: before.as_ref() };
+        (Arc::from(name.as_str()), Service::build(name, service, node, around, problems))
+    });
+    built.collect()
 }
 
 /// Some route mirrors, or some service hedges.

@@ -106,15 +106,8 @@ pub(super) async fn answer(session: &mut Session, error: &Error, context: &mut C
         if !stays {
             keep_alive::end(session);
         }
-        match reply::give(session, context, served).await {
-            Ok(()) if stays && says_keep_alive(session) => {
-                if let Some(info) = &context.info {
-                    info.keep_open();
-                }
-            }
-            Ok(()) => {}
-            Err(e) => log::debug!("answer not delivered: {e}"),
-        }
+        let given = reply::give(session, context, served).await;
+        after(given, stays, session, context);
         return FailToProxy { error_code, can_reuse_downstream: false };
     }
     let (reply, by) = match context.refusal.take() {
@@ -138,18 +131,24 @@ pub(super) async fn answer(session: &mut Session, error: &Error, context: &mut C
         // Nothing of the request is left on the connection: it serves the next one.
         let stays = matches!(error_code, 502..=504) && has_been_read(session);
         let reply = if stays { reply } else { reply.closing() };
-        match respond(session, context, reply, by).await {
-            // Not one that its own answer has closed: it may have had its last request.
-            Ok(()) if says_keep_alive(session) => {
-                if let Some(info) = &context.info {
-                    info.keep_open();
-                }
-            }
-            Ok(()) => {}
-            Err(e) => log::debug!("answer not delivered: {e}"),
-        }
+        let given = respond(session, context, reply, by).await;
+        after(given, true, session, context);
     }
     FailToProxy { error_code, can_reuse_downstream: false }
+}
+
+/// Keeps a connection open whose answer has gone out, if it `stays`.
+fn after(given: pingora::Result<()>, stays: bool, session: &Session, context: &Context) {
+    match given {
+        // Not one that its own answer has closed: it may have had its last request.
+        Ok(()) if stays && says_keep_alive(session) => {
+            if let Some(info) = &context.info {
+                info.keep_open();
+            }
+        }
+        Ok(()) => {}
+        Err(e) => log::debug!("answer not delivered: {e}"),
+    }
 }
 
 /// True when the answer has not told the client that the connection ends (RFC 9112 §9.6).

@@ -35,6 +35,23 @@ pub(super) fn rename(head: &mut ResponseHeader, context: &Context) -> pingora::R
     }
 }
 
+/// Says how long what follows the head may take: the rest of the request, and the body of an upgrade that was not granted.
+fn bound_body(context: &Context) {
+    let Some(deadlines) = context.deadlines() else { return };
+    deadlines.end_by(context.deadline);
+    let Some(target) = &context.target else { return };
+    let (timeouts, limits) = (target.service.timeouts(), &context.runtime.limits);
+    // It has begun to answer before it has read everything: that may take as long as reading by a client may.
+    if deadlines.is_watched() && context.attempts.is_sending() {
+        deadlines.limit_unread(timeouts.unread().map(|own| own.max(limits.stall.0)));
+    }
+    // An upgrade that was asked for and not granted is an ordinary exchange from here on.
+    if context.kind == RequestKind::Upgrade {
+        deadlines.limit_silence(timeouts.read.0);
+        deadlines.limit_writes(Some(limits.stall.0), limits.body_rate);
+    }
+}
+
 /// Takes over the head of the final answer.
 ///
 /// # Errors
@@ -53,24 +70,8 @@ pub(super) fn head(
     }
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         request::open_tunnel(session, context);
-    } else if let Some(deadlines) = context.deadlines() {
-        deadlines.end_by(context.deadline);
-        // It has begun to answer before it has read everything: that may take as long as reading by a client may.
-        if deadlines.is_watched()
-            && context.attempts.is_sending()
-            && let Some(target) = &context.target
-        {
-            deadlines
-                .limit_unread(target.service.timeouts().unread().map(|own| own.max(context.runtime.limits.stall.0)));
-        }
-        // An upgrade that was asked for and not granted is an ordinary exchange from here on.
-        if context.kind == RequestKind::Upgrade
-            && let Some(target) = &context.target
-        {
-            deadlines.limit_silence(target.service.timeouts().read.0);
-            let limits = &context.runtime.limits;
-            deadlines.limit_writes(Some(limits.stall.0), limits.body_rate);
-        }
+    } else {
+        bound_body(context);
     }
     if context.kind == RequestKind::Grpc {
         context.grpc_status = grpc::said(&head.headers);

@@ -9,6 +9,7 @@ use pingora::http::RequestHeader;
 use super::{
     action::{self, Action},
     destination::Destination,
+    pattern::PathPattern,
     readings,
     route::Route,
     router::{Pick, RouteInput, Router},
@@ -98,6 +99,13 @@ pub async fn decide(
     if let Some(refusal) = refused {
         return Decision::Reply { route: Some(route), reply: refusal.reply, by: ResponseSource::Filter(refusal.by) };
     }
+    act(route, pattern, head, admitted.sent)
+}
+
+/// What the route does with a request that its filters have let pass; `sent` is its path as the client has spelled it, where
+/// that is another one.
+fn act(route: Arc<Route>, pattern: &PathPattern, head: &RequestHeader, sent: Option<String>) -> Decision {
+    let path = sent.as_deref().unwrap_or(head.uri.path());
     match &route.action {
         Action::Forward(forward) => {
             if let Some(reply) = hops::last(head, &route.methods) {
@@ -108,12 +116,10 @@ pub async fn decide(
                     .because(Reason::NoDestination);
                 return Decision::own(reply, Some(route));
             };
-            let sent = admitted.sent.as_deref().unwrap_or(head.uri.path());
-            let rewritten = route.rewrite.as_ref().and_then(|rewrite| rewrite.apply(pattern, sent));
-            Decision::Forward(route, target, ForwardedPath { spelled: admitted.sent, rewritten })
+            let rewritten = route.rewrite.as_ref().and_then(|rewrite| rewrite.apply(pattern, path));
+            Decision::Forward(route, target, ForwardedPath { spelled: sent, rewritten })
         }
         Action::Redirect(status, to) => {
-            let path = admitted.sent.as_deref().unwrap_or(head.uri.path());
             let reply = action::location(*status, to, pattern, head, path);
             Decision::own(reply, Some(route))
         }

@@ -9,17 +9,19 @@ use std::{
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 
 use super::{exit, failure::fail, output::print};
-use crate::auth::PasswordHash;
+use crate::auth::{LONGEST_CREDENTIALS, PasswordHash};
 
 /// Reads one line and prints its hash, or with `user` the line of a `users_file`.
 pub(super) fn run(user: Option<&str>) -> ExitCode {
+    // The line of a `users_file` that begins with '#' is a comment.
     let named = user.is_none_or(|name| {
-        !name.is_empty() && name.trim() == name && !name.contains(|c: char| c == ':' || c.is_control())
+        let apart = name.contains(|c: char| c == ':' || c.is_control());
+        !name.is_empty() && name.trim() == name && !name.starts_with('#') && !apart
     });
     if !named {
         return fail(
             exit::FAILURE,
-            "a name must not be empty, nor have a colon, control characters or spaces around it",
+            "a name must not be empty, begin with '#', nor have a colon, control characters or spaces around it",
         );
     }
     let line = match read_line() {
@@ -33,6 +35,11 @@ pub(super) fn run(user: Option<&str>) -> ExitCode {
     // Clients cannot send any (RFC 7617 §2).
     if password.contains(char::is_control) {
         return fail(exit::FAILURE, "a password has no control characters");
+    }
+    // A name has one byte at least.
+    let most = LONGEST_CREDENTIALS - 1 - user.map_or(1, str::len).min(LONGEST_CREDENTIALS - 1);
+    if password.len() > most {
+        return fail(exit::FAILURE, &format!("this password is longer than the {most} bytes that can be presented"));
     }
     match (PasswordHash::of(password.as_bytes()), user) {
         (Ok(hash), Some(name)) => print(&format!("{name}:{hash}\n")),

@@ -122,23 +122,9 @@ pub(super) fn serve(
 ) -> ExitCode {
     let Loaded { runtime, mut plan, .. } = loaded;
     plan.pingora.daemon |= daemon;
-    if upgrade {
-        // Before Pingora is told of the paths.
-        plan.pingora.follow_predecessor(|path| answers(path));
-    }
-    if !plan.pingora.daemon {
-        opening.say();
-    }
-    warn_of_error_log(&plan.pingora);
-    let conf = match may_start(&plan.pingora) {
-        Ok(conf) => conf,
-        Err(message) => return fail(exit::CONFIG, &message),
-    };
-    let launcher = match Launcher::of_this_process().filter(|_| plan.pingora.daemon) {
-        None if plan.pingora.daemon => return launch(opening.directory.as_deref()),
-        None => None,
-        Some(Ok(launcher)) => Some(launcher),
-        Some(Err(e)) => return fail(exit::FAILURE, &format!("cannot say when this process serves: {e}")),
+    let (conf, launcher) = match prepare(&mut plan, upgrade, &opening) {
+        Ok(prepared) => prepared,
+        Err(code) => return code,
     };
     count_panics(&shared);
     let (predecessor, bound, upgrade_socket) = match claim(&plan, upgrade) {
@@ -176,6 +162,30 @@ pub(super) fn serve(
     let signals = Signals { shared: shared.clone(), delay: plan.shutdown.delay.0, handover: handover.clone() };
     server.run(PingoraArgs { shutdown_signal: Box::new(signals) });
     signals::leave(&shared, &plan, &handover)
+}
+
+/// The settings as Pingora takes them and, in a daemon, who waits to hear that it serves.
+///
+/// # Errors
+/// The code with which this process ends: something is in the way, or the daemon is another process.
+fn prepare(plan: &mut Plan, upgrade: bool, opening: &Opening) -> Result<(ServerConf, Option<Launcher>), ExitCode> {
+    if upgrade {
+        // Before Pingora is told of the paths.
+        plan.pingora.follow_predecessor(|path| answers(path));
+    }
+    if !plan.pingora.daemon {
+        opening.say();
+    }
+    warn_of_error_log(&plan.pingora);
+    let conf = may_start(&plan.pingora).map_err(|message| fail(exit::CONFIG, &message))?;
+    if !plan.pingora.daemon {
+        return Ok((conf, None));
+    }
+    match Launcher::of_this_process() {
+        None => Err(launch(opening.directory.as_deref())),
+        Some(Ok(launcher)) => Ok((conf, Some(launcher))),
+        Some(Err(e)) => Err(fail(exit::FAILURE, &format!("cannot say when this process serves: {e}"))),
+    }
 }
 
 /// The settings as Pingora takes them, when the process may become who it should be.

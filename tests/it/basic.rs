@@ -282,6 +282,9 @@ fn the_command_makes_a_hash_of_what_it_reads() {
         (vec![], "a\tb\n"),
         (vec!["--user", "a:b"], "a"),
         (vec!["--user", ""], "a"),
+        (vec!["--user", "#dora"], "a"),
+        (vec!["--user", "dora"], &"a".repeat(764)),
+        (vec![], &"a".repeat(767)),
         (vec!["password"], ""),
     ] {
         let (good, out) = run(&args, input);
@@ -299,6 +302,14 @@ fn the_command_makes_a_hash_of_what_it_reads() {
         ),
     );
     gw.get("/").header("Authorization", &basic("dora", "explore")).expect(200);
+    // The longest that the command takes is the longest that opens.
+    let longest = "a".repeat(763);
+    let (good, line) = run(&["--user", "dora"], &longest);
+    assert!(good, "{line}");
+    write_private(file, line.as_bytes());
+    eventually("the file is read again", || {
+        gw.get("/").header("Authorization", &basic("dora", &longest)).send().status == 200
+    });
 }
 
 #[test]

@@ -169,23 +169,33 @@ pub(crate) async fn serve<A, T>(
             None => return,
         };
         accepted_streams += 1;
-        if terms.requests > 0 && accepted_streams >= u64::from(terms.requests) {
+        let most = u64::from(terms.requests);
+        if most > 0 && accepted_streams >= most {
             // It is no mistake to go on for a moment: the client has not read of it yet. One that never does is refused.
-            if accepted_streams >= u64::from(terms.requests) * 2 + MOST_UNAWARE {
+            if accepted_streams >= most * 2 + MOST_UNAWARE {
                 respond.send_reset(Reason::REFUSED_STREAM);
                 continue;
             }
             connection.graceful_shutdown();
         }
-        let stream = CountPermit::take(active.clone());
-        let (app, shutdown, streams) = (app.clone(), shutdown.clone(), active.clone());
         let session = session(request, info.of_stream(respond), &digest, &terms);
-        let stall = terms.stall;
-        tokio::spawn(async move {
-            exchange(app, session, &shutdown, &streams, stall).await;
-            drop(stream);
-        });
+        spawn(app.clone(), session, shutdown.clone(), active.clone(), terms.stall);
     }
+}
+
+/// Serves one stream in a task of its own, which counts among those that are active.
+fn spawn<A: HttpServerApp + Send + Sync + 'static>(
+    app: Arc<A>,
+    session: StreamSession,
+    shutdown: ShutdownWatch,
+    active: Arc<Active>,
+    stall: Duration,
+) {
+    let stream = CountPermit::take(active.clone());
+    tokio::spawn(async move {
+        exchange(app, session, &shutdown, &active, stall).await;
+        drop(stream);
+    });
 }
 
 /// Serves one stream.

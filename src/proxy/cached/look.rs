@@ -112,7 +112,8 @@ async fn look_under(
         // Whose answer is not to be kept fetches it for nobody else.
         // Nor does one that asks for its own sake, or whose answer is another one than that which the others wait for.
         let alike = matches!(forwarded, Forwarded::UriMiss | Forwarded::Entry(Why::Stale));
-        if keeps && alike && !collapsed && !asked.directives.no_store && Instant::now() < until {
+        let keeps_it = keeps && !asked.directives.no_store;
+        if keeps_it && alike && !collapsed && Instant::now() < until {
             // Whose credentials keep an answer from being kept says nothing of the answers to others.
             let flight_of = key.hash() ^ u128::from(asked.credentials);
             match shared.flights.join(flight_of, now.since_start) {
@@ -135,7 +136,7 @@ async fn look_under(
             }
         }
         // Another gateway may have met such a request before.
-        let apart = forwarded == Forwarded::VaryMiss && keeps && !asked.directives.no_store;
+        let apart = keeps_it && forwarded == Forwarded::VaryMiss;
         if apart && !replace(&mut fetched, true) && keep::fetch(shared, &key, one_client, &head.headers).await {
             continue;
         }

@@ -3,8 +3,10 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, header};
 
-/// A longer field is nobody's: what is read and hashed is bounded.
-const LONGEST: usize = 1024;
+use crate::auth::LONGEST_CREDENTIALS;
+
+/// A longer field is nobody's: four characters of base64 are three bytes.
+const LONGEST: usize = LONGEST_CREDENTIALS / 3 * 4;
 
 /// What a request carries.
 #[derive(PartialEq, Eq)]
