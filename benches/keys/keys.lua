@@ -8,8 +8,13 @@ function init()
   math.randomseed(os.time() * 100 + seed)
 end
 function request()
-  local address = string.format("%d.%d.%d.%d", math.random(11, 99), math.random(0, 255), math.random(0, 255), math.random(0, 255))
-  return wrk.format("GET", "/", { ["X-Forwarded-For"] = address })
+  -- Several at once: what the sender costs is not what is looked at.
+  local lines = {}
+  for i = 1, 16 do
+    lines[i] = string.format("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: %d.%d.%d.%d\r\n\r\n",
+      math.random(11, 99), math.random(0, 255), math.random(0, 255), math.random(0, 255))
+  end
+  return table.concat(lines)
 end
 function done(summary)
   io.write(string.format("requests %d, refused or failed %d, seconds %.1f\n", summary.requests,

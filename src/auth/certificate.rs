@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
-use sha2::{Digest as _, Sha256};
 use x509_parser::{
     objects::{oid_registry, oid2abbrev},
     prelude::{FromDer as _, GeneralName, X509Certificate, X509Name},
 };
+
+use crate::units::sha256;
 
 /// A client's certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +28,7 @@ impl Certificate {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let subject = certificate.subject();
         let common_name = subject.iter_common_name().next().and_then(|name| name.as_str().ok()).map(str::to_owned);
-        let fingerprint = hex(String::with_capacity(64), &Sha256::digest(der));
+        let fingerprint = hex(String::with_capacity(64), &sha256(der));
         Some(Self { subject: distinguished(subject), common_name, names: names(&certificate), fingerprint })
     }
 

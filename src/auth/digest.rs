@@ -4,8 +4,9 @@
 
 use std::{fmt, str::FromStr};
 
-use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
+
+use crate::units::sha256;
 
 /// The SHA-256 of a credential.
 ///
@@ -28,7 +29,7 @@ impl std::error::Error for InvalidDigest {}
 impl Digest {
     /// The digest of `secret`.
     pub fn of(secret: &[u8]) -> Self {
-        Self(Sha256::digest(secret).into())
+        Self(sha256(secret))
     }
 
     /// A digest from its bytes, as a database column holds it.

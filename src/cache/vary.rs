@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use sha2::{Digest as _, Sha256};
 
 use super::{
     list::{all, split},
@@ -15,6 +14,7 @@ use super::{
 use crate::{
     auth::Digest,
     message::{fields, reserved::ReservedHeaders},
+    units::Sha256,
 };
 
 /// The most fields that `Vary` may name.
@@ -104,15 +104,18 @@ impl Selection {
 
     /// Tells it from other selections by the same fields, and tells nothing of their values.
     pub fn name(&self) -> String {
+        if self.is_any() {
+            return String::new();
+        }
         let mut digest = Sha256::new();
-        for (name, value) in self.0.iter().filter(|_| !self.is_any()) {
+        for (name, value) in &self.0 {
             let value = value.as_deref();
             for part in [name.as_str().as_bytes(), &[u8::from(value.is_some())], value.unwrap_or_default()] {
-                digest.update((part.len() as u64).to_le_bytes());
+                digest.update(&(part.len() as u64).to_le_bytes());
                 digest.update(part);
             }
         }
-        if self.is_any() { String::new() } else { Digest::from_bytes(digest.finalize().into()).to_string() }
+        Digest::from_bytes(digest.finish()).to_string()
     }
 
     /// The names of the fields.

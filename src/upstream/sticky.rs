@@ -4,12 +4,11 @@
 use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, HeaderValue};
-use sha2::{Digest as _, Sha256};
 
 use super::{backend::Backend, settings::service::StickyConfig};
 use crate::{
     message::fields,
-    units::{Problems, Secret},
+    units::{Problems, Secret, sha256},
     upstream::token::Token,
     yaml::Node,
 };
@@ -53,14 +52,14 @@ impl Key {
 
     /// What a cookie calls the backend of this name.
     pub(crate) fn token(&self, name: &str) -> Token {
-        let digest = Sha256::new().chain_update(self.0).chain_update(name).finalize();
+        let digest = sha256(&[&self.0, name.as_bytes()].concat());
         Token(digest[..8].iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")))
     }
 }
 
 impl From<&Secret> for Key {
     fn from(secret: &Secret) -> Self {
-        Self(Sha256::digest(secret.expose()).into())
+        Self(sha256(secret.expose()))
     }
 }
 

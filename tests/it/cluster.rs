@@ -443,6 +443,16 @@ fn limits_verify_compares_what_passes_with_what_should() {
         let (sent, admitted, ideal) = (number(5), number(4), number(3));
         assert!(sent > admitted && (ideal - 12..=ideal + 1).contains(&admitted), "{table}");
     }
+    // The loads that were asked for; under the limit nothing is refused.
+    let (good, table, said) =
+        verify("shared", &["--load", "0.5", "--load", "10", "--rate", "20/s", "--burst", "40", "-H", "X-Key: b"]);
+    assert!(good, "{table}{said}");
+    let rows: Vec<&str> = table.lines().skip(4).collect();
+    assert!(rows.len() == 2 && rows[0].starts_with("0.5 x rate") && rows[1].starts_with("10 x rate"), "{table}");
+    let half: Vec<&str> = rows[0].split_whitespace().collect();
+    assert_eq!(half[3..5], ["10", "10"], "{table}");
+    let (good, _, said) = verify("shared", &["--load", "0"]);
+    assert!(!good && said.contains("a factor is a number from 0.01 to 1000"), "{said}");
     // Two that count apart let twice as much pass.
     let (good, table, said) = verify("apart", &[]);
     assert!(!good && said.contains("more has passed than the limit says"), "{table}{said}");

@@ -48,9 +48,17 @@ pub(super) struct VerifyArgs {
     /// A field of every request, like 'X-API-KEY: secret'.
     #[arg(long = "header", short = 'H', value_name = "FIELD")]
     headers: Vec<String>,
-    /// How long to send at four times the rate.
+    /// How many times the rate to send after the bursts; several are tried one after another.
+    #[arg(long = "load", default_values_t = [4.0], value_name = "FACTOR", value_parser = factor)]
+    loads: Vec<f64>,
+    /// How long to send each load.
     #[arg(long, default_value_t = 3, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
+}
+
+fn factor(text: &str) -> Result<f64, String> {
+    let factor = text.parse().ok().filter(|factor| (0.01..=1000.0).contains(factor));
+    factor.ok_or_else(|| "a factor is a number from 0.01 to 1000".to_owned())
 }
 
 /// `tollgate limits`.
@@ -85,7 +93,9 @@ fn verify(args: &VerifyArgs) -> Result<(String, bool), String> {
     phases.push(Phase::new("burst again", at_once()?));
     let rate = f64::from(policy.quota.count()) / policy.quota.per().as_secs_f64();
     let seconds = Duration::from_secs(args.seconds);
-    phases.push(Phase::new("4 x rate", client::steadily(&targets, 4.0 * rate, seconds, begun)?));
+    for load in &args.loads {
+        phases.push(Phase::new(&format!("{load} x rate"), client::steadily(&targets, load * rate, seconds, begun)?));
+    }
     Ok(report::table(&policy, phases))
 }
 

@@ -7,14 +7,14 @@ use crate::limit::{Tat, decide};
 
 /// One part of the trial.
 pub(super) struct Phase {
-    name: &'static str,
+    name: String,
     asked: Vec<Asked>,
 }
 
 impl Phase {
-    pub(super) fn new(name: &'static str, mut asked: Vec<Asked>) -> Self {
+    pub(super) fn new(name: &str, mut asked: Vec<Asked>) -> Self {
         asked.sort_by_key(|asked| asked.at);
-        Self { name, asked }
+        Self { name: name.to_owned(), asked }
     }
 }
 

@@ -2,8 +2,9 @@
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
-use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
+
+use crate::units::{Sha256, sha256};
 
 /// When a backend gets the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub(super) fn read(value: &str) -> Option<[u8; 32]> {
 
 /// That of an empty body.
 pub(super) fn of_nothing() -> [u8; 32] {
-    Sha256::digest(b"").into()
+    sha256(b"")
 }
 
 /// A body on its way.
@@ -65,7 +66,7 @@ impl BodyCheck {
             return Err(Bad::TooLarge(most));
         }
         if end {
-            let found: [u8; 32] = self.hash.finalize_reset().into();
+            let found = std::mem::take(&mut self.hash).finish();
             if !bool::from(found.ct_eq(&self.expected)) {
                 return Err(Bad::Other);
             }
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     fn digest(body: &str) -> [u8; 32] {
-        Sha256::digest(body).into()
+        sha256(body.as_bytes())
     }
 
     /// What the backend gets of these parts, and how it ends.
