@@ -94,6 +94,11 @@ fn key_path(pointer: &str, schema_keys: &BTreeSet<String>) -> String {
 /// Every leaf that the schema knows, as key paths.
 fn schema_leaves(schema: &Value, root: &Value, path: &str, found: &mut BTreeSet<String>) {
     if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
+        if name.ends_with("/Filter") && path.contains("any_of") {
+            // A list of filters within a list of filters: each has its own sample.
+            found.insert(path.to_owned());
+            return;
+        }
         let target = root.pointer(name.trim_start_matches('#')).unwrap();
         return schema_leaves(target, root, path, found);
     }

@@ -52,6 +52,10 @@ impl Reference {
             if reference.ends_with("/Variable") {
                 return String::new();
             }
+            // A list of filters within a list of filters.
+            if reference.ends_with("/Filter") && path.contains("any_of") {
+                return "filter that makes clients known".to_owned();
+            }
             return self.named(reference, path, inner);
         }
         for union in ["anyOf", "oneOf"] {

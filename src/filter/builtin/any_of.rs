@@ -92,11 +92,7 @@ impl Configure for AnyOf {
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
-        // Not what `filters` has: a list of filters in a list of filters has no end, for whoever reads the schema.
-        json_schema!({
-            "type": "array",
-            "items": { "type": ["string", "object"], "description": "A filter that makes clients known, as in `filters`." }
-        })
+        json_schema!({ "type": "array", "items": { "$ref": "#/$defs/Filter" } })
     }
 }
 
