@@ -22,6 +22,7 @@ use super::HttpPlace;
 use crate::{
     auth::{Digest, KeyError, Keyset, Refresh, RefreshTimes},
     clock::Now,
+    units::CountPermit,
 };
 
 /// So many requests may wait for one fetch; more would be a way to keep connections busy at no cost.
@@ -130,15 +131,9 @@ impl KeySet {
         let mut ended = self.ended.subscribe();
         let soon = self.refresh.lock().want(&self.source.times, now);
         self.wake.notify_one();
-        if !soon || self.waiting.fetch_add(1, Relaxed) >= MOST_WAITING {
-            if soon {
-                self.waiting.fetch_sub(1, Relaxed);
-            }
-            return;
+        if soon && let Some(_place) = CountPermit::within(&self.waiting, MOST_WAITING) {
+            let _ = tokio::time::timeout(self.source.place.timeout, ended.changed()).await;
         }
-        let place = Waiting(&self.waiting);
-        let _ = tokio::time::timeout(self.source.place.timeout, ended.changed()).await;
-        drop(place);
     }
 
     /// A fetch begins; it ends when this is dropped, however that comes about.
@@ -160,15 +155,6 @@ impl KeySet {
         self.known.store(Arc::new(Known { keys, at: now, digest: Some(digest) }));
         self.generation.fetch_add(1, Relaxed);
         Ok(true)
-    }
-}
-
-/// A request that waits.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
     }
 }
 

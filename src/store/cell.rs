@@ -1,7 +1,7 @@
 //! What this process knows of one client of a shared limit.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use crate::limit::Lease;
 pub(super) struct Cell {
     pub(super) lease: Mutex<Lease>,
     /// Requests that wait for an answer.
-    pub(super) waiting: AtomicU32,
+    pub(super) waiting: AtomicUsize,
     pub(super) changed: Notify,
     /// The generation whose store has been told what is used of the share here.
     pub(super) told: AtomicU64,
@@ -31,22 +31,6 @@ impl Cell {
     pub(super) fn is_broken(&self, now: Duration) -> bool {
         let until = self.broken.load(Relaxed);
         until != 0 && microseconds(now) < until
-    }
-}
-
-/// One more request that waits, for as long as it does.
-pub(super) struct Waiting<'c>(&'c Cell);
-
-impl<'c> Waiting<'c> {
-    pub(super) fn new(cell: &'c Cell) -> Self {
-        cell.waiting.fetch_add(1, Relaxed);
-        Self(cell)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Relaxed);
     }
 }
 

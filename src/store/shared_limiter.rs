@@ -10,7 +10,7 @@ use quick_cache::sync::Cache;
 use tokio::time::timeout;
 
 use super::{
-    cell::{Cell, Debt, Waiting},
+    cell::{Cell, Debt},
     connection::TAKE,
     digest,
     failure::Concern,
@@ -24,7 +24,7 @@ use crate::{
         Answer, Ask, Decision, HOLD, IDLE, InvalidQuota, KeyHasher, KeyParts, LeaseStep, Limiter, Moment, Origin,
         SharedQuota, StoreDown, Take, Verdict, largest,
     },
-    units::fingerprint,
+    units::{CountPermit, fingerprint},
 };
 
 /// A key that is broken is asked for again after this.
@@ -219,6 +219,7 @@ impl Inner {
     /// Decides, if what is known here is enough; asks, if that is due.
     fn step(self: &Arc<Self>, keys: Keys, cell: &Arc<Cell>, cost: u32, now: Duration) -> Option<Decision> {
         let (generation, waiting) = (self.store.generation(), cell.waiting.load(Relaxed));
+        let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
         let most = largest(self.limits.quota.burst());
         let (ask, decision): (_, Option<Decision>) = {
             let mut lease = cell.lease.lock();
@@ -246,7 +247,7 @@ impl Inner {
 
     /// Asks, until the request is decided; `None`: the store does not answer any more.
     async fn wait(self: &Arc<Self>, keys: Keys, cell: &Arc<Cell>, cost: u32) -> Option<Decision> {
-        let _waiting = Waiting::new(cell);
+        let _waiting = CountPermit::take(&cell.waiting);
         loop {
             let changed = cell.changed.notified();
             tokio::pin!(changed);

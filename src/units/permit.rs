@@ -26,6 +26,21 @@ impl Counter for AtomicUsize {
     }
 }
 
+/// For a permit that ends before what it is counted in.
+impl<C: Counter + ?Sized> Counter for &C {
+    fn count(&self) -> &AtomicUsize {
+        (**self).count()
+    }
+
+    fn taken(&self) {
+        (**self).taken();
+    }
+
+    fn given_back(&self, left: usize) {
+        (**self).given_back(left);
+    }
+}
+
 impl<C: Counter + ?Sized> Counter for Arc<C> {
     fn count(&self) -> &AtomicUsize {
         (**self).count()
