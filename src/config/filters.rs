@@ -115,7 +115,8 @@ fn speaks_for_another(name: &str, filter: &dyn Filter, before: &[Step]) -> Optio
     if let Some(other) = before.iter().find(known) {
         let other = other.name;
         return Some(format!(
-            "there is a '{other}' step before it, and the second answer would speak for the first: leave one out"
+            "there is a '{other}' step before it, and who passes the second would be taken for who has passed the first: \
+             leave one out"
         ));
     }
     let told = filter.tells_backends();

@@ -4,6 +4,7 @@
 //! there is no second validator and no second matcher. Settings live beside the code they configure; this room only
 //! composes them.
 
+mod api_keys;
 mod build;
 mod cache_trial;
 mod caching;

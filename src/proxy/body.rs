@@ -1,6 +1,8 @@
 //! How fast a request's body must come: within a total time, at a least average rate, never silent for too long. Each
 //! is enforced by the time that the next read may take, so that a client which sends a byte now and then gains nothing.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{Version, header};
 use pingora::{Error, http::RequestHeader, proxy::Session};
@@ -9,6 +11,7 @@ use super::context::Context;
 use crate::{
     message::{replies, reply::Reply, source::ResponseSource},
     proxy::{error, kind::RequestKind, retry, subrequest::mirror},
+    routing::route::Route,
     runtime::Shared,
 };
 
@@ -55,6 +58,37 @@ pub(super) fn pass(
     }
     mirror::take(shared, session.req_header(), body.as_ref(), end, context);
     Ok(())
+}
+
+/// Reads the body of a request that its route answers by itself, where a step of the chain has something to say of bodies.
+///
+/// # Errors
+/// It is refused, or the client has left.
+pub(super) async fn judge(
+    shared: &Shared,
+    session: &mut Session,
+    by: ResponseSource,
+    context: &mut Context,
+) -> pingora::Result<()> {
+    let is_asked = |route: &Arc<Route>| route.answers() && route.chain.wants_request_body();
+    // A refusal stands whatever the body is.
+    if by != ResponseSource::Gateway || !context.state.has_body || !context.route.as_ref().is_some_and(is_asked) {
+        return Ok(());
+    }
+    if context.uninvited {
+        session.as_downstream_mut().write_continue_response().await.map_err(Error::into_down)?;
+    }
+    invite(session, context);
+    loop {
+        let mut part = session.as_downstream_mut().read_request_body().await.map_err(Error::into_down)?;
+        let end = part.is_none() || session.as_downstream_mut().is_body_done();
+        pass(shared, session, &mut part, end, context)?;
+        if end {
+            // What it was asked to wait for has come: the connection serves on.
+            session.req_header_mut().remove_header(&header::EXPECT);
+            return Ok(());
+        }
+    }
 }
 
 /// The client is told to send its body, or sends it unasked: its time begins.

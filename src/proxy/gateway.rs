@@ -131,6 +131,7 @@ impl ProxyHttp for Gateway {
         } else {
             request::receive(&self.live.shared, session, context);
             if let Some((reply, by)) = self.decide(session.req_header_mut(), context).await {
+                body::judge(&self.live.shared, session, by, context).await?;
                 return respond(session, context, reply, by).await.map(|()| true);
             }
             let body = !session.is_body_empty();

@@ -139,6 +139,11 @@ pub struct Route {
 }
 
 impl Route {
+    /// It asks no backend.
+    pub fn answers(&self) -> bool {
+        !matches!(self.action, Action::Forward(_))
+    }
+
     /// Where it leads, when that is a service.
     pub fn forward(&self) -> Option<&Forward> {
         match &self.action {

@@ -2,7 +2,7 @@
 //! others on the machine can read.
 
 use std::{
-    io::{self, BufRead as _, IsTerminal as _, Write as _},
+    io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
     process::ExitCode,
 };
 
@@ -11,7 +11,10 @@ use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
 use super::{exit, failure::fail, output::print};
 use crate::auth::{LONGEST_CREDENTIALS, PasswordHash};
 
-/// Reads one line and prints its hash, or with `user` the line of a `users_file`.
+/// More than any password that can be presented.
+const MOST_READ: u64 = 4096;
+
+/// Reads a password and prints its hash, or with `user` the line of a `users_file`.
 pub(super) fn run(user: Option<&str>) -> ExitCode {
     // The line of a `users_file` that begins with '#' is a comment.
     let named = user.is_none_or(|name| {
@@ -24,11 +27,12 @@ pub(super) fn run(user: Option<&str>) -> ExitCode {
             "a name must not be empty, begin with '#', nor have a colon, control characters or spaces around it",
         );
     }
-    let line = match read_line() {
+    let line = match read() {
         Ok(line) => line,
         Err(e) => return fail(exit::FAILURE, &format!("no password could be read: {e}")),
     };
-    let password = line.trim_end_matches(['\n', '\r']);
+    let password = line.strip_suffix('\n').unwrap_or(&line);
+    let password = password.strip_suffix('\r').unwrap_or(password);
     if password.is_empty() {
         return fail(exit::FAILURE, "no password on standard input: printf %s PASSWORD | tollgate hash-password");
     }
@@ -48,11 +52,12 @@ pub(super) fn run(user: Option<&str>) -> ExitCode {
     }
 }
 
-fn read_line() -> io::Result<String> {
+/// One line of a terminal, or all that comes from elsewhere: of two lines, neither alone is what was meant.
+fn read() -> io::Result<String> {
     let mut line = String::new();
     let input = io::stdin();
     if !input.is_terminal() {
-        input.lock().read_line(&mut line)?;
+        input.lock().take(MOST_READ).read_to_string(&mut line)?;
         return Ok(line);
     }
     let _ = write!(io::stderr().lock(), "password: ");

@@ -283,6 +283,19 @@ fn what_the_accepted_one_has_not_read_is_looked_at_and_hidden() {
 }
 
 #[test]
+fn a_second_key_in_another_field_of_the_same_member_must_be_good_too() {
+    let origin = Origin::start("o");
+    let routes = "  - { match: { path: /* }, service: main, filters: [ any_of: [ api_key: { bearer: true }, basic: { USERS, identity_header: X-Name }, anonymous: { tier: free } ] ] }\n";
+    let (gw, _dir) = gateway(&origin, routes);
+    let refused = gw.get("/").key("key-1").bearer("forged").expect(401).problem();
+    assert_eq!(gw.line_of(&refused.body)["reason"], "key_unknown");
+    assert!(origin.seen().is_empty());
+    gw.get("/").key("key-1").bearer("key-1").expect(200);
+    gw.get("/").key("key-1").header("Authorization", "Digest a=b").expect(200);
+    assert!(!origin.last().headers.contains_key("authorization"));
+}
+
+#[test]
 fn several_lines_of_a_key_are_a_wrong_credential() {
     let origin = Origin::start("o");
     let routes = "  - { match: { path: /any }, service: main, filters: [ any_of: [ api_key, jwt: { JWT } ] ] }\n  - { match: { path: /alone }, service: main, filters: [ api_key: { bearer: true } ] }\n";

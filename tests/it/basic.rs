@@ -280,6 +280,8 @@ fn the_command_makes_a_hash_of_what_it_reads() {
         (vec![], ""),
         (vec![], "\n"),
         (vec![], "a\tb\n"),
+        (vec![], "a\nb\n"),
+        (vec![], "a\n\n"),
         (vec!["--user", "a:b"], "a"),
         (vec!["--user", ""], "a"),
         (vec!["--user", "#dora"], "a"),

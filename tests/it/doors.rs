@@ -107,6 +107,50 @@ fn roles_are_the_tokens_and_nobody_without_a_token_has_one() {
 }
 
 #[test]
+fn who_shows_nothing_is_nobody_unless_allow_says_so() {
+    let origin = Origin::start("o");
+    let any = "any_of: [ api_key, anonymous: { tier: free } ]";
+    let (gw, _dir) = gateway(
+        &origin,
+        &format!(
+            "  - {{ match: {{ path: /closed }}, service: main, filters: [ {any}, acl: {{ deny: {{ subjects: [globex] }} }} ] }}\n  - {{ match: {{ path: /open }}, service: main, filters: [ {any}, acl: {{ allow: [ {{ tiers: [free] }}, {{ subjects: [acme] }} ] }} ] }}\n"
+        ),
+    );
+    gw.get("/closed").expect(401);
+    gw.get("/closed").key("key-2").expect(403);
+    gw.get("/closed").key("key-1").expect(200);
+    gw.get("/open").expect(200);
+}
+
+#[test]
+fn a_second_step_of_a_kind_that_would_erase_the_first_is_a_mistake() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = dir.path().join("secret");
+    write_private(&secret, SECRET);
+    let hmac = |header: &str| {
+        format!(
+            "hmac: {{ keys: [ {{ id: a, secrets: [ {{ file: {} }} ] }} ], simple_header: {header} }}",
+            secret.display()
+        )
+    };
+    let basic = "basic: { users: [ { name: a, password_hash: '$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC' } ] }";
+    for (steps, name) in [
+        ("api_key: { header: X-App, identity_header: X-App-ID }, api_key: { header: X-User, identity_header: X-User-ID }".to_owned(), "api_key"),
+        ("api_key: { header: X-App }, any_of: [ api_key: { header: X-User, identity_header: X-User-ID }, anonymous ]".to_owned(), "api_key"),
+        (format!("{}, {}", hmac("X-A"), hmac("X-B")), "hmac"),
+        (format!("{basic}, {basic}"), "basic"),
+    ] {
+        let steps = steps.replace(", api_key", " }, { api_key").replace(", any_of", " }, { any_of").replace("}, hmac", "} }, { hmac").replace("}, basic", "} }, { basic");
+        let yaml = format!(
+            "listeners: \"127.0.0.1:1\"\napi_keys: [ {{ id: a, sha256: {} }} ]\nroutes:\n  - {{ match: {{ path: /* }}, respond: {{ body: a }}, filters: [ {{ {steps} }} ] }}\n",
+            sha256("a")
+        );
+        let (_, text) = check(&yaml);
+        assert!(text.contains(&format!("there is a '{name}' step before it, and who passes the second")), "{steps}: {text}");
+    }
+}
+
+#[test]
 fn a_rule_that_is_empty_is_a_mistake() {
     for (settings, place, message) in [
         ("allow: []", "acl.allow", "nobody could pass: name somebody, or leave it out"),

@@ -395,7 +395,7 @@ fn mistakes_are_told() {
         assert!(code == 78 && text.contains(message) && !text.contains("hunter2"), "{settings}: {text}");
     }
     let twice = "listeners: \"127.0.0.1:1\"\nroutes:\n  - { match: { path: /* }, respond: { body: a }, filters: [ forward_auth: { url: 'http://a/' }, forward_auth: { url: 'http://b/' } ] }\n";
-    assert!(check(twice).1.contains("the second answer would speak for the first"));
+    assert!(check(twice).1.contains("would be taken for who has passed the first"));
 }
 
 #[test]

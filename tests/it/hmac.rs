@@ -421,6 +421,54 @@ fn a_shell_can_sign_and_whatever_it_has_signed_cannot_be_changed_or_replayed() {
 }
 
 #[test]
+fn a_body_is_judged_where_no_backend_is_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let hmac = format!(
+        "hmac: {{ keys: [ {{ id: k1, secrets: [ {{ file: {} }} ] }} ], simple_header: X-Signature }}",
+        secret(&dir, "new", SECRET)
+    );
+    let gw = Gateway::start(&format!(
+        "routes:\n  - {{ match: {{ path: /r }}, respond: {{ body: hi }}, filters: [ {hmac} ] }}\n  - {{ match: {{ path: /m }}, redirect: /r, filters: [ {hmac} ] }}\n  - {{ match: {{ path: /small }}, respond: {{ body: hi }}, filters: [ body_limit: 10B ] }}\n"
+    ));
+    let digest = format!("sha-256=:{}:", STANDARD.encode(Sha256::digest("hello")));
+    // Each signature counts once.
+    let mut time = now();
+    for (path, good) in [("/r", 200), ("/m", 308)] {
+        for (body, status) in [("HELLO", 401), ("hello", good), ("", 401)] {
+            for chunked in [false, true] {
+                time -= 1;
+                let field = simple(time, "POST", path, &digest);
+                let framing = if chunked {
+                    let chunk = if body.is_empty() { String::new() } else { format!("{:x}\r\n{body}\r\n", body.len()) };
+                    format!("Transfer-Encoding: chunked\r\n\r\n{chunk}0\r\n\r\n")
+                } else {
+                    format!("Content-Length: {}\r\n\r\n{body}", body.len())
+                };
+                let answer = gw.raw(
+                    format!(
+                        "POST {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Digest: {digest}\r\nX-Signature: {field}\r\n{framing}"
+                    )
+                    .as_bytes(),
+                );
+                assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path} {body} {chunked}: {answer}");
+            }
+        }
+    }
+    let small = |length: usize| {
+        format!(
+            "POST /small HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n{length:x}\r\n{}\r\n0\r\n\r\n",
+            "x".repeat(length)
+        )
+    };
+    assert!(gw.raw(small(20).as_bytes()).starts_with("HTTP/1.1 413 "));
+    assert!(gw.raw(small(10).as_bytes()).starts_with("HTTP/1.1 200 "));
+    // An invitation comes first, and the connection serves on.
+    let two = "POST /small HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nxxGET /small HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let answers = gw.raw(two.as_bytes());
+    assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 2, "{answers}");
+}
+
+#[test]
 fn over_http2_a_body_that_was_taken_away_is_missed() {
     let origin = Origin::start("o");
     let dir = tempfile::tempdir().unwrap();

@@ -166,7 +166,11 @@ impl Filter for Acl {
         let one_fits = |rules: &[Rule]| known.iter().any(|who| rules.iter().any(|rule| self.fits(rule, who)));
         let named = known.iter().any(|who| who.method != Method::Anonymous);
         // Another service may let pass whom it does not know: that is nobody, unless `allow` says what is enough.
-        let is_somebody = known.iter().any(|who| who.method != Method::ForwardAuth || who.name().is_some());
+        let is_somebody = known.iter().any(|who| match who.method {
+            Method::Anonymous => false,
+            Method::ForwardAuth => who.name().is_some(),
+            _ => true,
+        });
         let allowed = self.allow.as_ref().map_or(is_somebody, |rules| one_fits(rules));
         // Whoever comes with two credentials has the permissions of both, and is kept out by either.
         if allowed && !one_fits(&self.deny) {

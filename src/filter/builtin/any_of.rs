@@ -192,7 +192,33 @@ impl AnyOf {
                 return None;
             }
         }
+        let read_by_good = |name: &HeaderName| {
+            good.iter().any(|place: &usize| self.members[*place].reads(&exchange.request.headers, name))
+        };
+        if self.unread(accepted, &exchange.request.headers).iter().any(|name| !read_by_good(name))
+            && !self.also(accepted, exchange, refusals).await
+        {
+            refusals.keep_only(accepted);
+            return None;
+        }
         Some(good)
+    }
+
+    /// Whether the member that has accepted one credential finds no fault with what stands in its other fields.
+    async fn also(&self, accepted: usize, exchange: &mut Exchange<'_>, refusals: &mut Refusals) -> bool {
+        let member = &self.members[accepted];
+        let mut rest = exchange.request.clone();
+        for name in member.fields.iter().filter(|name| member.reads(&exchange.request.headers, name)) {
+            rest.remove_header(name);
+        }
+        let mut again = Exchange::new(&rest, &mut *exchange.state, exchange.now);
+        match self.ask(accepted, &mut again, refusals).await {
+            Ok(_) => !refusals.is_wrong(accepted),
+            Err(fault) => {
+                refusals.fault(fault);
+                false
+            }
+        }
     }
 
     /// Fields of the member that it has not read, though they are there.

@@ -2,7 +2,7 @@
 //!
 //! YAML: `api_key` or `api_key: { header: X-API-KEY, bearer: true, scopes: [orders:read], allow: [acme] }`.
 //! Keys stand in `api_keys:` as SHA-256 digests (`tollgate hash-key` makes one). The credential is hidden from the
-//! backend, which learns the key's id from `identity_header` instead. Keys are never read from the URL: URLs are
+//! backend, which learns the key's owner or id from `identity_header` instead. Keys are never read from the URL: URLs are
 //! logged everywhere. Unknown, malformed and disabled keys get the same answer.
 
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub(crate) struct Config {
     bearer: bool,
     /// Pass the credential on to the backend. Default false.
     forward: bool,
-    /// Tells the backend the key's id; a client's own header of that name is dropped. Default `X-Consumer-ID`.
+    /// Tells the backend the key's owner, or its id where it has none; a client's own header of that name is dropped. Default `X-Consumer-ID`.
     identity_header: String,
     /// Ids of the keys that may pass. Empty: every key.
     allow: Vec<String>,
@@ -171,6 +171,10 @@ impl Filter for ApiKey {
 
     fn reads(&self, headers: &HeaderMap, name: &HeaderName) -> bool {
         *name == self.header || !headers.contains_key(&self.header)
+    }
+
+    fn sole_methods(&self) -> Vec<Method> {
+        vec![Method::ApiKey]
     }
 
     fn tells_backends(&self) -> Vec<HeaderName> {

@@ -145,6 +145,10 @@ impl Filter for Basic {
         Some(vec![header::AUTHORIZATION])
     }
 
+    fn sole_methods(&self) -> Vec<Method> {
+        vec![Method::Basic]
+    }
+
     fn tells_backends(&self) -> Vec<HeaderName> {
         vec![self.identity.clone()]
     }

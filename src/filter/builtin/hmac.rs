@@ -234,6 +234,10 @@ impl Filter for Hmac {
         Some([&SIGNATURE, &SIGNATURE_INPUT].into_iter().chain(&self.simple).cloned().collect())
     }
 
+    fn sole_methods(&self) -> Vec<Method> {
+        vec![Method::Signature]
+    }
+
     fn tells_backends(&self) -> Vec<HeaderName> {
         vec![self.identity.clone()]
     }

@@ -54,10 +54,10 @@ pub(super) fn presented(headers: &HeaderMap) -> Presented {
 }
 
 fn read(rest: &[u8]) -> Option<Credentials> {
-    if rest.len() > LONGEST {
+    let token = rest.strip_prefix(b" ")?.trim_ascii();
+    if token.len() > LONGEST {
         return None;
     }
-    let token = rest.strip_prefix(b" ")?.trim_ascii();
     let text = String::from_utf8(STANDARD.decode(token).ok()?).ok()?;
     // Neither of the two may have any (RFC 7617 §2).
     if text.contains(char::is_control) {
