@@ -79,9 +79,67 @@ impl ByteClass {
     }
 }
 
+/// True when there is a control character: a byte of `CONTROL`.
+pub(crate) fn has_control(bytes: &[u8]) -> bool {
+    // The tab is the one byte below 0x20 that is none: it is seldom there, and the table knows it.
+    words(bytes).any(|word| below(word, 0x20) | equal(word, 0x7f) != 0) && CONTROL.has_any(bytes)
+}
+
+/// True for a text that stands in JSON as it is: all its bytes are of `JSON`.
+pub(crate) fn is_plain_json(bytes: &[u8]) -> bool {
+    !words(bytes).any(|word| below(word, 0x20) | equal(word, b'"') | equal(word, b'\\') != 0)
+}
+
+/// The bytes in words of eight; some may be there twice, and of less than a word the rest is a letter.
+fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    let (whole, _) = bytes.as_chunks();
+    let last = bytes.last_chunk().copied().unwrap_or_else(|| {
+        let mut padded = [b'a'; 8];
+        padded[..bytes.len()].copy_from_slice(bytes);
+        padded
+    });
+    whole.iter().copied().chain(std::iter::once(last)).map(u64::from_ne_bytes)
+}
+
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+const TOPS: u64 = ONES << 7;
+
+/// Not zero when a byte of the word is below `least`, which is at most 0x80.
+fn below(word: u64, least: u8) -> u64 {
+    word.wrapping_sub(ONES * u64::from(least)) & !word & TOPS
+}
+
+/// Not zero when a byte of the word is this one.
+fn equal(word: u64, byte: u8) -> u64 {
+    below(word ^ (ONES * u64::from(byte)), 1)
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn words_say_what_the_table_says(text in prop::collection::vec(prop_oneof![
+            8 => 0x20u8..0x7f, 1 => any::<u8>(), 1 => Just(b'\t'), 1 => Just(0x7f)], 0..40)) {
+            prop_assert_eq!(has_control(&text), CONTROL.has_any(&text));
+            prop_assert_eq!(is_plain_json(&text), JSON.has_all(&text));
+        }
+    }
+
+    #[test]
+    fn every_byte_is_found_wherever_it_stands() {
+        for byte in 0..=u8::MAX {
+            for (length, at) in (1..20usize).flat_map(|length| (0..length).map(move |at| (length, at))) {
+                let mut text = vec![b'x'; length];
+                text[at] = byte;
+                assert_eq!(has_control(&text), CONTROL.has(byte), "{byte} at {at} of {length}");
+                assert_eq!(is_plain_json(&text), JSON.has(byte), "{byte} at {at} of {length}");
+            }
+        }
+    }
 
     #[test]
     fn bytes_are_what_the_grammars_say() {

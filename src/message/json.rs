@@ -1,10 +1,10 @@
 //! Text as a string of JSON.
 
-use super::byte_class::JSON;
+use super::byte_class::is_plain_json;
 
 /// Appends `text` with its quotes. Most text needs no escape, and is copied as it is.
 pub(crate) fn string(out: &mut Vec<u8>, text: &str) {
-    if JSON.has_all(text.as_bytes()) {
+    if is_plain_json(text.as_bytes()) {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');

@@ -5,12 +5,12 @@
 //! It looks at bytes only: sizes and the path are judged on the parsed head (`downstream/validate.rs`), chunks as they pass
 //! (`chunked.rs`).
 
-use std::{io::BufRead as _, ops::Range};
+use std::ops::Range;
 
 use http::Version;
 
 use super::{
-    byte_class::{CONTROL, TOKEN},
+    byte_class::{TOKEN, has_control},
     framing::{Body, Framing},
     hop_by_hop,
     target::{self, RequestTarget},
@@ -33,11 +33,9 @@ pub(crate) fn head_length(bytes: &[u8], searched: usize) -> Option<usize> {
     }
 }
 
-/// The length of the first line, with its LF. Searched as `BufRead` does it, many bytes at a time.
+/// The length of the first line, with its LF.
 pub(crate) fn line_length(bytes: &[u8]) -> Option<usize> {
-    let mut rest = bytes;
-    let length = rest.skip_until(b'\n').ok()?;
-    bytes[..length].ends_with(b"\n").then_some(length)
+    memchr::memchr(b'\n', bytes).map(|at| at + 1)
 }
 
 /// Empty lines before the request line, which a server should skip (RFC 9112 §2.2).
@@ -178,7 +176,7 @@ pub(crate) fn is_no_trailer(name: &[u8]) -> bool {
 
 /// Checks one line of a trailer section, without its CRLF.
 pub(crate) fn trailer(line: &[u8]) -> Result<(), Violation> {
-    if CONTROL.has_any(line) {
+    if has_control(line) {
         return Err("there is a control character in the trailers");
     }
     let (name, _) = field(line)?;
@@ -199,7 +197,7 @@ impl<'a> Iterator for Lines<'a> {
         let line = &self.0[..end - 1];
         self.0 = &self.0[end..];
         let Some((b'\r', line)) = line.split_last() else { return Some(Err("a line ends with LF alone")) };
-        if CONTROL.has_any(line) {
+        if has_control(line) {
             return Some(Err("there is a control character in the head"));
         }
         Some(Ok(line))
