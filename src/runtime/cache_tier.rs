@@ -14,6 +14,7 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::untold::Untold;
 use crate::{
     cache::{
         entry::Entry,
@@ -194,18 +195,39 @@ impl CacheTier {
         self.told.notify_one();
     }
 
-    /// Keeps a connection, and tells and hears of purges, which `cache` follows.
-    pub async fn run_background(&self, cache: &Cache) {
+    /// Keeps a connection, and tells and hears of purges, which `cache` follows; `untold` is told while there are some that others
+    /// have not heard of.
+    pub async fn run_background(&self, cache: &Cache, untold: &Untold) {
+        // A configuration before this one had another store, or none, and has not told of all.
+        if untold.is_noted() && !self.heard.lock().has_untold() {
+            self.heard.lock().waiting.push((Purge::All, Manner::Hard));
+        }
         loop {
+            // Before anything is looked for: it is no longer known what a process that is gone has purged.
+            if untold.take_over().await {
+                log::warn!(
+                    "cache: a process that is gone has left purges that no other gateway was told of: all that is kept in redis is purged"
+                );
+                self.heard.lock().waiting.push((Purge::All, Manner::Hard));
+            }
+            if self.heard.lock().has_untold() {
+                untold.note().await;
+            }
             match self.hear(cache).await {
                 Ok(()) => self.answers.open(),
                 Err(reason) => self.answers.close(&reason),
             }
+            if !self.heard.lock().has_untold() {
+                untold.forget().await;
+            }
             self.metrics.up.set(i64::from(self.is_up()));
             tokio::select! {
                 () = tokio::time::sleep(BEAT) => {}
-                // Those that come together are told together.
-                () = self.told.notified() => tokio::time::sleep(BEAT / 50).await,
+                () = self.told.notified() => {
+                    untold.note().await;
+                    // Those that come together are told together.
+                    tokio::time::sleep(BEAT / 50).await;
+                }
             }
         }
     }
@@ -258,6 +280,11 @@ impl Heard {
             && epoch == self.epoch.as_bytes()
             && !self.table.was(number, url, tags)
             && !self.waiting.iter().chain(&self.telling).any(|(purge, _)| purge.is_about(url, tags))
+    }
+
+    /// True when there are purges of ours that others may not have heard of.
+    fn has_untold(&self) -> bool {
+        !(self.waiting.is_empty() && self.telling.is_empty())
     }
 
     /// What waits is told, with what has been told in vain.
