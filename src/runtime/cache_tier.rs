@@ -18,13 +18,14 @@ use super::untold::Untold;
 use crate::{
     cache::{
         entry::Entry,
+        held::Held,
         key::Key,
         metrics::TierMetrics,
         purge::{Manner, Purge},
         purged::Purged,
         query::QueryRule,
         shared::Cache,
-        stored_form,
+        stored_form::{self, Stored},
         tier_config::TierConfig,
     },
     clock::Now,
@@ -127,13 +128,13 @@ impl CacheTier {
         self.is_up().then(|| heard.stamp()).flatten()
     }
 
-    /// The answer to a request with these fields, if one is kept there and may be given.
-    pub async fn find(&self, key: &Key, request: &HeaderMap) -> Option<Entry> {
+    /// The answer to a request with these fields, if one is kept there and may be given; its body is counted in `held`.
+    pub async fn find(&self, key: &Key, request: &HeaderMap, held: &Held) -> Option<Entry> {
         if !self.is_up() {
             return None;
         }
         // One bound for both calls that an answer with `Vary` takes.
-        let asked = tokio::time::timeout(self.config.timeout.0, self.ask(key, request)).await;
+        let asked = tokio::time::timeout(self.config.timeout.0, self.ask(key, request, held)).await;
         match asked.unwrap_or(Err(NoAnswer::Late)) {
             Ok(found) => {
                 self.metrics.read(if found.is_some() { "hit" } else { "miss" });
@@ -146,7 +147,7 @@ impl CacheTier {
         }
     }
 
-    async fn ask(&self, key: &Key, request: &HeaderMap) -> Result<Option<Entry>, NoAnswer> {
+    async fn ask(&self, key: &Key, request: &HeaderMap, held: &Held) -> Result<Option<Entry>, NoAnswer> {
         let (name, now) = (key.name(self.realm), Now::read());
         let (mut found, mut variant) = (self.answers.get(&name, "").await?, String::new());
         if !found.vary.is_empty() {
@@ -155,7 +156,9 @@ impl CacheTier {
         }
         let Some((bytes, kept)) = found.entry else { return Ok(None) };
         let Some((stamp, bytes)) = bytes.split_first_chunk::<STAMP>() else { return Ok(None) };
-        let entry = stored_form::read(bytes, request, kept, now).filter(|entry| entry.selection.name() == variant);
+        let about: [&[u8]; 3] = [name.as_bytes(), variant.as_bytes(), stamp];
+        let stored = Stored { bytes, about: &about, kept };
+        let entry = stored_form::read(&stored, request, now, held).filter(|entry| entry.selection.name() == variant);
         Ok(entry.filter(|entry| self.heard.lock().lets_pass(&TierTicket(*stamp), key.url(), &entry.tags)))
     }
 
@@ -174,8 +177,9 @@ impl CacheTier {
         let (entry, ticket) = (entry.clone(), ticket.clone());
         tokio::spawn(async move {
             let _permit = permit;
-            let Some(bytes) = stored_form::write(&entry, now) else { return };
             let (vary, variant) = stored_form::variant(&entry.selection);
+            let about: [&[u8]; 3] = [name.as_bytes(), variant.as_bytes(), &ticket.0];
+            let Some(bytes) = stored_form::write(&entry, now, &about) else { return };
             let bytes = [&ticket.0[..], &bytes].concat();
             let put = answers.put(&name, &vary, &variant, &bytes, ttl).await;
             metrics.wrote(put.map_or_else(word, |()| "ok"));
@@ -257,7 +261,7 @@ impl CacheTier {
     }
 
     fn record(&self, purge: &Purge, manner: Manner) -> Vec<u8> {
-        [&self.node[..], &purge.write(manner)].concat()
+        [&self.node[..], &purge.short().write(manner)].concat()
     }
 }
 

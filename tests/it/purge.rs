@@ -72,7 +72,7 @@ fn an_empty_cache_has_room_and_nothing_to_purge() {
         assert_eq!(purged(&gw, &what), 0, "{what}");
     }
     let empty = json!({
-        "bytes": 0, "budget": 3 << 20, "entries": 0, "evictions": 0, "hit_ratio": null, "requests": {}, "largest": [],
+        "bytes": 0, "held": 0, "budget": 3 << 20, "entries": 0, "evictions": 0, "hit_ratio": null, "requests": {}, "largest": [],
         "redis": null,
     });
     assert_eq!(shown(&gw), empty);
