@@ -19,6 +19,7 @@ use tollgate::{
         config::CacheConfig,
         entry::{Body, Entry},
         freshness::Times,
+        held::Held,
         key::{Key, KeyParts, Keys},
         memory::Memory,
         policy::Policy,
@@ -92,7 +93,8 @@ impl Maker {
             reserved: &self.reserved,
         };
         let terms = terms(&candidate, &self.policy).expect("it may be kept");
-        let entry = Entry::new(&candidate, &self.policy, terms, Body::copied(&[body])).expect("it is complete");
+        let entry = Entry::new(&candidate, &self.policy, terms, Body::copied(&[body], &Held::default()))
+            .expect("it is complete");
         // What is too large for a shard is not kept.
         let _ = memory.insert(key, entry, memory.ticket());
     }

@@ -70,6 +70,7 @@ async fn show(State(live): State<Arc<Live>>) -> Answer {
         StatusCode::OK,
         &json!({
             "bytes": stats.bytes,
+            "held": live.shared.cache.held_beyond(),
             "budget": stats.budget,
             "entries": stats.entries,
             "evictions": stats.evictions,

@@ -38,6 +38,10 @@ pub fn is_left_out(field: &HeaderName) -> bool {
     FIELDS.contains(field)
 }
 
+/// Fields by which a client says that it has something already, or wants a part.
+pub static CONDITIONS: [HeaderName; 4] =
+    [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_RANGE, header::RANGE];
+
 /// Makes the request to the backend one that asks whether the entry is good still: its validators take the place of the
 /// client's conditions and range. False when the entry has no validator, and the request is left as a plain one.
 pub fn ask_again(request: &mut HeaderMap, entry: &Entry) -> bool {
@@ -56,7 +60,7 @@ pub fn ask_again(request: &mut HeaderMap, entry: &Entry) -> bool {
 /// Makes the request to the backend one for a whole answer, which may be kept: the client's conditions and range are taken
 /// away, and held against the answer when it is there.
 pub fn clear(request: &mut HeaderMap) {
-    for field in [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_RANGE, header::RANGE] {
+    for field in &CONDITIONS {
         request.remove(field);
     }
 }

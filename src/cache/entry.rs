@@ -13,7 +13,9 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{
+    allocated::allocated,
     date,
+    held::{self, Held},
     policy::Policy,
     refusal::Refusal,
     storable::{Candidate, Terms, content_length, kept_fields},
@@ -34,8 +36,8 @@ pub struct Body {
 
 impl Body {
     /// A copy of what was received. What came from a connection is a view of a buffer that may be much larger, and that
-    /// nobody would count.
-    pub fn copied<P: AsRef<[u8]>>(received: &[P]) -> Self {
+    /// nobody would count. Its pieces are counted in `held`.
+    pub fn copied<P: AsRef<[u8]>>(received: &[P], held: &Held) -> Self {
         let len = received.iter().map(|part| part.as_ref().len()).sum::<usize>();
         let (mut parts, mut left) = (Vec::with_capacity(len.div_ceil(PIECE)), len);
         let mut piece: Vec<u8> = Vec::with_capacity(left.min(PIECE));
@@ -47,7 +49,7 @@ impl Body {
                 part = later;
                 if piece.len() == left.min(PIECE) {
                     left -= piece.len();
-                    parts.push(Bytes::from(std::mem::replace(&mut piece, Vec::with_capacity(left.min(PIECE)))));
+                    parts.push(held.piece(std::mem::replace(&mut piece, Vec::with_capacity(left.min(PIECE)))));
                 }
             }
         }
@@ -83,22 +85,8 @@ impl Body {
     /// About how many bytes of memory it takes.
     pub fn weight(&self) -> usize {
         let pieces = self.parts.iter().map(|part| allocated(part.len())).sum::<usize>();
-        // Each piece that has been sent once has a counter of its own.
-        pieces + allocated(16 + self.parts.len() * size_of::<Bytes>()) + self.parts.len() * 32
+        pieces + allocated(16 + self.parts.len() * size_of::<Bytes>()) + self.parts.len() * held::OVERHEAD
     }
-}
-
-/// What the allocator (jemalloc) takes for `size` bytes: it has four sizes between each power of two and the next, and adds
-/// a page to the large ones, so that they do not all begin at the same place of the processor's cache.
-pub fn allocated(size: usize) -> usize {
-    const LARGEST_SMALL: usize = 14 << 10;
-    const PAGE: usize = 4 << 10;
-    if size <= 128 {
-        return size.next_multiple_of(16);
-    }
-    let step = (size - 1).checked_ilog2().map_or(1, |power| 1usize << power.saturating_sub(2));
-    let class = size.checked_next_multiple_of(step).unwrap_or(size);
-    if class > LARGEST_SMALL { class.saturating_add(PAGE) } else { class }
 }
 
 /// A stored answer. It never changes, except that it can be marked as stale.
@@ -237,34 +225,13 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn sizes_as_the_allocator_has_them() {
-        for (size, expected) in [
-            (0, 0),
-            (1, 16),
-            (128, 128),
-            (129, 160),
-            (160, 160),
-            (161, 192),
-            (257, 320),
-            (1025, 1280),
-            (14_336, 14_336),
-            (14_337, 20_480),
-            (65_536, 69_632),
-            (65_537, 86_016),
-        ] {
-            assert_eq!(allocated(size), expected, "{size}");
-        }
-        assert_eq!(allocated(usize::MAX), usize::MAX);
-    }
-
     proptest! {
         #[test]
         fn a_body_is_what_was_received(parts in proptest::collection::vec(0usize..100_000, 0..6), from in 0usize..400_000, length in 0usize..200_000) {
             let received: Vec<Vec<u8>> = parts.iter().enumerate().map(|(at, len)| {
                 (0..*len).map(|byte| u8::try_from((byte * 7 + at) % 251).unwrap_or(0)).collect()
             }).collect();
-            let body = Body::copied(&received);
+            let body = Body::copied(&received, &Held::default());
             let whole = received.concat();
             prop_assert_eq!(body.len(), whole.len());
             prop_assert_eq!(body.parts().concat(), whole.clone());

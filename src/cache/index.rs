@@ -66,7 +66,9 @@ impl Index {
     pub(super) fn find(&self, purge: &Purge, cursor: &mut Cursor, most: usize) -> Vec<u128> {
         match purge {
             Purge::Tag(tag) => self.tagged(tag, cursor, most),
-            Purge::Url(url) | Purge::Prefix(url) if !url.starts_with('/') => self.ranged(url, cursor, most),
+            Purge::Url(url) | Purge::Prefix(url) | Purge::Under(url) if !url.starts_with('/') => {
+                self.ranged(url, cursor, most)
+            }
             _ => self.ranged("", cursor, most),
         }
     }

@@ -4,7 +4,7 @@
 //! keyed by what only this process knows, and the bytes themselves are compared too: nobody can make two keys that are
 //! taken for one.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, hash::Hash, sync::Arc};
 
 use ahash::RandomState;
 use http::{HeaderMap, HeaderValue, header};
@@ -127,6 +127,16 @@ impl fmt::Debug for Keys {
 }
 
 impl Keys {
+    /// A hash of a part of what is under a key, other in each process.
+    pub fn within(&self, key: &Key, part: &[&[u8]]) -> u128 {
+        self.hash(&(key.hash, part))
+    }
+
+    fn hash(&self, of: &impl Hash) -> u128 {
+        let [high, low] = self.0.each_ref().map(|state| u128::from(state.hash_one(of)));
+        (high << 64) | low
+    }
+
     /// The key of a request.
     pub fn key(&self, parts: &KeyParts<'_>) -> Key {
         let policy = parts.policy;
@@ -148,8 +158,7 @@ impl Keys {
         if policy.authorized && !policy.shared {
             put_all(&mut out, parts.request.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes));
         }
-        let [high, low] = self.0.each_ref().map(|state| u128::from(state.hash_one(out.as_slice())));
-        Key { hash: (high << 64) | low, bytes: out.into() }
+        Key { hash: self.hash(&out.as_slice()), bytes: out.into() }
     }
 }
 

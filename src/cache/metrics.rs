@@ -16,6 +16,7 @@ use crate::telemetry::registry::{counter, counters, gauge};
 pub struct CacheMetrics {
     requests: IntCounterVec,
     bytes: IntGauge,
+    held: IntGauge,
     entries: IntGauge,
     evictions: IntCounter,
 }
@@ -58,6 +59,11 @@ impl CacheMetrics {
         Self {
             requests: counters(r, "gateway_cache_requests_total", help, &["result"]),
             bytes: gauge(r, "gateway_cache_bytes", "Memory that kept answers take."),
+            held: gauge(
+                r,
+                "gateway_cache_held_bytes",
+                "Memory of bodies that are kept no longer and still being sent.",
+            ),
             entries: gauge(r, "gateway_cache_entries", "Keys with kept answers."),
             evictions: counter(r, "gateway_cache_evictions_total", "Keys whose answers were dropped to make room."),
         }
@@ -77,8 +83,9 @@ impl CacheMetrics {
         series.map(|series| (result(series), series.get_counter().get_value() as u64)).collect()
     }
 
-    /// Takes what the store counts by itself, when somebody asks.
-    pub fn take(&self, stats: Stats) {
+    /// Takes what the store counts by itself, when somebody asks, and what is `held` beyond it.
+    pub fn take(&self, stats: Stats, held: u64) {
+        self.held.set(i64::try_from(held).unwrap_or(i64::MAX));
         self.bytes.set(i64::try_from(stats.bytes).unwrap_or(i64::MAX));
         self.entries.set(i64::try_from(stats.entries).unwrap_or(i64::MAX));
         self.evictions.inc_by(stats.evictions.saturating_sub(self.evictions.get()));

@@ -6,6 +6,7 @@
 //! the answer says about it). The way of an answer: `storable::terms` and `storable::kept_fields`, `entry::Entry`, the store;
 //! after a 304 or a HEAD `refresh`; after an unsafe method `invalidate`.
 
+pub mod allocated;
 pub mod bypass;
 pub mod condition;
 pub mod conditional;
@@ -14,6 +15,7 @@ pub mod date;
 pub mod directives;
 pub mod entry;
 pub mod freshness;
+pub mod held;
 mod index;
 pub mod invalidate;
 pub mod key;

@@ -15,6 +15,8 @@ pub enum Purge {
     Url(String),
     /// All whose URL begins so; a prefix that begins with a slash is one of paths, on every host.
     Prefix(String),
+    /// All whose URL begins so as far as its query, or as [`Purge::LONGEST`] bytes of it: what is left of a longer URL.
+    Under(String),
     /// All that have this tag.
     Tag(Vec<u8>),
     /// Everything.
@@ -55,8 +57,8 @@ impl Purge {
         let (origin, rest) = split(text)?;
         let rest = if rest.is_empty() { String::new() } else { begun(rest)? };
         let Some((secure, host)) = origin else { return Ok(Self::Prefix(rest)) };
-        // Without a path, the host may not be at its end yet.
-        let host = if rest.is_empty() { host.to_ascii_lowercase() } else { plain_host(secure, host).into_owned() };
+        // Without a path, the host may not be at its end yet; a port that the scheme has anyway and a final dot are in no URL.
+        let host = plain_host(secure, host).into_owned();
         Ok(Self::Prefix(format!("{}{host}{rest}", if secure { "https://" } else { "http://" })))
     }
 
@@ -77,11 +79,27 @@ impl Purge {
         all
     }
 
+    /// The most bytes of a URL, a prefix or a tag that other processes are told of.
+    pub const LONGEST: usize = 512;
+
+    /// One for other processes that is about this one's answers at least, and never long: a long URL stands for its path with every
+    /// query, a long prefix for what it begins with. No answer has a tag as long as that.
+    #[must_use]
+    pub fn short(&self) -> Self {
+        match self {
+            Self::Url(url) if url.len() > Self::LONGEST => Self::Under(under(url).to_owned()),
+            Self::Prefix(prefix) => Self::Prefix(beginning(prefix).to_owned()),
+            Self::Tag(tag) => Self::Tag(tag.iter().take(Self::LONGEST).copied().collect()),
+            Self::Url(_) | Self::Under(_) | Self::All => self.clone(),
+        }
+    }
+
     /// As bytes, for other processes.
     pub fn write(&self, manner: Manner) -> Vec<u8> {
         let (kind, text) = match self {
             Self::Url(url) => (b'u', url.as_bytes()),
             Self::Prefix(prefix) => (b'p', prefix.as_bytes()),
+            Self::Under(under) => (b'q', under.as_bytes()),
             Self::Tag(tag) => (b't', tag.as_slice()),
             Self::All => (b'a', &b""[..]),
         };
@@ -95,6 +113,7 @@ impl Purge {
         let read = match bytes {
             [b'u', manner, url @ ..] => text(url).map(Self::Url).zip(Some(*manner)),
             [b'p', manner, prefix @ ..] => text(prefix).map(Self::Prefix).zip(Some(*manner)),
+            [b'q', manner, under @ ..] => text(under).map(Self::Under).zip(Some(*manner)),
             [b't', manner, tag @ ..] => Some((Self::Tag(tag.to_vec()), *manner)),
             [b'a', manner] => Some((Self::All, *manner)),
             _ => None,
@@ -111,6 +130,7 @@ impl Purge {
         match self {
             Self::Url(wanted) => in_form_of(wanted, url) == wanted,
             Self::Prefix(wanted) => in_form_of(wanted, url).starts_with(wanted.as_str()),
+            Self::Under(wanted) => under(in_form_of(wanted, url)) == wanted,
             Self::Tag(wanted) => tags.iter().any(|tag| **tag == **wanted),
             Self::All => true,
         }
@@ -161,6 +181,17 @@ fn begun(rest: &str) -> Result<String, String> {
 /// A character that is no dot, and the same in each spelling.
 const MARK: char = '_';
 
+/// A URL without its query, and no more of it than other processes are told of.
+pub(super) fn under(url: &str) -> &str {
+    beginning(url.split('?').next().unwrap_or_default())
+}
+
+/// No more of it than other processes are told of.
+fn beginning(text: &str) -> &str {
+    let end = (0..=Purge::LONGEST.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
 /// The URL, or only what comes after its host, when it is compared with such a one.
 pub(super) fn in_form_of<'u>(wanted: &str, url: &'u str) -> &'u str {
     if !wanted.starts_with('/') {
@@ -176,7 +207,13 @@ mod tests {
 
     #[test]
     fn another_process_reads_what_was_written() {
-        let all = [Purge::Url("u".into()), Purge::Prefix("/p".into()), Purge::Tag(b"t\xff".to_vec()), Purge::All];
+        let all = [
+            Purge::Under("u".into()),
+            Purge::Url("u".into()),
+            Purge::Prefix("/p".into()),
+            Purge::Tag(b"t\xff".to_vec()),
+            Purge::All,
+        ];
         for purge in all {
             for manner in [Manner::Soft, Manner::Hard] {
                 assert_eq!(Purge::read(&purge.write(manner)), (purge.clone(), manner));
@@ -188,12 +225,36 @@ mod tests {
     }
 
     #[test]
+    fn a_short_one_is_about_at_least_as_much() {
+        let long = "x".repeat(Purge::LONGEST);
+        for url in
+            [format!("http://h/a?{long}"), format!("/a?{long}"), format!("http://h/{long}y?z"), format!("/{long}y?z")]
+        {
+            let full = format!("{}{url}", if url.starts_with('/') { "http://h" } else { "" });
+            for purge in [Purge::Url(url.clone()), Purge::Prefix(url.clone())] {
+                let short = purge.short();
+                assert!(
+                    short.write(Manner::Hard).len() <= Purge::LONGEST + 2 && short.is_about(&full, &[]),
+                    "{short:?}"
+                );
+                assert!(!short.is_about("http://h/b", &[]) && short != Purge::All, "{short:?}");
+            }
+        }
+        for purge in [Purge::Url("/a?b".into()), Purge::Prefix("/a?b".into()), Purge::Tag(b"t".to_vec()), Purge::All] {
+            assert_eq!(purge.short(), purge);
+        }
+    }
+
+    #[test]
     fn urls_are_read_as_keys_have_them() {
         for (text, url, prefix) in [
             ("http://a.test", "http://a.test/", "http://a.test"),
             ("HTTPS://A.test:443/x", "https://a.test/x", "https://a.test/x"),
             ("http://a.test:8080?q", "http://a.test:8080/?q", "http://a.test:8080/?q"),
             ("http://A.te", "http://a.te/", "http://a.te"),
+            ("http://a.te:80", "http://a.te/", "http://a.te"),
+            ("http://a.te.", "http://a.te/", "http://a.te"),
+            ("http://a.te:8", "http://a.te:8/", "http://a.te:8"),
             ("http://[::1]:80/%7ex/../y?%7e", "http://[::1]/y?%7e", "http://[::1]/y?%7e"),
             ("/a//b?c", "/a/b?c", "/a/b?c"),
             ("/a//b/%7Ec", "/a/b/~c", "/a/b/~c"),
@@ -235,6 +296,9 @@ mod tests {
             (Purge::Prefix("http://b".to_owned()), false),
             (Purge::Prefix("/img/".to_owned()), true),
             (Purge::Prefix("/z".to_owned()), false),
+            (Purge::Under("http://a.test/img/x".to_owned()), true),
+            (Purge::Under("/img/x".to_owned()), true),
+            (Purge::Under("http://a.test/img/".to_owned()), false),
             (Purge::Tag(b"t".to_vec()), true),
             (Purge::Tag(b"T".to_vec()), false),
             (Purge::All, true),

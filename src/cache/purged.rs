@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use ahash::RandomState;
 
-use super::purge::{Purge, in_form_of};
+use super::purge::{Purge, in_form_of, under};
 
 /// One slot for each value of 16 bits of a hash.
 const SLOTS: usize = 1 << 16;
@@ -55,6 +55,7 @@ impl Purged {
         match purge {
             Purge::Url(url) => *self.slot(0, url.as_bytes()) = self.count,
             Purge::Tag(tag) => *self.slot(1, tag) = self.count,
+            Purge::Under(url) => *self.slot(2, url.as_bytes()) = self.count,
             Purge::All => {
                 self.everything = self.count;
                 self.prefixes.clear();
@@ -79,6 +80,8 @@ impl Purged {
         self.everything > since
             || later(0, url.as_bytes())
             || later(0, in_form_of("/", url).as_bytes())
+            || later(2, under(url).as_bytes())
+            || later(2, under(in_form_of("/", url)).as_bytes())
             || tags.iter().any(|tag| later(1, tag))
             || self.prefixes.iter().any(|(number, purge)| *number > since && purge.is_about(url, tags))
     }
@@ -103,6 +106,8 @@ mod tests {
         for purge in [
             Purge::Url(url.to_owned()),
             Purge::Url("/a/b?c".to_owned()),
+            Purge::Under("http://h/a/b".to_owned()),
+            Purge::Under("/a/b".to_owned()),
             Purge::Prefix("http://h/a".to_owned()),
             Purge::Prefix("/a/".to_owned()),
             Purge::Tag(b"t".to_vec()),

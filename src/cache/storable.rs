@@ -97,6 +97,21 @@ pub fn terms(candidate: &Candidate<'_>, policy: &Policy) -> Result<Terms, Refusa
     Ok(terms)
 }
 
+/// True for a complete answer that has only fields that are kept.
+pub fn may_be_kept(status: u16, fields: &HeaderMap, body: u64) -> bool {
+    let length = content_length(fields).filter(|_| status != StatusCode::NO_CONTENT.as_u16());
+    matches!(status, 200..=205 | 207..=303 | 305..=599)
+        && length.is_none_or(|length| length == body)
+        && !fields.keys().any(is_never_kept)
+}
+
+/// True when such an answer is refused because of the values that this request had in the fields that `Vary` names: the same answer to
+/// another request may be kept. (Those with credentials wait for one another alone.)
+pub fn is_about_asker(refusal: Refusal, candidate: &Candidate<'_>) -> bool {
+    matches!(refusal, Refusal::VaryAny | Refusal::VaryTooLarge)
+        && vary::check(&HeaderMap::new(), candidate.response, candidate.reserved).is_ok()
+}
+
 fn status(candidate: &Candidate<'_>) -> Result<(), Refusal> {
     if candidate.method != Method::GET {
         return Err(Refusal::Method);

@@ -1,6 +1,7 @@
 //! An entry as bytes, for stores outside of this process, and back.
 //!
-//! One byte for the form, four for the length of the head, the head in JSON, the body. What a request had in the fields that `Vary`
+//! One byte for the form, sixteen of a SHA-256 over what it is about and all that follows, four for the length of the head, the head in
+//! JSON, the body. What a request had in the fields that `Vary`
 //! names is not in it: whoever reads it has the same there, or does not find it. What cannot be read is no entry.
 
 use std::{sync::Arc, time::Duration};
@@ -12,13 +13,15 @@ use serde::{Deserialize, Serialize};
 use super::{
     entry::{Body, Entry},
     freshness::Basis,
-    storable::Terms,
+    held::Held,
+    storable::{self, Terms},
     vary::Selection,
 };
-use crate::clock::Now;
+use crate::{clock::Now, units::Sha256};
 
 /// Another one is written by other versions.
-const FORM: u8 = 1;
+const FORM: u8 = 2;
+const SUM: usize = 16;
 const LENGTH: usize = size_of::<u32>();
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,8 +42,8 @@ struct Head {
     forbids_stale: bool,
 }
 
-/// The bytes of an entry; `None` for one that nobody would be given.
-pub fn write(entry: &Entry, now: Now) -> Option<Vec<u8>> {
+/// The bytes of an entry, which are found where they are `about` the same; `None` for one that nobody would be given.
+pub fn write(entry: &Entry, now: Now, about: &[&[u8]]) -> Option<Vec<u8>> {
     let terms = &entry.terms;
     let head = Head {
         status: entry.status.as_u16(),
@@ -57,18 +60,37 @@ pub fn write(entry: &Entry, now: Now) -> Option<Vec<u8>> {
         forbids_stale: terms.forbids_stale,
     };
     let head = serde_json::to_vec(&head).ok()?;
-    let mut bytes = Vec::with_capacity(1 + LENGTH + head.len() + entry.body.len());
+    let mut bytes = Vec::with_capacity(1 + SUM + LENGTH + head.len() + entry.body.len());
     bytes.push(FORM);
+    bytes.extend([0; SUM]);
     bytes.extend(u32::try_from(head.len()).ok()?.to_le_bytes());
     bytes.extend(head);
     entry.body.parts().iter().for_each(|part| bytes.extend_from_slice(part));
+    let sum = sum(about, &bytes[1 + SUM..]);
+    bytes[1..=SUM].copy_from_slice(&sum);
     Some(bytes)
 }
 
-/// The entry of these bytes, which have been kept for `kept`, for a request with these fields.
-pub fn read(bytes: &[u8], request: &HeaderMap, kept: Duration, now: Now) -> Option<Entry> {
-    let (form, rest) = bytes.split_first()?;
-    let (length, rest) = rest.split_first_chunk::<LENGTH>().filter(|_| *form == FORM)?;
+/// What has come out of a store.
+#[derive(Debug, Clone, Copy)]
+pub struct Stored<'a> {
+    /// What was written.
+    pub bytes: &'a [u8],
+    /// What they should be about.
+    pub about: &'a [&'a [u8]],
+    /// For how long they have been kept.
+    pub kept: Duration,
+}
+
+/// The entry of what was stored, for a request with these fields; its body is counted in `held`. `None` for what has been altered, or
+/// would not have been kept here.
+pub fn read(stored: &Stored<'_>, request: &HeaderMap, now: Now, held: &Held) -> Option<Entry> {
+    let (form, rest) = stored.bytes.split_first()?;
+    let (said, rest) = rest.split_first_chunk::<SUM>().filter(|_| *form == FORM)?;
+    if sum(stored.about, rest) != *said {
+        return None;
+    }
+    let (length, rest) = rest.split_first_chunk::<LENGTH>()?;
     let (head, body) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
     let head: Head = serde_json::from_slice(head).ok()?;
     let mut headers = HeaderMap::with_capacity(head.fields.len());
@@ -76,11 +98,14 @@ pub fn read(bytes: &[u8], request: &HeaderMap, kept: Duration, now: Now) -> Opti
         let value = HeaderValue::from_maybe_shared(Bytes::from(untext(value)?)).ok()?;
         headers.try_append(name.parse::<HeaderName>().ok()?, value).ok()?;
     }
-    let age = Duration::from_millis(head.age).saturating_add(kept);
+    if !storable::may_be_kept(head.status, &headers, body.len() as u64) {
+        return None;
+    }
+    let age = Duration::from_millis(head.age).saturating_add(stored.kept);
     // As old as it is here, as far as this process is old enough for that.
     let here = age.min(now.since_start);
     let seconds = here.as_secs();
-    let stored = Now { since_start: now.since_start.saturating_sub(here), unix: now.unix.saturating_sub(seconds) };
+    let since = Now { since_start: now.since_start.saturating_sub(here), unix: now.unix.saturating_sub(seconds) };
     let terms = Terms {
         lifetime: Duration::from_millis(head.lifetime),
         basis: head.basis,
@@ -95,7 +120,7 @@ pub fn read(bytes: &[u8], request: &HeaderMap, kept: Duration, now: Now) -> Opti
     let selection = Selection::of(request, &headers).ok()?;
     let status = StatusCode::from_u16(head.status).ok()?;
     let tags = head.tags.iter().map(|tag| untext(tag).map(Arc::from)).collect::<Option<_>>()?;
-    Some(Entry::made_of(status, &headers, terms, stored, selection, tags, Body::copied(&[body])))
+    Some(Entry::made_of(status, &headers, terms, since, selection, tags, Body::copied(&[body], held)))
 }
 
 /// Which of several variants an entry is, and by which fields that is told: for requests with these fields.
@@ -116,6 +141,20 @@ pub fn useful_for(entry: &Entry, now: Now) -> Duration {
     let terms = &entry.terms;
     let beyond = terms.stale_while_revalidate.max(terms.stale_if_error).max(terms.stale_if_unreachable);
     if terms.always_validate { Duration::ZERO } else { entry.fresh_for(now).saturating_add(beyond) }
+}
+
+/// Tells bytes from others, and from the same ones about something else.
+fn sum(about: &[&[u8]], bytes: &[u8]) -> [u8; SUM] {
+    let mut digest = Sha256::new();
+    for part in about {
+        digest.update(&(part.len() as u64).to_le_bytes());
+        digest.update(part);
+    }
+    digest.update(bytes);
+    std::array::from_fn({
+        let all = digest.finish();
+        move |at| all[at]
+    })
 }
 
 /// A character for each byte.
@@ -142,8 +181,11 @@ mod tests {
         let mut made = Made::saying("max-age=60, stale-while-revalidate=5").with("vary", "accept-language");
         made = made.with("x-odd", "caf\u{e9}").asked_with("accept-language", "de");
         let entry = made.entry();
-        let bytes = write(&entry, Made::later(10)).unwrap();
-        let read = |bytes: &[u8], now| read(bytes, &made.request, Duration::from_secs(20), now);
+        let about: [&[u8]; 1] = [b"name"];
+        let bytes = write(&entry, Made::later(10), &about).unwrap();
+        let kept = Duration::from_secs(20);
+        let read =
+            |bytes: &[u8], now| read(&Stored { bytes, about: &about, kept }, &made.request, now, &Held::default());
         let young = Now { since_start: Duration::from_secs(7), ..Made::later(0) };
         for begun in [Made::later(1000), young] {
             let back = read(&bytes, begun).unwrap();
@@ -164,13 +206,35 @@ mod tests {
     fn what_cannot_be_read_is_no_entry() {
         let made = Made::saying("max-age=60");
         let now = Made::later(0);
-        let bytes = write(&made.entry(), now).unwrap();
-        let is_read = |bytes: &[u8]| read(bytes, &HeaderMap::new(), Duration::ZERO, now).is_some();
-        assert!(is_read(&bytes));
-        let body = bytes.iter().rposition(|byte| *byte == b'}').unwrap();
-        for end in 0..=body {
-            assert!(!is_read(&bytes[..end]), "{end}");
+        let bytes = write(&made.entry(), now, &[b"a", b"b"]).unwrap();
+        let is_read_as = |bytes: &[u8], about: &[&[u8]]| {
+            read(&Stored { bytes, about, kept: Duration::ZERO }, &HeaderMap::new(), now, &Held::default()).is_some()
+        };
+        let is_read = |bytes: &[u8]| is_read_as(bytes, &[b"a", b"b"]);
+        assert!(is_read(&bytes) && !is_read_as(&bytes, &[b"ab", b""]) && !is_read_as(&bytes, &[]));
+        for at in 0..bytes.len() {
+            let mut altered = bytes.clone();
+            altered[at] ^= 1;
+            assert!(!is_read(&bytes[..at]) && !is_read(&altered), "{at}");
         }
-        assert!(!is_read(&[&[FORM + 1], &bytes[1..]].concat()), "another version's");
+        assert!(!is_read(&[&bytes[..], b"x"].concat()));
+        // Whoever can write there can make up the sum, too.
+        let length = 1 + SUM + LENGTH;
+        let alter = |from: &str, to: &str| {
+            let text = String::from_utf8(bytes[length..].to_vec()).unwrap().replacen(from, to, 1);
+            let head = u32::try_from(text.len() - made.body.len()).unwrap().to_le_bytes();
+            let rest = [&head, text.as_bytes()].concat();
+            [&[FORM], &sum(&[b"a", b"b"], &rest)[..], &rest].concat()
+        };
+        assert!(is_read(&alter("\"status\":200", "\"status\":203")));
+        for status in ["101", "206", "304", "999"] {
+            assert!(!is_read(&alter("\"status\":200", &format!("\"status\":{status}"))), "{status}");
+        }
+        for (field, value, good) in
+            [("x", "1", true), ("transfer-encoding", "chunked", false), ("content-length", "9", false)]
+        {
+            let added = format!("\"fields\":[[\"{field}\",\"{value}\"],");
+            assert_eq!(is_read(&alter("\"fields\":[", &added)), good, "{field}");
+        }
     }
 }

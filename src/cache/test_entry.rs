@@ -11,6 +11,7 @@ use super::{
     directives::RequestDirectives,
     entry::{Body, Entry},
     freshness::Times,
+    held::Held,
     policy::Policy,
     refusal::Refusal,
     storable::{Candidate, Terms, terms},
@@ -101,7 +102,7 @@ impl Made {
     }
 
     pub(super) fn try_entry(&self) -> Result<Entry, Refusal> {
-        Entry::new(&self.candidate(), &self.policy, self.terms()?, Body::copied(&[&self.body]))
+        Entry::new(&self.candidate(), &self.policy, self.terms()?, Body::copied(&[&self.body], &Held::default()))
     }
 
     pub(super) fn entry(&self) -> Entry {

@@ -1,12 +1,15 @@
 //! What would become of a request and of an answer to it, and of the same request after that. For a configuration's own tests.
 
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header};
 
 use super::{
     bypass,
+    conditional::CONDITIONS,
     entry::{Body, Entry},
     freshness::Times,
+    held::Held,
     policy::Policy,
+    refusal::Refusal,
     reuse::{self, Asked, Reuse},
     storable::{self, Candidate},
 };
@@ -42,6 +45,14 @@ impl Trial<'_> {
         if let Some(past) = bypass::past(policy, self.method, self.request, self.query) {
             return ("bypass", Some(past.label()));
         }
+        let asked = Asked::of(self.request, policy);
+        if reuse::without(&asked).is_some() {
+            return ("miss", Some("only-if-cached"));
+        }
+        // Of what the client has already, or wants a part of, nothing whole comes.
+        if *self.method == Method::GET && CONDITIONS.iter().any(|field| self.request.contains_key(field)) {
+            return ("miss", Some(Refusal::Partial.label()));
+        }
         let candidate = Candidate {
             method: self.method,
             request: self.request,
@@ -53,16 +64,19 @@ impl Trial<'_> {
             reserved: self.reserved,
         };
         let entry = storable::terms(&candidate, policy)
-            .and_then(|terms| Entry::new(&candidate, policy, terms, Body::copied(&[self.body])));
+            .and_then(|terms| Entry::new(&candidate, policy, terms, Body::copied(&[self.body], &Held::default())));
         let entry = match entry {
             Ok(entry) => entry,
             Err(refusal) => return ("miss", Some(refusal.label())),
         };
-        match reuse::decide(&entry, &Asked::of(self.request, policy), now) {
+        // What has no validator is fetched anew.
+        let validators = [header::ETAG, header::LAST_MODIFIED];
+        let can_be_validated = validators.iter().any(|field| entry.headers.contains_key(field));
+        match reuse::decide(&entry, &asked, now) {
             Reuse::Fresh => ("hit", None),
             Reuse::Stale | Reuse::StaleWhileRevalidate => ("stale", None),
-            Reuse::Revalidate { why, .. } => ("revalidated", Some(why.label())),
-            Reuse::Unusable(why) => ("miss", Some(why.label())),
+            Reuse::Revalidate { why, .. } if can_be_validated => ("revalidated", Some(why.label())),
+            Reuse::Revalidate { why, .. } | Reuse::Unusable(why) => ("miss", Some(why.label())),
             Reuse::Unavailable => ("miss", Some("only-if-cached")),
         }
     }
@@ -93,7 +107,14 @@ mod tests {
             (Made::saying("private"), ("miss", Some("private"))),
             (Made::saying("no-cache").with("etag", "\"e\""), ("revalidated", Some("no-cache"))),
             (Made::saying("max-age=0, stale-while-revalidate=9"), ("stale", None)),
-            (Made::saying("max-age=9").asked_with("cache-control", "no-cache"), ("revalidated", Some("request"))),
+            (Made::saying("max-age=9").asked_with("cache-control", "no-cache"), ("miss", Some("request"))),
+            (
+                Made::saying("max-age=9").with("etag", "\"e\"").asked_with("cache-control", "no-cache"),
+                ("revalidated", Some("request")),
+            ),
+            (Made::saying("max-age=9").asked_with("cache-control", "only-if-cached"), ("miss", Some("only-if-cached"))),
+            (Made::saying("max-age=9").asked_with("range", "bytes=0-1"), ("miss", Some("partial"))),
+            (Made::saying("max-age=9").asked_with("if-none-match", "\"e\""), ("miss", Some("partial"))),
             (Made { method: Method::POST, ..Made::saying("max-age=9") }, ("bypass", Some("method"))),
         ] {
             assert_eq!(verdict(&made), expected);

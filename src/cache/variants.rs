@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::{
-    entry::{Entry, allocated},
-    key::Key,
-};
+use super::{allocated::allocated, entry::Entry, key::Key};
 
 /// The most variants of one key: with more, the oldest goes. A client that makes up values of a field that `Vary` names can
 /// push out the variants of one URL, and nothing else.
@@ -42,6 +39,12 @@ impl Variants {
     /// The newest entry that is for the request.
     pub fn select(&self, request: &HeaderMap) -> Option<&Arc<Entry>> {
         self.entries.iter().find(|entry| entry.selection.matches(request, &entry.headers))
+    }
+
+    /// Tells the variant that the request wants from the others, by the fields of the newest; empty for an answer to all requests.
+    pub fn wanted(&self, request: &HeaderMap) -> String {
+        let newest = self.entries.first();
+        newest.and_then(|entry| entry.selection.wanted(request)).unwrap_or_default()
     }
 
     /// The entries when `new` has come: it takes the place of those for the same requests. With less than `room` bytes for

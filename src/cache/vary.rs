@@ -80,7 +80,11 @@ impl Selection {
     /// # Errors
     /// `Vary` has a `*` in it or names too much, or the request's values are too long.
     pub fn of(request: &HeaderMap, response: &HeaderMap) -> Result<Self, Refusal> {
-        let names = names(response)?;
+        Self::by(names(response)?, request)
+    }
+
+    /// By the fields with these names.
+    fn by(names: Vec<HeaderName>, request: &HeaderMap) -> Result<Self, Refusal> {
         small_enough(request, &names)?;
         let pair = |name: HeaderName| {
             let value = value(request, &name).map(|value| value.into_owned().into_boxed_slice());
@@ -116,6 +120,11 @@ impl Selection {
             }
         }
         Digest::from_bytes(digest.finish()).to_string()
+    }
+
+    /// What the selection is called that a request with these fields makes by the same names; `None` when its values are too long.
+    pub fn wanted(&self, request: &HeaderMap) -> Option<String> {
+        Some(Self::by(self.names().cloned().collect(), request).ok()?.name())
     }
 
     /// The names of the fields.

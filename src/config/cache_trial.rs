@@ -47,7 +47,8 @@ pub(super) fn verdict(
         method: &request.method,
         request: &request.headers,
         query: request.uri.query(),
-        one_client: !policy.shared && (identities.iter().next().is_some() || authorized),
+        one_client: !policy.shared
+            && (identities.iter().next().is_some() || identities.unnamed().is_some() || authorized),
         status,
         response: &response,
         body: answer.body.as_bytes(),

@@ -27,6 +27,20 @@ pub(crate) const FORWARDED: [&str; 8] = [
     "x-real-ip",
 ];
 
+/// Those of them that say who the client is, or that the gateway says itself: they differ from one client to the next, and say
+/// nothing of what is asked for.
+const OF_THE_CLIENT: [&str; 3] = ["x-forwarded-for", "x-forwarded-proto", "x-real-ip"];
+
+/// What a trusted proxy has said of the request beside who the client is, and backends believe: names and values.
+pub(crate) fn told(headers: &HeaderMap) -> Vec<&[u8]> {
+    let mut all: Vec<&[u8]> = Vec::new();
+    for field in FORWARDED.iter().filter(|field| !OF_THE_CLIENT.contains(field)) {
+        all.push(field.as_bytes());
+        all.extend(headers.get_all(*field).iter().map(HeaderValue::as_bytes));
+    }
+    all
+}
+
 /// Those of them that are added to what a trusted proxy has said.
 static TOLD: [HeaderName; 2] =
     [HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-forwarded-host")];

@@ -8,6 +8,7 @@ use pingora::{Error, ErrorType, http::ResponseHeader, proxy::Session};
 
 use super::{compression, context::Context, keep_alive, request};
 use crate::{
+    cache::targeted::TOLLGATE_CACHE_CONTROL,
     downstream::h1::head::HeaderNames,
     message::{edit::forget_spelling, grpc, hop_by_hop, source::ResponseSource},
     proxy::kind::RequestKind,
@@ -88,6 +89,10 @@ pub(super) fn head(
     }
     if let Some(route) = &context.route {
         route.chain.response(head, &mut context.state);
+    }
+    // It is said to this gateway, on routes without a cache too.
+    if head.headers.contains_key(TOLLGATE_CACHE_CONTROL) {
+        head.remove_header(&TOLLGATE_CACHE_CONTROL);
     }
     if let Some(cached) = &context.cached {
         cached.say(head)?;

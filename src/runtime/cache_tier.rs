@@ -14,16 +14,18 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::untold::Untold;
 use crate::{
     cache::{
         entry::Entry,
+        held::Held,
         key::Key,
         metrics::TierMetrics,
         purge::{Manner, Purge},
         purged::Purged,
         query::QueryRule,
         shared::Cache,
-        stored_form,
+        stored_form::{self, Stored},
         tier_config::TierConfig,
     },
     clock::Now,
@@ -126,13 +128,13 @@ impl CacheTier {
         self.is_up().then(|| heard.stamp()).flatten()
     }
 
-    /// The answer to a request with these fields, if one is kept there and may be given.
-    pub async fn find(&self, key: &Key, request: &HeaderMap) -> Option<Entry> {
+    /// The answer to a request with these fields, if one is kept there and may be given; its body is counted in `held`.
+    pub async fn find(&self, key: &Key, request: &HeaderMap, held: &Held) -> Option<Entry> {
         if !self.is_up() {
             return None;
         }
         // One bound for both calls that an answer with `Vary` takes.
-        let asked = tokio::time::timeout(self.config.timeout.0, self.ask(key, request)).await;
+        let asked = tokio::time::timeout(self.config.timeout.0, self.ask(key, request, held)).await;
         match asked.unwrap_or(Err(NoAnswer::Late)) {
             Ok(found) => {
                 self.metrics.read(if found.is_some() { "hit" } else { "miss" });
@@ -145,7 +147,7 @@ impl CacheTier {
         }
     }
 
-    async fn ask(&self, key: &Key, request: &HeaderMap) -> Result<Option<Entry>, NoAnswer> {
+    async fn ask(&self, key: &Key, request: &HeaderMap, held: &Held) -> Result<Option<Entry>, NoAnswer> {
         let (name, now) = (key.name(self.realm), Now::read());
         let (mut found, mut variant) = (self.answers.get(&name, "").await?, String::new());
         if !found.vary.is_empty() {
@@ -154,7 +156,9 @@ impl CacheTier {
         }
         let Some((bytes, kept)) = found.entry else { return Ok(None) };
         let Some((stamp, bytes)) = bytes.split_first_chunk::<STAMP>() else { return Ok(None) };
-        let entry = stored_form::read(bytes, request, kept, now).filter(|entry| entry.selection.name() == variant);
+        let about: [&[u8]; 3] = [name.as_bytes(), variant.as_bytes(), stamp];
+        let stored = Stored { bytes, about: &about, kept };
+        let entry = stored_form::read(&stored, request, now, held).filter(|entry| entry.selection.name() == variant);
         Ok(entry.filter(|entry| self.heard.lock().lets_pass(&TierTicket(*stamp), key.url(), &entry.tags)))
     }
 
@@ -173,8 +177,9 @@ impl CacheTier {
         let (entry, ticket) = (entry.clone(), ticket.clone());
         tokio::spawn(async move {
             let _permit = permit;
-            let Some(bytes) = stored_form::write(&entry, now) else { return };
             let (vary, variant) = stored_form::variant(&entry.selection);
+            let about: [&[u8]; 3] = [name.as_bytes(), variant.as_bytes(), &ticket.0];
+            let Some(bytes) = stored_form::write(&entry, now, &about) else { return };
             let bytes = [&ticket.0[..], &bytes].concat();
             let put = answers.put(&name, &vary, &variant, &bytes, ttl).await;
             metrics.wrote(put.map_or_else(word, |()| "ok"));
@@ -194,18 +199,39 @@ impl CacheTier {
         self.told.notify_one();
     }
 
-    /// Keeps a connection, and tells and hears of purges, which `cache` follows.
-    pub async fn run_background(&self, cache: &Cache) {
+    /// Keeps a connection, and tells and hears of purges, which `cache` follows; `untold` is told while there are some that others
+    /// have not heard of.
+    pub async fn run_background(&self, cache: &Cache, untold: &Untold) {
+        // A configuration before this one had another store, or none, and has not told of all.
+        if untold.is_noted() && !self.heard.lock().has_untold() {
+            self.heard.lock().waiting.push((Purge::All, Manner::Hard));
+        }
         loop {
+            // Before anything is looked for: it is no longer known what a process that is gone has purged.
+            if untold.take_over().await {
+                log::warn!(
+                    "cache: a process that is gone has left purges that no other gateway was told of: all that is kept in redis is purged"
+                );
+                self.heard.lock().waiting.push((Purge::All, Manner::Hard));
+            }
+            if self.heard.lock().has_untold() {
+                untold.note().await;
+            }
             match self.hear(cache).await {
                 Ok(()) => self.answers.open(),
                 Err(reason) => self.answers.close(&reason),
             }
+            if !self.heard.lock().has_untold() {
+                untold.forget().await;
+            }
             self.metrics.up.set(i64::from(self.is_up()));
             tokio::select! {
                 () = tokio::time::sleep(BEAT) => {}
-                // Those that come together are told together.
-                () = self.told.notified() => tokio::time::sleep(BEAT / 50).await,
+                () = self.told.notified() => {
+                    untold.note().await;
+                    // Those that come together are told together.
+                    tokio::time::sleep(BEAT / 50).await;
+                }
             }
         }
     }
@@ -235,7 +261,7 @@ impl CacheTier {
     }
 
     fn record(&self, purge: &Purge, manner: Manner) -> Vec<u8> {
-        [&self.node[..], &purge.write(manner)].concat()
+        [&self.node[..], &purge.short().write(manner)].concat()
     }
 }
 
@@ -258,6 +284,11 @@ impl Heard {
             && epoch == self.epoch.as_bytes()
             && !self.table.was(number, url, tags)
             && !self.waiting.iter().chain(&self.telling).any(|(purge, _)| purge.is_about(url, tags))
+    }
+
+    /// True when there are purges of ours that others may not have heard of.
+    fn has_untold(&self) -> bool {
+        !(self.waiting.is_empty() && self.telling.is_empty())
     }
 
     /// What waits is told, with what has been told in vain.

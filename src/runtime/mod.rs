@@ -10,6 +10,7 @@ mod metrics;
 pub mod purging;
 mod shared;
 mod tasks;
+pub mod untold;
 
 pub(crate) use self::tasks::Tasks;
 pub use self::{built::Runtime, live::Live, metrics::Metrics, shared::Shared};

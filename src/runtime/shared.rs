@@ -12,7 +12,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use pingora::connectors::{ConnectorOptions, http::Connector};
 use tokio::sync::watch;
 
-use super::{Metrics, cache_tier::CacheTier, flights::Flights};
+use super::{Metrics, cache_tier::CacheTier, flights::Flights, untold::Untold};
 use crate::{
     auth::NonceStores,
     cache::shared::Cache,
@@ -48,6 +48,8 @@ pub struct Shared {
     pub cache: Cache,
     /// Those that gateways keep together, of the configuration that serves.
     pub cache_tier: ArcSwapOption<CacheTier>,
+    /// Whether gateways have yet to be told of purges.
+    pub untold: Untold,
     /// Fetches of such that are under way.
     pub flights: Arc<Flights>,
     /// The access log, once it has been started.
@@ -79,6 +81,7 @@ impl Shared {
             redis: ArcSwapOption::empty(),
             cache: Cache::default(),
             cache_tier: ArcSwapOption::empty(),
+            untold: Untold::default(),
             flights: Arc::default(),
             access_log: ArcSwapOption::empty(),
             page: OnceLock::new(),

@@ -57,7 +57,7 @@ impl Owner {
             }
             Self::CacheTier(tier) => {
                 let (tier, shared) = (tier.clone(), shared.clone());
-                Some(Box::pin(async move { tier.run_background(&shared.cache).await }))
+                Some(Box::pin(async move { tier.run_background(&shared.cache, &shared.untold).await }))
             }
             Self::KeySet(set) => Some(Box::pin(key_refresh::keep(set.clone(), shared.clone()))),
         }

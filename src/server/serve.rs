@@ -143,6 +143,7 @@ pub(super) fn serve(
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let _ = shared.connections.set(ConnectorOptions::from_server_conf(&server.configuration));
+    shared.untold.keep_beside(&plan.pingora.pid_file);
     let live = Live::begin(runtime, shared.clone());
     let started = Started::new(0);
     let services = assemble(&mut server, &live, &plan, bound, &started);

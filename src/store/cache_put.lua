@@ -1,8 +1,9 @@
 -- Keeps an answer. KEYS: its name. ARGV: the fields by which variants are told apart, which of them it is, the answer, for how long
--- (ms), the most variants.
-if redis.call('HLEN', KEYS[1]) >= 2 * ARGV[5] + 1 then redis.call('DEL', KEYS[1]) end
+-- (ms), the most variants. The name ends with the last of its variants; each has its own end.
+if redis.call('HLEN', KEYS[1]) >= 3 * ARGV[5] + 1 then redis.call('DEL', KEYS[1]) end
 local time = redis.call('TIME')
-local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-redis.call('HSET', KEYS[1], 'vary', ARGV[1], 'entry:' .. ARGV[2], ARGV[3], 'time:' .. ARGV[2], now)
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local number = function(value) return string.format('%.0f', value) end
+redis.call('HSET', KEYS[1], 'vary', ARGV[1], 'entry:' .. ARGV[2], ARGV[3], 'time:' .. ARGV[2], number(now), 'end:' .. ARGV[2], number(now + ARGV[4]))
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[4]) then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
 return 1

@@ -38,12 +38,19 @@ impl Failure {
 pub(super) struct Complaints(Mutex<Option<Duration>>);
 
 impl Complaints {
-    /// Says which key is broken, and what helps; not of every one, and not all the time.
-    pub(super) fn about(&self, key: &str) {
+    /// True when it is time for one: not of every failure, and not all the time.
+    pub(super) fn due(&self) -> bool {
         let (now, mut last) = (Now::monotonic(), self.0.lock());
-        if last.is_none_or(|last| now.saturating_sub(last) >= PAUSE) {
+        let due = last.is_none_or(|last| now.saturating_sub(last) >= PAUSE);
+        if due {
             *last = Some(now);
-            drop(last);
+        }
+        due
+    }
+
+    /// Says which key is broken, and what helps.
+    pub(super) fn about(&self, key: &str) {
+        if self.due() {
             log::warn!(
                 "redis: the bucket of one client is not what a limit keeps there (WRONGTYPE, or alike): its limit does \
                  without Redis until somebody deletes it: DEL {key}"

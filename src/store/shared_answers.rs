@@ -19,7 +19,11 @@ use arc_swap::ArcSwapOption;
 use redis::{FromRedisValue, Script, ScriptInvocation};
 use tokio::time::timeout;
 
-use super::{connection::Connection, failure::told, settings::RedisSettings};
+use super::{
+    connection::Connection,
+    failure::{Complaints, told},
+    settings::RedisSettings,
+};
 
 static GET: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("cache_get.lua")));
 static PUT: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("cache_put.lua")));
@@ -75,13 +79,14 @@ pub struct SharedAnswers {
     connection: ArcSwapOption<Connection>,
     up: AtomicBool,
     failures: AtomicU32,
+    complaints: Complaints,
 }
 
 impl SharedAnswers {
     /// Those in the store of `settings`. A request waits for `timeout` at most.
     pub fn new(settings: RedisSettings, timeout: Duration) -> Arc<Self> {
         let (connection, up, failures) = (ArcSwapOption::empty(), AtomicBool::new(false), AtomicU32::new(0));
-        Arc::new(Self { settings, timeout, connection, up, failures })
+        Arc::new(Self { settings, timeout, connection, up, failures, complaints: Complaints::default() })
     }
 
     /// True while requests ask.
@@ -132,8 +137,13 @@ impl SharedAnswers {
                 }
                 return Ok(answer);
             }
-            // One key that is not what it should be says nothing of the others.
-            Ok(Err(e)) if e.code() == Some("WRONGTYPE") => return Err(NoAnswer::Error),
+            // Whatever it says, it answers: it may be full, and what is there can be read all the same.
+            Ok(Err(e)) if e.code().is_some() => {
+                if self.complaints.due() {
+                    log::warn!("cache: redis refuses what it is asked for: {}", told(&e));
+                }
+                return Err(NoAnswer::Error);
+            }
             Ok(Err(_)) => NoAnswer::Error,
             Err(_) => NoAnswer::Late,
         };

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{Arc, OnceLock},
 };
 
@@ -26,10 +27,9 @@ impl Location {
 }
 
 /// One node of the tree; cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Node(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     id: u32,
     place: Location,
@@ -44,7 +44,6 @@ struct Inner {
 const LONG: usize = 16;
 
 /// What a node holds.
-#[derive(Debug)]
 pub enum Value {
     /// Text; `plain` when it stood without quotes and may therefore mean a number, a boolean or null.
     Scalar {
@@ -57,6 +56,24 @@ pub enum Value {
     Seq(Vec<Node>),
     /// A mapping, in the order of the file: key, where the key stands, value.
     Map(Vec<(String, Location, Node)>),
+}
+
+/// What it says, without where: of that which stays the same when lines move, fingerprints are made.
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.value.fmt(f)
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scalar { text, plain: true } => write!(f, "plain {text:?}"),
+            Self::Scalar { text, plain: false } => text.fmt(f),
+            Self::Seq(items) => f.debug_list().entries(items).finish(),
+            Self::Map(pairs) => f.debug_map().entries(pairs.iter().map(|(key, _, value)| (key, value))).finish(),
+        }
+    }
 }
 
 impl Node {

@@ -15,7 +15,7 @@ pub(crate) const AT: &str = "tollgate::Spanned";
 pub(crate) const NODE: &str = "tollgate::Node";
 
 /// A typed value that remembers where it stood.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Spanned<T> {
     /// The value.
     pub value: T,
@@ -27,6 +27,12 @@ pub struct Spanned<T> {
 impl<T: PartialEq> PartialEq for Spanned<T> {
     fn eq(&self, other: &Self) -> bool {
         self.value == other.value
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Spanned<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(f)
     }
 }
 

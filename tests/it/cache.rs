@@ -1,13 +1,16 @@
 //! The cache through the running binary: what is kept, for whom, for how long, and what is said about it.
 
 use std::{
-    io::Write as _,
+    io::{Read as _, Write as _},
+    net::TcpStream,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
+
+use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::{
     auth::sha256,
@@ -531,4 +534,127 @@ fn who_has_a_stale_answer_fetched_anew_takes_it_from_nobody() {
     eventually("it is fetched", || backend.asked() == 2);
     std::thread::sleep(Duration::from_millis(200));
     assert_eq!(said(&gw.get(path).send()).1, "STALE");
+}
+
+#[test]
+fn what_slow_clients_read_is_bounded_and_counted() {
+    /// Larger than all that lies between the gateway and a client.
+    const SIZE: usize = 7 << 20;
+    let backend = Backend::start();
+    let gateway = Gateway::start(&format!(
+        "cache: {{ memory: 16MiB }}\nservices: {{ main: {{ urls: ['http://{}'] }} }}\nroutes: [ {{ match: {{ path: /* }}, service: main, cache: {{ max_object: 8MiB }} }} ]\n",
+        backend.address
+    ));
+    let path = |n: usize| format!("/{n}?h=Cache-Control:max-age=100&b=*{SIZE}");
+    let mut slow = Vec::new();
+    for n in 0..24 {
+        gateway.get(&path(n)).expect(200);
+        let client = TcpStream::connect(("127.0.0.1", gateway.port)).unwrap();
+        setsockopt(&client, sockopt::RcvBuf, &4096).unwrap();
+        (&client)
+            .write_all(format!("GET {} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n\r\n", path(n), gateway.port).as_bytes())
+            .unwrap();
+        // It is being answered before the next one comes.
+        let _ = (&client).read(&mut [0; 1]).unwrap();
+        slow.push(client);
+    }
+    let held = || gateway.metric("gateway_cache_held_bytes");
+    assert!(gateway.peak_memory() < 110 << 20, "{}", gateway.peak_memory());
+    assert!(held().is_some_and(|held| held > 14e6 && held <= 17e6), "{held:?}", held = held());
+    let detail = gateway.get(&path(99)).expect(200).get("cache-status").to_owned();
+    assert!(detail.contains("too-large"), "{detail}");
+    drop(slow);
+    eventually("it is given back", || held() == Some(0.0));
+    assert!(!gateway.get(&path(98)).expect(200).get("cache-status").contains("too-large"));
+}
+
+/// The words of `X-Cache` of so many requests at once, with these fields each.
+fn at_once(gateway: &Gateway, path: &str, clients: &[Vec<(&'static str, String)>]) -> Vec<String> {
+    std::thread::scope(|scope| {
+        let ask = |fields: &Vec<(&'static str, String)>| {
+            let request = fields.iter().fold(gateway.get(path), |request, (name, value)| request.header(name, value));
+            request.expect(200).get("x-cache").to_owned()
+        };
+        let all: Vec<_> = clients.iter().map(|fields| scope.spawn(move || ask(fields))).collect();
+        all.into_iter().map(|client| client.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn each_variant_is_fetched_once() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(&format!(
+        "services: {{ main: {{ urls: ['http://{}'] }} }}\nroutes: [ {{ match: {{ path: /* }}, service: main, cache: {{}} }} ]\n",
+        backend.address
+    ));
+    let path = "/v?h=Cache-Control:max-age=100&h=Vary:X-Tenant&e=x-tenant&d=300";
+    let tenants = |names: &[&str], each: usize| -> Vec<Vec<_>> {
+        names.iter().flat_map(|name| vec![vec![("X-Tenant", (*name).to_owned())]; each]).collect()
+    };
+    at_once(&gateway, path, &tenants(&["a"], 1));
+    let words = at_once(&gateway, path, &tenants(&["b"], 20));
+    assert_eq!((backend.asked(), words.iter().filter(|word| *word == "MISS").count()), (2, 1), "{words:?}");
+    // Nobody knows beforehand that there are variants: whoever has waited for another's waits for their own.
+    let path = path.replace("/v?", "/w?");
+    at_once(&gateway, &path, &tenants(&["a", "b", "c"], 7));
+    assert_eq!(backend.asked(), 5);
+}
+
+#[test]
+fn what_one_client_sends_makes_no_others_fetch_by_themselves() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(&format!(
+        "services: {{ main: {{ urls: ['http://{}'] }} }}\nroutes:\n  - {{ match: {{ path: /s/* }}, service: main, cache: {{ shared: true }} }}\n  - {{ match: {{ path: /* }}, service: main, cache: {{}} }}\n",
+        backend.address
+    ));
+    let vary = "h=Vary:Accept-Language";
+    for (path, more, field, value) in [
+        ("/a", vary, "Accept_Language", "x".to_owned()),
+        ("/b", vary, "Accept-Language", "x".repeat(5000)),
+        ("/s/c", "", "Authorization", "x".to_owned()),
+    ] {
+        let path = format!("{path}?h=Cache-Control:max-age=100&{more}&d=300");
+        let before = backend.asked();
+        gateway.get(&path).header(field, &value).expect(200);
+        at_once(&gateway, &path, &vec![Vec::new(); 20]);
+        assert_eq!(backend.asked() - before, 2, "{field}");
+    }
+}
+
+#[test]
+fn what_is_said_to_the_gateway_alone_is_not_told_to_clients() {
+    let backend = Backend::start();
+    let gateway = Gateway::start(&format!(
+        "services: {{ main: {{ urls: ['http://{}'] }} }}\nroutes:\n  - {{ match: {{ path: /c/* }}, service: main, cache: {{}} }}\n  - {{ match: {{ path: /* }}, service: main }}\n",
+        backend.address
+    ));
+    for path in ["/c/a", "/a"] {
+        let answer = gateway.get(&format!("{path}?h=Tollgate-Cache-Control:max-age=9&h=X-Other:1")).expect(200);
+        assert_eq!((answer.get("tollgate-cache-control"), answer.get("x-other")), ("", "1"), "{path}");
+    }
+}
+
+#[test]
+fn a_304_with_another_tag_is_not_about_what_is_kept() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let address = raw_backend(move |mut stream| {
+        while !read_head(&mut stream).is_empty() {
+            let answer = match count.fetch_add(1, SeqCst) {
+                0 => "200 OK\r\nCache-Control: max-age=1\r\nETag: \"one\"\r\nContent-Length: 3\r\n\r\nold",
+                1 => "304 Not Modified\r\nCache-Control: max-age=100\r\nETag: \"two\"\r\n\r\n",
+                _ => "200 OK\r\nCache-Control: max-age=100\r\nETag: \"two\"\r\nContent-Length: 3\r\n\r\nnew",
+            };
+            if write!(stream, "HTTP/1.1 {answer}").is_err() {
+                return;
+            }
+        }
+    });
+    let gateway = Gateway::start(&format!(
+        "services: {{ main: {{ urls: ['http://{address}'] }} }}\nroutes: [ {{ match: {{ path: /* }}, service: main, cache: {{}} }} ]\n"
+    ));
+    assert_eq!(gateway.get("/a").expect(200).body, "old");
+    std::thread::sleep(Duration::from_millis(1200));
+    gateway.get("/a").expect(200);
+    assert_eq!((gateway.get("/a").expect(200).body.as_str(), asked.load(SeqCst)), ("new", 3));
 }

@@ -110,3 +110,22 @@ routes: [ {{ match: {{ path: /* }}, service: a, cache: {{}} }} ]
     assert!((1..=2).contains(&backend.most.load(SeqCst)), "half of the places: {}", backend.most.load(SeqCst));
     assert_eq!(said(&gw.get(&limited).send()).1, "STALE");
 }
+
+#[test]
+fn what_a_trusted_proxy_tells_backends_makes_a_difference() {
+    let backend = Backend::start();
+    let gw = Gateway::start(&format!(
+        "trusted_proxies: [127.0.0.0/8]\nservices: {{ main: {{ urls: ['http://{}'] }} }}\nroutes: [ {{ match: {{ path: /* }}, service: main, cache: {{}} }} ]\n",
+        backend.address
+    ));
+    for field in ["X-Forwarded-Server", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Prefix", "Forwarded"] {
+        let path = format!("/{field}?{FRESH}&e={}", field.to_lowercase());
+        let ask = |value: &str| gw.get(&path).header(field, value).send();
+        assert!(ask("host=one").body.contains("one"), "{field}");
+        assert!(ask("host=two").body.contains("two"), "{field}");
+        assert_eq!(said(&ask("host=one")).1, "HIT");
+    }
+    // Who the client is makes none.
+    let ask = |client: &str| gw.get(&format!("/c?{FRESH}")).header("X-Forwarded-For", client).send();
+    assert_eq!(["192.0.2.1", "192.0.2.2"].map(|client| said(&ask(client)).1), ["MISS", "HIT"]);
+}

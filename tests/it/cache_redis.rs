@@ -176,6 +176,41 @@ fn a_purge_is_told_when_the_store_is_back() {
 }
 
 #[test]
+fn a_purge_that_nobody_was_told_of_outlives_its_process() {
+    for how in ["-u", "SIGTERM", "SIGKILL"] {
+        let (backend, redis) = (Backend::start(), Redis::start(&[]));
+        let mut all = gateways(2, &backend, &redis);
+        let path = format!("/p?{FRESH}&b=n");
+        let before = get(&all[0], &path).body;
+        kept(&all[0], 1.0);
+        assert_eq!(get(&all[1], &path).body, before);
+        redis.signal(Signal::SIGSTOP);
+        purge(&all[0], "{\"url\": \"/p\"}");
+        purge(&all[0], &format!("{{\"url\": \"http://api.example{path}\"}}"));
+        // It is written at once, though Redis has not been found out to be gone.
+        std::thread::sleep(Duration::from_millis(500));
+        let gone = &mut all[0];
+        if how == "-u" {
+            let mut old = gone.upgrade();
+            eventually("the old one has left", || old.try_wait().unwrap().is_some());
+        } else {
+            gone.signal(if how == "SIGTERM" { Signal::SIGTERM } else { Signal::SIGKILL });
+            gone.wait();
+            gone.start_again();
+        }
+        redis.signal(Signal::SIGCONT);
+        for gateway in &all {
+            up(gateway, 1.0);
+        }
+        assert_ne!(get(&all[0], &path).body, before, "{how}");
+        eventually("the other has heard of it", || get(&all[1], &path).body != before);
+        let files = || std::fs::read_dir(all[0].dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(all[0].errors().matches("has left purges").count(), 1, "{how}");
+        eventually("the word is gone", || !files().any(|name| name.to_string_lossy().contains("untold")));
+    }
+}
+
+#[test]
 fn requests_do_without_a_store_that_is_gone_or_hangs() {
     let (backend, mut redis) = (Backend::start(), Redis::start(&[]));
     let all = gateways(1, &backend, &redis);
@@ -366,4 +401,122 @@ fn settings_are_checked() {
         assert!(code == 78 && text.contains(said), "{cache}: {text}");
     }
     assert_eq!(root(&format!("{redis}cache: {{ redis: {{}} }}")).0, 0);
+}
+
+#[test]
+fn a_gateway_that_keeps_nothing_tells_of_what_requests_change() {
+    let (backend, redis) = (Backend::start(), Redis::start(&[]));
+    let keeps = Gateway::start(&yaml(&backend, &redis));
+    let plain = Gateway::start(&yaml(&backend, &redis).replace(", cache: {}", ""));
+    for gateway in [&keeps, &plain] {
+        up(gateway, 1.0);
+    }
+    let path = format!("/p?{FRESH}&b=n");
+    let old = get(&keeps, &path).body;
+    plain.request("POST", &path).header("Host", "api.example").expect(200);
+    eventually("the other has heard of it", || get(&keeps, &path).body != old);
+}
+
+#[test]
+fn long_urls_take_little_room_and_are_purged_with_their_like() {
+    let (backend, redis) = (Backend::start(), Redis::start(&[]));
+    let all = gateways(2, &backend, &redis);
+    let long = |n: usize| format!("/p?{FRESH}&b=n&n={n}&{}", "q".repeat(6000));
+    let paths = [long(0), format!("/other?{FRESH}&b=n")];
+    let olds = paths.each_ref().map(|path| get(&all[1], path).body);
+    all[0].request("POST", &paths[0]).header("Host", "api.example").expect(200);
+    eventually("the other has heard of it", || get(&all[1], &paths[0]).body != olds[0]);
+    assert_eq!(get(&all[1], &paths[1]).body, olds[1]);
+    for n in 0..50 {
+        all[0].request("POST", &long(n)).header("Host", "api.example").expect(200);
+    }
+    eventually("all are told", || redis.ask("LLEN tollgate:{cache}:purges").starts_with(":51"));
+    let bytes = redis.ask("MEMORY USAGE tollgate:{cache}:purges SAMPLES 0");
+    let bytes: usize = bytes.lines().next().unwrap().trim_start_matches(':').parse().unwrap();
+    assert!(bytes < 51 * 600, "{bytes}");
+}
+
+#[test]
+fn a_full_redis_answers_and_is_read_from() {
+    let (backend, redis) = (Backend::start(), Redis::start(&[]));
+    let all = gateways(2, &backend, &redis);
+    let path = |n: u32| format!("/p{n}?{FRESH}&b=n");
+    let old = get(&all[0], &path(0)).body;
+    kept(&all[0], 1.0);
+    redis.ask("CONFIG SET maxmemory-policy noeviction");
+    redis.ask("CONFIG SET maxmemory 1");
+    for n in 1..20 {
+        get(&all[0], &path(n));
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(all[0].metric("gateway_cache_redis_up"), Some(1.0), "{n}");
+    }
+    let refused = || all[0].metric("gateway_cache_redis_writes_total{result=\"error\"}");
+    eventually("they are counted", || refused() == Some(19.0));
+    let errors = all[0].errors();
+    let errors = errors.lines().filter(|line| line.contains("cache: ")).collect::<Vec<_>>().join("\n");
+    assert_eq!((errors.matches("OOM").count(), errors.contains("not available")), (1, false), "{errors}");
+    assert_eq!(get(&all[1], &path(0)).body, old);
+}
+
+#[test]
+fn a_file_whose_lines_have_moved_is_the_same() {
+    let (backend, redis) = (Backend::start(), Redis::start(&[]));
+    let route = "path: /* }, service: main, cache: {}, filters: [ { headers: { response: { set: { X-A: b } } } } ]";
+    let yaml = yaml(&backend, &redis).replace("path: /* }, service: main, cache: {}", route);
+    let one = Gateway::start(&yaml);
+    let moved =
+        yaml.replace("routes:\n", "routes:\n  # A comment.\n  - { match: { path: /another }, service: main }\n");
+    let other = Gateway::start(&moved);
+    let another = Gateway::start(&yaml.replace("X-A: b", "X-A: c"));
+    for gateway in [&one, &other, &another] {
+        up(gateway, 1.0);
+    }
+    let path = format!("/p?{FRESH}&b=n");
+    get(&one, &path);
+    kept(&one, 1.0);
+    assert_eq!((word(&get(&other, &path)), word(&get(&another, &path))), ("HIT", "MISS"));
+}
+
+#[test]
+fn each_variant_has_its_own_end() {
+    let (backend, redis) = (Backend::start(), Redis::start(&[]));
+    let yaml = yaml(&backend, &redis).replace("timeout: 500ms", "timeout: 500ms, ttl: 2s");
+    let all = [Gateway::start(&yaml), Gateway::start(&yaml)];
+    for gateway in &all {
+        up(gateway, 1.0);
+    }
+    let path = format!("/v?{FRESH}&h=Vary:X-Tenant&b=n");
+    let ask = |gateway: &Gateway, tenant: &str| {
+        gateway.get(&path).header("Host", "api.example").header("X-Tenant", tenant).send()
+    };
+    ask(&all[0], "a");
+    std::thread::sleep(Duration::from_millis(1500));
+    ask(&all[0], "b");
+    kept(&all[0], 2.0);
+    std::thread::sleep(Duration::from_millis(800));
+    assert_eq!((word(&ask(&all[1], "a")), word(&ask(&all[1], "b"))), ("MISS", "HIT"));
+}
+
+#[test]
+fn what_was_altered_in_the_store_is_no_answer() {
+    for (harm, why) in [("string.sub(v,1,#v-300)", "shorter"), ("string.gsub(v,'200','203',1)", "altered")] {
+        let (backend, redis) = (Backend::start(), Redis::start(&[]));
+        let all = gateways(2, &backend, &redis);
+        let path = format!("/a?{FRESH}&b=*1000");
+        let whole = get(&all[0], &path).body;
+        kept(&all[0], 1.0);
+        let keys = redis.ask("KEYS *:answer");
+        let key = keys.lines().find(|line| line.starts_with("tollgate:")).unwrap();
+        let script = format!(
+            "\"local v=redis.call('HGET',KEYS[1],'entry:'); local w={harm}; redis.call('HSET',KEYS[1],'entry:',w); return v~=w\""
+        );
+        assert!(redis.ask(&format!("EVAL {script} 1 {key}")).starts_with(":1"), "{why}");
+        let answer = get(&all[1], &path);
+        assert_eq!((word(&answer), &answer.body), ("MISS", &whole), "{why}");
+        // The new one takes its place.
+        kept(&all[1], 1.0);
+        let third = Gateway::start(&yaml(&backend, &redis));
+        up(&third, 1.0);
+        assert_eq!(word(&get(&third, &path)), "HIT", "{why}");
+    }
 }

@@ -8,7 +8,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, Origin, Request, binary, eventually, raw_backend, read_head};
+use crate::{
+    cache::{self, Backend, FRESH},
+    harness::{Gateway, Origin, Request, binary, eventually, raw_backend, read_head},
+};
 
 fn gateway(origin: &str, cache: &str, root: &str) -> Gateway {
     Gateway::start(&format!(
@@ -69,7 +72,7 @@ fn an_empty_cache_has_room_and_nothing_to_purge() {
         assert_eq!(purged(&gw, &what), 0, "{what}");
     }
     let empty = json!({
-        "bytes": 0, "budget": 3 << 20, "entries": 0, "evictions": 0, "hit_ratio": null, "requests": {}, "largest": [],
+        "bytes": 0, "held": 0, "budget": 3 << 20, "entries": 0, "evictions": 0, "hit_ratio": null, "requests": {}, "largest": [],
         "redis": null,
     });
     assert_eq!(shown(&gw), empty);
@@ -281,4 +284,17 @@ fn the_budget_of_the_file_is_that_of_the_process() {
     gw.upgrade().wait().unwrap();
     let seen = shown(&gw);
     assert_eq!((&seen["budget"], &seen["entries"]), (&json!(2 << 20), &json!(0)), "{seen}");
+}
+
+#[test]
+fn a_prefix_may_say_the_port_and_the_dot_that_are_in_no_url() {
+    let backend = Backend::start();
+    let gw = cache::gateway(&backend, "{}");
+    for prefix in ["http://a.test:80", "http://a.test:80/", "http://a.test.", "http://A.TEST"] {
+        gw.get(&format!("/p?{FRESH}")).header("Host", "a.test").expect(200);
+        assert_eq!(purged(&gw, &json!({ "prefix": prefix })), 1, "{prefix}");
+    }
+    gw.get(&format!("/p?{FRESH}")).header("Host", "a.test:8080").expect(200);
+    assert_eq!(purged(&gw, &json!({ "prefix": "http://a.test:8081" })), 0);
+    assert_eq!(purged(&gw, &json!({ "prefix": "http://a.test:8080" })), 1);
 }

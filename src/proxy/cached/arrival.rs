@@ -49,11 +49,12 @@ fn arrived(
         let Some(entry) = place.entry.clone() else { return };
         let good = match refresh::by_304(&entry, &news, &plan.policy) {
             Refreshed::Updated(new) => place.tickets.refresh(shared, &place.key, &entry, *new).unwrap_or(entry),
-            Refreshed::Gone(_) => {
+            // For this one there is nothing else; the next one is fetched anew.
+            Refreshed::Gone(_) | Refreshed::Other => {
                 place.tickets.remove(shared, &place.key, &entry);
                 entry
             }
-            Refreshed::Untouched | Refreshed::Other => entry,
+            Refreshed::Untouched => entry,
         };
         if let Some(flight) = place.flight.take() {
             flight.stored();
@@ -96,7 +97,11 @@ fn keep(news: &Candidate<'_>, cached: &mut Cached, shared: &Shared) {
         return cached.refuse(Refusal::Partial);
     }
     let memory = shared.cache.memory();
-    let too_large = || storable::content_length(news.response).is_some_and(|length| length > memory.most());
+    let room = shared.cache.room();
+    let too_large = || {
+        let length = storable::content_length(news.response).unwrap_or_default();
+        length > memory.most() || !room.has(length)
+    };
     match storable::terms(news, &cached.plan.policy) {
         Ok(_) if too_large() => cached.refuse(Refusal::TooLarge),
         Ok(_)
@@ -118,9 +123,11 @@ fn keep(news: &Candidate<'_>, cached: &mut Cached, shared: &Shared) {
                 headers: news.response.clone(),
                 answered: news.times.answered,
                 body: Vec::new(),
-                room: shared.cache.room(),
+                room,
             });
         }
+        // What the asker alone has sent is not remembered: the next one's answer may be kept.
+        Err(refusal) if storable::is_about_asker(refusal, news) => cached.refuse_to_asker(refusal),
         Err(refusal) => cached.refuse(refusal),
     }
 }
@@ -169,7 +176,7 @@ pub(crate) fn complete(shared: &Shared, asked: &RequestHeader, context: &mut Con
     let Some(place) = &mut cached.place else { return };
     let reserved = &context.runtime.reserved;
     let candidate = place.candidate(asked, (fill.status, &fill.headers), fill.answered, reserved);
-    let entry = Entry::new(&candidate, &plan.policy, fill.terms, Body::copied(&[fill.body]));
+    let entry = Entry::new(&candidate, &plan.policy, fill.terms, Body::copied(&[fill.body], shared.cache.held()));
     let stored = entry.and_then(|entry| place.tickets.insert(shared, &place.key, entry));
     match (stored, place.flight.take()) {
         (Ok(_), Some(flight)) => flight.stored(),
@@ -182,7 +189,7 @@ pub(crate) fn complete(shared: &Shared, asked: &RequestHeader, context: &mut Con
 fn invalidate(shared: &Shared, asked: &RequestHeader, head: &ResponseHeader, context: &Context) {
     // What is on its way is not to be kept either: so the purge counts although there may be nothing yet.
     let rules = &context.runtime.cache_queries;
-    if asked.method.is_safe() || rules.is_empty() {
+    if asked.method.is_safe() || (rules.is_empty() && shared.cache_tier.load().is_none()) {
         return;
     }
     let target = Target {

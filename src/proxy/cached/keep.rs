@@ -72,8 +72,8 @@ impl Tickets {
 pub(super) async fn fetch(shared: &Shared, key: &Key, one_client: bool, request: &HeaderMap) -> bool {
     let Some(tier) = shared.cache_tier.load_full().filter(|_| !one_client) else { return false };
     let ticket = shared.cache.memory().ticket();
-    match tier.find(key, request).await {
-        Some(entry) => shared.cache.memory().insert(key, entry, ticket).is_ok(),
-        None => false,
-    }
+    let found = tier.find(key, request, shared.cache.held()).await;
+    // It counts already: as long as clients hold too much of what is kept no longer, there is no room for it either.
+    let found = found.filter(|_| shared.cache.room().grow(0));
+    found.is_some_and(|entry| shared.cache.memory().insert(key, entry, ticket).is_ok())
 }

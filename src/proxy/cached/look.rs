@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode, header};
 use pingora::http::RequestHeader;
 use tokio::{sync::watch, time::Instant};
 
@@ -16,12 +16,13 @@ use super::{
     identity,
     keep::{self, Tickets},
     refetch,
-    request::{CONDITIONS, Cached, Place},
+    request::{Cached, Place},
     serve::Served,
 };
 use crate::{
     cache::{
         bypass::{self, Past},
+        conditional::CONDITIONS,
         entry::Entry,
         key::{Key, KeyParts},
         reuse::{self, Asked, InPlaceOf, Reuse, Why},
@@ -29,7 +30,7 @@ use crate::{
         shared::CachePlan,
     },
     clock::Now,
-    message::{fields, host::host_and_port, reply::Reply},
+    message::{fields, forwarded, host::host_and_port, reply::Reply},
     proxy::{context::Context, kind::RequestKind},
     runtime::{
         Shared,
@@ -39,6 +40,9 @@ use crate::{
 
 /// The longest that a request waits for the fetch of another one.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// So many answers are waited for that turn out to be for others: the first one says by which fields variants are told apart.
+const MOST_WAITS: u8 = 2;
 
 /// What came of looking.
 pub(crate) enum Found {
@@ -85,18 +89,19 @@ async fn look_under(
     let asked = Asked::of(&head.headers, &plan.policy);
     // Whoever has waited in vain must have time left to ask.
     let until = Instant::now() + context.remaining().map_or(LONGEST_WAIT, |left| (left / 2).min(LONGEST_WAIT));
-    let (mut collapsed, mut fetched) = (false, false);
+    // What it has waited for and has been stored, without being of use: at most the answer to others, and then its own variant.
+    let (mut landed, mut waits, mut fetched): (Option<u128>, u8, bool) = (None, 0, false);
     loop {
         let now = Now::read();
         let step = step(shared, &key, &asked, head, now);
         let (forwarded, entry, or, validates) = match step {
             Step::Give(entry, outcome) => {
                 let mut cached = Cached::new(plan, Forwarded::UriMiss, None);
-                cached.collapsed = collapsed;
+                cached.collapsed = landed.is_some();
                 return answer(context, cached, head, entry, outcome, now);
             }
             Step::Refetch(entry) => {
-                if let Join::Lead(flight) = shared.flights.join(key.hash(), now.since_start) {
+                if let Join::Lead(flight) = shared.flights.join(slot_of(shared, &key, &asked, head), now.since_start) {
                     refetch::begin(shared, head, context, &plan, (key, one_client, flight), entry.clone());
                 }
                 let cached = Cached::new(plan, Forwarded::Entry(Why::Stale), None);
@@ -111,12 +116,11 @@ async fn look_under(
         let mut flight = None;
         // Whose answer is not to be kept fetches it for nobody else.
         // Nor does one that asks for its own sake, or whose answer is another one than that which the others wait for.
-        let alike = matches!(forwarded, Forwarded::UriMiss | Forwarded::Entry(Why::Stale));
+        let alike = matches!(forwarded, Forwarded::UriMiss | Forwarded::VaryMiss | Forwarded::Entry(Why::Stale));
         let keeps_it = keeps && !asked.directives.no_store;
-        if keeps_it && alike && !collapsed && Instant::now() < until {
-            // Whose credentials keep an answer from being kept says nothing of the answers to others.
-            let flight_of = key.hash() ^ u128::from(asked.credentials);
-            match shared.flights.join(flight_of, now.since_start) {
+        let slot = slot_of(shared, &key, &asked, head);
+        if keeps_it && alike && waits < MOST_WAITS && landed != Some(slot) && Instant::now() < until {
+            match shared.flights.join(slot, now.since_start) {
                 Join::Lead(own) => {
                     // Once: what is there and may not be given is here then.
                     if !replace(&mut fetched, true) && keep::fetch(shared, &key, one_client, &head.headers).await {
@@ -130,7 +134,9 @@ async fn look_under(
                 Join::Pass => {}
                 // When that comes to nothing, because its client has left or its backend has failed, another one fetches.
                 Join::Wait(landing) => {
-                    collapsed = wait(landing, until).await;
+                    if wait(landing, until).await {
+                        (landed, waits) = (Some(slot), waits + 1);
+                    }
                     continue;
                 }
             }
@@ -146,6 +152,15 @@ async fn look_under(
         context.cached = Some(Cached::new(plan, forwarded, Some(place)));
         return Found::Nothing;
     }
+}
+
+/// Which fetch is for such a request: the one of its variant, where it is known by which fields variants are told apart.
+fn slot_of(shared: &Shared, key: &Key, asked: &Asked, head: &RequestHeader) -> u128 {
+    let variants = shared.cache.memory().get(key);
+    let variant = variants.map(|variants| variants.wanted(&head.headers)).unwrap_or_default();
+    // Whose credentials keep an answer from being kept says nothing of the answers to others.
+    let credentials = [asked.credentials, head.headers.contains_key(header::AUTHORIZATION)].map(u8::from);
+    shared.cache.keys.within(key, &[variant.as_bytes(), &credentials])
 }
 
 /// Waits for the fetch of another request; true when its answer has been stored.
@@ -207,7 +222,7 @@ fn key(shared: &Shared, plan: &CachePlan, head: &RequestHeader, context: &Contex
     let identity = identity::parts(&context.state.identities);
     let identity: Vec<&[u8]> = identity.iter().map(Vec::as_slice).collect();
     // Whoever is trusted may tell backends of another host than the one that was asked for.
-    let told: Vec<&[u8]> = if context.origin.trusted { told(head) } else { Vec::new() };
+    let told: Vec<&[u8]> = if context.origin.trusted { forwarded::told(&head.headers) } else { Vec::new() };
     // A route may lead to several services, and each answers as it likes.
     let mut service = DefaultHasher::new();
     context.target.as_ref().map(|target| &target.service.name).hash(&mut service);
@@ -223,15 +238,4 @@ fn key(shared: &Shared, plan: &CachePlan, head: &RequestHeader, context: &Contex
         told: &told,
     };
     (shared.cache.keys.key(&parts), parts.one_client())
-}
-
-/// What a trusted proxy has said of the request, and backends believe.
-fn told(head: &RequestHeader) -> Vec<&[u8]> {
-    const FIELDS: [&str; 4] = ["x-forwarded-host", "x-forwarded-port", "x-forwarded-prefix", "forwarded"];
-    let mut all: Vec<&[u8]> = Vec::new();
-    for field in FIELDS {
-        all.push(field.as_bytes());
-        all.extend(head.headers.get_all(field).iter().map(HeaderValue::as_bytes));
-    }
-    all
 }

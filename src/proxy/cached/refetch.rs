@@ -136,7 +136,7 @@ impl Refetch {
         let mut room = self.shared.cache.room();
         let read = whole_body(&mut answer, most, &mut room);
         let Ok(Some(parts)) = tokio::time::timeout(total, read).await else { return };
-        let entry = Entry::new(&candidate, &self.plan.policy, terms, Body::copied(&parts));
+        let entry = Entry::new(&candidate, &self.plan.policy, terms, Body::copied(&parts, self.shared.cache.held()));
         if entry.and_then(|entry| self.tickets.insert(&self.shared, &self.key, entry)).is_ok() {
             self.flight.stored();
         }

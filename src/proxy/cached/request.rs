@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::keep::Tickets;
 use crate::{
     cache::{
         bypass::Past,
-        conditional,
+        conditional::{self, CONDITIONS},
         entry::Entry,
         freshness::Times,
         key::Key,
@@ -24,10 +24,6 @@ use crate::{
     message::{edit::Edit as _, reserved::ReservedHeaders},
     runtime::flights::Flight,
 };
-
-/// Fields by which a client says that it has something already, or wants a part.
-pub(super) static CONDITIONS: [HeaderName; 4] =
-    [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_RANGE, header::RANGE];
 
 /// A request on a route with a cache.
 #[derive(Debug)]
@@ -145,13 +141,22 @@ impl Cached {
         Ok(())
     }
 
-    /// The answer is not kept, and nobody waits for it any longer.
+    /// The answer is not kept, and nobody waits for it any longer, nor for the next ones.
     pub(super) fn refuse(&mut self, refusal: Refusal) {
-        self.fill = None;
-        self.outcome = Some(Outcome::Miss { forwarded: self.forwarded, status: None, stored: Some(Err(refusal)) });
-        if let Some(flight) = self.place.as_mut().and_then(|place| place.flight.take()) {
+        if let Some(flight) = self.refused(refusal) {
             flight.pass(Now::monotonic());
         }
+    }
+
+    /// The answer is not kept because of what this request is: another one fetches it for those who wait.
+    pub(super) fn refuse_to_asker(&mut self, refusal: Refusal) {
+        drop(self.refused(refusal));
+    }
+
+    fn refused(&mut self, refusal: Refusal) -> Option<Flight> {
+        self.fill = None;
+        self.outcome = Some(Outcome::Miss { forwarded: self.forwarded, status: None, stored: Some(Err(refusal)) });
+        self.place.as_mut().and_then(|place| place.flight.take())
     }
 
     /// Says on an answer what has been done, and takes off what was said to this cache alone.

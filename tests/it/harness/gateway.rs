@@ -89,6 +89,15 @@ impl Gateway {
         std::mem::replace(&mut self.child, Self::spawn(&self.dir, &["-u"]))
     }
 
+    /// Starts a process in the place of one that has ended.
+    pub(crate) fn start_again(&mut self) {
+        self.child = Self::spawn(&self.dir, &[]);
+        eventually("it answers again", || {
+            let live = Request::new("GET", format!("http://127.0.0.1:{}/health/live", self.admin));
+            live.try_send().is_ok_and(|answer| answer.status == 200)
+        });
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
