@@ -20,6 +20,7 @@ mod shared_limiter;
 mod shared_nonces;
 mod shared_set;
 mod state;
+mod telling;
 
 pub use self::{
     config::RedisConfig,

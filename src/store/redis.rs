@@ -21,7 +21,10 @@ use std::{
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use redis::{Script, ScriptInvocation};
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::timeout,
+};
 
 use super::{
     connection::Connection,
@@ -78,6 +81,8 @@ pub struct RedisStore {
     changed: Mutex<Option<(Duration, String)>>,
     pub(super) complaints: Complaints,
     pub(super) missed: MissedNonces,
+    /// Whose turn it is to tell what has passed.
+    pub(super) telling: Semaphore,
     announce: Script,
 }
 
@@ -104,6 +109,7 @@ impl RedisStore {
             changed: Mutex::new(None),
             complaints: Complaints::default(),
             missed: MissedNonces::default(),
+            telling: Semaphore::new(1),
             announce: Script::new(include_str!("announce.lua")),
         })
     }

@@ -6,6 +6,9 @@
 //! There is one table, for any number of gateways: of several, each may use that part of a bucket, and the table's time runs so
 //! much slower, so that the part of the rate comes back. Another number thus changes what may pass from then on, and forgets
 //! nothing of what has.
+//!
+//! The store may let more pass at one gateway than its share, up to the whole bucket: a table beside it counts that, for what the
+//! store is told when it is back. In the share's own it would keep a client out for long that comes to one gateway only.
 
 use std::{sync::Arc, time::Duration};
 
@@ -39,6 +42,8 @@ pub(super) struct ShareClock {
 /// The share of this gateway.
 pub(super) struct Share {
     table: Table,
+    /// All that has passed here, by the same time.
+    passed: Table,
     clock: ShareClock,
 }
 
@@ -77,7 +82,7 @@ impl ShareClock {
 
 impl Share {
     pub(super) fn new(whole: Quota, capacity: usize) -> Self {
-        Self { table: Table::new(whole, capacity), clock: ShareClock::default() }
+        Self { table: Table::new(whole, capacity), passed: Table::new(whole, capacity), clock: ShareClock::default() }
     }
 
     /// Takes `cost` tokens of this gateway's share, when there are so many gateways. One request at once is the least that a
@@ -86,6 +91,9 @@ impl Share {
         let (gateways, burst) = (gateways.max(1), self.table.quota().burst());
         let (most, time) = ((burst / gateways).max(1), self.clock.time(gateways, now));
         let verdict = self.table.take_of(key, cost, most, time);
+        if verdict.allowed() {
+            self.passed.take(key, cost, time);
+        }
         let real = |time: Duration| time.saturating_mul(gateways);
         Verdict {
             limit: most,
@@ -95,9 +103,16 @@ impl Share {
         }
     }
 
-    /// How many tokens have passed here, and are not back yet: more than the share, when it was larger before.
+    /// Counts what the store has let pass: so much less is left of the share.
+    pub(super) fn charge(&self, key: u64, cost: u32, gateways: u32, now: Duration) {
+        if !self.take(key, cost, gateways, now).allowed() {
+            self.passed.take(key, cost, self.clock.time(gateways.max(1), now));
+        }
+    }
+
+    /// How many tokens have passed here, and are not back yet: more than the share, if the store has let them.
     pub(super) fn used(&self, key: u64, gateways: u32, now: Duration) -> u32 {
-        let verdict = self.table.take(key, 0, self.clock.time(gateways.max(1), now));
+        let verdict = self.passed.take(key, 0, self.clock.time(gateways.max(1), now));
         verdict.limit.saturating_sub(verdict.remaining)
     }
 
@@ -127,6 +142,19 @@ mod tests {
         let small = Share::new(Quota::new(1, second, 1).unwrap(), 100);
         assert!(small.take(1, 1, 9, second).allowed());
         assert_eq!(small.take(1, 1, 9, second).retry, Some(9 * second));
+    }
+
+    #[test]
+    fn what_the_store_has_let_pass_beyond_the_share_is_known_and_keeps_nobody_out() {
+        let second = Duration::from_secs(1);
+        let share = Share::new(Quota::new(10, second, 20).unwrap(), 100);
+        for _ in 0..20 {
+            share.charge(1, 1, 2, second);
+        }
+        assert_eq!(share.used(1, 2, second), 20);
+        assert!(!share.take(1, 1, 2, second).allowed());
+        assert!(share.take(1, 1, 2, second + second / 5).allowed(), "a half of the rate comes back from then on");
+        assert_eq!(share.used(1, 2, 3 * second), 11);
     }
 
     #[test]

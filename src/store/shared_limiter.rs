@@ -12,11 +12,12 @@ use tokio::time::timeout;
 use super::{
     cell::{Cell, Debt},
     connection::TAKE,
-    digest,
+    digest::{self, Keys},
     failure::Concern,
     policy::{OnStoreDown, SharedLimits},
     redis::{RedisStore, microseconds},
     share::Share,
+    telling::{self, Tells},
 };
 use crate::{
     clock::Now,
@@ -31,6 +32,7 @@ use crate::{
 const BROKEN: Duration = Duration::from_secs(1);
 
 /// A limit that several gateways keep together.
+#[derive(Clone)]
 pub struct SharedLimiter(Arc<Inner>);
 
 struct Inner {
@@ -40,15 +42,9 @@ struct Inner {
     /// The last part of every key: the limit's name and what it allows. One that is changed begins anew.
     suffix: String,
     share: Share,
+    /// Of every client of whom something has passed here, also without the store.
     cells: Cache<u128, Arc<Cell>>,
     hasher: KeyHasher,
-}
-
-/// A client's key, in Redis and in the table of this process.
-#[derive(Clone, Copy)]
-struct Keys {
-    shared: u128,
-    local: u64,
 }
 
 impl SharedLimiter {
@@ -70,6 +66,11 @@ impl SharedLimiter {
             hasher,
             limits,
         })))
+    }
+
+    /// Tells the store what has passed here, each time that it comes back.
+    pub fn keep_told(&self) -> impl Future<Output = ()> + Send + use<> {
+        telling::keep_told(self.0.clone())
     }
 }
 
@@ -96,15 +97,7 @@ impl Limiter for SharedLimiter {
 
 impl Inner {
     fn keys(&self, parts: &dyn KeyParts) -> Keys {
-        let shared = digest::of(parts, self.limits.ipv6_prefix);
-        // The table's own keys must not be foreseeable; the lower half is as good as all of it.
-        let low = u64::try_from(shared & u128::from(u64::MAX)).unwrap_or(0);
-        Keys { shared, local: self.hasher.key("").number(low).finish() }
-    }
-
-    /// The key in Redis: limits that count by the same have one slot, and so one server of a cluster.
-    fn name(&self, keys: Keys) -> String {
-        format!("tollgate:{{{:032x}}}:{}", keys.shared, self.suffix)
+        Keys::new(digest::of(parts, self.limits.ipv6_prefix), &self.hasher)
     }
 
     fn decide_alone(&self, keys: Keys, cost: u32, now: Duration) -> Result<Decision, StoreDown> {
@@ -112,7 +105,12 @@ impl Inner {
         self.store.metrics().without(policy.label());
         match policy {
             OnStoreDown::LocalShare => {
-                Ok(Decision::from(self.share.take(keys.local, cost, self.store.gateways(), now)).alone())
+                let decision = Decision::from(self.share.take(keys.local, cost, self.store.gateways(), now)).alone();
+                if decision.verdict.allowed() {
+                    // The store must be told of it.
+                    self.cell(keys);
+                }
+                Ok(decision)
             }
             OnStoreDown::Allow | OnStoreDown::Deny => Err(StoreDown("it does not answer".to_owned())),
         }
@@ -127,7 +125,7 @@ impl Inner {
 
     /// Has let pass what the store granted: so much less is left of the share here.
     fn charge(&self, keys: Keys, cost: u32, now: Duration) {
-        self.share.take(keys.local, cost, self.store.gateways(), now);
+        self.share.charge(keys.local, cost, self.store.gateways(), now);
     }
 
     /// What has passed here and the store does not know of, the first time that it is asked in its generation.
@@ -152,7 +150,7 @@ impl Inner {
     async fn ask(&self, keys: Keys, ask: Ask, debt: u32, node: &str) -> Result<Answer, Concern> {
         let SharedQuota { token, rate, full, .. } = self.quota;
         let divisor = if node.is_empty() { 1 } else { self.store.gateways().saturating_mul(2) };
-        let name = self.name(keys);
+        let name = keys.name(&self.suffix);
         let mut script = TAKE.key(&name);
         script.arg(token).arg(rate).arg(full);
         script.arg(ask.least).arg(ask.want).arg(ask.left).arg(ask.back).arg(debt).arg(divisor);
@@ -173,18 +171,12 @@ impl Inner {
             return Take::Now(verdict.into());
         }
         Take::Later(Box::pin(async move {
-            let generation = self.store.generation();
-            // Only for a while after the store has come back is there something that it must be told.
-            let recent = now.saturating_sub(self.store.since()) < self.share.refill();
-            let cell = if recent { Some(self.cell(keys)) } else { None };
-            let debt = cell.as_ref().map(|cell| self.debt(keys, cell, generation, now));
+            let (generation, cell) = (self.store.generation(), self.cell(keys));
+            let debt = self.debt(keys, &cell, generation, now);
             let ask = Ask { least: cost, want: cost, left: 0, back: 0, spent: now, generation };
-            let answer = self.ask(keys, ask, debt.as_ref().map_or(0, |debt| debt.tokens), "").await;
-            match answer {
+            match self.ask(keys, ask, debt.tokens, "").await {
                 Ok(answer) => {
-                    if let Some(debt) = debt {
-                        debt.paid();
-                    }
+                    debt.paid();
                     let refused = (answer.granted < cost).then_some(answer.again().max(Duration::from_micros(1)));
                     if refused.is_none() {
                         self.charge(keys, cost, now);
@@ -306,5 +298,32 @@ impl Inner {
                 Err(()) => return cell.watched.store(false, Relaxed),
             }
         }
+    }
+}
+
+impl Tells for Inner {
+    fn store(&self) -> &RedisStore {
+        &self.store
+    }
+
+    fn clients(&self) -> Vec<u128> {
+        self.cells.iter().map(|(client, _)| client).collect()
+    }
+
+    fn counts(&self, client: u128, now: Moment) -> bool {
+        let local = Keys::new(client, &self.hasher).local;
+        self.share.used(local, self.store.gateways(), now.since_start) > 0
+    }
+
+    async fn tell(&self, client: u128, generation: u64, now: Moment) -> Result<(), Concern> {
+        let (keys, now) = (Keys::new(client, &self.hasher), now.since_start);
+        let Some(cell) = self.cells.get(&client) else { return Ok(()) };
+        let debt = self.debt(keys, &cell, generation, now);
+        if debt.tokens > 0 {
+            let nothing = Ask { least: 0, want: 0, left: 0, back: 0, spent: now, generation };
+            self.ask(keys, nothing, debt.tokens, "").await?;
+        }
+        debt.paid();
+        Ok(())
     }
 }

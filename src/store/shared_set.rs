@@ -8,7 +8,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -17,14 +17,15 @@ use quick_cache::sync::Cache;
 use redis::ScriptInvocation;
 
 use super::{
-    cell::{Cell, Debt},
+    cell::Debt,
     connection::TAKE_ALL,
-    digest,
+    digest::{self, Keys},
     failure::Concern,
     policy::{OnStoreDown, SharedSettings},
     redis::RedisStore,
     set_member::Member,
     share::ShareClock,
+    telling::{self, Tells},
 };
 use crate::{
     clock::Now,
@@ -49,39 +50,17 @@ struct Limits {
     /// Between the calendar's clock and the other one, when this began: windows follow it, so that gateways' windows are the same.
     apart: Duration,
     locks: Locks,
-    cells: Cache<u128, Arc<Cell>>,
-    /// Who has passed, where a limit counts for longer than an outage may last.
-    clients: Cache<u128, ()>,
+    /// Of whom something has passed here, also without the store; and the generation whose store has been told what of buckets.
+    clients: Cache<u128, Arc<AtomicU64>>,
     hasher: KeyHasher,
     /// Something has been decided without the store.
     alone: AtomicBool,
 }
 
-/// A client's key, in Redis and in the tables of this process.
-#[derive(Clone, Copy)]
-struct Keys {
-    shared: u128,
-    local: u64,
-}
-
 impl SharedSet {
-    /// Tells the store what has passed here, each time that it comes back; `None` where nobody would miss it.
-    pub fn keep_told(&self) -> Option<impl Future<Output = ()> + Send + use<>> {
-        let (limits, counts) = (self.0.clone(), self.0.counts_long());
-        counts.then_some(async move {
-            let mut told = limits.store.generation();
-            loop {
-                let returned = limits.store.returned();
-                tokio::pin!(returned);
-                returned.as_mut().enable();
-                let generation = limits.store.generation();
-                if generation != told && limits.store.is_up() {
-                    limits.tell_all().await;
-                    told = generation;
-                }
-                returned.await;
-            }
-        })
+    /// Tells the store what has passed here, each time that it comes back.
+    pub fn keep_told(&self) -> impl Future<Output = ()> + Send + use<> {
+        telling::keep_told(self.0.clone())
     }
 
     /// Limits that `store` counts; `tables` are theirs in this process, and nobody else's.
@@ -113,7 +92,6 @@ impl SharedSet {
             clock: ShareClock::default(),
             apart: Now::calendar().saturating_sub(Now::monotonic()),
             locks: Locks::default(),
-            cells: Cache::new(settings.capacity),
             clients: Cache::new(settings.capacity),
             hasher: KeyHasher::new(),
             alone: AtomicBool::new(false),
@@ -121,9 +99,6 @@ impl SharedSet {
         })))
     }
 }
-
-/// So many clients are told of at a time.
-const AT_ONCE: usize = 64;
 
 impl fmt::Debug for SharedSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -162,22 +137,17 @@ impl Limiter for SharedSet {
 
 impl Limits {
     fn keys(&self, parts: &dyn KeyParts) -> Keys {
-        self.keys_of(digest::of(parts, self.settings.ipv6_prefix))
+        Keys::new(digest::of(parts, self.settings.ipv6_prefix), &self.hasher)
     }
 
-    fn keys_of(&self, shared: u128) -> Keys {
-        // The tables' own keys must not be foreseeable; the lower half is as good as all of it.
-        let low = u64::try_from(shared & u128::from(u64::MAX)).unwrap_or(0);
-        Keys { shared, local: self.hasher.key("").number(low).finish() }
-    }
-
-    /// One of them is no bucket, which would be full again soon.
-    fn counts_long(&self) -> bool {
-        self.tables.iter().any(|table| !matches!(table, AnyTable::Bucket(_)))
-    }
-
-    fn name(keys: Keys, member: &Member) -> String {
-        format!("tollgate:{{{:032x}}}:{}", keys.shared, member.suffix)
+    /// Of this client something has passed here, or is about to.
+    fn remember(&self, keys: Keys) -> Arc<AtomicU64> {
+        let made: Result<_, std::convert::Infallible> =
+            self.clients.get_or_insert_with(&keys.shared, || Ok(Arc::default()));
+        match made {
+            Ok(told) => told,
+            Err(never) => match never {},
+        }
     }
 
     /// The time for a table: of buckets it runs slower where the rate is divided, and windows begin with the calendar's.
@@ -224,7 +194,12 @@ impl Limits {
         match policy {
             OnStoreDown::LocalShare => {
                 self.alone.store(true, Relaxed);
-                Ok(self.share(keys, cost, self.store.gateways(), now).alone())
+                let decision = self.share(keys, cost, self.store.gateways(), now).alone();
+                if decision.verdict.allowed() {
+                    // The store must be told of it.
+                    self.remember(keys);
+                }
+                Ok(decision)
             }
             OnStoreDown::Allow | OnStoreDown::Deny => Err(StoreDown("it does not answer".to_owned())),
         }
@@ -262,10 +237,9 @@ impl Limits {
         }
     }
 
-    /// What has passed here and the store does not know of, the first time that it is asked in its generation.
-    fn debt(cell: Option<&Arc<Cell>>, generation: u64) -> Option<Debt<'_>> {
-        let cell = cell?;
-        (cell.told.swap(generation, Relaxed) != generation).then(|| Debt { tokens: 0, told: Some(&cell.told) })
+    /// What of buckets has passed here and the store does not know of, the first time that it is asked in its generation.
+    fn debt(told: &AtomicU64, generation: u64) -> Option<Debt<'_>> {
+        (told.swap(generation, Relaxed) != generation).then(|| Debt { tokens: 0, told: Some(told) })
     }
 
     /// Until every bucket is full again after the store has come back.
@@ -283,26 +257,12 @@ impl Limits {
         script.arg(self.store.node()).arg(cost);
         for member in &self.members {
             let (kind, numbers) = self.arguments(member, keys, tells, now);
-            script.key(Self::name(keys, member)).arg(kind);
+            script.key(keys.name(&member.suffix)).arg(kind);
             for number in numbers {
                 script.arg(number);
             }
         }
         script
-    }
-
-    /// Tells the store what has passed here, of every client that it may have forgotten: the others may be asked for them first.
-    async fn tell_all(&self) {
-        let generation = self.store.generation();
-        let clients: Vec<u128> = self.clients.iter().map(|(client, ())| client).collect();
-        for some in clients.chunks(AT_ONCE) {
-            let now = Now::read();
-            let now = Moment { since_start: now.since_start, unix: Duration::from_secs(now.unix) };
-            let scripts: Vec<_> =
-                some.iter().map(|client| self.script(self.keys_of(*client), 0, (false, true), now)).collect();
-            let calls = scripts.iter().map(|script| self.store.call::<Vec<u64>>(script, generation));
-            futures_util::future::join_all(calls).await;
-        }
     }
 
     /// Asks the store.
@@ -312,15 +272,13 @@ impl Limits {
             return Ok(Decision { of, ..verdict.into() });
         }
         let generation = self.store.generation();
-        let made: Option<Result<_, std::convert::Infallible>> =
-            self.is_recent(now).then(|| self.cells.get_or_insert_with(&keys.shared, || Ok(Arc::default())));
-        let cell = made.and_then(Result::ok);
-        let debt = Self::debt(cell.as_ref(), generation);
+        let told = self.is_recent(now).then(|| self.remember(keys));
+        let debt = told.as_deref().and_then(|told| Self::debt(told, generation));
         let tells = (debt.is_some(), generation > 1 || self.alone.load(Relaxed));
         let script = self.script(keys, cost, tells, now);
         let answer: Vec<u64> = self.store.call(&script, generation).await.inspect_err(|concern| {
             if *concern == Concern::Key {
-                self.store.complaints.about(&format!("tollgate:{{{:032x}}}:*", keys.shared));
+                self.store.complaints.about(&keys.name("*"));
             }
         })?;
         if let Some(debt) = debt {
@@ -328,8 +286,8 @@ impl Limits {
         }
         let passes = answer.first() == Some(&1);
         if passes {
-            if self.counts_long() && self.clients.get(&keys.shared).is_none() {
-                self.clients.insert(keys.shared, ());
+            if told.is_none() {
+                self.remember(keys);
             }
             for member in &self.members {
                 let moment = self.moment(&member.table, self.store.gateways().max(1), now);
@@ -338,5 +296,34 @@ impl Limits {
         }
         let verdicts = self.members.iter().zip(answer.get(1..).unwrap_or_default().chunks_exact(4));
         Decision::of_all(verdicts.map(|(member, numbers)| member.verdict(numbers))).ok_or(Concern::Key)
+    }
+}
+
+impl Tells for Limits {
+    fn store(&self) -> &RedisStore {
+        &self.store
+    }
+
+    fn clients(&self) -> Vec<u128> {
+        self.clients.iter().map(|(client, _)| client).collect()
+    }
+
+    fn counts(&self, client: u128, now: Moment) -> bool {
+        let (local, gateways) = (Keys::new(client, &self.hasher).local, self.store.gateways().max(1));
+        self.tables.iter().any(|table| {
+            let seen = table.look(local, 0, table.most(), self.moment(table, gateways, now));
+            seen.remaining < seen.limit
+        })
+    }
+
+    async fn tell(&self, client: u128, generation: u64, now: Moment) -> Result<(), Concern> {
+        let told = self.clients.get(&client).filter(|_| self.is_recent(now));
+        let debt = told.as_deref().and_then(|told| Self::debt(told, generation));
+        let script = self.script(Keys::new(client, &self.hasher), 0, (debt.is_some(), true), now);
+        self.store.call::<Vec<u64>>(&script, generation).await?;
+        if let Some(debt) = debt {
+            debt.paid();
+        }
+        Ok(())
     }
 }

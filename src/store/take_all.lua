@@ -35,9 +35,10 @@ local function bucket(key, token, rate, full, debt)
   if at > now + second then at = now end
   deficit = math.max(0, deficit - math.max(0, now - at) * rate)
   deficit = math.min(deficit + debt * token, math.max(full, deficit))
-  local after = deficit + cost * token
-  local wait = math.max(0, math.ceil((after - full) / rate))
-  return { wait, deficit, 0, 0, function()
+  local wait = math.max(0, math.ceil((deficit + cost * token - full) / rate))
+  return { wait, function(taken)
+    if taken + debt == 0 then return deficit, 0, 0 end
+    local after = deficit + taken * token
     redis.call('HSET', key, 'at', text(math.max(at, now)), 'deficit', text(after))
     redis.call('PEXPIRE', key, text(math.ceil(after / rate / 1000) + 1))
     return after, 0, 0
@@ -93,17 +94,20 @@ local function counted(key, kind, length, count, told, current, previous)
       wait = length - into + out_of_sight(cur, count - cost)
     end
   end
-  return { wait, cur, prev, into, function()
-    for _, name in ipairs(gone) do redis.call('HDEL', key, name) end
+  return { wait, function(taken)
+    local writes = taken > 0
     for n, value in pairs(own) do
       if value > (kept[n] or 0) and (n == number or window and n == number - 1) then
         redis.call('HSET', key, text(n) .. ':' .. node, text(value))
+        writes = true
       end
     end
-    redis.call('HINCRBY', key, text(number) .. ':' .. node, text(cost))
+    if not writes then return cur, prev, into end
+    for _, name in ipairs(gone) do redis.call('HDEL', key, name) end
+    if taken > 0 then redis.call('HINCRBY', key, text(number) .. ':' .. node, text(taken)) end
     local lives = window and ends + length - now or ends - now + 60 * second
     redis.call('PEXPIRE', key, text(math.ceil(lives / 1000) + 1))
-    return cur + cost, prev, into
+    return cur + taken, prev, into
   end }
 end
 
@@ -116,11 +120,10 @@ for i, key in ipairs(KEYS) do
     or counted(key, kind, n[1], n[2], n[3], n[4], n[5])
   passes = passes and all[i][1] == 0
 end
--- A refusal changes nothing, and so costs no write.
+-- A refusal takes nothing, and so costs no write. What it has told has passed all the same, and is written: the others count by it.
 local answer = { passes and 1 or 0 }
 for _, limit in ipairs(all) do
-  local a, b, c = limit[2], limit[3], limit[4]
-  if passes then a, b, c = limit[5]() end
+  local a, b, c = limit[2](passes and cost or 0)
   for _, number in ipairs({ limit[1], a, b, c }) do answer[#answer + 1] = number end
 end
 return answer

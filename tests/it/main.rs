@@ -21,6 +21,7 @@ mod checks;
 mod cluster;
 mod cluster_latency;
 mod cluster_outage;
+mod cluster_return;
 mod cluster_sets;
 mod combinations;
 mod compression;

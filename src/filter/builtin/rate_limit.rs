@@ -49,8 +49,8 @@ const X_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 #[derive(Debug)]
 pub(crate) struct RateLimit {
     limiter: Arc<dyn Limiter>,
-    /// The same, where it tells a store that has come back what has passed.
-    set: Option<SharedSet>,
+    /// The same, where gateways keep it together.
+    together: Option<Together>,
     on_store_down: OnStoreDown,
     by: Vec<KeyPart>,
     announce: Announce,
@@ -61,6 +61,13 @@ pub(crate) struct RateLimit {
     shared: Box<[SharedCounts]>,
     limited: Lazy<IntCounter>,
     checks: (Lazy<IntCounter>, Lazy<IntCounter>),
+}
+
+/// What counts for gateways together.
+#[derive(Debug)]
+enum Together {
+    One(SharedLimiter),
+    Several(SharedSet),
 }
 
 /// What is told of one limit.
@@ -109,10 +116,10 @@ impl Configure for RateLimit {
         let policy = policy.collect::<Vec<_>>().join(", ");
         let redis = env.redis.as_ref().filter(|_| sync != SyncMode::Local);
         let counts = |limit: &Named| env.metrics.shared_limit(&env.route, &limit.name);
-        let (limiter, set) = limiter(&limits, &config, redis, sync == SyncMode::Strict, env)?;
+        let (limiter, together) = limiter(&limits, &config, redis, sync == SyncMode::Strict, env)?;
         Ok(Self {
             limiter,
-            set,
+            together,
             on_store_down: config.on_store_down.unwrap_or_default(),
             by: if config.by.is_empty() { vec![KeyPart::ClientIp] } else { config.by },
             announce: config.headers,
@@ -163,7 +170,7 @@ fn limiter(
     redis: Option<&Arc<RedisStore>>,
     strict: bool,
     env: &Env,
-) -> Result<(Arc<dyn Limiter>, Option<SharedSet>), Invalid> {
+) -> Result<(Arc<dyn Limiter>, Option<Together>), Invalid> {
     let (capacity, ipv6_prefix) = (config.max_buckets, config.ipv6_prefix);
     let Some(redis) = redis else { return Ok((local(limits, capacity, ipv6_prefix, env), None)) };
     let (on_store_down, scope) = (config.on_store_down.unwrap_or_default(), env.scope.clone());
@@ -171,7 +178,8 @@ fn limiter(
     if let [Named { counted: Counted::Bucket(quota), .. }] = limits {
         let quota = *quota;
         let limits = SharedLimits { quota, strict, on_store_down, scope, capacity, ipv6_prefix };
-        return Ok((Arc::new(SharedLimiter::new(limits, redis.clone()).map_err(wrong)?), None));
+        let one = SharedLimiter::new(limits, redis.clone()).map_err(wrong)?;
+        return Ok((Arc::new(one.clone()), Some(Together::One(one))));
     }
     let table = |limit: &Named| match limit.counted {
         Counted::Bucket(quota) => AnyTable::Bucket(Arc::new(Table::new(quota, capacity))),
@@ -180,7 +188,7 @@ fn limiter(
     };
     let settings = SharedSettings { on_store_down, scope, capacity, ipv6_prefix };
     let set = SharedSet::new(settings, limits.iter().map(table).collect(), redis.clone()).map_err(wrong)?;
-    Ok((Arc::new(set.clone()), Some(set)))
+    Ok((Arc::new(set.clone()), Some(Together::Several(set))))
 }
 
 /// Tables of this process, which outlive a reload that leaves their limits as they are.
@@ -234,7 +242,10 @@ impl Filter for RateLimit {
     }
 
     fn background(&self) -> Option<Background> {
-        Some(Box::pin(self.set.as_ref()?.keep_told()?))
+        Some(match self.together.as_ref()? {
+            Together::One(limiter) => Box::pin(limiter.keep_told()),
+            Together::Several(set) => Box::pin(set.keep_told()),
+        })
     }
 
     fn response(&self, head: &mut ResponseHeader, state: &mut State) -> Result<(), Fault> {
