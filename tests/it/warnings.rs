@@ -86,7 +86,7 @@ const MEANT: &[(&str, &str)] = &[
     ("client_cert, in_flight: { max: 1, by: api_key }", ""),
     ("hmac: { keys: [{ id: a, secrets: [{ env: PATH }] }] }, rate_limit: { rate: 1/s, by: api_key }", ""),
     ("JWT, rate_limit: { rate: 1/s, by: [jwt, \"claim:org\"] }", ""),
-    ("api_key: { scopes: [read] }, api_key: { scopes: write, allow: b }", ""),
+    ("api_key: { scopes: write, allow: b }", ""),
     ("ip: { deny: [0.0.0.0/0] }, request_id", ""),
     ("headers: { response: { set: { X-Frame-Options: DENY } } }, cors: \"*\", api_key", ""),
     ("api_key, headers: { request: { set: { X-A: b } }, response: { add: { X-Served-By: b } } }", ""),

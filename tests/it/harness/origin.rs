@@ -1,7 +1,7 @@
 //! A backend that records what it sees and misbehaves when told to.
 
 use std::{
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -44,12 +44,19 @@ pub(crate) struct Origin {
 
 impl Origin {
     pub(crate) fn start(name: &'static str) -> Self {
-        Self::start_on(name, super::free_port())
+        // Another program may take a port between the look at it and this.
+        let listener = std::iter::repeat_with(|| TcpListener::bind(("127.0.0.1", super::free_port())));
+        Self::serve(name, listener.take(10).find_map(Result::ok).unwrap())
     }
 
     pub(crate) fn start_on(name: &'static str, port: u16) -> Self {
+        Self::serve(name, TcpListener::bind(("127.0.0.1", port)).unwrap())
+    }
+
+    fn serve(name: &'static str, listener: TcpListener) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", port))).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = runtime.block_on(async { tokio::net::TcpListener::from_std(listener) }).unwrap();
         let address = listener.local_addr().unwrap();
         let script = Script { name, ..Script::default() };
         let app = Router::new().fallback(answer).layer(DefaultBodyLimit::disable()).with_state(script.clone());
