@@ -61,11 +61,6 @@ impl ShareClock {
         if part.gateways == gateways { part.time(now) } else { self.change(gateways, now).time(now) }
     }
 
-    /// For how many gateways it was asked last.
-    pub(super) fn gateways(&self) -> u32 {
-        self.part.load().gateways
-    }
-
     /// Goes on from now with another number.
     #[cold]
     fn change(&self, gateways: u32, now: Duration) -> Part {
@@ -116,9 +111,9 @@ impl Share {
         verdict.limit.saturating_sub(verdict.remaining)
     }
 
-    /// After so long without requests every bucket is full.
-    pub(super) fn refill(&self) -> Duration {
-        self.table.quota().refill().saturating_mul(self.clock.gateways())
+    /// After so long without requests every bucket is full, when there are so many gateways.
+    pub(super) fn refill(&self, gateways: u32) -> Duration {
+        self.table.quota().refill().saturating_mul(gateways.max(1))
     }
 }
 

@@ -130,11 +130,13 @@ impl Inner {
 
     /// What has passed here and the store does not know of, the first time that it is asked in its generation.
     fn debt<'c>(&self, keys: Keys, cell: &'c Cell, generation: u64, now: Duration) -> Debt<'c> {
-        let recent = now.saturating_sub(self.store.since()) < self.share.refill();
-        if !recent || cell.told.swap(generation, Relaxed) == generation {
+        let gateways = self.store.gateways();
+        let recent = now.saturating_sub(self.store.since()) < self.share.refill(gateways);
+        // Noted in any case: what the store lets pass from now on is no debt.
+        if cell.told.swap(generation, Relaxed) == generation || !recent {
             return Debt { tokens: 0, told: None };
         }
-        Debt { tokens: self.share.used(keys.local, self.store.gateways(), now), told: Some(&cell.told) }
+        Debt { tokens: self.share.used(keys.local, gateways, now), told: Some(&cell.told) }
     }
 
     fn cell(&self, keys: Keys) -> Arc<Cell> {

@@ -55,6 +55,8 @@ struct Limits {
     hasher: KeyHasher,
     /// Something has been decided without the store.
     alone: AtomicBool,
+    /// The generation in which every bucket is full again that had something to tell.
+    over: AtomicU64,
 }
 
 impl SharedSet {
@@ -95,6 +97,7 @@ impl SharedSet {
             clients: Cache::new(settings.capacity),
             hasher: KeyHasher::new(),
             alone: AtomicBool::new(false),
+            over: AtomicU64::new(0),
             settings,
         })))
     }
@@ -248,8 +251,18 @@ impl Limits {
             AnyTable::Bucket(table) => table.quota().refill(),
             _ => Duration::ZERO,
         };
-        let longest = self.tables.iter().map(refill).max().unwrap_or_default().saturating_mul(self.clock.gateways());
-        now.since_start.saturating_sub(self.store.since()) < longest
+        // It does not begin again when there are more gateways: what the store has let pass since then is no debt.
+        let generation = self.store.generation();
+        if self.over.load(Relaxed) == generation {
+            return false;
+        }
+        let gateways = self.store.gateways().max(1);
+        let longest = self.tables.iter().map(refill).max().unwrap_or_default().saturating_mul(gateways);
+        let is_recent = now.since_start.saturating_sub(self.store.since()) < longest;
+        if !is_recent {
+            self.over.store(generation, Relaxed);
+        }
+        is_recent
     }
 
     fn script(&self, keys: Keys, cost: u32, tells: (bool, bool), now: Moment) -> ScriptInvocation<'static> {
