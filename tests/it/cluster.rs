@@ -478,6 +478,9 @@ fn limits_verify_compares_what_passes_with_what_should() {
     assert!(!good && said.contains("more has passed than the limit says"), "{table}{said}");
     let (good, _, said) = verify("nowhere", &[]);
     assert!(!good && said.contains("answers 404 without RateLimit-Policy"), "{said}");
+    let (good, table, said) = verify("nowhere", &["--rate", "10/s"]);
+    assert!(!good && said.contains("nothing has passed, so the limit was not tried"), "{said}");
+    assert!(table.contains("other answers: ") && table.contains(" with 404\n"), "{table}");
     let (good, _, said) = verify("nowhere", &["--rate", "1/h", "-H", "X-Key"]);
     assert!(!good && said.contains("a field is written like"), "{said}");
 }

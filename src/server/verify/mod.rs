@@ -15,7 +15,7 @@ use clap::{Args, Subcommand};
 use self::{
     client::{Asked, Target},
     policy::Policy,
-    report::Phase,
+    report::{Found, Phase},
 };
 use super::{exit, failure::fail, output::print};
 use crate::units::Rate;
@@ -65,17 +65,21 @@ fn factor(text: &str) -> Result<f64, String> {
 pub(super) fn run(command: &LimitsCommand) -> ExitCode {
     let LimitsCommand::Verify(args) = command;
     match verify(args) {
-        Ok((text, true)) => print(&text),
-        Ok((text, false)) => {
+        Ok((text, Found::Kept)) => print(&text),
+        Ok((text, found)) => {
             let _ = print(&text);
-            fail(exit::FAILURE, "more has passed than the limit says")
+            let why = match found {
+                Found::Untried => "nothing has passed, so the limit was not tried: -H adds a field, a key say",
+                _ => "more has passed than the limit says",
+            };
+            fail(exit::FAILURE, why)
         }
         Err(message) => fail(exit::FAILURE, &message),
     }
 }
 
 /// The table, and whether the limit was kept.
-fn verify(args: &VerifyArgs) -> Result<(String, bool), String> {
+fn verify(args: &VerifyArgs) -> Result<(String, Found), String> {
     let fields = client::fields(&args.headers)?;
     let targets: Vec<Target> = args.urls.iter().map(|url| Target::new(url, &fields)).collect::<Result<_, _>>()?;
     let policy = match args.rate {
