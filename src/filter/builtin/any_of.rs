@@ -76,7 +76,7 @@ enum Answer {
 impl Configure for AnyOf {
     const NAME: &'static str = "any_of";
     const SAMPLES: [&'static str; 2] =
-        ["[api_key, { anonymous: { tier: a } }]", "[client_cert, { anonymous: { tier: b } }]"];
+        ["[client_cert, { anonymous: { tier: a } }]", "[{ client_cert: { allow: [b] } }, { anonymous: { tier: b } }]"];
     type Config = Config;
 
     fn configure(config: Config, env: &Env) -> Result<Self, Invalid> {
