@@ -7,6 +7,7 @@ use x509_parser::{
     prelude::{FromDer as _, GeneralName, X509Certificate, X509Name},
 };
 
+use super::identity::can_be_told;
 use crate::units::sha256;
 
 /// A client's certificate.
@@ -14,9 +15,10 @@ use crate::units::sha256;
 pub struct Certificate {
     /// The subject as a distinguished name, such as `CN=billing, O=Acme`.
     pub subject: String,
-    /// The subject's common name.
+    /// The subject's common name, escaped as in the subject: it is no other certificate's whole subject.
     pub common_name: Option<String>,
-    /// Subject alternative names: DNS names, URIs (SPIFFE ids among them), mail and IP addresses.
+    /// Subject alternative names: DNS names, URIs (SPIFFE ids among them), mail and IP addresses; those that could be a subject, or
+    /// that nobody could be told, are left out.
     pub names: Vec<String>,
     /// SHA-256 of the certificate, in hex.
     pub fingerprint: String,
@@ -27,7 +29,8 @@ impl Certificate {
     pub fn read(der: &[u8]) -> Option<Self> {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let subject = certificate.subject();
-        let common_name = subject.iter_common_name().next().and_then(|name| name.as_str().ok()).map(str::to_owned);
+        let common_name = subject.iter_common_name().next().and_then(|name| name.as_str().ok());
+        let common_name = common_name.map(|name| escaped(name.to_owned()));
         let fingerprint = hex(String::with_capacity(64), &sha256(der));
         Some(Self { subject: distinguished(subject), common_name, names: names(&certificate), fingerprint })
     }
@@ -57,13 +60,26 @@ fn distinguished(name: &X509Name<'_>) -> String {
             }
             text.push('=');
             let value = attribute.as_str().map_or_else(|_| hex("#".to_owned(), attribute.as_slice()), str::to_owned);
-            for letter in value.chars() {
-                if matches!(letter, ',' | '+' | '"' | '\\' | '<' | '>' | ';' | '=') {
-                    text.push('\\');
-                }
-                text.push(letter);
-            }
+            text.push_str(&escaped(value));
         }
+    }
+    text
+}
+
+/// A value with a backslash before what has a meaning in a subject, and before spaces around it, which fields of requests lose
+/// (RFC 4514 §2.4, RFC 9110 §5.5).
+fn escaped(value: String) -> String {
+    let special = |letter: char| matches!(letter, ',' | '+' | '"' | '\\' | '<' | '>' | ';' | '=');
+    if !value.contains(special) && value.trim() == value {
+        return value;
+    }
+    let (first, last) = (value.len() - value.trim_start().len(), value.trim_end().len());
+    let mut text = String::with_capacity(value.len() + 8);
+    for (at, letter) in value.char_indices() {
+        if special(letter) || at < first || at >= last {
+            text.push('\\');
+        }
+        text.push(letter);
     }
     text
 }
@@ -104,7 +120,9 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
         },
         _ => None,
     });
-    text.collect()
+    // A URI may have a `=`, and begins like no subject.
+    let is_name = |text: &String| can_be_told(text) && (!text.contains('=') || text.contains("://"));
+    text.filter(is_name).collect()
 }
 
 #[cfg(test)]
@@ -130,5 +148,19 @@ mod tests {
         let two = subject(&[(DnType::OrganizationName, "Acme"), (DnType::CommonName, "billing")]);
         let one = subject(&[(DnType::OrganizationName, "Acme, CN=billing")]);
         assert_eq!((two.as_str(), one.as_str()), ("O=Acme, CN=billing", "O=Acme\\, CN\\=billing"));
+    }
+
+    #[test]
+    fn a_common_name_is_no_other_certificate_s_subject_and_no_other_name() {
+        let of = |name: &str| {
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.distinguished_name = DistinguishedName::new();
+            params.distinguished_name.push(DnType::CommonName, name);
+            Certificate::read(params.self_signed(&KeyPair::generate().unwrap()).unwrap().der()).unwrap()
+        };
+        let forged = of("CN=admin, O=Ops");
+        assert!(!forged.is("CN=admin, O=Ops") && forged.is("CN\\=admin\\, O\\=Ops"), "{forged:?}");
+        assert_eq!(forged.identity(), "CN\\=admin\\, O\\=Ops");
+        assert_eq!((of(" admin").identity(), of("admin").identity()), ("\\ admin", "admin"));
     }
 }

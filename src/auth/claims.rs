@@ -8,7 +8,7 @@ use std::{fmt, time::Duration};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::identity::{can_be_told, lookup};
+use super::identity::{can_be_told, exact, lookup};
 use crate::auth::jwt_error::JwtError;
 
 /// A JSON object in which, and in the objects inside it, every name is unique: claims are found by path.
@@ -167,7 +167,7 @@ pub(super) fn subject(claims: &Map<String, Value>, path: &str, required: bool) -
         None if !required => Ok(String::new()),
         // Backends and logs are told it.
         Some(Value::String(text)) if !text.is_empty() && can_be_told(text) => Ok(text.clone()),
-        Some(Value::Number(number)) => Ok(number.to_string()),
+        Some(Value::Number(number)) => exact(number).ok_or_else(|| JwtError::ClaimMismatch(path.to_owned())),
         None => Err(JwtError::MissingClaim(path.to_owned())),
         Some(_) => Err(JwtError::ClaimMismatch(path.to_owned())),
     }
@@ -183,6 +183,19 @@ mod tests {
 
     fn map(value: &Value) -> Map<String, Value> {
         value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn a_number_that_was_rounded_names_nobody() {
+        let of = |text: &str| {
+            let Unique(claims) = serde_json::from_str(&format!("{{\"sub\":{text}}}")).unwrap();
+            subject(&claims, "sub", true)
+        };
+        assert_eq!(of("18446744073709551615").unwrap(), "18446744073709551615");
+        assert_eq!(of("1.5").unwrap(), "1.5");
+        for rounded in ["18446744073709551616", "10000000000000000000001", "1e22", "-1e22", "9007199254740993.0"] {
+            assert!(of(rounded).is_err(), "{rounded}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::Digest;
 
@@ -179,11 +179,19 @@ pub(super) fn can_be_told(text: &str) -> bool {
     !text.contains(char::is_control) && text.trim() == text
 }
 
+/// A number as a text; nothing when it has been rounded as it was read, and may stand for others, too.
+pub(super) fn exact(number: &Number) -> Option<String> {
+    // Whole numbers of 64 bits are read as they are, all others as `f64` (RFC 8259 §6).
+    const ROUNDED: f64 = 9_007_199_254_740_992.0;
+    let is_exact = !number.is_f64() || number.as_f64().is_some_and(|value| value.abs() < ROUNDED);
+    is_exact.then(|| number.to_string())
+}
+
 /// A text, number or boolean.
 fn text(value: &Value) -> Option<Cow<'_, str>> {
     match value {
         Value::String(text) => Some(Cow::Borrowed(text)),
-        Value::Number(number) => Some(Cow::Owned(number.to_string())),
+        Value::Number(number) => exact(number).map(Cow::Owned),
         Value::Bool(true) => Some(Cow::Borrowed("true")),
         Value::Bool(false) => Some(Cow::Borrowed("false")),
         Value::Null | Value::Array(_) | Value::Object(_) => None,

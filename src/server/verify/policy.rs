@@ -5,17 +5,23 @@ use std::time::Duration;
 use crate::{limit::Quota, units::Rate};
 
 /// A limit, and its name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Policy {
     pub(super) name: String,
     pub(super) quota: Quota,
+    /// The rate may be as much as this, in requests a second: a window that is told has been rounded up to whole seconds.
+    pub(super) most: f64,
+}
+
+fn rate(quota: &Quota) -> f64 {
+    f64::from(quota.count()) / quota.per().as_secs_f64()
 }
 
 impl Policy {
     /// As it was given.
     pub(super) fn given(rate: Rate, burst: Option<u32>) -> Result<Self, String> {
         let quota = Quota::new(rate.count, rate.per, burst.unwrap_or(rate.count)).map_err(|e| e.to_string())?;
-        Ok(Self { name: "given".to_owned(), quota })
+        Ok(Self { name: "given".to_owned(), most: self::rate(&quota), quota })
     }
 
     /// From `RateLimit-Policy`: `"default";q=20;w=2` is a bucket of 20 that fills in two seconds.
@@ -41,7 +47,9 @@ impl Policy {
             return Err(format!("RateLimit-Policy: {text} knows no part of a second: use --rate and --burst"));
         }
         let quota = Quota::new(count, Duration::from_secs(window), count).map_err(|e| format!("{text}: {e}"))?;
-        Ok(Self { name: name.to_owned(), quota })
+        #[expect(clippy::cast_precision_loss, reason = "seconds")]
+        let most = f64::from(count) / (window - 1) as f64;
+        Ok(Self { name: name.to_owned(), quota, most })
     }
 }
 

@@ -68,8 +68,7 @@ pub(super) fn table(policy: &Policy, phases: Vec<Phase>) -> (String, Found) {
         }
         all += f64::from(admitted);
         let last = asked.last().map_or(0.0, |asked| asked.at.as_secs_f64());
-        let rate = f64::from(quota.count()) / quota.per().as_secs_f64();
-        kept &= all <= rate * last + f64::from(quota.burst()) + SLACK;
+        kept &= all <= policy.most * last + f64::from(quota.burst()) + SLACK;
         let error = (f64::from(admitted) - f64::from(ideal)) / f64::from(ideal.max(1)) * 100.0;
         let _ = writeln!(text, "{name:<12} {:>8} {admitted:>9} {ideal:>8} {error:>+7.2}% {other:>7}", asked.len());
     }
@@ -109,6 +108,11 @@ mod tests {
         assert!(text.ends_with(end), "{text}");
         assert!(table(&policy, vec![phase(&[200, 429, 429])]).0.contains("-50.00%"));
         assert_eq!(table(&policy, vec![phase(&[200, 200, 200, 204])]).1, Found::Exceeded);
+        // 21 at 10/s are told as 21 in 3 seconds.
+        let rounded = Policy::read("\"p\";q=21;w=3").unwrap();
+        let later = |millis| Asked { at: Duration::from_millis(millis), status: 200, policy: None };
+        let passed = (0..21).map(|_| later(0)).chain((0..10).map(|i| later(i * 100 + 100)));
+        assert_eq!(table(&rounded, vec![Phase::new("x", passed.collect())]).1, Found::Kept);
         assert_eq!(table(&policy, vec![phase(&[401, 404, 503, 429])]).1, Found::Untried);
     }
 }
