@@ -5,8 +5,7 @@ run: deps-build
 	cargo run -- demo
 
 test: deps
-	cargo test --workspace --all-targets --features tollgate-limit/tokio
-	cargo test --workspace --doc
+	scripts/test
 
 # What `cargo build --release` has made, for systemd (systemd/README.md). The binary keeps the names of its functions, for
 # backtraces; lines and inlined calls are in a file apart, where debuggers and backtraces look for it, and which may go.

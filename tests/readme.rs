@@ -135,7 +135,7 @@ fn every_shell_line_is_known_and_runs() {
             match line {
                 // What these targets run is run by tests of their own: the demo below, and this very suite.
                 "make run" => assert!(make.contains("run: deps-build\n\tcargo run -- demo"), "{make}"),
-                "make test" => assert!(make.contains("test: deps\n\tcargo test --workspace --all-targets"), "{make}"),
+                "make test" => assert!(make.contains("test: deps\n\tscripts/test\n"), "{make}"),
                 "make compare" => {
                     let out = Command::new("python3").args(["benches/compare/run", "--help"]).output().unwrap();
                     assert!(make.contains("\tbenches/compare/run") && out.status.success(), "{out:?}");

@@ -3,6 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
+    sync::Barrier,
     time::{Duration, Instant},
 };
 
@@ -27,21 +28,25 @@ fn the_time_for_all_attempts_bounds_the_waiting_for_a_place() {
     ] {
         let origin = Origin::start("o");
         let gw = gateway(&[origin.url()], &more, &route);
-        let all: Vec<(Instant, Duration)> = std::thread::scope(|scope| {
-            let one = || {
-                let begun = Instant::now();
-                gw.get("/slow/3000").expect(504);
-                (begun, begun.elapsed())
-            };
-            let threads: Vec<_> = (0..3).map(|_| scope.spawn(one)).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        // Whoever began a moment later has that moment left when the place is free, and may be sent: three that began
+        // together are hard to have, so the three are tried again.
+        let alone = (0..6).any(|_| {
+            let before = origin.seen().len();
+            let together = Barrier::new(3);
+            std::thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| {
+                        together.wait();
+                        let begun = Instant::now();
+                        gw.get("/slow/3000").expect(504);
+                        let time = begun.elapsed();
+                        assert!(time < Duration::from_millis(1200), "{more}{route}: {time:?}");
+                    });
+                }
+            });
+            origin.seen().len() == before + 1
         });
-        assert!(all.iter().all(|(_, time)| *time < Duration::from_millis(1200)), "{more}{route}: {all:?}");
-        // Whoever began later has a little time left when the place is free, and may be sent.
-        let begun = |pick: fn(Instant, Instant) -> Instant| all.iter().map(|(begun, _)| *begun).reduce(pick).unwrap();
-        let apart = begun(Instant::max) - begun(Instant::min);
-        let sent = origin.seen().len();
-        assert!(sent == 1 || apart > Duration::from_millis(2), "{more}{route}: {sent} were sent, {apart:?} apart");
+        assert!(alone, "{more}{route}: more than one of three was sent, each time");
     }
 }
 
