@@ -10,16 +10,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::{
     allocated::allocated,
-    date,
     held::{self, Held},
-    policy::Policy,
-    refusal::Refusal,
-    storable::{Candidate, Terms, content_length, kept_fields},
-    tags,
+    storable::Terms,
+    tags::Tags,
     vary::Selection,
 };
 use crate::clock::Now;
@@ -54,6 +51,21 @@ impl Body {
             }
         }
         Self { parts: parts.into(), len }
+    }
+
+    /// Room for a body of which this length was said, to be given to [`Self::of`]: at most a piece is taken on trust.
+    pub fn room_for(length: Option<u64>) -> Vec<u8> {
+        let length = length.and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
+        Vec::with_capacity(length.min(PIECE))
+    }
+
+    /// What was received; one piece that takes no more memory than its bytes is kept as it is.
+    pub fn of(received: Vec<u8>, held: &Held) -> Self {
+        let len = received.len();
+        if len == 0 || len > PIECE || received.capacity() > len {
+            return Self::copied(&[received], held);
+        }
+        Self { parts: Arc::new([held.piece(received)]), len }
     }
 
     /// The pieces; cloning one copies nothing.
@@ -105,46 +117,25 @@ pub struct Entry {
     /// The requests that it is for.
     pub selection: Selection,
     /// What it can be purged by.
-    pub tags: Box<[Arc<[u8]>]>,
+    pub tags: Tags,
     /// Since when it has been marked as stale: microseconds since the process began, and one; 0 when it is not.
     marked: AtomicU64,
     weight: usize,
 }
 
 impl Entry {
-    /// An answer that may be kept on these terms, now that its body is complete.
-    ///
-    /// # Errors
-    /// The body is too large, or not as long as was said.
-    pub fn new(candidate: &Candidate<'_>, policy: &Policy, terms: Terms, body: Body) -> Result<Self, Refusal> {
-        if body.len() > policy.max_object {
-            return Err(Refusal::TooLarge);
-        }
-        // 204 has no body whatever is said.
-        let said = content_length(candidate.response).filter(|_| candidate.status != StatusCode::NO_CONTENT);
-        if said.is_some_and(|length| length != body.len() as u64) {
-            return Err(Refusal::Incomplete);
-        }
-        let mut headers = kept_fields(candidate.response, policy);
-        if !headers.contains_key(header::DATE) {
-            headers.insert(header::DATE, date::format(candidate.times.answered.unix));
-        }
-        let selection = Selection::of(candidate.request, candidate.response)?;
-        let (status, stored) = (candidate.status, candidate.times.answered);
-        Ok(Self::made_of(status, &headers, terms, stored, selection, tags::of(candidate.response), body))
-    }
-
     /// One of these parts.
     pub(super) fn made_of(
         status: StatusCode,
-        headers: &HeaderMap,
+        headers: HeaderMap,
         terms: Terms,
         stored: Now,
         selection: Selection,
-        tags: Box<[Arc<[u8]>]>,
+        tags: Tags,
         body: Body,
     ) -> Self {
-        let headers = compact(headers);
+        let mut headers = headers;
+        compact(&mut headers);
         let tag_bytes = tags.iter().map(|tag| size_of::<Arc<[u8]>>() + allocated(tag.len() + 16)).sum::<usize>();
         let weight = allocated(size_of::<Self>() + 16)
             + fields_weight(&headers)
@@ -192,22 +183,18 @@ impl Entry {
     }
 }
 
-/// The same fields, with their values in one piece of memory: those of a received head are views of it.
-fn compact(headers: &HeaderMap) -> HeaderMap {
-    let all: Vec<u8> = headers.values().flat_map(HeaderValue::as_bytes).copied().collect();
-    let all = Bytes::from(all.into_boxed_slice());
-    let mut start = 0;
-    let mut out = HeaderMap::with_capacity(headers.keys_len());
-    for (name, value) in headers {
-        let end = start + value.len();
+/// Puts the values of fields into one piece of memory: those of a received head are views of it.
+fn compact(headers: &mut HeaderMap) {
+    let mut all = Vec::with_capacity(headers.values().map(HeaderValue::len).sum());
+    headers.values().for_each(|value| all.extend_from_slice(value.as_bytes()));
+    let mut all = Bytes::from(all);
+    for value in headers.values_mut() {
         // It was a value before, and is one again.
-        if let Ok(mut copy) = HeaderValue::from_maybe_shared(all.slice(start..end)) {
+        if let Ok(mut copy) = HeaderValue::from_maybe_shared(all.split_to(value.len())) {
             copy.set_sensitive(value.is_sensitive());
-            out.append(name, copy);
+            *value = copy;
         }
-        start = end;
     }
-    out
 }
 
 /// About how many bytes fields take: of each name a slot, and of each value its bytes.

@@ -18,7 +18,7 @@ struct Place(Key);
 
 impl Ord for Place {
     fn cmp(&self, other: &Self) -> Ordering {
-        (self.0.url(), self.0.hash()).cmp(&(other.0.url(), other.0.hash()))
+        (self.0.url_bytes(), self.0.hash()).cmp(&(other.0.url_bytes(), other.0.hash()))
     }
 }
 
@@ -81,7 +81,8 @@ impl Index {
             Cursor::End => return Vec::new(),
         };
         let all = self.urls.range((start, Bound::Unbounded)).map(|place| &place.0);
-        let found: Vec<&Key> = all.take_while(|key| key.url().starts_with(prefix)).take(most).collect();
+        let found: Vec<&Key> =
+            all.take_while(|key| key.url_bytes().starts_with(prefix.as_bytes())).take(most).collect();
         *cursor = match found.last() {
             Some(last) if found.len() == most => Cursor::After((*last).clone()),
             _ => Cursor::End,

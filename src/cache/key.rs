@@ -68,9 +68,14 @@ impl Key {
 
     /// The URL, as [`url`] writes it, with the part of the query that counts.
     pub fn url(&self) -> &str {
+        std::str::from_utf8(self.url_bytes()).unwrap_or_default()
+    }
+
+    /// The bytes of the URL, by which keys are put in order: looking at them as text costs more than comparing them.
+    pub(super) fn url_bytes(&self) -> &[u8] {
         let length = self.bytes.first_chunk::<PREFIX>().map_or(0, |length| u32::from_le_bytes(*length));
         let end = PREFIX.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
-        self.bytes.get(PREFIX..end).and_then(|url| std::str::from_utf8(url).ok()).unwrap_or_default()
+        self.bytes.get(PREFIX..end).unwrap_or_default()
     }
 
     /// What comes before all keys with this URL, in the order of URLs and hashes.
@@ -141,13 +146,14 @@ impl Keys {
     pub fn key(&self, parts: &KeyParts<'_>) -> Key {
         let policy = parts.policy;
         let query = parts.query.and_then(|query| policy.query.apply(query));
-        let mut out = Vec::with_capacity(64 + parts.host.len() + parts.path.len() + parts.query.map_or(0, str::len));
-        out.extend([0; PREFIX]);
+        let url = 2 * parts.host.len() + parts.path.len() + parts.query.map_or(0, str::len);
+        let mut out = Vec::with_capacity(96 + url);
+        out.extend_from_slice(&[0; PREFIX]);
         write_url(&mut out, parts.secure, parts.host, parts.path, query.as_deref());
         let length = u32::try_from(out.len() - PREFIX).unwrap_or(u32::MAX);
         out[..PREFIX].copy_from_slice(&length.to_le_bytes());
-        out.extend(parts.route.to_le_bytes());
-        out.extend(policy.fingerprint.to_le_bytes());
+        out.extend_from_slice(&parts.route.to_le_bytes());
+        out.extend_from_slice(&policy.fingerprint.to_le_bytes());
         let identity = if policy.shared { &[] } else { parts.identity };
         put_all(&mut out, identity.iter().copied());
         put_all(&mut out, [parts.host.as_bytes()].into_iter());
@@ -165,11 +171,11 @@ impl Keys {
 /// How many there are, and each with its length.
 fn put_all<'v>(out: &mut Vec<u8>, values: impl Iterator<Item = &'v [u8]>) {
     let (at, mut count) = (out.len(), 0u64);
-    out.extend(count.to_le_bytes());
+    out.extend_from_slice(&count.to_le_bytes());
     for value in values {
         count += 1;
-        out.extend((value.len() as u64).to_le_bytes());
-        out.extend(value);
+        out.extend_from_slice(&(value.len() as u64).to_le_bytes());
+        out.extend_from_slice(value);
     }
     out[at..at + size_of::<u64>()].copy_from_slice(&count.to_le_bytes());
 }
@@ -198,12 +204,12 @@ pub fn plain_host(secure: bool, host: &str) -> Cow<'_, str> {
 }
 
 fn write_url(out: &mut Vec<u8>, secure: bool, host: &str, path: &str, query: Option<&str>) {
-    out.extend(if secure { &b"https://"[..] } else { b"http://" });
-    out.extend(plain_host(secure, host).bytes());
-    out.extend(path.bytes());
+    out.extend_from_slice(if secure { b"https://" } else { b"http://" });
+    out.extend_from_slice(plain_host(secure, host).as_bytes());
+    out.extend_from_slice(path.as_bytes());
     if let Some(query) = query {
         out.push(b'?');
-        out.extend(query.bytes());
+        out.extend_from_slice(query.as_bytes());
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The way of a request: `bypass::past` (is it for a cache at all), `key::Keys` (under what it is found), `memory::Memory`
 //! (the store), `reuse::decide` (what an entry is good for now), `conditional` and `range` (what of it is sent), `said` (what
-//! the answer says about it). The way of an answer: `storable::terms` and `storable::kept_fields`, `entry::Entry`, the store;
+//! the answer says about it). The way of an answer: `draft::Draft` (on what terms it is kept: `storable`), `entry::Entry`, the store;
 //! after a 304 or a HEAD `refresh`; after an unsafe method `invalidate`.
 
 pub mod allocated;
@@ -13,6 +13,7 @@ pub mod conditional;
 pub mod config;
 pub mod date;
 pub mod directives;
+pub mod draft;
 pub mod entry;
 pub mod freshness;
 pub mod held;

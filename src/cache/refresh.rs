@@ -6,10 +6,11 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use super::{
     conditional::weakly_same,
     date,
+    draft::Draft,
     entry::Entry,
     policy::{Policy, SetCookieRule},
     refusal::Refusal,
-    storable::{Candidate, content_length, kept_fields, terms},
+    storable::{Candidate, content_length},
     targeted::TOLLGATE_CACHE_CONTROL,
 };
 use crate::message::fields::single;
@@ -105,12 +106,8 @@ fn merge(entry: &Entry, news: &Candidate<'_>, policy: &Policy) -> Refreshed {
     request.remove(header::COOKIE);
     let candidate =
         Candidate { method: &Method::GET, request: &request, status: entry.status, response: &fields, ..*news };
-    let made = terms(&candidate, policy).and_then(|terms| {
-        let kept = kept_fields(&fields, policy);
-        let selected = Candidate { request: news.request, response: &kept, ..candidate };
-        Entry::new(&selected, policy, terms, entry.body.clone())
-    });
-    match made {
+    let made = Draft::selected_by(&candidate, news.request, policy);
+    match made.and_then(|draft| draft.with(entry.body.clone())) {
         Ok(entry) => Refreshed::Updated(Box::new(entry)),
         // What the client forbids to keep is what it was told; the entry was there before.
         Err(Refusal::RequestNoStore) => Refreshed::Untouched,

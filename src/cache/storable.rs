@@ -10,7 +10,7 @@ use super::{
     policy::{CookieRule, Policy, SetCookieRule},
     refusal::Refusal,
     tags,
-    targeted::{self, TOLLGATE_CACHE_CONTROL},
+    targeted::TOLLGATE_CACHE_CONTROL,
     vary,
 };
 use crate::message::{hop_by_hop::nominated, reserved::ReservedHeaders};
@@ -63,12 +63,11 @@ pub struct Terms {
 /// The statuses that this cache understands (RFC 9111 §3): what they ask of caches is done here.
 const UNDERSTOOD: [u16; 17] = [200, 203, 204, 300, 301, 302, 303, 307, 308, 400, 403, 404, 405, 410, 414, 451, 501];
 
-/// The terms on which an answer may be kept, decided by its head alone.
+/// The terms on which an answer may be kept, decided by its head alone, which says this.
 ///
 /// # Errors
 /// Why it must not be.
-pub fn terms(candidate: &Candidate<'_>, policy: &Policy) -> Result<Terms, Refusal> {
-    let said = targeted::read(candidate.response);
+pub(super) fn terms(candidate: &Candidate<'_>, said: &ResponseDirectives, policy: &Policy) -> Result<Terms, Refusal> {
     status(candidate)?;
     if policy.client_directives && RequestDirectives::of(candidate.request).no_store {
         return Err(Refusal::RequestNoStore);
@@ -76,14 +75,14 @@ pub fn terms(candidate: &Candidate<'_>, policy: &Policy) -> Result<Terms, Refusa
     let answer = Answer {
         status: candidate.status,
         headers: candidate.response,
-        directives: &said,
+        directives: said,
         answered: candidate.times.answered.unix,
         has_query: candidate.has_query,
     };
     let (lifetime, basis) = lifetime(&answer, policy);
-    directives(candidate, &said, basis)?;
+    directives(candidate, said, basis)?;
     let for_credentials = said.public || (basis.is_said() && !lifetime.is_zero() && said.no_cache.is_none());
-    credentials(candidate, &said, policy, for_credentials)?;
+    credentials(candidate, said, policy, for_credentials)?;
     vary::check(candidate.request, candidate.response, candidate.reserved)?;
     tags::check(candidate.response)?;
     if content_length(candidate.response).is_some_and(|length| length > policy.max_object as u64) {
@@ -92,8 +91,8 @@ pub fn terms(candidate: &Candidate<'_>, policy: &Policy) -> Result<Terms, Refusa
     let initial_age = initial_age(candidate.response, &candidate.times);
     // What the operator says holds from when it came: how old a backend says that it is does not count.
     let initial_age = if basis == Basis::Override { Duration::ZERO } else { initial_age };
-    let terms = Terms { for_credentials, ..Terms::new(&said, policy, (lifetime, basis), initial_age) };
-    useful(&terms, &said, candidate)?;
+    let terms = Terms { for_credentials, ..Terms::new(said, policy, (lifetime, basis), initial_age) };
+    useful(&terms, said, candidate)?;
     Ok(terms)
 }
 
@@ -245,13 +244,12 @@ fn is_never_kept(field: &HeaderName) -> bool {
 }
 
 /// The fields of an answer that are kept (RFC 9111 §3.1), in the backend's order.
-pub fn kept_fields(response: &HeaderMap, policy: &Policy) -> HeaderMap {
-    let said = targeted::read(response);
+pub(super) fn kept_fields(response: &HeaderMap, said: &ResponseDirectives, policy: &Policy) -> HeaderMap {
     let nominated = nominated(response);
     let mut kept = HeaderMap::with_capacity(response.keys_len() + 1);
     for (name, value) in response {
         let cookie = *name == header::SET_COOKIE && policy.set_cookie != SetCookieRule::Keep;
-        if !is_never_kept(name) && !nominated.contains(name) && !is_dropped(&said, name) && !cookie {
+        if !is_never_kept(name) && !nominated.contains(name) && !is_dropped(said, name) && !cookie {
             kept.append(name, value.clone());
         }
     }

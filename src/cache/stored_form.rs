@@ -120,7 +120,7 @@ pub fn read(stored: &Stored<'_>, request: &HeaderMap, now: Now, held: &Held) -> 
     let selection = Selection::of(request, &headers).ok()?;
     let status = StatusCode::from_u16(head.status).ok()?;
     let tags = head.tags.iter().map(|tag| untext(tag).map(Arc::from)).collect::<Option<_>>()?;
-    Some(Entry::made_of(status, &headers, terms, since, selection, tags, Body::copied(&[body], held)))
+    Some(Entry::made_of(status, headers, terms, since, selection, tags, Body::copied(&[body], held)))
 }
 
 /// Which of several variants an entry is, and by which fields that is told: for requests with these fields.

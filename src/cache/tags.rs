@@ -15,6 +15,9 @@ const MOST: usize = 128;
 /// The most bytes of a tag.
 const LONGEST: usize = 256;
 
+/// Tags, each once.
+pub type Tags = Box<[Arc<[u8]>]>;
+
 /// Checks that an answer can be found by all of its tags.
 ///
 /// # Errors
@@ -29,7 +32,7 @@ pub fn check(response: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// The tags of an answer, each once.
-pub fn of(response: &HeaderMap) -> Box<[Arc<[u8]>]> {
+pub fn of(response: &HeaderMap) -> Tags {
     let mut tags: Vec<Arc<[u8]>> = read(response).map(Arc::from).collect();
     tags.sort_unstable();
     tags.dedup();

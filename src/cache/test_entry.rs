@@ -9,12 +9,13 @@ use super::{
     config::CacheConfig,
     date,
     directives::RequestDirectives,
+    draft::Draft,
     entry::{Body, Entry},
     freshness::Times,
     held::Held,
     policy::Policy,
     refusal::Refusal,
-    storable::{Candidate, Terms, terms},
+    storable::{Candidate, Terms},
 };
 use crate::{clock::Now, message::reserved::ReservedHeaders};
 
@@ -98,11 +99,11 @@ impl Made {
     }
 
     pub(super) fn terms(&self) -> Result<Terms, Refusal> {
-        terms(&self.candidate(), &self.policy)
+        Draft::of(&self.candidate(), &self.policy).map(|draft| draft.terms)
     }
 
     pub(super) fn try_entry(&self) -> Result<Entry, Refusal> {
-        Entry::new(&self.candidate(), &self.policy, self.terms()?, Body::copied(&[&self.body], &Held::default()))
+        Draft::of(&self.candidate(), &self.policy)?.with(Body::copied(&[&self.body], &Held::default()))
     }
 
     pub(super) fn entry(&self) -> Entry {

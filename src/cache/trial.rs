@@ -5,13 +5,14 @@ use http::{HeaderMap, Method, StatusCode, header};
 use super::{
     bypass,
     conditional::CONDITIONS,
-    entry::{Body, Entry},
+    draft::Draft,
+    entry::Body,
     freshness::Times,
     held::Held,
     policy::Policy,
     refusal::Refusal,
     reuse::{self, Asked, Reuse},
-    storable::{self, Candidate},
+    storable::Candidate,
 };
 use crate::{clock::Now, message::reserved::ReservedHeaders};
 
@@ -63,8 +64,8 @@ impl Trial<'_> {
             times: Times { asked: now, answered: now },
             reserved: self.reserved,
         };
-        let entry = storable::terms(&candidate, policy)
-            .and_then(|terms| Entry::new(&candidate, policy, terms, Body::copied(&[self.body], &Held::default())));
+        let body = Body::copied(&[self.body], &Held::default());
+        let entry = Draft::of(&candidate, policy).and_then(|draft| draft.with(body));
         let entry = match entry {
             Ok(entry) => entry,
             Err(refusal) => return ("miss", Some(refusal.label())),

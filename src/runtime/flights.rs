@@ -27,7 +27,8 @@ pub enum Landing {
 
 #[derive(Debug)]
 enum Slot {
-    Flying(watch::Receiver<Landing>),
+    /// Nobody waits for it before the first one does.
+    Flying(Option<watch::Sender<Landing>>),
     /// Until then.
     Passing(Duration),
 }
@@ -52,7 +53,7 @@ pub enum Join {
 pub struct Flight {
     flights: Arc<Flights>,
     hash: u128,
-    landing: watch::Sender<Landing>,
+    landed: bool,
 }
 
 impl Flights {
@@ -64,47 +65,58 @@ impl Flights {
     /// What to do about the key with this hash at `now` (monotonic).
     pub fn join(self: &Arc<Self>, hash: u128, now: Duration) -> Join {
         let mut shard = self.shard(hash).lock();
-        match shard.get(&hash) {
-            Some(Slot::Flying(landing)) => return Join::Wait(landing.clone()),
+        match shard.get_mut(&hash) {
+            Some(Slot::Flying(landing)) => {
+                let landing = landing.get_or_insert_with(|| watch::channel(Landing::Flying).0);
+                return Join::Wait(landing.subscribe());
+            }
             Some(Slot::Passing(until)) if now < *until => return Join::Pass,
             Some(Slot::Passing(_)) | None => {}
         }
-        let (landing, receiver) = watch::channel(Landing::Flying);
-        shard.insert(hash, Slot::Flying(receiver));
-        Join::Lead(Flight { flights: self.clone(), hash, landing })
+        shard.insert(hash, Slot::Flying(None));
+        Join::Lead(Flight { flights: self.clone(), hash, landed: false })
     }
 }
 
 impl Flight {
     /// The answer is stored.
     pub fn stored(self) {
-        self.landing.send_replace(Landing::Stored);
+        let mut this = self;
+        this.land(Landing::Stored, None);
     }
 
     /// The answer is for this request alone, and so will be those to the others: they go by themselves.
     pub fn pass(self, now: Duration) {
-        let mut shard = self.flights.shard(self.hash).lock();
-        if shard.len() >= MOST {
-            shard.retain(|_, slot| !matches!(slot, Slot::Passing(until) if *until <= now));
+        let mut this = self;
+        this.land(Landing::NotStored, Some(now));
+    }
+
+    /// Tells those who wait, once; nobody waits for this key until it has been `PASS` since `passing`.
+    fn land(&mut self, landing: Landing, passing: Option<Duration>) {
+        // Another request leads by now.
+        if std::mem::replace(&mut self.landed, true) {
+            return;
         }
-        if shard.len() < MOST {
-            shard.insert(self.hash, Slot::Passing(now.saturating_add(PASS)));
+        let mut shard = self.flights.shard(self.hash).lock();
+        let slot = shard.remove(&self.hash);
+        if let Some(now) = passing {
+            if shard.len() >= MOST {
+                shard.retain(|_, slot| !matches!(slot, Slot::Passing(until) if *until <= now));
+            }
+            if shard.len() < MOST {
+                shard.insert(self.hash, Slot::Passing(now.saturating_add(PASS)));
+            }
+        }
+        drop(shard);
+        if let Some(Slot::Flying(Some(waiting))) = slot {
+            waiting.send_replace(landing);
         }
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        let mut shard = self.flights.shard(self.hash).lock();
-        if let Some(Slot::Flying(_)) = shard.get(&self.hash) {
-            shard.remove(&self.hash);
-        }
-        drop(shard);
-        self.landing.send_if_modified(|landing| {
-            let flying = *landing == Landing::Flying;
-            *landing = if flying { Landing::NotStored } else { *landing };
-            flying
-        });
+        self.land(Landing::NotStored, None);
     }
 }
 

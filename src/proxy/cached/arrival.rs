@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     cache::{
+        draft::Draft,
         entry::{Body, Entry},
         invalidate::{self, Target},
         purge::{Manner, Purge},
@@ -102,7 +103,7 @@ fn keep(news: &Candidate<'_>, cached: &mut Cached, shared: &Shared) {
         let length = storable::content_length(news.response).unwrap_or_default();
         length > memory.most() || !room.has(length)
     };
-    match storable::terms(news, &cached.plan.policy) {
+    match Draft::of(news, &cached.plan.policy) {
         Ok(_) if too_large() => cached.refuse(Refusal::TooLarge),
         Ok(_)
             if cached
@@ -112,19 +113,12 @@ fn keep(news: &Candidate<'_>, cached: &mut Cached, shared: &Shared) {
         {
             cached.refuse(Refusal::Purged);
         }
-        Ok(terms) => {
+        Ok(draft) => {
             cached.outcome = Some(Outcome::Miss { forwarded: cached.forwarded, status: None, stored: Some(Ok(())) });
-            let left = terms.lifetime.saturating_sub(terms.initial_age);
+            let left = draft.terms.lifetime.saturating_sub(draft.terms.initial_age);
             // To the nearest second: on the way here some milliseconds have passed.
             cached.ttl = i64::try_from((left + Duration::from_millis(500)).as_secs()).ok();
-            cached.fill = Some(Fill {
-                terms,
-                status: news.status,
-                headers: news.response.clone(),
-                answered: news.times.answered,
-                body: Vec::new(),
-                room,
-            });
+            cached.fill = Some(Fill { body: Body::room_for(draft.length()), draft, room });
         }
         // What the asker alone has sent is not remembered: the next one's answer may be kept.
         Err(refusal) if storable::is_about_asker(refusal, news) => cached.refuse_to_asker(refusal),
@@ -154,7 +148,7 @@ fn by_head(shared: &Shared, news: &Candidate<'_>, cached: &mut Cached) {
 }
 
 /// A part of the body, as the backend sent it; with `end`, the answer is complete.
-pub(crate) fn body(shared: &Shared, asked: &RequestHeader, part: Option<&Bytes>, end: bool, context: &mut Context) {
+pub(crate) fn body(shared: &Shared, part: Option<&Bytes>, end: bool, context: &mut Context) {
     let Some(cached) = context.cached.as_mut().filter(|cached| cached.fill.is_some()) else { return };
     let most = shared.cache.memory().most().min(cached.plan.policy.max_object as u64);
     if let (Some(part), Some(fill)) = (part, cached.fill.as_mut()) {
@@ -164,19 +158,16 @@ pub(crate) fn body(shared: &Shared, asked: &RequestHeader, part: Option<&Bytes>,
         fill.body.extend_from_slice(part);
     }
     if end {
-        complete(shared, asked, context);
+        complete(shared, context);
     }
 }
 
 /// The answer is complete: it goes into the store.
-pub(crate) fn complete(shared: &Shared, asked: &RequestHeader, context: &mut Context) {
+pub(crate) fn complete(shared: &Shared, context: &mut Context) {
     let Some(cached) = context.cached.as_mut() else { return };
     let Some(fill) = cached.fill.take() else { return };
-    let plan = cached.plan.clone();
     let Some(place) = &mut cached.place else { return };
-    let reserved = &context.runtime.reserved;
-    let candidate = place.candidate(asked, (fill.status, &fill.headers), fill.answered, reserved);
-    let entry = Entry::new(&candidate, &plan.policy, fill.terms, Body::copied(&[fill.body], shared.cache.held()));
+    let entry = fill.draft.with(Body::of(fill.body, shared.cache.held()));
     let stored = entry.and_then(|entry| place.tickets.insert(shared, &place.key, entry));
     match (stored, place.flight.take()) {
         (Ok(_), Some(flight)) => flight.stored(),

@@ -10,6 +10,7 @@ use pingora::{connectors::http::Connector, http::RequestHeader};
 use super::{keep::Tickets, request::ask_again};
 use crate::{
     cache::{
+        draft::Draft,
         entry::{Body, Entry},
         freshness::Times,
         key::Key,
@@ -122,8 +123,8 @@ impl Refetch {
         if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             return;
         }
-        let terms = match storable::terms(&candidate, &self.plan.policy) {
-            Ok(terms) => terms,
+        let draft = match Draft::of(&candidate, &self.plan.policy) {
+            Ok(draft) => draft,
             // That is about whoever asked, and says nothing of what is stored.
             Err(Refusal::RequestNoStore | Refusal::Authorization | Refusal::Cookie) => return,
             Err(_) => return self.tickets.remove(&self.shared, &self.key, &self.entry),
@@ -136,7 +137,7 @@ impl Refetch {
         let mut room = self.shared.cache.room();
         let read = whole_body(&mut answer, most, &mut room);
         let Ok(Some(parts)) = tokio::time::timeout(total, read).await else { return };
-        let entry = Entry::new(&candidate, &self.plan.policy, terms, Body::copied(&parts, self.shared.cache.held()));
+        let entry = draft.with(Body::copied(&parts, self.shared.cache.held()));
         if entry.and_then(|entry| self.tickets.insert(&self.shared, &self.key, entry)).is_ok() {
             self.flight.stored();
         }

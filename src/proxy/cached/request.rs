@@ -10,6 +10,7 @@ use crate::{
     cache::{
         bypass::Past,
         conditional::{self, CONDITIONS},
+        draft::Draft,
         entry::Entry,
         freshness::Times,
         key::Key,
@@ -17,7 +18,7 @@ use crate::{
         reuse::InPlaceOf,
         said::{CACHE_STATUS, Forwarded, Outcome, X_CACHE, X_CACHE_AGE},
         shared::{CachePlan, Room},
-        storable::{Candidate, Terms},
+        storable::Candidate,
         targeted::TOLLGATE_CACHE_CONTROL,
     },
     clock::Now,
@@ -68,10 +69,7 @@ pub(super) struct Place {
 /// An answer on its way into the store.
 #[derive(Debug)]
 pub(super) struct Fill {
-    pub(super) terms: Terms,
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) answered: Now,
+    pub(super) draft: Draft,
     /// A copy: what comes from a connection is a view of a buffer that may be much larger.
     pub(super) body: Vec<u8>,
     pub(super) room: Room,
