@@ -17,13 +17,14 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tollgate::{
     cache::{
         config::CacheConfig,
+        draft::Draft,
         entry::{Body, Entry},
         freshness::Times,
         held::Held,
         key::{Key, KeyParts, Keys},
         memory::Memory,
         policy::Policy,
-        storable::{Candidate, terms},
+        storable::Candidate,
     },
     clock::Now,
     message::reserved::ReservedHeaders,
@@ -92,9 +93,9 @@ impl Maker {
             times: Times { asked: self.now, answered: self.now },
             reserved: &self.reserved,
         };
-        let terms = terms(&candidate, &self.policy).expect("it may be kept");
-        let entry = Entry::new(&candidate, &self.policy, terms, Body::copied(&[body], &Held::default()))
-            .expect("it is complete");
+        let entry = Draft::of(&candidate, &self.policy)
+            .and_then(|draft| draft.with(Body::copied(&[body], &Held::default())))
+            .expect("it may be kept");
         // What is too large for a shard is not kept.
         let _ = memory.insert(key, entry, memory.ticket());
     }

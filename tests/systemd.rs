@@ -160,6 +160,8 @@ fn links_of_the_installed_pages_lead_somewhere() {
 fn the_access_log_and_its_rotation_agree() {
     let (rotation, unit) = (fs::read_to_string("systemd/logrotate").unwrap(), fs::read_to_string(UNIT).unwrap());
     let sample = fs::read_to_string("conf/tollgate.yaml").unwrap();
+    let caching = fs::read_to_string("docs/caching.md").unwrap();
+    assert!(unit.contains("\nCacheDirectory=tollgate\n") && caching.contains("`path: /var/cache/tollgate` is there"));
     assert!(unit.contains("\nLogsDirectory=tollgate\n") && sample.contains("{ file: /var/log/tollgate/access.log }"));
     let lines: Vec<&str> = rotation.lines().map(str::trim).filter(|line| !line.starts_with('#')).collect();
     assert!(lines.contains(&"/var/log/tollgate/*.log {") && lines.contains(&"nocreate"), "{rotation}");

@@ -17,7 +17,7 @@ use crate::{
     cache::purge::{Manner, Purge},
     clock::Now,
     message::reply::Reply,
-    runtime::{Live, purging},
+    runtime::{Live, Shared, purging},
 };
 
 /// So many of the largest are shown.
@@ -77,9 +77,17 @@ async fn show(State(live): State<Arc<Live>>) -> Answer {
             "hit_ratio": hit_ratio(&requests),
             "requests": requests,
             "largest": largest.collect::<Value>(),
+            "disk": disk(&live.shared),
             "redis": live.shared.cache_tier.load().as_ref().map(|tier| if tier.is_up() { "up" } else { "down" }),
         }),
     ))
+}
+
+fn disk(shared: &Shared) -> Option<Value> {
+    let disk = shared.cache_disk.load();
+    let disk = disk.as_ref()?;
+    let (bytes, entries) = disk.known.stats();
+    Some(json!({ "state": if disk.is_up() { "up" } else { "down" }, "bytes": bytes, "entries": entries }))
 }
 
 /// The share of requests that were answered without a backend, of those that could have been.

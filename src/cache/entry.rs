@@ -172,6 +172,11 @@ impl Entry {
         let _ = self.marked.compare_exchange(0, micros, Relaxed, Relaxed);
     }
 
+    /// True when it has been marked as stale.
+    pub fn is_marked(&self) -> bool {
+        self.marked.load(Relaxed) > 0
+    }
+
     /// True when it came later than the other one, and was not marked as stale.
     pub fn is_newer_than(&self, other: &Self) -> bool {
         self.stored.since_start > other.stored.since_start && self.marked.load(Relaxed) == 0

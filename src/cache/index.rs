@@ -3,7 +3,7 @@
 
 use std::{cmp::Ordering, collections::BTreeSet, ops::Bound, sync::Arc};
 
-use super::{key::Key, purge::Purge, variants::Variants};
+use super::{key::Key, purge::Purge};
 
 /// The keys of all that is stored.
 #[derive(Debug, Default)]
@@ -48,17 +48,17 @@ pub(super) enum Cursor {
 }
 
 impl Index {
-    pub(super) fn add(&mut self, variants: &Variants) {
-        self.urls.insert(Place(variants.key.clone()));
-        for tag in variants.entries().iter().flat_map(|entry| entry.tags.iter()) {
-            self.tags.insert((Arc::clone(tag), variants.key.hash()));
+    pub(super) fn add<'t>(&mut self, key: &Key, tags: impl Iterator<Item = &'t Arc<[u8]>>) {
+        self.urls.insert(Place(key.clone()));
+        for tag in tags {
+            self.tags.insert((Arc::clone(tag), key.hash()));
         }
     }
 
-    pub(super) fn remove(&mut self, variants: &Variants) {
-        self.urls.remove(&Place(variants.key.clone()));
-        for tag in variants.entries().iter().flat_map(|entry| entry.tags.iter()) {
-            self.tags.remove(&(Arc::clone(tag), variants.key.hash()));
+    pub(super) fn remove<'t>(&mut self, key: &Key, tags: impl Iterator<Item = &'t Arc<[u8]>>) {
+        self.urls.remove(&Place(key.clone()));
+        for tag in tags {
+            self.tags.remove(&(Arc::clone(tag), key.hash()));
         }
     }
 

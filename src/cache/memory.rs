@@ -6,7 +6,6 @@
 
 use std::{
     fmt,
-    hash::{BuildHasher, Hasher},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -19,8 +18,10 @@ use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
 use super::{
     entry::Entry,
+    hashed::Hashed,
     index::{Cursor, Index},
     key::Key,
+    overflow::Overflow,
     purge::{Manner, Purge},
     purged::Purged,
     refusal::Refusal,
@@ -66,6 +67,8 @@ pub struct Memory {
     budget: u64,
     /// The most that may be stored under one key.
     most: u64,
+    /// Where that goes which is pushed out.
+    overflow: Arc<Overflow>,
 }
 
 #[derive(Debug, Default)]
@@ -83,6 +86,11 @@ impl fmt::Debug for Memory {
 impl Memory {
     /// A store of at most `budget` bytes, for answers of which the largest has `largest` bytes.
     pub fn new(budget: u64, largest: u64) -> Self {
+        Self::before(Arc::default(), budget, largest)
+    }
+
+    /// The same, before a disk that takes what has no room.
+    pub(super) fn before(overflow: Arc<Overflow>, budget: u64, largest: u64) -> Self {
         let shards = shards(budget, largest);
         let usual = usize::try_from(budget / USUAL).unwrap_or(usize::MAX).max(1);
         let mut options = OptionsBuilder::new();
@@ -94,13 +102,13 @@ impl Memory {
         };
         let most = cache.shard_capacity() / 2;
         let (purges, evictions) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { cache, changes: Mutex::default(), purges, evictions, budget, most }
+        Self { cache, changes: Mutex::default(), purges, evictions, budget, most, overflow }
     }
 
     /// An empty store in the place of `before`: no answer is kept that was asked for while that one was in use, because
     /// what has been purged there since is not known here.
     pub fn in_place_of(before: &Self, budget: u64, largest: u64) -> Self {
-        let new = Self::new(budget, largest);
+        let new = Self::before(before.overflow.clone(), budget, largest);
         // Whoever purges there still, having found it just before, does not come so far.
         let begins = before.purges.load(Relaxed).saturating_add(1 << 32);
         new.changes.lock().purged.begin_at(begins);
@@ -239,7 +247,7 @@ impl Memory {
         if let Some(rest) = Variants::new(old.key.clone(), kept) {
             self.put(changes, rest, gone);
         } else {
-            changes.index.remove(old);
+            changes.index.remove(&old.key, old.tags());
             gone.extend(self.cache.remove(&old.key.hash()).map(|(_, old)| old));
         }
     }
@@ -249,12 +257,16 @@ impl Memory {
         let (hash, new, before) = (new.key.hash(), Arc::new(new), gone.len());
         self.cache.insert_with_lifecycle(hash, Arc::clone(&new), gone);
         for old in &gone[before..] {
-            changes.index.remove(old);
+            // What is replaced is worth nothing any more.
+            if old.key.hash() != hash || Arc::ptr_eq(old, &new) {
+                self.overflow.take(old);
+            }
+            changes.index.remove(&old.key, old.tags());
             self.evictions.fetch_add(u64::from(old.key.hash() != hash), Relaxed);
         }
         // Whatever was replaced has been taken out with its tags; what has been refused is not there.
         if self.cache.contains_key(&hash) {
-            changes.index.add(&new);
+            changes.index.add(&new.key, new.tags());
         }
     }
 
@@ -306,32 +318,6 @@ impl Lifecycle<u128, Arc<Variants>> for Collect {
 
     fn on_evict(&self, gone: &mut Self::RequestState, _: u128, variants: Arc<Variants>) {
         gone.push(variants);
-    }
-}
-
-/// A key's hash is its hash.
-#[derive(Debug, Clone, Default)]
-struct Hashed;
-
-#[derive(Debug, Default)]
-struct Half(u64);
-
-impl BuildHasher for Hashed {
-    type Hasher = Half;
-
-    fn build_hasher(&self) -> Half {
-        Half(0)
-    }
-}
-
-impl Hasher for Half {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        let half = bytes.first_chunk().map_or(0, |half| u64::from_ne_bytes(*half));
-        self.0 = self.0.rotate_left(5) ^ half;
     }
 }
 

@@ -52,6 +52,47 @@ impl TierMetrics {
     }
 }
 
+/// What has been done with the files of answers.
+#[derive(Debug)]
+pub struct DiskMetrics {
+    reads: IntCounterVec,
+    writes: IntCounterVec,
+    /// Whether there is a folder, and it takes files.
+    pub up: IntGauge,
+    bytes: IntGauge,
+    entries: IntGauge,
+}
+
+impl DiskMetrics {
+    /// The families of these files.
+    pub fn new(r: &Registry) -> Self {
+        let (reads, writes) = ("Answers read from disk, by what came of it.", "Answers written to disk.");
+        Self {
+            reads: counters(r, "gateway_cache_disk_reads_total", reads, &["result"]),
+            writes: counters(r, "gateway_cache_disk_writes_total", writes, &["result"]),
+            up: gauge(r, "gateway_cache_disk_up", "Whether answers are kept on disk: 1 or 0."),
+            bytes: gauge(r, "gateway_cache_disk_bytes", "Bytes of answers on disk."),
+            entries: gauge(r, "gateway_cache_disk_entries", "Keys with answers on disk."),
+        }
+    }
+
+    /// A file was read (`ok`), or not: `busy`, `timeout`, `error`, or `altered`.
+    pub fn read(&self, result: &str) {
+        self.reads.with_label_values(&[result]).inc();
+    }
+
+    /// One was written (`ok`), or not: `error`, or `down` while none is tried.
+    pub fn wrote(&self, result: &str) {
+        self.writes.with_label_values(&[result]).inc();
+    }
+
+    /// Takes how much there is.
+    pub fn take(&self, (bytes, entries): (u64, usize)) {
+        self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
+    }
+}
+
 impl CacheMetrics {
     /// The families of this room.
     pub fn new(r: &Registry) -> Self {

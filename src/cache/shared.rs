@@ -5,9 +5,21 @@ use std::sync::{
     atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
-use super::{held::Held, key::Keys, memory::Memory, policy::Policy};
+use super::{
+    disk::Disk,
+    entry::Entry,
+    held::Held,
+    key::{Key, Keys},
+    memory::{Memory, Ticket},
+    overflow::{Overflow, Sink},
+    policy::Policy,
+    purge::{Manner, Purge},
+    refusal::Refusal,
+    vary::Selection,
+};
+use crate::clock::Now;
 
 /// Room for answers, unless the configuration says otherwise: 64 MiB.
 pub const USUAL_BUDGET: u64 = 64 << 20;
@@ -24,6 +36,8 @@ pub struct Cache {
     /// Bytes of answers that are on their way into the store.
     arriving: Arc<AtomicU64>,
     held: Held,
+    disk: ArcSwapOption<Disk>,
+    overflow: Arc<Overflow>,
 }
 
 /// What an answer takes that is on its way: all of them together, and those that are kept no longer and that clients are still
@@ -68,8 +82,10 @@ impl Drop for Room {
 
 impl Default for Cache {
     fn default() -> Self {
-        let memory = ArcSwap::from_pointee(Memory::new(USUAL_BUDGET, LARGEST));
-        Self { keys: Keys::default(), memory, arriving: Arc::default(), held: Held::default() }
+        let overflow: Arc<Overflow> = Arc::default();
+        let memory = ArcSwap::from_pointee(Memory::before(overflow.clone(), USUAL_BUDGET, LARGEST));
+        let (arriving, held, disk) = (Arc::default(), Held::default(), ArcSwapOption::empty());
+        Self { keys: Keys::default(), memory, arriving, held, disk, overflow }
     }
 }
 
@@ -92,6 +108,56 @@ impl Cache {
     /// Bytes of bodies that are kept no longer, and that clients are still given.
     pub fn held_beyond(&self) -> u64 {
         beyond(&self.held, &self.memory.load())
+    }
+
+    /// What is known of answers on disk, if they are kept there.
+    pub fn disk(&self) -> Guard<Option<Arc<Disk>>> {
+        self.disk.load()
+    }
+
+    /// From now on, what memory pushes out goes to this sink, and is known there when it is on disk.
+    pub fn set_disk(&self, disk: Option<(Arc<Disk>, Box<Sink>)>) {
+        let (disk, sink) = disk.unzip();
+        self.disk.store(disk);
+        self.overflow.set(sink);
+    }
+
+    /// Keeps an answer, in the place of what is older.
+    ///
+    /// # Errors
+    /// As for [`Memory::insert`].
+    pub fn insert(&self, key: &Key, entry: Entry, ticket: Ticket) -> Result<Arc<Entry>, Refusal> {
+        self.forget(key, &entry.selection);
+        self.memory().insert(key, entry, ticket)
+    }
+
+    /// Keeps what a 304 or a HEAD has made of an entry.
+    ///
+    /// # Errors
+    /// As for [`Memory::refresh`].
+    pub fn refresh(&self, key: &Key, old: &Arc<Entry>, new: Entry, ticket: Ticket) -> Result<Arc<Entry>, Refusal> {
+        self.forget(key, &new.selection);
+        self.memory().refresh(key, old, new, ticket)
+    }
+
+    /// Takes one answer out, if it is there still.
+    pub fn remove(&self, key: &Key, entry: &Arc<Entry>) {
+        self.forget(key, &entry.selection);
+        self.memory().remove(key, entry);
+    }
+
+    fn forget(&self, key: &Key, selection: &Selection) {
+        if let Some(disk) = self.disk().as_ref() {
+            disk.forget(key, selection);
+        }
+    }
+
+    /// Purges everywhere in this process; says how many answers.
+    pub fn purge(&self, purge: &Purge, manner: Manner, now: Now) -> usize {
+        let disk = self.disk.load_full();
+        // Until memory has been looked through, nothing that it pushes out finds a place there.
+        let purging = disk.as_ref().map(|disk| disk.purge(purge));
+        purging.as_ref().map_or(0, |purging| purging.count) + self.memory().purge(purge, manner, now)
     }
 
     /// Gives it so many bytes; with another number than before, it begins empty.

@@ -44,6 +44,9 @@ struct Head {
 
 /// The bytes of an entry, which are found where they are `about` the same; `None` for one that nobody would be given.
 pub fn write(entry: &Entry, now: Now, about: &[&[u8]]) -> Option<Vec<u8>> {
+    if entry.is_marked() {
+        return None;
+    }
     let terms = &entry.terms;
     let head = Head {
         status: entry.status.as_u16(),

@@ -64,6 +64,11 @@ impl Variants {
         all
     }
 
+    /// What its entries can be purged by.
+    pub(super) fn tags(&self) -> impl Iterator<Item = &Arc<[u8]>> {
+        self.entries.iter().flat_map(|entry| entry.tags.iter())
+    }
+
     /// The entries.
     pub fn entries(&self) -> &[Arc<Entry>] {
         &self.entries

@@ -101,6 +101,16 @@ impl Selection {
         })
     }
 
+    /// True when a request with these fields has the same in all that count.
+    pub fn is_of(&self, request: &HeaderMap) -> bool {
+        self.0.iter().all(|(name, stored)| value(request, name).as_deref() == stored.as_deref())
+    }
+
+    /// True when an answer for these requests takes the place of one for the `other` ones: it is for the same, or for all.
+    pub fn replaces(&self, other: &Self) -> bool {
+        self.is_any() || other.is_any() || self == other
+    }
+
     /// True when the answer is for all requests.
     pub fn is_any(&self) -> bool {
         self.0.is_empty()

@@ -63,7 +63,7 @@ pub(super) fn build(
     let router = builder.router(&config.routes, problems);
     let cache_queries = caching::queries(&router);
     let cache_tier =
-        caching::tier(config.cache, (&config.services, &cache_queries), redis.as_ref(), shared, root, problems);
+        caching::tier(&config.cache, (&config.services, &cache_queries), redis.as_ref(), shared, root, problems);
     let sends = !cache_queries.is_empty() || outbound.is_wanted() || sends(&config);
     let runtime = Runtime {
         reserved: ReservedHeaders::new(router.routes().flat_map(|(_, route)| route.chain.tells_backends())),
@@ -77,8 +77,9 @@ pub(super) fn build(
         sends,
         cache_queries,
         redis,
-        cache_memory: caching::memory(config.cache, root, problems),
+        cache_memory: caching::memory(&config.cache, root, problems),
         cache_tier,
+        cache_disk: caching::disk(&config.cache, shared, root, problems),
         key_sets,
         tables,
     };

@@ -9,7 +9,7 @@ use crate::{
         route::{Route, RouteConfig},
         router::Router,
     },
-    runtime::{Shared, cache_tier::CacheTier},
+    runtime::{Shared, cache_disk::CacheDisk, cache_tier::CacheTier},
     store::RedisStore,
     units::{Problems, fingerprint},
     yaml::{Node, Spanned},
@@ -55,7 +55,7 @@ pub(super) fn queries(router: &Router<Arc<Route>>) -> Vec<QueryRule> {
 /// The answers that gateways keep together in `redis`, if they do. `services` are those that may answer, `rules`
 /// those by which parts of queries count.
 pub(super) fn tier(
-    config: StoreConfig,
+    config: &StoreConfig,
     (services, rules): (&impl std::fmt::Debug, &[QueryRule]),
     redis: Option<&Arc<RedisStore>>,
     shared: &Shared,
@@ -76,9 +76,23 @@ pub(super) fn tier(
 }
 
 /// The bytes of memory for kept answers.
-pub(super) fn memory(config: StoreConfig, root: &Node, problems: &mut Problems) -> u64 {
+pub(super) fn memory(config: &StoreConfig, root: &Node, problems: &mut Problems) -> u64 {
     if let Some(message) = config.mistake() {
         problems.push(root.at("cache.memory").place().problem(message));
     }
     config.memory.0
+}
+
+/// The files for what memory has no room for.
+pub(super) fn disk(
+    config: &StoreConfig,
+    shared: &Shared,
+    root: &Node,
+    problems: &mut Problems,
+) -> Option<Arc<CacheDisk>> {
+    let disk = config.disk.as_ref()?;
+    for (key, message) in disk.mistakes() {
+        problems.push(root.at(&format!("cache.disk.{key}")).place().problem(message));
+    }
+    Some(CacheDisk::build(disk, &shared.metrics.cache_disk, shared.cache_disk.load_full()))
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::cache_tier::CacheTier;
+use super::{cache_disk::CacheDisk, cache_tier::CacheTier};
 use crate::{
     cache::query::QueryRule,
     downstream::{h1::head::HeaderNames, limits::ClientLimits},
@@ -43,6 +43,8 @@ pub struct Runtime {
     pub cache_memory: u64,
     /// The answers that gateways keep together, if they do.
     pub cache_tier: Option<Arc<CacheTier>>,
+    /// Files for answers that memory has no room for.
+    pub cache_disk: Option<Arc<CacheDisk>>,
     /// The store that gateways share, if there is one.
     pub redis: Option<Arc<RedisStore>>,
     /// The key sets of its filters.

@@ -255,7 +255,7 @@ impl CacheTier {
         }
         let now = Now::read();
         for (purge, manner) in news {
-            cache.memory().purge(&purge, manner, now);
+            cache.purge(&purge, manner, now);
         }
         Ok(())
     }

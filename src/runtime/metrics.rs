@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use prometheus::{Encoder as _, Registry, TextEncoder};
 
 use crate::{
-    cache::metrics::{CacheMetrics, TierMetrics},
+    cache::metrics::{CacheMetrics, DiskMetrics, TierMetrics},
     downstream::ConnectionMetrics,
     filter::FilterMetrics,
     routing::metrics::RequestMetrics,
@@ -23,6 +23,8 @@ pub struct Metrics {
     pub cache: CacheMetrics,
     /// The answers that gateways keep together.
     pub cache_tier: Arc<TierMetrics>,
+    /// Answers on disk.
+    pub cache_disk: Arc<DiskMetrics>,
     /// Client connections.
     pub connections: ConnectionMetrics,
     /// Requests.
@@ -45,6 +47,7 @@ impl Metrics {
             process: ProcessMetrics::new(&registry),
             cache: CacheMetrics::new(&registry),
             cache_tier: Arc::new(TierMetrics::new(&registry)),
+            cache_disk: Arc::new(DiskMetrics::new(&registry)),
             connections: ConnectionMetrics::new(&registry),
             requests: RequestMetrics::new(&registry),
             filters: Arc::new(FilterMetrics::new(&registry)),

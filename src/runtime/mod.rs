@@ -2,7 +2,9 @@
 //! the one that serves now.
 
 mod built;
+pub mod cache_disk;
 pub mod cache_tier;
+mod disk_files;
 pub mod flights;
 mod key_refresh;
 mod live;

@@ -11,5 +11,5 @@ pub fn purge(shared: &Shared, purge: &Purge, manner: Manner, now: Now) -> usize 
     if let Some(tier) = shared.cache_tier.load().as_ref() {
         tier.purge(purge, manner);
     }
-    shared.cache.memory().purge(purge, manner, now)
+    shared.cache.purge(purge, manner, now)
 }

@@ -12,7 +12,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use pingora::connectors::{ConnectorOptions, http::Connector};
 use tokio::sync::watch;
 
-use super::{Metrics, cache_tier::CacheTier, flights::Flights, untold::Untold};
+use super::{Metrics, cache_disk::CacheDisk, cache_tier::CacheTier, flights::Flights, untold::Untold};
 use crate::{
     auth::NonceStores,
     cache::shared::Cache,
@@ -48,6 +48,8 @@ pub struct Shared {
     pub cache: Cache,
     /// Those that gateways keep together, of the configuration that serves.
     pub cache_tier: ArcSwapOption<CacheTier>,
+    /// Files for those that memory has no room for, of the configuration that serves.
+    pub cache_disk: ArcSwapOption<CacheDisk>,
     /// Whether gateways have yet to be told of purges.
     pub untold: Untold,
     /// Fetches of such that are under way.
@@ -81,6 +83,7 @@ impl Shared {
             redis: ArcSwapOption::empty(),
             cache: Cache::default(),
             cache_tier: ArcSwapOption::empty(),
+            cache_disk: ArcSwapOption::empty(),
             untold: Untold::default(),
             flights: Arc::default(),
             access_log: ArcSwapOption::empty(),

@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Runtime, Shared, cache_tier::CacheTier, key_refresh};
+use super::{Runtime, Shared, cache_disk::CacheDisk, cache_tier::CacheTier, key_refresh};
 use crate::{
     filter::{Background, Filter, KeySet},
     store::RedisStore,
@@ -31,6 +31,7 @@ enum Owner {
     Redis(Arc<RedisStore>),
     KeySet(Arc<KeySet>),
     CacheTier(Arc<CacheTier>),
+    CacheDisk(Arc<CacheDisk>),
 }
 
 impl Owner {
@@ -41,6 +42,7 @@ impl Owner {
             Self::Redis(store) => Arc::as_ptr(store).addr(),
             Self::KeySet(set) => Arc::as_ptr(set).addr(),
             Self::CacheTier(tier) => Arc::as_ptr(tier).addr(),
+            Self::CacheDisk(disk) => Arc::as_ptr(disk).addr(),
         }
     }
 
@@ -58,6 +60,10 @@ impl Owner {
             Self::CacheTier(tier) => {
                 let (tier, shared) = (tier.clone(), shared.clone());
                 Some(Box::pin(async move { tier.run_background(&shared.cache, &shared.untold).await }))
+            }
+            Self::CacheDisk(disk) => {
+                let disk = disk.clone();
+                Some(Box::pin(async move { disk.run_background().await }))
             }
             Self::KeySet(set) => Some(Box::pin(key_refresh::keep(set.clone(), shared.clone()))),
         }
@@ -78,8 +84,9 @@ impl Tasks {
         let redis = runtime.redis.iter().map(|store| Owner::Redis(store.clone()));
         let key_sets = runtime.key_sets.all().into_iter().map(Owner::KeySet);
         let tier = runtime.cache_tier.iter().map(|tier| Owner::CacheTier(tier.clone()));
+        let disk = runtime.cache_disk.iter().map(|disk| Owner::CacheDisk(disk.clone()));
         let filters = filters.map(|filter| Owner::Filter(filter.clone()));
-        let owners = services.chain(filters).chain(redis).chain(key_sets).chain(tier);
+        let owners = services.chain(filters).chain(redis).chain(key_sets).chain(tier).chain(disk);
         let mut before = std::mem::take(&mut self.0);
         for owner in owners {
             let id = owner.id();

@@ -396,11 +396,22 @@ fn settings_are_checked() {
         (format!("{redis}cache: {{ redis: {{ timeout: 10s }} }}"), "cache.redis.timeout: 10s is not from 1ms to 5s"),
         (format!("{redis}cache: {{ redis: {{ max_object: 0 }} }}"), "cache.redis.max_object: 0 would keep nothing"),
         (format!("{redis}cache: {{ redis: {{ ttl: 0s }} }}"), "cache.redis.ttl: 0s is not from 1s to 30d"),
+        (
+            "cache: { disk: { path: /no/where } }".to_owned(),
+            "cache.disk.path: there is no directory '/no/where': make it, for the user of tollgate",
+        ),
+        (
+            "cache: { disk: { path: /tmp, size: 1MiB } }".to_owned(),
+            "cache.disk.size: 1048576 bytes would hold less than",
+        ),
+        ("cache: { disk: { path: /tmp, files: 0 } }".to_owned(), "cache.disk.files: 0 is not from 1 to 100000000"),
+        ("cache: { disk: { path: /tmp, timeout: 0s } }".to_owned(), "cache.disk.timeout: 0s is not from 1ms to 5s"),
+        ("cache: { disk: { size: 1GiB } }".to_owned(), "path"),
     ] {
         let (code, text) = root(&cache);
         assert!(code == 78 && text.contains(said), "{cache}: {text}");
     }
-    assert_eq!(root(&format!("{redis}cache: {{ redis: {{}} }}")).0, 0);
+    assert_eq!(root(&format!("{redis}cache: {{ redis: {{}}, disk: {{ path: /tmp }} }}")).0, 0);
 }
 
 #[test]

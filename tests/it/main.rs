@@ -13,6 +13,7 @@ mod basic;
 mod beside;
 mod blame;
 mod cache;
+mod cache_disk;
 mod cache_keys;
 mod cache_redis;
 mod carets;

@@ -33,7 +33,7 @@ impl Tickets {
 
     /// Keeps a new answer.
     pub(super) fn insert(&self, shared: &Shared, key: &Key, entry: Entry) -> Result<Arc<Entry>, Refusal> {
-        let kept = shared.cache.memory().insert(key, entry, self.memory)?;
+        let kept = shared.cache.insert(key, entry, self.memory)?;
         self.tell(shared, key, &kept);
         Ok(kept)
     }
@@ -46,7 +46,7 @@ impl Tickets {
         old: &Arc<Entry>,
         new: Entry,
     ) -> Result<Arc<Entry>, Refusal> {
-        let kept = shared.cache.memory().refresh(key, old, new, self.memory)?;
+        let kept = shared.cache.refresh(key, old, new, self.memory)?;
         self.tell(shared, key, &kept);
         Ok(kept)
     }
@@ -58,7 +58,7 @@ impl Tickets {
         {
             tier.purge(&Purge::Url(key.url().to_owned()), Manner::Hard);
         }
-        shared.cache.memory().remove(key, entry);
+        shared.cache.remove(key, entry);
     }
 
     fn tell(&self, shared: &Shared, key: &Key, kept: &Arc<Entry>) {
@@ -75,5 +75,19 @@ pub(super) async fn fetch(shared: &Shared, key: &Key, one_client: bool, request:
     let found = tier.find(key, request, shared.cache.held()).await;
     // It counts already: as long as clients hold too much of what is kept no longer, there is no room for it either.
     let found = found.filter(|_| shared.cache.room().grow(0));
-    found.is_some_and(|entry| shared.cache.memory().insert(key, entry, ticket).is_ok())
+    found.is_some_and(|entry| shared.cache.insert(key, entry, ticket).is_ok())
+}
+
+/// Puts the answer to such a request into memory that is on disk, if it is there and not in memory.
+pub(super) async fn from_disk(shared: &Shared, key: &Key, request: &HeaderMap) {
+    let Some(disk) = shared.cache_disk.load_full() else { return };
+    if shared.cache.memory().get(key).is_some_and(|variants| variants.select(request).is_some()) {
+        return;
+    }
+    // What is purged from here on is not kept.
+    let ticket = shared.cache.memory().ticket();
+    if let Some(entry) = disk.find(key, request, &shared.cache).await {
+        // It stays there, too: what is pushed out again need not be written again.
+        let _ = shared.cache.memory().insert(key, entry, ticket);
+    }
 }

@@ -74,8 +74,9 @@ pub(crate) async fn look(shared: &Arc<Shared>, head: &RequestHeader, body: bool,
         context.cached = Some(Cached::past(plan, past));
         return Found::Nothing;
     }
-    let key = key(shared, &plan, head, context);
-    look_under(shared, plan, key, head, context).await
+    let (key, one_client) = key(shared, &plan, head, context);
+    keep::from_disk(shared, &key, &head.headers).await;
+    look_under(shared, plan, (key, one_client), head, context).await
 }
 
 /// Looks under the key of a request, which may be one client's own.

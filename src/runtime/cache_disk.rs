@@ -1,0 +1,275 @@
+//! Answers on disk, behind memory: what that pushes out is written to files, and read again when somebody asks for it. Nobody who
+//! serves waits for a disk longer than it is told to; one that fails is left alone for a while.
+
+use std::{
+    fmt, io,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use http::HeaderMap;
+use parking_lot::Mutex;
+use tokio::{sync::mpsc, task::spawn_blocking};
+
+use super::disk_files::{self, Folder};
+use crate::{
+    cache::{
+        disk::{Disk, Spot},
+        disk_config::DiskConfig,
+        entry::Entry,
+        held::Held,
+        key::Key,
+        metrics::DiskMetrics,
+        overflow::Sink,
+        shared::Cache,
+        stored_form::{self, Stored},
+        variants::Variants,
+    },
+    clock::Now,
+    units::CountPermit,
+};
+
+/// So many keys wait to be written; more are dropped.
+const WAITING: usize = 64;
+/// So many files are read at a time; more are left out.
+const READS: usize = 64;
+/// What would be given for less than this is not written.
+const LEAST_USE: Duration = Duration::from_secs(1);
+/// So many failures one after another, and nothing is tried for a while.
+const FAILURES: u32 = 3;
+/// For so long.
+const PAUSE: Duration = Duration::from_secs(10);
+/// Time from one look to the next at what is to be removed.
+const BEAT: Duration = Duration::from_secs(1);
+/// What fails is told of once in this time.
+const TELLING: Duration = Duration::from_secs(60);
+/// Time from one look to the next for what other processes have left.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// What memory has pushed out, and when that was as far as purges are concerned.
+struct Pushed {
+    variants: Arc<Variants>,
+    ticket: u64,
+}
+
+/// Answers on disk.
+pub struct CacheDisk {
+    /// What is where.
+    pub known: Arc<Disk>,
+    config: DiskConfig,
+    folder: OnceLock<Arc<Folder>>,
+    queue: mpsc::Sender<Pushed>,
+    pushed: Mutex<Option<mpsc::Receiver<Pushed>>>,
+    reads: Arc<AtomicUsize>,
+    failures: AtomicU32,
+    paused: AtomicBool,
+    told: Mutex<Option<Duration>>,
+    metrics: Arc<DiskMetrics>,
+}
+
+impl CacheDisk {
+    /// Those of this configuration: the ones before, when that is no other. No file is touched before
+    /// [`CacheDisk::run_background`].
+    pub fn build(config: &DiskConfig, metrics: &Arc<DiskMetrics>, before: Option<Arc<Self>>) -> Arc<Self> {
+        if let Some(before) = before.filter(|before| before.config == *config) {
+            return before;
+        }
+        let (queue, pushed) = mpsc::channel(WAITING);
+        Arc::new(Self {
+            known: Arc::new(Disk::new(config.size.0, config.files)),
+            config: config.clone(),
+            folder: OnceLock::new(),
+            queue,
+            pushed: Mutex::new(Some(pushed)),
+            reads: Arc::default(),
+            failures: AtomicU32::new(0),
+            paused: AtomicBool::new(false),
+            told: Mutex::default(),
+            metrics: metrics.clone(),
+        })
+    }
+
+    /// Takes what memory pushes out, unless too much waits already.
+    pub fn sink(&self) -> Box<Sink> {
+        let (queue, known) = (self.queue.clone(), self.known.clone());
+        Box::new(move |variants| {
+            let _ = queue.try_send(Pushed { variants: variants.clone(), ticket: known.ticket() });
+        })
+    }
+
+    /// True while files are read and written.
+    pub fn is_up(&self) -> bool {
+        self.folder.get().is_some() && !self.paused.load(Relaxed)
+    }
+
+    /// The answer to a request with these fields, if it is there and can be read in time.
+    pub async fn find(&self, key: &Key, request: &HeaderMap, cache: &Cache) -> Option<Entry> {
+        let spot = self.known.find(key, request)?;
+        let folder = self.folder.get().filter(|_| self.is_up())?.clone();
+        let permit = CountPermit::within(self.reads.clone(), READS);
+        let mut room = cache.room();
+        let fits = room.grow(usize::try_from(spot.bytes).unwrap_or(usize::MAX));
+        let Some(permit) = permit.filter(|_| fits) else {
+            self.metrics.read("busy");
+            return None;
+        };
+        let (own, held, request) = (key.clone(), cache.held().clone(), request.clone());
+        let (what, now) = (spot.clone(), Now::read());
+        let reading = spawn_blocking(move || {
+            let _until_it_is_read = (permit, room);
+            read(&folder, &own, &what, &request, now, &held)
+        });
+        let found = tokio::time::timeout(self.config.timeout.0, reading).await;
+        let result = match &found {
+            Err(_) => "timeout",
+            Ok(Err(_) | Ok(Err(_))) => "error",
+            Ok(Ok(Ok(None))) => "altered",
+            Ok(Ok(Ok(Some(_)))) => "ok",
+        };
+        self.metrics.read(result);
+        match found {
+            Ok(Ok(Ok(Some(entry)))) => {
+                self.failures.store(0, Relaxed);
+                return Some(entry);
+            }
+            Err(_) => self.failed(&"it was not read in time"),
+            Ok(Ok(Err(e))) => {
+                self.known.forget(key, &spot.selection);
+                self.failed(&e);
+            }
+            Ok(Ok(Ok(None)) | Err(_)) => self.known.forget(key, &spot.selection),
+        }
+        None
+    }
+
+    /// Something did not work: said once in a while, and after some of them nothing is tried for a time.
+    fn failed(&self, why: &dyn fmt::Display) {
+        if self.failures.fetch_add(1, Relaxed) + 1 >= FAILURES {
+            self.pause();
+        }
+        let (now, mut told) = (Now::monotonic(), self.told.lock());
+        if told.is_none_or(|told| now.saturating_sub(told) >= TELLING) {
+            *told = Some(now);
+            log::warn!("cache: answers on disk: {}: {why}", self.config.path.display());
+        }
+    }
+
+    fn pause(&self) {
+        self.paused.store(true, Relaxed);
+        self.metrics.up.set(0);
+    }
+
+    /// Makes the folder, writes what memory pushes out, and removes files that nobody finds any more.
+    pub async fn run_background(&self) {
+        let Some(mut pushed) = self.pushed.lock().take() else { return };
+        let (mut swept, mut again) = (None::<Duration>, None::<Duration>);
+        loop {
+            let now = Now::monotonic();
+            let often = if self.folder.get().is_some() { SWEEP } else { PAUSE };
+            if swept.is_none_or(|swept| now.saturating_sub(swept) >= often) {
+                swept = Some(now);
+                self.make().await;
+            }
+            if self.paused.load(Relaxed) {
+                let until = *again.get_or_insert(now.saturating_add(PAUSE));
+                if now >= until {
+                    again = None;
+                    self.failures.store(0, Relaxed);
+                    self.paused.store(false, Relaxed);
+                }
+            }
+            self.metrics.up.set(i64::from(self.is_up()));
+            tokio::select! {
+                one = pushed.recv() => if let Some(one) = one { self.write(one).await },
+                () = tokio::time::sleep(BEAT) => {}
+            }
+            self.remove().await;
+            self.metrics.take(self.known.stats());
+        }
+    }
+
+    /// Makes the folder unless there is one, and removes what other processes have left.
+    async fn make(&self) {
+        let (path, there) = (self.config.path.clone(), self.folder.get().is_some());
+        let made = spawn_blocking(move || {
+            disk_files::sweep(&path);
+            if there { Ok(None) } else { Folder::make(&path).map(Some) }
+        });
+        match made.await {
+            Ok(Ok(Some(folder))) => drop(self.folder.set(Arc::new(folder))),
+            Ok(Err(e)) => self.failed(&e),
+            Ok(Ok(None)) | Err(_) => {}
+        }
+    }
+
+    async fn write(&self, pushed: Pushed) {
+        let key = &pushed.variants.key;
+        for entry in pushed.variants.entries() {
+            let now = Now::read();
+            if stored_form::useful_for(entry, now) < LEAST_USE || self.known.has(key, &entry.selection) {
+                continue;
+            }
+            let Some(folder) = self.folder.get().filter(|_| self.is_up()).cloned() else {
+                self.metrics.wrote("down");
+                continue;
+            };
+            let (own, what) = (key.clone(), entry.clone());
+            let written = spawn_blocking(move || write(&folder, &own, &what, now)).await;
+            match written {
+                Ok(Ok(Some((number, bytes)))) => {
+                    self.failures.store(0, Relaxed);
+                    self.metrics.wrote("ok");
+                    let (selection, tags) = (entry.selection.clone(), entry.tags.clone());
+                    self.known.add(key, Spot { number, bytes, written: now, selection, tags }, pushed.ticket);
+                }
+                Ok(Err(e)) => {
+                    self.metrics.wrote("error");
+                    self.failed(&e);
+                }
+                Ok(Ok(None)) | Err(_) => {}
+            }
+        }
+    }
+
+    async fn remove(&self) {
+        let gone = self.known.gone();
+        if let Some(folder) = self.folder.get().filter(|_| !gone.is_empty()).cloned() {
+            let _ = spawn_blocking(move || folder.remove(&gone)).await;
+        }
+    }
+}
+
+/// What a file is about: whoever puts another one in its place does not get it read.
+fn about<'a>(key: &'a Key, variant: &'a str) -> [&'a [u8]; 2] {
+    [key.bytes(), variant.as_bytes()]
+}
+
+fn write(folder: &Folder, key: &Key, entry: &Entry, now: Now) -> io::Result<Option<(u64, u64)>> {
+    let variant = entry.selection.name();
+    let Some(bytes) = stored_form::write(entry, now, &about(key, &variant)) else { return Ok(None) };
+    Ok(Some((folder.write(&bytes)?, bytes.len() as u64)))
+}
+
+fn read(
+    folder: &Folder,
+    key: &Key,
+    spot: &Spot,
+    request: &HeaderMap,
+    now: Now,
+    held: &Held,
+) -> io::Result<Option<Entry>> {
+    let bytes = folder.read(spot.number, spot.bytes)?;
+    let variant = spot.selection.name();
+    let kept = now.since_start.saturating_sub(spot.written.since_start);
+    let stored = Stored { bytes: &bytes, about: &about(key, &variant), kept };
+    Ok(stored_form::read(&stored, request, now, held).filter(|entry| entry.selection == spot.selection))
+}
+
+impl fmt::Debug for CacheDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CacheDisk({:?})", self.config)
+    }
+}

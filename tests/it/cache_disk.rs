@@ -1,0 +1,231 @@
+//! What memory has no room for is kept on disk: given again, purged, bounded, and no harm when the disk does not do.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use serde_json::json;
+
+use crate::{
+    cache::{Backend, FRESH, said},
+    harness::{Gateway, Request, binary, eventually},
+    purge::purged,
+};
+
+/// With one MiB of memory: of answers of 100 KB, not ten have room.
+fn gateway(backend: &Backend, disk: &str, cache: &str) -> Gateway {
+    Gateway::start(&format!(
+        "cache: {{ memory: 1MiB, disk: {{ path: \"{{dir}}\"{disk} }} }}\nservices: {{ a: {{ urls: [\"http://{}\"], retry: {{ max_attempts: 1 }} }} }}\nroutes: [{{ match: {{ path: /* }}, service: a, cache: {cache} }}]\n",
+        backend.address
+    ))
+}
+
+fn path(number: usize) -> String {
+    format!("/o/{number}?{FRESH}&h=Cache-Tag:n{number}&h=ETag:%22e{number}%22&b=*100000")
+}
+
+fn fill(gw: &Gateway, count: usize) {
+    eventually("there is a folder", || shown(gw)["state"] == "up");
+    for number in 0..count {
+        assert_eq!(gw.get(&path(number)).expect(200).body.len(), 100_000);
+    }
+    // What waits to be written is bounded: these came slower than that.
+    eventually("all that was pushed out is on disk", || shown(gw)["entries"].as_u64() > Some(count as u64 - 12));
+}
+
+fn shown(gw: &Gateway) -> serde_json::Value {
+    gw.admin("/api/v1/cache").expect(200).json()["disk"].clone()
+}
+
+fn folders(directory: &Path) -> Vec<PathBuf> {
+    let all = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    all.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("tollgate-cache-")).collect()
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let inner = folders(directory).into_iter().flat_map(|folder| fs::read_dir(folder).unwrap());
+    let inner = inner.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    inner.flat_map(|path| fs::read_dir(path).unwrap()).map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn what_memory_pushes_out_is_given_from_disk() {
+    let backend = Backend::start();
+    let gw = gateway(&backend, "", "{}");
+    fill(&gw, 40);
+    assert_eq!(backend.asked(), 40);
+    for number in 0..40 {
+        let hit = gw.get(&path(number)).expect(200);
+        assert_eq!((said(&hit).1.as_str(), hit.body.len()), ("HIT", 100_000), "{number}: {hit:?}");
+        assert!(hit.get("age").parse::<u64>().unwrap() < 60 && said(&hit).2.starts_with("tollgate; hit; ttl="));
+    }
+    // A part, a condition and a HEAD ask for nothing that is not there either.
+    let part = gw.get(&path(0)).header("Range", "bytes=10-19").send();
+    assert_eq!((part.status, part.body.len(), said(&part).1.as_str()), (206, 10, "HIT"));
+    assert_eq!(gw.get(&path(1)).header("If-None-Match", "\"e1\"").send().status, 304);
+    assert_eq!(said(&gw.request("HEAD", &path(2)).send()).1, "HIT");
+    let only = gw.get(&path(3)).header("Cache-Control", "only-if-cached").send();
+    assert_eq!(said(&only).1, "HIT");
+    assert_eq!(backend.asked(), 40);
+    assert!(gw.metric("gateway_cache_disk_reads_total{result=\"ok\"}") >= Some(20.0));
+    assert!(gw.metric("gateway_cache_disk_bytes") > Some(2e6) && gw.metric("gateway_cache_disk_up") == Some(1.0));
+    // Nobody else may look into it.
+    use std::os::unix::fs::PermissionsExt as _;
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&folders(gw.dir.path())[0]), mode(&files(gw.dir.path())[0])), (0o700, 0o600));
+}
+
+#[test]
+fn a_purge_takes_away_what_is_on_disk_and_on_its_way_there() {
+    let backend = Backend::start();
+    let gw = gateway(&backend, "", "{}");
+    fill(&gw, 30);
+    let host = format!("http://127.0.0.1:{}", gw.port);
+    let misses = |numbers: &[usize]| numbers.iter().all(|number| said(&gw.get(&path(*number)).send()).1 == "MISS");
+    assert_eq!(purged(&gw, &json!({ "tag": "n0" })), 1);
+    assert_eq!(purged(&gw, &json!({ "url": format!("{host}{}", path(1)) })), 1);
+    assert_eq!(purged(&gw, &json!({ "prefix": "/o/2?", "soft": true })), 1);
+    assert!(misses(&[0, 1, 2]));
+    // A request that changes something does the same.
+    gw.request("POST", &path(3)).body(b"").expect(200);
+    assert!(misses(&[3]));
+    assert!(purged(&gw, &json!({ "all": true })) >= 25);
+    assert!(misses(&(0..30).collect::<Vec<_>>()));
+    eventually("files go with their answers", || files(gw.dir.path()).len() < 35);
+    // While it goes on.
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| (0..200).for_each(|number| drop(gw.get(&path(number % 50)).expect(200))));
+        while !asking.is_finished() {
+            purged(&gw, &json!({ "all": true }));
+        }
+    });
+    purged(&gw, &json!({ "all": true }));
+    assert!(misses(&(0..50).collect::<Vec<_>>()), "{}", shown(&gw));
+}
+
+#[test]
+fn variants_and_clients_are_kept_apart_there_too() {
+    let backend = Backend::start();
+    let keys = ["one", "two"].map(|key| format!("{{ id: {key}, sha256: {} }}", crate::auth::sha256(key)));
+    let gw = Gateway::start(&format!(
+        "cache: {{ memory: 1MiB, disk: {{ path: \"{{dir}}\" }} }}\napi_keys: [ {} ]\nservices: {{ a: {{ urls: [\"http://{}\"] }} }}\nroutes:\n  - {{ match: {{ path: /own/* }}, service: a, filters: [ api_key ], cache: {{}} }}\n  - {{ match: {{ path: /* }}, service: a, cache: {{}} }}\n",
+        keys.join(", "),
+        backend.address
+    ));
+    let own = format!("/own/x?{FRESH}&b=own");
+    let varied = format!("/v?{FRESH}&h=Vary:X-Kind&e=x-kind");
+    let ask = |key: &str| gw.get(&own).header("X-API-Key", key).expect(200);
+    let kind = |kind: &str| gw.get(&varied).header("X-Kind", kind).expect(200);
+    let first = ["one", "two"].map(|key| ask(key).body);
+    let kinds = ["a", "b"].map(|name| kind(name).body);
+    assert!(first[0] != first[1] && kinds[0].contains(": a") && kinds[1].contains(": b"), "{kinds:?}");
+    fill(&gw, 40);
+    for _ in 0..2 {
+        for (key, body) in ["one", "two"].iter().zip(&first) {
+            assert_eq!((&ask(key).body, said(&ask(key)).1.as_str()), (body, "HIT"));
+        }
+        for (name, body) in ["a", "b"].iter().zip(&kinds) {
+            assert_eq!((&kind(name).body, said(&kind(name)).1.as_str()), (body, "HIT"));
+        }
+        fill(&gw, 40);
+    }
+    assert_eq!(said(&kind("c")).1, "MISS");
+}
+
+#[test]
+fn it_has_a_bound_in_bytes_and_in_files() {
+    let backend = Backend::start();
+    for (disk, most) in [(", size: 16MiB", 168), (", files: 20", 21)] {
+        let gw = gateway(&backend, disk, "{}");
+        eventually("there is a folder", || shown(&gw)["state"] == "up");
+        for number in 0..220 {
+            gw.get(&path(number)).expect(200);
+        }
+        eventually("files go", || files(gw.dir.path()).len() <= most);
+        let shown = shown(&gw);
+        assert!(shown["bytes"].as_u64() <= Some(16 << 20) && shown["entries"].as_u64() >= Some(10), "{shown}");
+    }
+}
+
+#[test]
+fn a_file_that_was_altered_is_not_given() {
+    let backend = Backend::start();
+    let gw = gateway(&backend, "", "{}");
+    fill(&gw, 30);
+    let all = files(gw.dir.path());
+    for (number, file) in all.iter().enumerate() {
+        match number % 3 {
+            0 => {
+                let mut bytes = fs::read(file).unwrap();
+                let last = bytes.len() - 1;
+                bytes[last] ^= 1;
+                fs::write(file, bytes).unwrap();
+            }
+            1 => fs::remove_file(file).unwrap(),
+            // Another one's: by its sum it is whole.
+            _ => drop(fs::copy(&all[0], file).unwrap()),
+        }
+    }
+    // Each read that fails is one of three after which nothing is read for a while; here they are answers of the backend.
+    for number in 0..30 {
+        let answer = gw.get(&path(number)).expect(200);
+        assert!(!answer.body.contains('\u{1}') && answer.body.starts_with("xx") && answer.body.len() == 100_000);
+        assert!(answer.get("cache-tag").ends_with(&format!("n{number}")));
+    }
+    assert!(gw.metric("gateway_cache_disk_reads_total{result=\"altered\"}") > Some(0.0));
+    assert!(gw.metric("gateway_cache_disk_reads_total{result=\"error\"}") > Some(0.0));
+}
+
+#[test]
+fn a_full_disk_costs_hits_and_nothing_else() {
+    let backend = Backend::start();
+    let mut gw = gateway(&backend, "", "{}");
+    gw.child.kill().unwrap();
+    gw.wait();
+    // No file may have more than 64 KB: a write ends in the middle, with an error.
+    gw.child = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 128; exec \"$0\" -c \"$1\" 2>\"$2\" >/dev/null", &binary()])
+        .args([gw.path("tollgate.yaml"), gw.path("stderr")])
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("it answers again", || {
+        let live = Request::new("GET", format!("http://127.0.0.1:{}/health/live", gw.admin));
+        live.try_send().is_ok_and(|answer| answer.status == 200)
+    });
+    eventually("there is a folder", || shown(&gw)["state"] == "up");
+    for number in 0..40 {
+        gw.get(&path(number)).expect(200);
+    }
+    eventually("it is left alone", || gw.metric("gateway_cache_disk_up") == Some(0.0));
+    assert!(gw.metric("gateway_cache_disk_writes_total{result=\"error\"}") >= Some(3.0));
+    assert!(files(gw.dir.path()).is_empty(), "what was half written is gone");
+    assert_eq!(gw.errors().matches("answers on disk").count(), 1, "once in a minute: {}", gw.errors());
+    assert_eq!(shown(&gw)["state"], "down");
+    for number in 0..40 {
+        gw.get(&path(number)).expect(200);
+    }
+}
+
+#[test]
+fn what_a_process_leaves_is_removed_and_a_reload_begins_empty() {
+    let backend = Backend::start();
+    let mut gw = gateway(&backend, "", "{}");
+    fill(&gw, 30);
+    let before = folders(gw.dir.path());
+    let mut old = gw.upgrade();
+    assert!(old.wait().unwrap().success());
+    assert_eq!(said(&gw.get(&path(0)).send()).1, "MISS");
+    gw.child.kill().unwrap();
+    gw.wait();
+    assert!(!folders(gw.dir.path()).is_empty());
+    gw.start_again();
+    eventually("only its own is there", || {
+        let now = folders(gw.dir.path());
+        now.len() == 1 && !before.contains(&now[0])
+    });
+    fill(&gw, 30);
+    assert_eq!(said(&gw.get(&path(0)).send()).1, "HIT");
+}
