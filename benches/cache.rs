@@ -18,7 +18,7 @@ use tollgate::{
     cache::{
         config::CacheConfig,
         draft::Draft,
-        entry::{Body, Entry},
+        entry::Body,
         freshness::Times,
         held::Held,
         key::{Key, KeyParts, Keys},

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -72,7 +73,6 @@ fn what_memory_pushes_out_is_given_from_disk() {
     assert!(gw.metric("gateway_cache_disk_reads_total{result=\"ok\"}") >= Some(20.0));
     assert!(gw.metric("gateway_cache_disk_bytes") > Some(2e6) && gw.metric("gateway_cache_disk_up") == Some(1.0));
     // Nobody else may look into it.
-    use std::os::unix::fs::PermissionsExt as _;
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&folders(gw.dir.path())[0]), mode(&files(gw.dir.path())[0])), (0o700, 0o600));
 }
