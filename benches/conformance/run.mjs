@@ -1,6 +1,6 @@
 // Runs the public suite http-cache-tests against a running gateway, with `cache: {}` on a route to the suite's own origin
-// and nothing else set, and prints what passed. Usage: node run.mjs BINARY [--folder DIR] [--id TEST] [--json FILE]
-// [--required N] [--optimal N]; with the last two it fails when fewer pass. With --id, one test alone, with its messages.
+// and nothing else set (or what `--cache` says), and prints what passed. Usage: node run.mjs BINARY [--folder DIR] [--id TEST]
+// [--json FILE] [--cache YAML] [--required N] [--optimal N]; with the last two it fails when fewer pass. With --id, one test alone, with its messages.
 import { spawn } from 'node:child_process'
 import fs from 'node:fs'
 import net from 'node:net'
@@ -13,7 +13,7 @@ import { pathToFileURL } from 'node:url'
 const text = { type: 'string' }
 const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { folder: text, id: text, json: text, required: text, optimal: text }
+  options: { folder: text, id: text, json: text, cache: text, required: text, optimal: text }
 })
 const binary = path.resolve(positionals[0] ?? 'target/release/tollgate')
 const suite = path.resolve(values.folder ?? 'target/conformance', 'node_modules/http-cache-tests')
@@ -91,7 +91,7 @@ admin: { enabled: false }
 access_log: { enabled: false }
 pingora: { pid_file: ${dir}/pid, upgrade_sock: ${dir}/sock }
 services: { origin: { urls: [ "http://127.0.0.1:${originPort}" ] } }
-routes: [ { match: { path: /* }, service: origin, cache: {} } ]
+routes: [ { match: { path: /* }, service: origin, cache: ${values.cache ?? '{}'} } ]
 `)
   await started('the origin', origin, originPort)
   await started('the gateway', start(binary, ['-c', file]), port)
