@@ -26,6 +26,9 @@ use crate::clock::Now;
 
 /// The most files of one key: with more, the oldest goes.
 const MOST: usize = 32;
+/// What a file costs in memory beside its key, its selection and its tags, and what each of these costs beside its bytes.
+const OVERHEAD: usize = 320;
+const TAG: usize = 96;
 /// So many keys are purged under one hold of the lock.
 const BATCH: usize = 256;
 
@@ -70,6 +73,14 @@ struct Changes {
 struct Spots {
     key: Key,
     all: Vec<Arc<Spot>>,
+}
+
+impl Spot {
+    /// About how many bytes of memory one takes with this key, selection and tags.
+    pub fn weight(key: &Key, selection: &Selection, tags: &Tags) -> usize {
+        let tags: usize = tags.iter().map(|tag| tag.len() + TAG).sum();
+        OVERHEAD + key.bytes().len() + selection.weight() + tags
+    }
 }
 
 impl Spots {
@@ -161,7 +172,9 @@ impl Disk {
     }
 
     /// Takes away what is purged. Until the purge ends no file gets a place, nor does any afterwards that was on its way.
-    pub fn purge<'a>(&'a self, purge: &'a Purge) -> Purging<'a> {
+    ///
+    /// Files `elsewhere`, for which memory has the same answer, do not count.
+    pub fn purge<'a>(&'a self, purge: &'a Purge, elsewhere: &dyn Fn(&Key, &Selection) -> bool) -> Purging<'a> {
         {
             let mut changes = self.changes.lock();
             changes.purging += 1;
@@ -173,7 +186,8 @@ impl Disk {
             for hash in changes.index.find(purge, &mut cursor, BATCH) {
                 let Some(found) = self.spots.peek(&hash) else { continue };
                 let is_about = |spot: &Arc<Spot>| purge.is_about(found.key.url(), &spot.tags);
-                count += found.all.iter().filter(|spot| is_about(spot)).count();
+                let counts = |spot: &&Arc<Spot>| is_about(spot) && !elsewhere(&found.key, &spot.selection);
+                count += found.all.iter().filter(counts).count();
                 self.keep(&mut changes, Some(&found), |spot| !is_about(spot));
             }
         }
@@ -322,7 +336,7 @@ mod tests {
         ] {
             let ticket = files.disk.ticket();
             assert!(files.add("/a", 1, None, ticket) && files.add("/b", 2, None, ticket));
-            let purging = files.disk.purge(&purge);
+            let purging = files.disk.purge(&purge, &|_, _| false);
             assert_eq!((purging.count, files.find("/a", "")), (count, None));
             let during = files.disk.ticket();
             assert!(!files.add("/a", 3, None, during));

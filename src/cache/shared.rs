@@ -156,8 +156,12 @@ impl Cache {
     pub fn purge(&self, purge: &Purge, manner: Manner, now: Now) -> usize {
         let disk = self.disk.load_full();
         // Until memory has been looked through, nothing that it pushes out finds a place there.
-        let purging = disk.as_ref().map(|disk| disk.purge(purge));
-        purging.as_ref().map_or(0, |purging| purging.count) + self.memory().purge(purge, manner, now)
+        let memory = self.memory();
+        let both = |key: &Key, selection: &Selection| {
+            memory.get(key).is_some_and(|known| known.entries().iter().any(|entry| entry.selection == *selection))
+        };
+        let purging = disk.as_ref().map(|disk| disk.purge(purge, &both));
+        purging.as_ref().map_or(0, |purging| purging.count) + memory.purge(purge, manner, now)
     }
 
     /// Gives it so many bytes; with another number than before, it begins empty.

@@ -36,6 +36,9 @@ use crate::{
 const WAITING: usize = 64;
 /// So many files are read at a time; more are left out.
 const READS: usize = 64;
+/// What is known of a file takes at most so many bytes of memory; what would take more, with its URL, tags and what `Vary` names, is not
+/// written.
+const HEAVIEST: usize = 2048;
 /// What would be given for less than this is not written.
 const LEAST_USE: Duration = Duration::from_secs(1);
 /// So many failures one after another, and nothing is tried for a while.
@@ -209,7 +212,8 @@ impl CacheDisk {
         let key = &pushed.variants.key;
         for entry in pushed.variants.entries() {
             let now = Now::read();
-            if stored_form::useful_for(entry, now) < LEAST_USE || self.known.has(key, &entry.selection) {
+            let heavy = Spot::weight(key, &entry.selection, &entry.tags) > HEAVIEST;
+            if heavy || stored_form::useful_for(entry, now) < LEAST_USE || self.known.has(key, &entry.selection) {
                 continue;
             }
             let Some(folder) = self.folder.get().filter(|_| self.is_up()).cloned() else {

@@ -9,7 +9,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
 /// How the folders of all processes begin.
 const NAME: &str = "tollgate-cache-";
@@ -86,7 +86,8 @@ impl Drop for Folder {
 pub(super) fn sweep(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_name().as_encoded_bytes().starts_with(NAME.as_bytes())
-            && let Ok(file) = File::open(entry.path().join(LOCK))
+            // Whatever somebody else has put there must not be waited for.
+            && let Ok(file) = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(entry.path().join(LOCK))
             && let Ok(_lock) = lock(file)
         {
             let _ = fs::remove_dir_all(entry.path());
@@ -118,6 +119,9 @@ mod tests {
         let left = directory.path().join(format!("{NAME}1-2"));
         fs::create_dir(&left).unwrap();
         fs::write(left.join(LOCK), "").unwrap();
+        let pipe = directory.path().join(format!("{NAME}3-4"));
+        fs::create_dir(&pipe).unwrap();
+        nix::unistd::mkfifo(&pipe.join(LOCK), nix::sys::stat::Mode::S_IRWXU).unwrap();
         sweep(directory.path());
         assert!(!left.exists() && folder.path.exists());
         assert!(Folder::make(&left).is_err());

@@ -88,6 +88,9 @@ fn a_purge_takes_away_what_is_on_disk_and_on_its_way_there() {
     assert_eq!(purged(&gw, &json!({ "url": format!("{host}{}", path(1)) })), 1);
     assert_eq!(purged(&gw, &json!({ "prefix": "/o/2?", "soft": true })), 1);
     assert!(misses(&[0, 1, 2]));
+    // One that is in memory, too, is one.
+    assert_eq!(said(&gw.get(&path(10)).send()).1, "HIT");
+    assert_eq!(purged(&gw, &json!({ "tag": "n10" })), 1);
     // A request that changes something does the same.
     gw.request("POST", &path(3)).body(b"").expect(200);
     assert!(misses(&[3]));
