@@ -33,6 +33,8 @@ use crate::filter::Registry;
 pub(crate) mod exit {
     /// Something went wrong while running.
     pub(crate) const FAILURE: u8 = 1;
+    /// What was to be looked at could not be (`EX_UNAVAILABLE` of sysexits).
+    pub(crate) const UNAVAILABLE: u8 = 69;
     /// The configuration is wrong (`EX_CONFIG` of sysexits).
     pub(crate) const CONFIG: u8 = 78;
 }

@@ -90,12 +90,17 @@ impl Connection<'_> {
     /// Asks once; a connection that the gateway has closed is made anew.
     pub(super) fn ask(&mut self, begun: Instant) -> Result<Asked, String> {
         let sent = begun.elapsed();
-        let (head, closes) = self.exchange().map_err(|e| format!("{}: {e}", self.target.url))?;
+        let (head, closes) = self.exchange().map_err(|e| match e.kind() {
+            std::io::ErrorKind::WouldBlock => format!("{}: no answer within {PATIENCE:?}", self.target.url),
+            _ => format!("{}: {e}", self.target.url),
+        })?;
         let status = head.get(9..12).and_then(|code| code.parse().ok());
         let status = status.ok_or_else(|| format!("{} does not speak HTTP/1.1", self.target.url))?;
         let field = |name: &str| {
             let mut lines = head.lines().filter_map(|line| line.split_once(':'));
-            lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim().to_owned())
+            let value = lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim());
+            // It is printed, and a terminal takes some characters for commands.
+            value.map(|value| value.replace(char::is_control, "?"))
         };
         let policy = field("ratelimit-policy");
         if closes {

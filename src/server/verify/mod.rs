@@ -68,13 +68,15 @@ pub(super) fn run(command: &LimitsCommand) -> ExitCode {
         Ok((text, Found::Kept)) => print(&text),
         Ok((text, found)) => {
             let _ = print(&text);
-            let why = match found {
-                Found::Untried => "nothing has passed, so the limit was not tried: -H adds a field, a key say",
-                _ => "more has passed than the limit says",
+            let (code, why) = match found {
+                Found::Untried => {
+                    (exit::UNAVAILABLE, "nothing has passed, so the limit was not tried: -H adds a field, a key say")
+                }
+                _ => (exit::FAILURE, "more has passed than the limit says"),
             };
-            fail(exit::FAILURE, why)
+            fail(code, why)
         }
-        Err(message) => fail(exit::FAILURE, &message),
+        Err(message) => fail(exit::UNAVAILABLE, &message),
     }
 }
 
