@@ -165,6 +165,14 @@ impl CacheDisk {
         self.metrics.up.set(0);
     }
 
+    /// Removes all files, for the process ends.
+    pub fn end(&self) {
+        self.paused.store(true, Relaxed);
+        if let Some(folder) = self.folder.get() {
+            folder.clear();
+        }
+    }
+
     /// Makes the folder, writes what memory pushes out, and removes files that nobody finds any more.
     pub async fn run_background(&self) {
         let Some(mut pushed) = self.pushed.lock().take() else { return };

@@ -69,6 +69,11 @@ impl Folder {
         }
     }
 
+    /// Removes all of it. What somebody writes meanwhile may stay, until the next process finds it.
+    pub(super) fn clear(&self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+
     fn file(&self, number: u64) -> PathBuf {
         self.path.join((number % FOLDERS).to_string()).join(number.to_string())
     }

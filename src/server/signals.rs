@@ -166,6 +166,9 @@ pub(super) fn leave(shared: &Shared, plan: &Plan, handover: &Handover) -> ! {
     }
     pid::remove(&plan.pingora.pid_file);
     handover.socket.remove();
+    if let Some(disk) = shared.cache_disk.swap(None) {
+        disk.end();
+    }
     let mut failed = *handover.failed.borrow();
     // Who has asked for an upgrade must not believe that there was one.
     if !failed && handover.is_unfinished() {

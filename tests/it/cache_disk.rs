@@ -220,6 +220,7 @@ fn what_a_process_leaves_is_removed_and_a_reload_begins_empty() {
     let before = folders(gw.dir.path());
     let mut old = gw.upgrade();
     assert!(old.wait().unwrap().success());
+    assert!(!before[0].exists(), "what ends in order leaves nothing");
     assert_eq!(said(&gw.get(&path(0)).send()).1, "MISS");
     gw.child.kill().unwrap();
     gw.wait();
@@ -231,4 +232,7 @@ fn what_a_process_leaves_is_removed_and_a_reload_begins_empty() {
     });
     fill(&gw, 30);
     assert_eq!(said(&gw.get(&path(0)).send()).1, "HIT");
+    gw.signal(nix::sys::signal::Signal::SIGINT);
+    gw.wait();
+    assert!(folders(gw.dir.path()).is_empty());
 }
