@@ -70,6 +70,7 @@ mod signed_upstream;
 mod slow;
 mod strict;
 mod stuck;
+mod taken_back;
 mod tls;
 mod tokens;
 mod tunnels;
