@@ -74,6 +74,7 @@ mod taken_back;
 mod tls;
 mod tokens;
 mod tunnels;
+mod untold;
 mod upgrade;
 mod upstream_h2;
 mod upstream_tls;
