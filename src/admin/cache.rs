@@ -114,6 +114,7 @@ async fn purge(State(live): State<Arc<Live>>, headers: HeaderMap, body: Bytes) -
             let now = Now::read();
             let all = purge.by_rules(&live.load().cache_queries);
             let purged: usize = all.iter().map(|purge| purging::purge(&live.shared, purge, manner, now)).sum();
+            purging::note(&live.shared).await;
             // Not which: queries are where secrets end up.
             log::info!("cache: {purged} answers purged ({manner:?})");
             Answer(json_reply(StatusCode::OK, &json!({ "purged": purged })))

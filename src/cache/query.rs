@@ -2,7 +2,8 @@
 //!
 //! A parameter that the key leaves out still reaches the backend, so that whoever can hide one parameter in another can
 //! have a wrong answer kept for everybody. Names are therefore compared decoded, and what holds a `;`, which some backends
-//! split at, always makes a difference.
+//! split at, always makes a difference. So does what some backends take for a parameter that counts: PHP leaves out spaces at the
+//! beginning, reads `.`, a space and `[` as `_`, and ends names at a NUL; there and elsewhere `a[]`, `a[b]` and `[a]` are `a`.
 
 use std::borrow::Cow;
 
@@ -22,12 +23,11 @@ pub enum QueryRule {
 impl QueryRule {
     /// The part of `query` (without its `?`) that makes a difference; `None` when nothing of it is left.
     pub fn apply<'q>(&self, query: &'q str) -> Option<Cow<'q, str>> {
-        let (names, named) = match self {
-            Self::Whole => return Some(Cow::Borrowed(query)),
-            Self::Include(names) => (names, true),
-            Self::Exclude(names) => (names, false),
+        let counts = |part: &&str| match self {
+            Self::Whole => true,
+            Self::Include(names) => part.contains(';') || may_be_one_of(part, names),
+            Self::Exclude(names) => part.contains(';') || !is_one_of(part, names),
         };
-        let counts = |part: &&str| part.contains(';') || (is_one_of(part, names) == named);
         if query.split('&').all(|part| counts(&part)) {
             return Some(Cow::Borrowed(query));
         }
@@ -36,13 +36,40 @@ impl QueryRule {
     }
 }
 
+/// The name of a parameter, decoded.
+fn name(part: &str) -> Cow<'_, [u8]> {
+    percent_decode(part.split('=').next().unwrap_or_default().as_bytes()).into()
+}
+
+/// True when it has exactly one of these names.
 fn is_one_of(part: &str, names: &[String]) -> bool {
-    let name = part.split('=').next().unwrap_or_default();
-    let name: Cow<'_, [u8]> = percent_decode(name.as_bytes()).into();
+    let name = name(part);
     names.iter().any(|known| match known.strip_suffix('*') {
         Some(start) => name.starts_with(start.as_bytes()),
         None => *name == *known.as_bytes(),
     })
+}
+
+/// True when some backend may take its name for one of these.
+fn may_be_one_of(part: &str, names: &[String]) -> bool {
+    let name = name(part);
+    let base = name.trim_ascii_start();
+    let base = base.split(|byte| b"[].\0".contains(byte)).find(|base| !base.is_empty()).unwrap_or_default();
+    names.iter().any(|known| match known.strip_suffix('*') {
+        Some(start) => begins(alike(&name), alike(start.as_bytes())) || begins(alike(base), alike(start.as_bytes())),
+        None => alike(&name).eq(alike(known.as_bytes())) || alike(base).eq(alike(known.as_bytes())),
+    })
+}
+
+/// A name as PHP reads it.
+fn alike(name: &[u8]) -> impl Iterator<Item = u8> {
+    let bytes = name.iter().skip_while(|byte| matches!(byte, b' ' | b'+')).take_while(|byte| **byte != 0);
+    bytes.map(|byte| if matches!(byte, b' ' | b'+' | b'.' | b'[') { b'_' } else { *byte })
+}
+
+fn begins(name: impl Iterator<Item = u8>, start: impl Iterator<Item = u8>) -> bool {
+    let mut name = name;
+    start.into_iter().all(|byte| name.next() == Some(byte))
 }
 
 #[cfg(test)]
@@ -68,6 +95,40 @@ mod tests {
         ] {
             assert_eq!(rule.apply(query).as_deref(), expected, "{query}");
         }
+    }
+
+    #[test]
+    fn what_a_backend_may_take_for_one_that_is_included_counts() {
+        let rule = QueryRule::Include(names(&["a", "x.y", "page_*"]));
+        for part in [
+            "%20a=2",
+            "+a=2",
+            "%20+%20a",
+            "%09a=2",
+            "a[]=2",
+            "a%5Bb%5D=2",
+            "[a]=2",
+            "a.b=2",
+            "a%00b=2",
+            "x_y=2",
+            "x%20y=2",
+            "x+y=2",
+            "x[y=2",
+            "+x.y=2",
+            "page.size",
+            "page+size=2",
+            "page[size]=2",
+            "+page_size=2",
+            "p[a]ge;",
+        ] {
+            assert_eq!(rule.apply(&format!("a=1&{part}&z")).as_deref(), Some(format!("a=1&{part}").as_str()), "{part}");
+        }
+        for part in ["A=2", "ab=2", "a%20=2", "b[a]=2", "xy=2", "page=2", "_a=2", "", "=a", "[]", "+"] {
+            assert_eq!(rule.apply(&format!("a=1&{part}")).as_deref(), Some("a=1"), "{part}");
+        }
+        // What is left out is so by its exact name.
+        let rule = QueryRule::Exclude(names(&["a", "x.y"]));
+        assert_eq!(rule.apply("a&+a&a[]&x_y&x.y").as_deref(), Some("+a&a[]&x_y"));
     }
 
     #[test]

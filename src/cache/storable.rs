@@ -111,6 +111,20 @@ pub fn is_about_asker(refusal: Refusal, candidate: &Candidate<'_>) -> bool {
         && vary::check(&HeaderMap::new(), candidate.response, candidate.reserved).is_ok()
 }
 
+/// True when an answer with this status says what the backend has now: an error says nothing of what is stored, nor does it that
+/// the request is wrong, or one too many.
+pub fn is_news(status: StatusCode) -> bool {
+    !matches!(status.as_u16(), 400 | 408 | 413..=417 | 429 | 431 | 500..)
+}
+
+/// True when an answer that is refused says that what was stored for the same request is no longer what the backend has: it has to
+/// go. What only whoever asks is told, because of credentials or conditions, says nothing of that.
+pub fn takes_back(refusal: Refusal, candidate: &Candidate<'_>) -> bool {
+    let personal = matches!(refusal, Refusal::RequestNoStore | Refusal::Authorization | Refusal::Cookie);
+    let partial = matches!(refusal, Refusal::Method | Refusal::Status | Refusal::Partial | Refusal::Incomplete);
+    is_news(candidate.status) && !personal && !partial && !is_about_asker(refusal, candidate)
+}
+
 fn status(candidate: &Candidate<'_>) -> Result<(), Refusal> {
     if candidate.method != Method::GET {
         return Err(Refusal::Method);
@@ -283,6 +297,28 @@ mod tests {
             let made = Made { method, ..Made::saying("public, max-age=9") };
             assert_eq!(made.terms(), Err(Refusal::Method));
         }
+    }
+
+    #[test]
+    fn what_takes_an_answer_back() {
+        let taken = |made: Made| takes_back(made.terms().unwrap_err(), &made.candidate());
+        for status in [200, 301, 401, 403, 404, 410, 451] {
+            for said in ["no-store", "private", "max-age=0", ""] {
+                assert!(taken(Made::saying(said).status(status)), "{status} {said}");
+            }
+        }
+        for status in [206, 304, 400, 408, 413, 429, 431, 500, 502, 503, 504] {
+            assert!(!taken(Made::saying("no-store").status(status)), "{status}");
+        }
+        assert!(taken(Made::saying("max-age=9").with("set-cookie", "a=b")));
+        assert!(taken(Made::saying("max-age=9").with("content-length", "99999999")));
+        assert!(taken(Made::saying("max-age=9").with("vary", "*")));
+        assert!(!taken(Made::saying("max-age=9").with("vary", "foo").asked_with("foo", &"x".repeat(99_999))));
+        assert!(!taken(Made::saying("max-age=9").asked_with("authorization", "x")));
+        assert!(!taken(Made::under("{ttl: 9s}").asked_with("cookie", "x")));
+        assert!(!taken(Made::saying("no-store").asked_with("cache-control", "no-store")));
+        // That it has a cookie is not why it is refused.
+        assert!(taken(Made::saying("no-store").asked_with("cookie", "x")));
     }
 
     #[test]

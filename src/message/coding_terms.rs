@@ -1,9 +1,9 @@
 //! Which answers a route gives a coding, and which codings.
 
-use http::{HeaderValue, header};
+use http::{HeaderValue, StatusCode, header};
 use pingora::http::ResponseHeader;
 
-use super::content_coding::{ContentCoding, may_be_coded};
+use super::content_coding::{ContentCoding, may_be_changed, may_be_coded};
 
 /// Media types that become smaller: text, and what is made of text. Pictures, films, archives and `woff2` are packed
 /// already, and of `application/octet-stream` nothing is known.
@@ -92,15 +92,21 @@ impl CodingTerms {
     /// True for answers that are to get a coding, if the client takes one.
     pub(crate) fn cover(&self, head: &ResponseHeader) -> bool {
         let length = head.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        may_be_coded(head) && length.is_none_or(|length: u64| length >= self.min_size) && self.cover_media(head)
+    }
+
+    /// True for a part of an answer that would get a coding as a whole, which may be too short for it: a part does not always say.
+    pub(crate) fn cover_whole_of(&self, part: &ResponseHeader) -> bool {
+        part.status == StatusCode::PARTIAL_CONTENT && may_be_changed(part) && self.cover_media(part)
+    }
+
+    fn cover_media(&self, head: &ResponseHeader) -> bool {
         let media = head.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         let media = media.and_then(|media| media.split(|byte| *byte == b';').next()).unwrap_or_default().trim_ascii();
         // Streams whose every piece must arrive at once: the compressor would hold them back. gRPC compresses by itself.
         let grpc = media.get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC));
         let stream = grpc || media.eq_ignore_ascii_case(b"text/event-stream");
-        may_be_coded(head)
-            && length.is_none_or(|length: u64| length >= self.min_size)
-            && !stream
-            && self.types.iter().any(|pattern| pattern.covers(media))
+        !stream && self.types.iter().any(|pattern| pattern.covers(media))
     }
 }
 

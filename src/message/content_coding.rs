@@ -117,10 +117,9 @@ fn weight(parameter: &[u8]) -> Weight {
     }
 }
 
-/// Fields with a checksum of what follows, or with the place of a part in the whole.
-static FIXED: [HeaderName; 6] = [
+/// Fields that say that there is a coding, or have a checksum of what follows.
+static FIXED: [HeaderName; 5] = [
     header::CONTENT_ENCODING,
-    header::CONTENT_RANGE,
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("repr-digest"),
     HeaderName::from_static("digest"),
@@ -135,8 +134,12 @@ pub(crate) fn may_be_coded(head: &ResponseHeader) -> bool {
             head.status,
             StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED
         );
-    !bodiless
-        && !fields::present(&head.headers, &FIXED).contains(&true)
+    !bodiless && !head.headers.contains_key(header::CONTENT_RANGE) && may_be_changed(head)
+}
+
+/// True for what has no coding yet, no checksum and no `no-transform`.
+pub(crate) fn may_be_changed(head: &ResponseHeader) -> bool {
+    !fields::present(&head.headers, &FIXED).contains(&true)
         && !fields::has(&head.headers, &header::CACHE_CONTROL, |item| item.eq_ignore_ascii_case(b"no-transform"))
 }
 

@@ -6,6 +6,7 @@ pub mod cache_disk;
 pub mod cache_tier;
 mod disk_files;
 pub mod flights;
+mod heard;
 mod key_refresh;
 mod live;
 mod metrics;

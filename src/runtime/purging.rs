@@ -13,3 +13,10 @@ pub fn purge(shared: &Shared, purge: &Purge, manner: Manner, now: Now) -> usize 
     }
     shared.cache.purge(purge, manner, now)
 }
+
+/// Waits, for a moment at most, until a purge that other gateways have not been told of outlives this process.
+pub async fn note(shared: &Shared) {
+    if let Some(tier) = shared.cache_tier.load_full() {
+        tier.note(&shared.untold).await;
+    }
+}

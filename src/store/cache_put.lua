@@ -1,6 +1,9 @@
 -- Keeps an answer. KEYS: its name. ARGV: the fields by which variants are told apart, which of them it is, the answer, for how long
--- (ms), the most variants. The name ends with the last of its variants; each has its own end.
-if redis.call('HLEN', KEYS[1]) >= 3 * ARGV[5] + 1 then redis.call('DEL', KEYS[1]) end
+-- (ms), the most variants. The name ends with the last of its variants; each has its own end. What is no
+-- hash is no answer, and makes room for one.
+local kind = redis.call('TYPE', KEYS[1]).ok
+-- Not where there is nothing: a Redis that is full takes whatever comes after a change.
+if kind ~= 'none' and (kind ~= 'hash' or redis.call('HLEN', KEYS[1]) >= 3 * ARGV[5] + 1) then redis.call('DEL', KEYS[1]) end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local number = function(value) return string.format('%.0f', value) end

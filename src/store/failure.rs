@@ -34,12 +34,12 @@ impl Failure {
 }
 
 /// When the last one was.
-#[derive(Default)]
-pub(super) struct Complaints(Mutex<Option<Duration>>);
+#[derive(Debug, Default)]
+pub(crate) struct Complaints(Mutex<Option<Duration>>);
 
 impl Complaints {
     /// True when it is time for one: not of every failure, and not all the time.
-    pub(super) fn due(&self) -> bool {
+    pub(crate) fn due(&self) -> bool {
         let (now, mut last) = (Now::monotonic(), self.0.lock());
         let due = last.is_none_or(|last| now.saturating_sub(last) >= PAUSE);
         if due {

@@ -22,6 +22,7 @@ mod shared_set;
 mod state;
 mod telling;
 
+pub(crate) use self::failure::Complaints;
 pub use self::{
     config::RedisConfig,
     metrics::StoreMetrics,

@@ -531,3 +531,20 @@ fn what_was_altered_in_the_store_is_no_answer() {
         assert_eq!(word(&get(&third, &path)), "HIT", "{why}");
     }
 }
+
+#[test]
+fn what_is_no_answer_at_all_is_written_anew() {
+    let (backend, redis) = (Backend::start(), Redis::start(&[]));
+    let all = gateways(2, &backend, &redis);
+    let path = format!("/a?{FRESH}");
+    get(&all[0], &path);
+    kept(&all[0], 1.0);
+    let keys = redis.ask("KEYS *:answer");
+    let key = keys.lines().find(|line| line.starts_with("tollgate:")).unwrap();
+    redis.ask(&format!("SET {key} foo"));
+    assert_eq!(word(&get(&all[1], &path)), "MISS");
+    kept(&all[1], 1.0);
+    let third = Gateway::start(&yaml(&backend, &redis));
+    up(&third, 1.0);
+    assert_eq!(word(&get(&third, &path)), "HIT");
+}

@@ -226,6 +226,7 @@ fn what_is_kept_is_coded_for_each_client_as_it_wants() {
     }
     let part = gw.get(&path).header("host", "h").header("accept-encoding", "gzip").header("range", "bytes=0-9").send();
     assert_eq!((part.status, part.get("content-encoding"), part.body.as_str()), (206, "", "xxxxxxxxxx"));
+    assert_eq!(part.get("vary"), "Accept-Encoding", "as on the whole (RFC 9110 15.3.7)");
     assert_eq!(backend.asked(), 1);
 }
 

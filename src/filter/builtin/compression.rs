@@ -88,10 +88,12 @@ impl Filter for Compression {
     }
 
     fn response(&self, head: &mut ResponseHeader, state: &mut State) -> Result<(), Fault> {
-        // A 304 says nothing of what it stands for.
+        // A 304 says nothing of what it stands for. A part is not coded, and has the fields of the whole (RFC 9110 §15.3.7).
         if head.status != StatusCode::NOT_MODIFIED && !self.0.cover(head) {
             state.compress = None;
-            return Ok(());
+            if !self.0.cover_whole_of(head) {
+                return Ok(());
+            }
         }
         // Whatever this client gets, a cache on the way must not hand it to one that accepts less (RFC 9110 §12.5.5).
         vary(head, "Accept-Encoding", &HeaderValue::from_static("Accept-Encoding"))

@@ -7,6 +7,7 @@ use http::{Method, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{
+    instead,
     request::{Cached, Fill},
     serve::Served,
 };
@@ -64,7 +65,8 @@ fn arrived(
         return give(asked, head, cached, good, now, context);
     }
     let failed = matches!(head.status.as_u16(), 500 | 502..=504);
-    if let (true, true, Some(entry)) = (failed, place.or.error, place.entry.clone()) {
+    let or_stored = || instead::of_failure(shared, place, &asked.headers, &plan.policy, |or| or.error);
+    if let Some(entry) = failed.then(or_stored).flatten() {
         cached.outcome = Some(Outcome::Stale(StaleBecause::Error(head.status)));
         return give(asked, head, cached, entry, now, context);
     }
@@ -103,26 +105,40 @@ fn keep(news: &Candidate<'_>, cached: &mut Cached, shared: &Shared) {
         let length = storable::content_length(news.response).unwrap_or_default();
         length > memory.most() || !room.has(length)
     };
-    match Draft::of(news, &cached.plan.policy) {
-        Ok(_) if too_large() => cached.refuse(Refusal::TooLarge),
-        Ok(_)
-            if cached
-                .place
-                .as_ref()
-                .is_some_and(|place| memory.has_purged(&place.key, news.response, place.tickets.memory)) =>
-        {
-            cached.refuse(Refusal::Purged);
-        }
+    let place = cached.place.as_ref();
+    let purged = || place.is_some_and(|place| memory.has_purged(&place.key, news.response, place.tickets.memory));
+    let refusal = match Draft::of(news, &cached.plan.policy) {
+        Ok(_) if too_large() => Refusal::TooLarge,
+        Ok(_) if purged() => Refusal::Purged,
         Ok(draft) => {
             cached.outcome = Some(Outcome::Miss { forwarded: cached.forwarded, status: None, stored: Some(Ok(())) });
             let left = draft.terms.lifetime.saturating_sub(draft.terms.initial_age);
             // To the nearest second: on the way here some milliseconds have passed.
             cached.ttl = i64::try_from((left + Duration::from_millis(500)).as_secs()).ok();
-            cached.fill = Some(Fill { body: Body::room_for(draft.length()), draft, room });
+            let (body, is_news) = (Body::room_for(draft.length()), storable::is_news(news.status));
+            cached.fill = Some(Fill { draft, body, room, is_news });
+            return;
         }
+        Err(refusal) => refusal,
+    };
+    if storable::takes_back(refusal, news) {
+        take_back(shared, cached);
+    }
+    if storable::is_about_asker(refusal, news) {
         // What the asker alone has sent is not remembered: the next one's answer may be kept.
-        Err(refusal) if storable::is_about_asker(refusal, news) => cached.refuse_to_asker(refusal),
-        Err(refusal) => cached.refuse(refusal),
+        cached.refuse_to_asker(refusal);
+    } else {
+        cached.refuse(refusal);
+    }
+}
+
+/// The backend was asked about what is stored, and has answered with something else that is not kept: nobody is given what was
+/// stored again. There is none here for a request whose credentials it was not for, which says nothing of the others'.
+fn take_back(shared: &Shared, cached: &mut Cached) {
+    if let Some(place) = &mut cached.place
+        && let Some(entry) = place.entry.take()
+    {
+        place.tickets.remove(shared, &place.key, &entry);
     }
 }
 
@@ -153,6 +169,9 @@ pub(crate) fn body(shared: &Shared, part: Option<&Bytes>, end: bool, context: &m
     let most = shared.cache.memory().most().min(cached.plan.policy.max_object as u64);
     if let (Some(part), Some(fill)) = (part, cached.fill.as_mut()) {
         if (fill.body.len() + part.len()) as u64 > most || !fill.room.grow(part.len()) {
+            if fill.is_news {
+                take_back(shared, cached);
+            }
             return cached.refuse(Refusal::TooLarge);
         }
         fill.body.extend_from_slice(part);
@@ -169,7 +188,11 @@ pub(crate) fn complete(shared: &Shared, context: &mut Context) {
     let Some(place) = &mut cached.place else { return };
     let entry = fill.draft.with(Body::of(fill.body, shared.cache.held()));
     let stored = entry.and_then(|entry| place.tickets.insert(shared, &place.key, entry));
-    match (stored, place.flight.take()) {
+    let flight = place.flight.take();
+    if fill.is_news && matches!(stored, Err(Refusal::TooLarge | Refusal::Purged)) {
+        take_back(shared, cached);
+    }
+    match (stored, flight) {
         (Ok(_), Some(flight)) => flight.stored(),
         (Err(_), Some(flight)) => flight.pass(Now::monotonic()),
         (_, None) => {}
@@ -198,8 +221,10 @@ fn invalidate(shared: &Shared, asked: &RequestHeader, head: &ResponseHeader, con
 /// What may be given while no backend answers.
 pub(crate) fn in_place_of_nothing(asked: &RequestHeader, context: &mut Context) -> Option<Served> {
     let cached = context.cached.as_mut()?;
-    let place = cached.place.as_mut()?;
-    let entry = place.entry.clone().filter(|_| place.or.nothing)?;
+    let entry =
+        instead::of_failure(&context.shared, cached.place.as_ref()?, &asked.headers, &cached.plan.policy, |or| {
+            or.nothing
+        })?;
     let now = Now::read();
     let served = Served::of(&entry, &asked.method, &asked.headers);
     cached.outcome = Some(Outcome::Stale(StaleBecause::NoAnswer));

@@ -3,6 +3,7 @@
 
 pub(super) mod arrival;
 mod identity;
+mod instead;
 mod keep;
 pub(super) mod look;
 mod refetch;

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method};
 use pingora::{connectors::http::Connector, http::RequestHeader};
 
 use super::{keep::Tickets, request::ask_again};
@@ -15,7 +15,6 @@ use crate::{
         freshness::Times,
         key::Key,
         refresh::{self, Refreshed},
-        refusal::Refusal,
         shared::{CachePlan, Room},
         storable::{self, Candidate},
     },
@@ -119,15 +118,15 @@ impl Refetch {
             Refreshed::Gone(_) | Refreshed::Other => return self.tickets.remove(&self.shared, &self.key, &self.entry),
             Refreshed::Untouched => {}
         }
-        // An error is no news of what is stored, nor is that this gateway asks too much.
-        if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        if !storable::is_news(status) {
             return;
         }
         let draft = match Draft::of(&candidate, &self.plan.policy) {
             Ok(draft) => draft,
-            // That is about whoever asked, and says nothing of what is stored.
-            Err(Refusal::RequestNoStore | Refusal::Authorization | Refusal::Cookie) => return,
-            Err(_) => return self.tickets.remove(&self.shared, &self.key, &self.entry),
+            Err(refusal) if storable::takes_back(refusal, &candidate) => {
+                return self.tickets.remove(&self.shared, &self.key, &self.entry);
+            }
+            Err(_) => return,
         };
         let most = memory.most().min(self.plan.policy.max_object as u64);
         if storable::content_length(&response).is_some_and(|length| length > most) {
