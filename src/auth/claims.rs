@@ -8,7 +8,7 @@ use std::{fmt, time::Duration};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::identity::{can_be_told, exact, lookup};
+use super::identity::{can_be_told, exact, lookup, same};
 use crate::auth::jwt_error::JwtError;
 
 /// A JSON object in which, and in the objects inside it, every name is unique: claims are found by path.
@@ -132,6 +132,26 @@ fn seconds(claims: &Map<String, Value>, name: &str) -> Result<Option<u64>, JwtEr
     seconds.filter(|seconds| *seconds <= LAST).map(Some).ok_or(JwtError::Malformed)
 }
 
+/// Checks that the parties of a token, as far as it names them, are what they must be, whoever is accepted: others that read it would
+/// make a name of their own out of a list or of null, and nobody is chosen by it here.
+pub(super) fn parties(claims: &Map<String, Value>) -> Result<(), JwtError> {
+    // A single text (RFC 7519 §4.1.1); a list would let one token speak for several issuers.
+    if claims.get("iss").is_some_and(|issuer| !issuer.is_string()) {
+        return Err(JwtError::Issuer);
+    }
+    // A text or a list of texts (§4.1.3).
+    let is_audience =
+        |value: &Value| value.as_array().map_or(value.is_string(), |all| all.iter().all(Value::is_string));
+    if claims.get("aud").is_some_and(|audience| !is_audience(audience)) {
+        return Err(JwtError::Audience);
+    }
+    // A text (§4.1.2), and with many issuers a number.
+    if claims.get("sub").is_some_and(|subject| !subject.is_string() && !subject.is_number()) {
+        return Err(JwtError::ClaimMismatch("sub".to_owned()));
+    }
+    Ok(())
+}
+
 /// Whether `claims` name one of `accepted` under `name`, as a text or in a list of texts.
 pub(super) fn names_one_of(claims: &Map<String, Value>, name: &str, accepted: &[String]) -> Result<bool, JwtError> {
     let is_accepted =
@@ -146,7 +166,9 @@ pub(super) fn names_one_of(claims: &Map<String, Value>, name: &str, accepted: &[
 /// Checks that the claim at `path` is there and, with `wanted`, that it is this value or a list that holds it.
 pub(super) fn require(claims: &Map<String, Value>, path: &str, wanted: Option<&Value>) -> Result<(), JwtError> {
     let holds = |found: &Value| {
-        wanted.is_none_or(|wanted| found == wanted || found.as_array().is_some_and(|values| values.contains(wanted)))
+        let is =
+            |wanted| same(found, wanted) || found.as_array().is_some_and(|all| all.iter().any(|own| same(own, wanted)));
+        wanted.is_none_or(is)
     };
     if lookup(claims, path).is_some_and(holds) { Ok(()) } else { Err(JwtError::NotAllowed(path.to_owned())) }
 }
@@ -195,6 +217,24 @@ mod tests {
         assert_eq!(of("1.5").unwrap(), "1.5");
         for rounded in ["18446744073709551616", "10000000000000000000001", "1e22", "-1e22", "9007199254740993.0"] {
             assert!(of(rounded).is_err(), "{rounded}");
+        }
+    }
+
+    #[test]
+    fn parties_are_texts() {
+        for (claims, error) in [
+            (json!({"iss": ["id"]}), Some(JwtError::Issuer)),
+            (json!({"iss": null}), Some(JwtError::Issuer)),
+            (json!({"iss": 7}), Some(JwtError::Issuer)),
+            (json!({"aud": {"api": true}}), Some(JwtError::Audience)),
+            (json!({"aud": null}), Some(JwtError::Audience)),
+            (json!({"aud": ["api", 7]}), Some(JwtError::Audience)),
+            (json!({"sub": ["alice"]}), Some(JwtError::ClaimMismatch("sub".to_owned()))),
+            (json!({"sub": null}), Some(JwtError::ClaimMismatch("sub".to_owned()))),
+            (json!({"iss": "id", "aud": ["api", "web"], "sub": 7}), None),
+            (json!({}), None),
+        ] {
+            assert_eq!(parties(&map(&claims)).err(), error, "{claims}");
         }
     }
 
@@ -251,6 +291,12 @@ mod tests {
         let claims = map(&json!({"realm": {"roles": ["a", "b"]}, "tier": "gold"}));
         assert_eq!(require(&claims, "realm.roles", Some(&json!("b"))), Ok(()));
         assert_eq!(require(&claims, "tier", None), Ok(()));
+        let numbers: Unique =
+            serde_json::from_str(r#"{"tier": 7, "text": "7", "big": 10000000000000000000001, "all": [7]}"#).unwrap();
+        for (path, wanted) in [("tier", json!(7)), ("tier", json!("7")), ("text", json!(7)), ("all", json!("7"))] {
+            assert_eq!(require(&numbers.0, path, Some(&wanted)), Ok(()), "{path} {wanted}");
+        }
+        assert!(require(&numbers.0, "big", Some(&json!(1e22))).is_err(), "another number, before it was rounded");
         assert_eq!(require(&claims, "tier", Some(&json!("go"))), Err(JwtError::NotAllowed("tier".to_owned())));
         assert_eq!(require(&claims, "realm.x", None), Err(JwtError::NotAllowed("realm.x".to_owned())));
     }

@@ -48,6 +48,7 @@ impl Method {
 pub struct Identities {
     known: Vec<Arc<Identity>>,
     unnamed: Option<Digest>,
+    told: Option<Arc<[&'static str]>>,
 }
 
 impl Identities {
@@ -65,6 +66,26 @@ impl Identities {
     /// What such a client has shown.
     pub fn unnamed(&self) -> Option<&Digest> {
         self.unnamed.as_ref()
+    }
+
+    /// Notes which claims [of a token](OF_THE_TOKEN) backends are told: answers may differ by them.
+    pub fn note_told(&mut self, claims: Arc<[&'static str]>) {
+        self.told = Some(claims);
+    }
+
+    /// Those claims.
+    pub fn told(&self) -> &[&'static str] {
+        self.told.as_deref().unwrap_or_default()
+    }
+
+    /// Notes all that another step has found.
+    pub fn note_all(&mut self, found: Self) {
+        let Self { known, unnamed, told } = found;
+        for identity in known {
+            self.note(identity);
+        }
+        self.unnamed = unnamed.or(self.unnamed.take());
+        self.told = told.or(self.told.take());
     }
 
     /// The holder of the credential of this kind.
@@ -92,6 +113,9 @@ impl Identities {
         self.by(Method::ApiKey).or_else(|| self.last())?.key_id.as_deref()
     }
 }
+
+/// Claims that differ from one token to the next and say nothing about its holder (RFC 7519 §4.1).
+pub const OF_THE_TOKEN: [&str; 6] = ["exp", "iat", "nbf", "jti", "auth_time", "nonce"];
 
 /// A claim that no field can carry, or that would be another one when it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,19 +176,25 @@ impl Identity {
         }
     }
 
-    /// Whether one of `wanted` is at `path`: in a list of texts, or in a text of words. What was read from a field is a list of what
+    /// Whether one of `wanted` is at `path`: in a list of texts and numbers, or in a text of words. What was read from a field is a list of what
     /// stands between commas, also when that is one: a space is part of a group's name there.
     pub fn holds_one_of(&self, path: &str, wanted: &[String]) -> bool {
-        if self.method == Method::ForwardAuth {
-            return match self.lookup(path) {
-                Some(Value::String(item)) => wanted.contains(item),
-                Some(Value::Array(items)) => {
-                    items.iter().filter_map(Value::as_str).any(|item| wanted.iter().any(|w| w == item))
-                }
-                _ => false,
-            };
+        match self.lookup(path) {
+            Some(Value::String(words)) if self.method != Method::ForwardAuth => {
+                words.split_ascii_whitespace().any(|word| wanted.iter().any(|wanted| wanted == word))
+            }
+            _ => self.is_one_of(path, wanted),
         }
-        holds_one_of(&self.claims, path, wanted)
+    }
+
+    /// Whether what is at `path`, or one of the members of a list there, is one of `wanted`.
+    pub fn is_one_of(&self, path: &str, wanted: &[String]) -> bool {
+        let is_wanted = |held: &Value| text(held).is_some_and(|held| wanted.iter().any(|wanted| *wanted == held));
+        match self.lookup(path) {
+            Some(Value::Array(members)) => members.iter().any(is_wanted),
+            Some(value) => is_wanted(value),
+            None => false,
+        }
     }
 
     /// Whether the credential was issued for `scope`.
@@ -208,13 +238,12 @@ pub(super) fn lookup<'a>(claims: &'a Map<String, Value>, path: &str) -> Option<&
     })
 }
 
-/// Whether one of `wanted` is at `path`: in a list of texts, or in a text of words.
-pub(super) fn holds_one_of(claims: &Map<String, Value>, path: &str, wanted: &[String]) -> bool {
-    let is_wanted = |held: &str| wanted.iter().any(|wanted| wanted == held);
-    match lookup(claims, path) {
-        Some(Value::String(text)) => text.split_ascii_whitespace().any(is_wanted),
-        Some(Value::Array(values)) => values.iter().filter_map(Value::as_str).any(is_wanted),
-        _ => false,
+/// Whether two values are the same; a number is compared with a number or a text as it is written, and one that was rounded is none.
+pub(super) fn same(one: &Value, other: &Value) -> bool {
+    if one.is_number() || other.is_number() {
+        text(one).is_some_and(|one| text(other).is_some_and(|other| one == other))
+    } else {
+        one == other
     }
 }
 
@@ -258,6 +287,21 @@ mod tests {
         assert!(token.holds_one_of("groups", &admin) && !token.holds_one_of("groups", &whole));
         assert!(!service.holds_one_of("groups", &admin) && service.holds_one_of("groups", &whole));
         assert!(service.holds_one_of("list", &whole) && !service.holds_one_of("list", &admin));
+    }
+
+    #[test]
+    fn a_number_is_compared_as_it_is_written() {
+        let claims = r#"{"list": [99, "a"], "one": 99, "text": "99", "big": 1e22, "huge": [18446744073709551615]}"#;
+        let identity = identity(serde_json::from_str(claims).unwrap_or_default());
+        let of = |path: &str, wanted: &str| {
+            let wanted = [wanted.to_owned()];
+            (identity.holds_one_of(path, &wanted), identity.is_one_of(path, &wanted))
+        };
+        for path in ["list", "one", "text"] {
+            assert_eq!((of(path, "99"), of(path, "9")), ((true, true), (false, false)), "{path}");
+        }
+        assert_eq!(of("huge", "18446744073709551615"), (true, true));
+        assert_eq!(of("big", "1e22"), (false, false));
     }
 
     #[test]

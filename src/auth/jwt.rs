@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::{
     Digest, Identity, KeyError, Keyset, Method, VerifiedTokens,
-    claims::{Unique, Window, names_one_of, require, scopes, subject},
+    claims::{Unique, Window, names_one_of, parties, require, scopes, subject},
     keyset::Key,
 };
 use crate::auth::jwt_error::JwtError;
@@ -211,9 +211,8 @@ impl Verifier {
         let policy = &self.policy;
         let window = Window::of(claims, policy.leeway)?;
         window.check(now)?;
-        // `iss` is a single text (RFC 7519, 4.1.1); a list would let one token speak for several issuers.
-        if !policy.issuers.is_empty() && (!names_one_of(claims, "iss", &policy.issuers)? || !claims["iss"].is_string())
-        {
+        parties(claims)?;
+        if !policy.issuers.is_empty() && !names_one_of(claims, "iss", &policy.issuers)? {
             return Err(JwtError::Issuer);
         }
         if !policy.audiences.is_empty() && !names_one_of(claims, "aud", &policy.audiences)? {

@@ -31,7 +31,7 @@ pub use digest::{Digest, InvalidDigest};
 pub use http_signature::{
     HttpSignature, MOST_COMPONENTS, NO_KEY_ID, SharedSecret, Unreadable, component_mistakes, is_key_id,
 };
-pub use identity::{Identities, Identity, Method, Untellable};
+pub use identity::{Identities, Identity, Method, OF_THE_TOKEN, Untellable};
 pub use jwt::{Policy, Verifier, unverified_issuer};
 pub use jwt_error::JwtError;
 pub use keyset::{KeyError, KeyInfo, Keyset};

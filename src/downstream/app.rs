@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     auth::Certificate,
+    clock::Now,
     downstream::host::{DirectAnswers, Host},
     message::replies,
     tls::server::TlsFront,
@@ -156,9 +157,29 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         };
         let h2 = agreed.alpn_protocol() == Some(b"h2");
         let protocols = if h2 { Protocols::Http2 } else { Protocols::Http1 };
-        let stream = DownstreamStream::new(stream, self.info(peer, Some(facts)));
-        self.requests().serve(Box::new(stream), protocols, false).await;
+        let end = facts.certificate.as_ref().map(|certificate| certificate.not_after);
+        let stream = Box::new(DownstreamStream::new(stream, self.info(peer, Some(facts))));
+        match end {
+            None => self.requests().serve(stream, protocols, false).await,
+            Some(end) => self.serve_until(end, stream, protocols).await,
+        }
         Ok(())
+    }
+
+    /// Serves a connection that is closed, as all are when the process ends, once its client's certificate is over; `end` in seconds
+    /// since 1970.
+    async fn serve_until(&self, end: u64, stream: Box<DownstreamStream<Box<Encrypted>>>, protocols: Protocols) {
+        let (closing, mut all_close) = (watch::Sender::new(false), self.closing.subscribe());
+        let valid = Duration::from_secs(end.saturating_add(1)).saturating_sub(Now::calendar());
+        let requests = Requests { closing: &closing, ..self.requests() };
+        let mut served = pin!(requests.serve(stream, protocols, false));
+        tokio::select! {
+            () = &mut served => return,
+            () = tokio::time::sleep(valid) => {}
+            _ = all_close.wait_for(|closing| *closing) => {}
+        }
+        closing.send_replace(true);
+        served.await;
     }
 }
 

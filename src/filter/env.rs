@@ -1,6 +1,9 @@
 //! What a filter may ask for while it is being built.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicUsize},
+};
 
 use schemars::{JsonSchema, SchemaGenerator};
 
@@ -33,6 +36,8 @@ pub struct Env {
     pub route: Arc<str>,
     /// A name for the filter's state that stays the same over reloads: `route/filter`, and its place if that is not unique.
     pub scope: String,
+    /// How many limits of the route have no name of their own so far.
+    pub unnamed_limits: Arc<AtomicUsize>,
     /// The filters that there are, for one that is made of others.
     pub members: Arc<dyn Members>,
     /// The API keys of the configuration.

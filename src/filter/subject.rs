@@ -95,6 +95,13 @@ impl Subject<'_, '_> {
             Some((method, name)) => {
                 sink.text(method.as_str());
                 sink.text(name);
+                // A subject is one issuer's (RFC 7519 §4.1.2).
+                if method == Method::Jwt {
+                    match identity.and_then(|identity| identity.claim("iss")) {
+                        Some(issuer) => sink.text(&issuer),
+                        None => sink.absent(),
+                    }
+                }
             }
             None => sink.absent(),
         }

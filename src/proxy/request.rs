@@ -42,7 +42,7 @@ pub(crate) fn meet(
     // HTTP/1.0 closes unless asked not to (RFC 9112 §9.3): that is what the session has decided by now.
     // Pingora's looks at the first line of `Connection` only.
     let [connection, upgrades, media, cookie, expect] = fields::present(&head.headers, &FIELDS);
-    let closes = connection && closes(head) || shared.draining();
+    let mut closes = connection && closes(head) || shared.draining();
     if upgrades {
         upgrade::ignore_what_is_none(head);
     }
@@ -54,7 +54,10 @@ pub(crate) fn meet(
     let secure = info.as_ref().is_some_and(|info| info.secure);
     if let Some(info) = &info {
         context.peer = info.address();
-        context.state.certificate = info.tls.as_ref().and_then(|tls| tls.certificate.clone());
+        // One that has ended since the handshake is none, and the next request needs another connection.
+        let shown = info.tls.as_ref().and_then(|tls| tls.certificate.as_ref());
+        context.state.certificate = shown.filter(|shown| shown.is_valid(context.now.unix)).cloned();
+        closes |= shown.is_some() && context.state.certificate.is_none();
         context.state.listener = info.listener;
         let rate = if timed { limits.body_rate } else { 0 };
         info.deadlines.limit_writes(Some(limits.stall.0), rate);

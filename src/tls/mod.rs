@@ -5,4 +5,5 @@ pub(crate) mod certificates;
 pub(crate) mod client;
 pub(crate) mod pem;
 pub(crate) mod server;
+mod sessions;
 pub(crate) mod stamp;

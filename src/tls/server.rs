@@ -6,9 +6,9 @@ use std::{fmt, sync::Arc};
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustls::{
-    ServerConfig, SupportedProtocolVersion,
+    ConfigBuilder, ServerConfig, SupportedProtocolVersion, WantsVerifier,
     crypto::{CryptoProvider, aws_lc_rs},
-    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use super::{
     certificates::{CertificateConfig, Certificates},
     pem,
+    sessions::{EndingTickets, NotingVerifier, SessionEnd},
     stamp::{Reread, Stamp, stamp},
 };
 use crate::{
@@ -135,7 +136,7 @@ pub enum MtlsMode {
 pub struct TlsFront {
     config: TlsConfig,
     certificates: Arc<Certificates>,
-    acceptor: Arc<ArcSwap<TlsAcceptor>>,
+    handshakes: Arc<ArcSwap<Handshakes>>,
     /// The file of authorities.
     authorities: Arc<Mutex<Reread<Stamp>>>,
 }
@@ -173,11 +174,11 @@ impl TlsFront {
         if problems.len() > before {
             return None;
         }
-        match acceptor(config, provider, verifier, &certificates) {
-            Ok(acceptor) => Some(Self {
+        match Handshakes::new(config, provider, verifier, &certificates) {
+            Ok(handshakes) => Some(Self {
                 config: config.clone(),
                 certificates,
-                acceptor: Arc::new(ArcSwap::from_pointee(acceptor)),
+                handshakes: Arc::new(ArcSwap::from_pointee(handshakes)),
                 authorities: Arc::new(Mutex::new(Reread::new(authorities))),
             }),
             Err(message) => {
@@ -198,10 +199,10 @@ impl TlsFront {
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
         let renewed = verifier(mtls, provider.clone())
-            .and_then(|verifier| acceptor(&self.config, provider, Some(verifier), &self.certificates));
+            .and_then(|verifier| Handshakes::new(&self.config, provider, Some(verifier), &self.certificates));
         match renewed {
-            Ok(acceptor) => {
-                self.acceptor.store(Arc::new(acceptor));
+            Ok(handshakes) => {
+                self.handshakes.store(Arc::new(handshakes));
                 *authorities = Reread::new(found);
                 log::info!("authorities of clients were read again: {}", mtls.ca);
             }
@@ -210,9 +211,9 @@ impl TlsFront {
         }
     }
 
-    /// What makes handshakes.
-    pub(crate) fn acceptor(&self) -> Arc<TlsAcceptor> {
-        self.acceptor.load_full()
+    /// What makes the handshake of one connection.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        self.handshakes.load().acceptor()
     }
 
     /// The certificates in use.
@@ -221,28 +222,77 @@ impl TlsFront {
     }
 }
 
-/// With tickets of its own: a session that another verifier has let in is not resumed.
-fn acceptor(
-    config: &TlsConfig,
-    provider: Arc<CryptoProvider>,
-    verifier: Option<Arc<dyn ClientCertVerifier>>,
-    certificates: &Arc<Certificates>,
-) -> Result<TlsAcceptor, String> {
-    let builder = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(config.min_version.and_newer())
-        .map_err(|e| format!("TLS cannot be set up: {e}"))?;
-    let builder = match verifier {
-        Some(verifier) => builder.with_client_cert_verifier(verifier),
-        None => builder.with_no_client_auth(),
-    };
-    let mut server = builder.with_cert_resolver(certificates.clone());
-    server.alpn_protocols = config.alpn.iter().map(|protocol| protocol.wire()).collect();
-    // Stateless resumption: a client that comes back is spared the signature, and we are spared a table of them.
-    if let Ok(ticketer) = aws_lc_rs::Ticketer::new() {
-        server.ticketer = ticketer;
+/// How handshakes are made, with tickets of its own: a session that another verifier has let in is not resumed.
+enum Handshakes {
+    /// All alike.
+    Alike(Arc<ServerConfig>),
+    /// Each for itself, for whoever may show a certificate.
+    Asking(Box<Asking>),
+}
+
+/// What a handshake is made of that asks for a certificate.
+struct Asking {
+    builder: ConfigBuilder<ServerConfig, WantsVerifier>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    certificates: Arc<Certificates>,
+    alpn: Vec<Vec<u8>>,
+    tickets: Option<Arc<dyn ProducesTickets>>,
+}
+
+impl Handshakes {
+    fn new(
+        config: &TlsConfig,
+        provider: Arc<CryptoProvider>,
+        verifier: Option<Arc<dyn ClientCertVerifier>>,
+        certificates: &Arc<Certificates>,
+    ) -> Result<Self, String> {
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(config.min_version.and_newer())
+            .map_err(|e| format!("TLS cannot be set up: {e}"))?;
+        let (certificates, alpn) = (certificates.clone(), config.alpn.iter().map(|protocol| protocol.wire()).collect());
+        // Stateless resumption: a client that comes back is spared the signature, and we are spared a table of them.
+        let tickets = aws_lc_rs::Ticketer::new().ok();
+        let Some(verifier) = verifier else {
+            let server = builder.with_no_client_auth().with_cert_resolver(certificates);
+            return Ok(Self::Alike(Arc::new(with_sessions(server, alpn, tickets))));
+        };
+        Ok(Self::Asking(Box::new(Asking { builder, verifier, certificates, alpn, tickets })))
+    }
+
+    fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(match self {
+            Self::Alike(server) => server.clone(),
+            Self::Asking(asking) => Arc::new(asking.server()),
+        })
+    }
+}
+
+impl Asking {
+    fn server(&self) -> ServerConfig {
+        let end = SessionEnd::new();
+        let verifier = Arc::new(NotingVerifier { inner: self.verifier.clone(), end: end.clone() });
+        let server = self.builder.clone().with_client_cert_verifier(verifier);
+        let server = server.with_cert_resolver(self.certificates.clone());
+        let tickets =
+            self.tickets.clone().map(|inner| Arc::new(EndingTickets { inner, end }) as Arc<dyn ProducesTickets>);
+        let mut server = with_sessions(server, self.alpn.clone(), tickets);
+        // No session but by a ticket: nothing that is kept here would end in time.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server
+    }
+}
+
+fn with_sessions(
+    mut server: ServerConfig,
+    alpn: Vec<Vec<u8>>,
+    tickets: Option<Arc<dyn ProducesTickets>>,
+) -> ServerConfig {
+    server.alpn_protocols = alpn;
+    if let Some(tickets) = tickets {
+        server.ticketer = tickets;
     }
     server.send_tls13_tickets = 1;
-    Ok(TlsAcceptor::from(Arc::new(server)))
+    server
 }
 
 fn verifier(config: &MtlsConfig, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, String> {

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::{
     auth::{SECRET, hs256, now, sha256},
+    cache::{Backend, FRESH, said},
     config_errors::check,
     harness::{Gateway, Origin},
 };
@@ -21,7 +22,8 @@ fn gateway(origin: &Origin, routes: &str) -> (Gateway, tempfile::TempDir) {
     let secret = dir.path().join("secret");
     write_private(&secret, SECRET);
     let routes = routes
-        .replace("JWT", &format!("algorithms: [HS256], keys: [ {{ secret: {{ file: {} }} }} ]", secret.display()));
+        .replace("JWT", "algorithms: [HS256], KEYS")
+        .replace("KEYS", &format!("keys: [ {{ secret: {{ file: {} }} }} ]", secret.display()));
     let yaml = format!(
         "api_keys:\n  - {{ id: k1, sha256: {}, owner: acme, scopes: [read], tier: gold }}\n  - {{ id: k2, sha256: {}, owner: globex }}\nservices:\n  main: {{ urls: [\"{}\"] }}\nroutes:\n{routes}",
         sha256("key-1"),
@@ -104,6 +106,109 @@ fn roles_are_the_tokens_and_nobody_without_a_token_has_one() {
     gw.get("/not").key("key-2").expect(403);
     // No step before it has anything to ask for.
     assert_eq!(gw.get("/hidden").expect(403).get("www-authenticate"), "");
+}
+
+/// A token with these claims, of `u1` unless they name somebody.
+fn token(more: &serde_json::Value) -> String {
+    let mut claims = json!({ "sub": "u1", "exp": now() + 60 });
+    claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    hs256(&claims)
+}
+
+#[test]
+fn roles_and_tiers_may_be_numbers_and_lists() {
+    let origin = Origin::start("o");
+    let (gw, _dir) = gateway(
+        &origin,
+        r#"
+  - { match: { path: /deny }, service: main, filters: [ jwt: { JWT }, acl: { deny: { roles: ["99"] }, roles_claim: groups } ] }
+  - { match: { path: /allow }, service: main, filters: [ jwt: { JWT }, acl: { allow: { roles: [99] }, roles_claim: groups } ] }
+  - { match: { path: /tiers }, service: main, filters: [ jwt: { JWT }, acl: { deny: { tiers: [banned, 7] } } ] }
+  - { match: { path: /roles }, service: main, filters: [ jwt: { JWT, roles: [99], roles_claim: groups } ] }
+  - { match: { path: /claims }, service: main, filters: [ jwt: { JWT, required_claims: { groups: "99" } } ] }
+"#,
+    );
+    let status = |path: &str, claims: serde_json::Value| gw.get(path).bearer(&token(&claims)).send().status;
+    for groups in [json!([99]), json!(99), json!("99"), json!(["a", "99"]), json!(["a", 99])] {
+        let of = |path: &str| status(path, json!({ "groups": groups }));
+        assert_eq!([of("/deny"), of("/allow"), of("/roles"), of("/claims")], [403, 200, 200, 200], "{groups}");
+    }
+    for groups in [json!([98]), json!(9), json!("999"), json!([[99]]), json!({ "99": true })] {
+        let of = |path: &str| status(path, json!({ "groups": groups }));
+        assert_eq!([of("/deny"), of("/allow"), of("/roles"), of("/claims")], [200, 403, 403, 403], "{groups}");
+    }
+    for tier in [json!("banned"), json!(["banned"]), json!(["gold", "banned"]), json!(7), json!([7])] {
+        assert_eq!(status("/tiers", json!({ "tier": tier })), 403, "{tier}");
+    }
+    for tier in [json!("not banned"), json!(["gold"]), json!([])] {
+        assert_eq!(status("/tiers", json!({ "tier": tier })), 200, "{tier}");
+    }
+}
+
+#[test]
+fn an_issuer_that_is_no_text_is_nobodys() {
+    let origin = Origin::start("o");
+    let issuers = "issuers: [ { issuer: 'https://id.example', keys: [ { pem: PEM } ], algorithms: [RS256] } ]"
+        .replace("PEM", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/keys/test-rsa.public.pem"));
+    let (gw, _dir) = gateway(
+        &origin,
+        &format!(
+            "  - {{ match: {{ path: /* }}, service: main, filters: [ jwt: {{ JWT, {issuers}, claim_headers: {{ X-Iss: iss }} }} ] }}\n  - {{ match: {{ path: /one }}, service: main, filters: [ jwt: {{ JWT, subject_claim: name }} ] }}\n"
+        ),
+    );
+    let sent = |path: &str, claims: serde_json::Value| gw.get(path).bearer(&token(&claims)).send().status;
+    assert_eq!(sent("/", json!({})), 200);
+    for issuer in [json!(["https://id.example"]), json!(7), json!({}), json!(null), json!([]), json!(true)] {
+        for path in ["/", "/one"] {
+            assert_eq!(sent(path, json!({ "iss": issuer })), 401, "{path} {issuer}");
+        }
+    }
+    assert_eq!(sent("/", json!({ "iss": "https://id.example" })), 401, "it has other keys");
+    // What names nobody here may name somebody behind.
+    for claims in
+        [json!({ "sub": ["root"] }), json!({ "sub": null }), json!({ "aud": { "api": 1 } }), json!({ "aud": 7 })]
+    {
+        assert_eq!(sent("/one", claims.clone()), 401, "{claims}");
+    }
+    assert_eq!(sent("/one", json!({ "aud": ["api", "web"] })), 200);
+}
+
+#[test]
+fn a_subject_is_one_issuers() {
+    let origin = Origin::start("o");
+    let (gw, _dir) = gateway(
+        &origin,
+        "  - { match: { path: /* }, service: main, filters: [ jwt: { algorithms: [HS256], issuers: [ { issuer: one, KEYS }, { issuer: two, KEYS } ] }, rate_limit: { rate: 1/h, by: jwt } ] }\n",
+    );
+    let sent = |issuer: &str| gw.get("/").bearer(&token(&json!({ "iss": issuer }))).send().status;
+    assert_eq!([sent("one"), sent("two"), sent("one"), sent("two")], [200, 200, 429, 429]);
+}
+
+#[test]
+fn a_claim_of_the_token_that_backends_are_told_makes_a_key() {
+    let (backend, dir) = (Backend::start(), tempfile::tempdir().unwrap());
+    let secret = dir.path().join("secret");
+    write_private(&secret, SECRET);
+    let route = |path: &str, more: &str| {
+        format!(
+            "  - {{ match: {{ path: {path}/* }}, service: main, cache: {{}}, filters: [ jwt: {{ algorithms: [HS256], keys: [ {{ secret: {{ file: {} }} }} ], header: X-Token, {more} }} ] }}\n",
+            secret.display()
+        )
+    };
+    let gw = Gateway::start(&format!(
+        "services: {{ main: {{ urls: ['http://{}'] }} }}\nroutes:\n{}{}{}{}",
+        backend.address,
+        route("/plain", "claim_headers: { X-Role: role }"),
+        route("/told", "claim_headers: { X-Id: jti }"),
+        route("/deep", "claim_headers: { X-Id: nonce.id }"),
+        route("/whole", "forward: true"),
+    ));
+    let end = now() + 600;
+    let of = |id: &str| hs256(&json!({ "sub": "u", "exp": end, "jti": id, "nonce": { "id": id } }));
+    for (path, second) in [("/plain", "HIT"), ("/told", "MISS"), ("/deep", "MISS"), ("/whole", "MISS")] {
+        let ask = |id: &str| said(&gw.get(&format!("{path}/a?{FRESH}")).header("X-Token", &of(id)).send()).1;
+        assert_eq!((&*ask("one"), &*ask("two"), &*ask("one")), ("MISS", second, "HIT"), "{path}");
+    }
 }
 
 #[test]

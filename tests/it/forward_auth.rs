@@ -147,6 +147,18 @@ fn the_service_is_asked_and_the_backend_told() {
 }
 
 #[test]
+fn nobody_says_its_own_name_where_the_service_is_to_say_it() {
+    let (origin, judge) = (Origin::start("o"), Judge::start(by_bearer));
+    let gw = gateway(&origin, &judge.address, "response_headers: [X-Role], identity: X-User");
+    for path in ["/a", "/free/a"] {
+        gw.get(path).bearer("alice").header("X-User", "root").header("X_User", "root").expect(200);
+        let seen = origin.last().headers;
+        assert!(!seen.contains_key("x-user") && !seen.contains_key("x_user"), "{path}: {seen:?}");
+    }
+    assert_eq!(gw.log(2)[0]["identity"], "alice");
+}
+
+#[test]
 fn a_refusal_goes_to_the_client_as_the_service_says_it() {
     let origin = Origin::start("o");
     let judge = Judge::start(|head: &str| {

@@ -58,6 +58,35 @@ fn exactly_burst_passes_at_once_and_then_the_rate() {
 }
 
 #[test]
+fn what_is_announced_is_what_was_written_and_each_limit_has_its_name() {
+    let origin = Origin::start("o");
+    for (rate, policy) in [("7/m", "q=7;w=60"), ("7/h", "q=7;w=3600"), ("11/s", "q=11;w=1"), ("3/10m", "q=3;w=600")] {
+        let gw = gateway(&origin, &format!("{{ rate_limit: {rate} }}"), "");
+        gw.get("/").expect(200).has("ratelimit-policy", &format!("\"default\";{policy}"));
+    }
+    let gw = gateway(
+        &origin,
+        "{ rate_limit: 9/h }, { rate_limit: { rate: 1/h, by: path } }, { rate_limit: { rate: 8/h, name: mine } }, { rate_limit: { limits: [5/h, 6/h] } }",
+        "",
+    );
+    let mut policies: Vec<String> =
+        gw.get("/").expect(200).all("ratelimit-policy").into_iter().map(str::to_owned).collect();
+    policies.sort();
+    let wanted = [
+        "\"default\";q=9;w=3600",
+        "\"default-2\";q=1;w=3600",
+        "\"default-3\";q=5;w=3600, \"default-4\";q=6;w=3600",
+        "\"mine\";q=8;w=3600",
+    ];
+    assert_eq!(policies, {
+        let mut wanted = wanted.map(str::to_owned);
+        wanted.sort();
+        wanted
+    });
+    assert_eq!(gw.get("/").expect(429).json()["violated-policies"], serde_json::json!(["default-2"]));
+}
+
+#[test]
 fn the_client_is_told() {
     let origin = Origin::start("o");
     let gw = gateway(&origin, "{ rate_limit: { rate: 1/m, burst: 2 } }", "");

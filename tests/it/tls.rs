@@ -1,9 +1,13 @@
 //! TLS to clients, seen by OpenSSL, curl and sslyze.
 
 use std::{
+    io::{Read as _, Write as _},
     os::unix::fs::PermissionsExt as _,
     process::{Command, Stdio},
+    time::{Duration, SystemTime},
 };
+
+use rcgen::{DnType, SanType};
 
 use crate::harness::{Certs, Gateway, Origin, eventually, free_port, program, tool};
 
@@ -142,6 +146,61 @@ fn client_certificates_are_asked_for_and_filters_know_them() {
     }
     let anybody = gateway(&origin, &tls("optional"), "");
     assert_eq!(curl(anybody.port, &certs, &[]).0, "200 2");
+}
+
+#[test]
+fn a_certificate_has_all_of_its_names_and_none_of_another_s() {
+    let (certs, origin) = (Certs::new(), Origin::start("o"));
+    certs.issue("a", "a", &["a.example"]);
+    let tls = format!("certificates: [ {{ {} }} ], mtls: {{ ca: {} }}", certs.yaml("a"), certs.path("ca.pem"));
+    let subject = "O=Acme, CN=spiffe://acme/billing";
+    let text = || subject.try_into().unwrap();
+    certs.issue_exactly("dns", &[(DnType::CommonName, "d")], vec![SanType::DnsName(text())]);
+    certs.issue_exactly("mail", &[(DnType::CommonName, "m")], vec![SanType::Rfc822Name(text())]);
+    certs.issue_exactly("uri", &[(DnType::CommonName, "u")], vec![SanType::URI(text())]);
+    let whole = [(DnType::OrganizationName, "Acme"), (DnType::CommonName, "spiffe://acme/billing")];
+    certs.issue_exactly("whole", &whole, Vec::new());
+    certs.issue("both", "billing", &["first.internal", "billing.internal"]);
+    let names = ["dns", "mail", "uri", "whole", "both"];
+    let status = |gw: &Gateway, name: &str| {
+        let (cert, key) = (certs.path(&format!("{name}.pem")), certs.path(&format!("{name}.key")));
+        curl(gw.port, &certs, &["--cert", &cert, "--key", &key]).0
+    };
+    let allow = gateway(&origin, &tls, &format!("{{ client_cert: {{ allow: [\"{subject}\"] }} }}"));
+    let passed: Vec<_> = names.into_iter().filter(|name| status(&allow, name) == "200 2").collect();
+    assert_eq!(passed, ["whole"]);
+    for name in ["first.internal", "billing.internal", "billing", "CN=billing"] {
+        let deny = gateway(&origin, &tls, &format!("client_cert, {{ acl: {{ deny: {{ subjects: [\"{name}\"] }} }} }}"));
+        let refused: Vec<_> = names.into_iter().filter(|name| status(&deny, name) == "403 2").collect();
+        assert_eq!(refused, ["both"], "{name}");
+        let allow =
+            gateway(&origin, &tls, &format!("client_cert, {{ acl: {{ allow: {{ subjects: [\"{name}\"] }} }} }}"));
+        let passed: Vec<_> = names.into_iter().filter(|name| status(&allow, name) == "200 2").collect();
+        assert_eq!(passed, ["both"], "{name}");
+    }
+}
+
+#[test]
+fn a_certificate_whose_name_nobody_could_be_told_names_nobody() {
+    let (certs, origin) = (Certs::new(), Origin::start("o"));
+    certs.issue("a", "a", &["a.example"]);
+    let tls = format!("certificates: [ {{ {} }} ], mtls: {{ ca: {} }}", certs.yaml("a"), certs.path("ca.pem"));
+    certs.issue_exactly("control", &[(DnType::CommonName, "bill\ning")], Vec::new());
+    certs.issue_exactly("empty", &[], Vec::new());
+    certs.issue_exactly("blank", &[(DnType::CommonName, "")], vec![SanType::DnsName("".try_into().unwrap())]);
+    certs.issue_exactly("good", &[(DnType::CommonName, "#0c01")], Vec::new());
+    let gw = gateway(&origin, &tls, "client_cert, acl");
+    let status = |name: &str| {
+        let (cert, key) = (certs.path(&format!("{name}.pem")), certs.path(&format!("{name}.key")));
+        curl(gw.port, &certs, &["--cert", &cert, "--key", &key]).0
+    };
+    for name in ["control", "empty", "blank"] {
+        assert_eq!(status(name), "403 2", "{name}");
+    }
+    assert!(gw.log(3).iter().all(|line| line["reason"] == "certificate_not_allowed" && line["by"] == "client_cert"));
+    assert!(!gw.errors().contains("WARN"), "{}", gw.errors());
+    assert_eq!(status("good"), "200 2");
+    assert_eq!(origin.last().headers["x-auth-subject"], "\\#0c01");
 }
 
 /// Mozilla's "intermediate" recommendation, checked by sslyze; it cannot know our authority.
@@ -330,4 +389,95 @@ fn changed_authorities_and_each_certificate_for_itself_are_taken_up() {
     let errors = gw.errors();
     assert_eq!(errors.matches("the one that was read before stays").count(), 1, "{errors}");
     assert_eq!(errors.matches("those that were read before stay").count(), 1, "{errors}");
+}
+
+/// What `openssl s_client` says of a handshake and of the answer to one request; the connection is closed after it.
+fn ask_once(port: u16, args: &[&str]) -> String {
+    let mut client = Command::new(program("openssl", "openssl"))
+        .args(["s_client", "-connect", &format!("127.0.0.1:{port}"), "-ign_eof"])
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A handshake that has failed is told below.
+    let _ = client.stdin.as_mut().unwrap().write_all(b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: close\r\n\r\n");
+    let output = client.wait_with_output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+#[test]
+fn no_session_outlives_the_certificate_that_began_it() {
+    let (certs, origin) = (Certs::new(), Origin::start("o"));
+    certs.issue("a", "a", &["a.example"]);
+    let tls = |mode| {
+        format!("certificates: [ {{ {} }} ], mtls: {{ ca: {}, mode: {mode} }}", certs.yaml("a"), certs.path("ca.pem"))
+    };
+    let required = gateway(&origin, &tls("required"), "");
+    let optional = gateway(&origin, &tls("optional"), "client_cert");
+    let end = SystemTime::now() + Duration::from_secs(5);
+    certs.issue_until("client", "client", &["client.example"], end);
+    let (cert, key) = (certs.path("client.pem"), certs.path("client.key"));
+    let gateways = [("required", required.port), ("optional", optional.port)];
+    let session = |mode: &str, version: &str| certs.path(&format!("{mode}{version}"));
+    for (mode, port) in gateways {
+        for version in ["-tls1_2", "-tls1_3"] {
+            let file = session(mode, version);
+            let said = ask_once(port, &[version, "-cert", &cert, "-key", &key, "-sess_out", &file]);
+            assert!(said.contains("HTTP/1.1 200") && said.contains("New, TLS"), "{mode} {version}: {said}");
+            let said = ask_once(port, &[version, "-sess_in", &file, "-sess_out", &file]);
+            assert!(said.contains("HTTP/1.1 200") && said.contains("Reused, TLS"), "{mode} {version}: {said}");
+        }
+    }
+    std::thread::sleep(end.duration_since(SystemTime::now()).unwrap_or_default() + Duration::from_millis(1100));
+    for (mode, port) in gateways {
+        for version in ["-tls1_2", "-tls1_3"] {
+            let file = session(mode, version);
+            let said = ask_once(port, &[version, "-sess_in", &file]);
+            assert!(!said.contains("Reused, TLS") && !said.contains("HTTP/1.1 200"), "{mode} {version}: {said}");
+            if mode == "optional" {
+                assert!(said.contains("HTTP/1.1 403"), "{version}: {said}");
+            }
+            // Whoever has a certificate again is let in, whatever ticket it brings.
+            certs.issue("renewed", "client", &["client.example"]);
+            let (cert, key) = (certs.path("renewed.pem"), certs.path("renewed.key"));
+            let said = ask_once(port, &[version, "-cert", &cert, "-key", &key, "-sess_in", &file]);
+            assert!(said.contains("HTTP/1.1 200"), "{mode} {version}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_connection_does_not_outlive_its_certificate() {
+    let (certs, origin) = (Certs::new(), Origin::start("o"));
+    certs.issue("a", "a", &["a.example"]);
+    let mtls = format!("certificates: [ {{ {} }} ], mtls: {{ ca: {} }}", certs.yaml("a"), certs.path("ca.pem"));
+    let gw = gateway(&origin, &mtls, "client_cert");
+    for alpn in ["http/1.1", "h2"] {
+        let end = SystemTime::now() + Duration::from_secs(3);
+        certs.issue_until("client", "client", &["client.example"], end);
+        let (cert, key) = (certs.path("client.pem"), certs.path("client.key"));
+        let mut client = Command::new(program("openssl", "openssl"))
+            .args(["s_client", "-connect", &format!("127.0.0.1:{}", gw.port), "-quiet", "-alpn", alpn])
+            .args(["-cert", &cert, "-key", &key])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let request: &[u8] = match alpn {
+            "h2" => b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+            _ => b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n",
+        };
+        client.stdin.as_mut().unwrap().write_all(request).unwrap();
+        let mut said = Vec::new();
+        // It would be kept for a minute.
+        client.stdout.take().unwrap().read_to_end(&mut said).unwrap();
+        let now = SystemTime::now();
+        assert!(now > end && now < end + Duration::from_secs(9), "{alpn}");
+        assert!(alpn == "h2" || said.starts_with(b"HTTP/1.1 200"), "{alpn}: {}", String::from_utf8_lossy(&said));
+        let _ = client.kill();
+        let _ = client.wait();
+    }
 }

@@ -32,7 +32,10 @@ use pingora::{
     },
     server::ShutdownWatch,
 };
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use self::{frames::Timed, stream::StreamSession};
 use super::{
@@ -46,6 +49,9 @@ use crate::{
 
 /// Streams that a client may open beyond twice its number, before it has read that there should be no more.
 const MOST_UNAWARE: u64 = 1000;
+
+/// The time in which a client takes note that its connection ends: it is to say so, and one that does not would keep it for ever.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What a client may send on one stream before it is read: the protocol's own (RFC 9113 §6.9.2).
 const STREAM_WINDOW: u32 = 65_535;
@@ -142,7 +148,8 @@ pub(crate) async fn serve<A, T>(
     };
     let mut cut = std::pin::pin!(async { drop(cut.wait_for(|cut| *cut).await) });
     let mut told = false;
-    let (active, mut leaving, mut closing) = (Arc::new(Active::default()), shutdown.clone(), false);
+    let (active, mut leaving) = (Arc::new(Active::default()), shutdown.clone());
+    let mut closing: Option<Instant> = None;
     let mut accepted_streams = 0;
     // Made once for all streams: to enter a waiter anew for each costs more.
     let mut left = std::pin::pin!(leaving.changed());
@@ -150,9 +157,9 @@ pub(crate) async fn serve<A, T>(
         let accepted = tokio::select! {
             biased;
             // Streams that are on their way are still taken; the codec says when the connection has ended.
-            _ = &mut left, if !closing => {
+            _ = &mut left, if closing.is_none() => {
                 connection.graceful_shutdown();
-                closing = true;
+                closing = Some(Instant::now());
                 continue;
             }
             () = &mut cut, if !told => {
@@ -161,13 +168,17 @@ pub(crate) async fn serve<A, T>(
                 continue;
             }
             accepted = connection.accept() => accepted,
-            () = active.rest(terms.idle), if !closing => return,
+            () = active.rest(if closing.is_some() { FAREWELL } else { terms.idle }) => return,
         };
         let (request, mut respond) = match accepted {
             Some(Ok(stream)) => stream,
             Some(Err(e)) => return log::debug!("HTTP/2 with {}: {e}", info.peer),
             None => return,
         };
+        if closing.is_some_and(|since| since.elapsed() > FAREWELL) {
+            respond.send_reset(Reason::REFUSED_STREAM);
+            continue;
+        }
         accepted_streams += 1;
         let most = u64::from(terms.requests);
         if most > 0 && accepted_streams >= most {

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::challenges;
 use crate::{
-    auth::{Identity, Method},
+    auth::{Certificate, Identity, Method},
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, env::schema_of},
     message::{reason::Reason, reply::Reply},
 };
@@ -43,9 +43,10 @@ impl Default for Config {
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "AclRule")]
 struct Rule {
-    /// Names, of which the client must have one: the owner of the key, the subject of the token, the name of the user.
+    /// Names, of which the client must have one: the owner of the key, the subject of the token, the name of the user, any name of the
+    /// certificate.
     subjects: Option<Vec<String>>,
-    /// Roles, of which the client must have one.
+    /// Roles, of which the client must have one. Numbers are compared as they are written.
     roles: Option<Vec<String>>,
     /// Scopes that the credential must have, all of them.
     scopes: Option<Vec<String>>,
@@ -146,15 +147,16 @@ impl Rule {
 }
 
 impl Acl {
-    fn fits(&self, rule: &Rule, who: &Identity) -> bool {
+    /// `shown` is the client's certificate, if it has one.
+    fn fits(&self, rule: &Rule, who: &Identity, shown: Option<&Certificate>) -> bool {
+        let shown = shown.filter(|_| who.method == Method::Certificate);
+        let is = |known: &String| who.name() == Some(known) || shown.is_some_and(|shown| shown.is(known));
         let fits =
             |list: &Option<Vec<String>>, is: &dyn Fn(&[String]) -> bool| list.as_ref().is_none_or(|list| is(list));
-        fits(&rule.subjects, &|names| who.name().is_some_and(|name| names.iter().any(|known| known == name)))
+        fits(&rule.subjects, &|names| names.iter().any(is))
             && fits(&rule.roles, &|roles| who.holds_one_of(&self.roles_claim, roles))
             && fits(&rule.scopes, &|scopes| scopes.iter().all(|scope| who.has_scope(scope)))
-            && fits(&rule.tiers, &|tiers| {
-                who.claim(&self.tier_claim).is_some_and(|tier| tiers.iter().any(|known| *known == tier))
-            })
+            && fits(&rule.tiers, &|tiers| who.is_one_of(&self.tier_claim, tiers))
             && rule.by.as_ref().is_none_or(|by| by.iter().any(|by| by.method() == who.method))
     }
 }
@@ -163,12 +165,13 @@ impl Acl {
 impl Filter for Acl {
     async fn request(&self, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
         let known = &exchange.state.identities;
-        let one_fits = |rules: &[Rule]| known.iter().any(|who| rules.iter().any(|rule| self.fits(rule, who)));
+        let shown = exchange.state.certificate.as_deref();
+        let one_fits = |rules: &[Rule]| known.iter().any(|who| rules.iter().any(|rule| self.fits(rule, who, shown)));
         let named = known.iter().any(|who| who.method != Method::Anonymous);
         // Another service may let pass whom it does not know: that is nobody, unless `allow` says what is enough.
         let is_somebody = known.iter().any(|who| match who.method {
             Method::Anonymous => false,
-            Method::ForwardAuth => who.name().is_some(),
+            Method::ForwardAuth | Method::Certificate => who.name().is_some(),
             _ => true,
         });
         let allowed = self.allow.as_ref().map_or(is_somebody, |rules| one_fits(rules));

@@ -244,8 +244,7 @@ impl Filter for AnyOf {
         for challenge in challenges {
             challenges::note(exchange.state, challenge);
         }
-        found.iter().for_each(|identity| exchange.state.identities.note(identity.clone()));
-        found.unnamed().into_iter().for_each(|shown| exchange.state.identities.note_unnamed(*shown));
+        exchange.state.identities.note_all(found);
         let choice = Choice { id: self.id(), place, beside, unread: self.unread(place, &exchange.request.headers) };
         exchange.state.extensions.get_or_insert_default::<Accepted>().0.push(choice);
         Ok(Flow::Next)

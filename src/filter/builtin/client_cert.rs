@@ -2,7 +2,8 @@
 //!
 //! YAML: `client_cert` or `client_cert: { allow: [billing.internal, "spiffe://acme/billing"] }`. A name in `allow` may be
 //! the whole subject, its common name, or a subject alternative name. The backend learns the identity (the first
-//! alternative name, else the common name) from `identity_header`; limits by `api_key` count per identity.
+//! alternative name, else the common name) from `identity_header`; limits by `api_key` count per identity. A certificate without a
+//! name that a field can carry passes nowhere.
 
 use std::sync::Arc;
 
@@ -68,10 +69,13 @@ impl Filter for ClientCert {
                 .because(Reason::CredentialsMissing)
                 .into());
         };
-        let allowed = self.allow.is_empty() || self.allow.iter().any(|name| certificate.is(name));
+        // What backends could not be told is nobody's name.
+        let name = certificate.identity();
+        let listed = self.allow.is_empty() || self.allow.iter().any(|name| certificate.is(name));
+        let allowed = listed && name.is_some();
         // Noted even when it is not allowed: the log names it.
         exchange.state.identities.note(Arc::new(Identity {
-            subject: certificate.identity().to_owned(),
+            subject: name.unwrap_or_default().to_owned(),
             method: Method::Certificate,
             scopes: Vec::new(),
             claims: serde_json::Map::new(),

@@ -5,6 +5,7 @@
 //! which the gateway makes; not the body. A 2xx lets the request pass; 401, 403 and a redirect go to the client as they are;
 //! anything else, and no answer, is `on_error`. Connections to it are kept.
 
+mod fields;
 mod question;
 mod settings;
 mod verdict;
@@ -26,15 +27,15 @@ use schemars::{Schema, SchemaGenerator};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::{
-    question::{MADE, Question},
+    fields::{identity, shown, told},
+    question::Question,
     settings::{ForwardAuthConfig, Ignored, OnError},
     verdict::{Allowed, MOST, Remembered, Verdict, judge},
 };
-use super::field_names::FieldNames;
 use crate::{
     auth::{CredentialKey, Method},
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, Outbound, OutboundTarget, State, env::schema_of},
-    message::{forwarded::FORWARDED, hop_by_hop, reason::Reason, reply::Reply},
+    message::{reason::Reason, reply::Reply},
     telemetry::Lazy,
     units::CountPermit,
 };
@@ -108,10 +109,7 @@ impl Configure for ForwardAuth {
         let target = config.target(&mut invalid);
         let shown = shown(&config.request_headers, &mut invalid);
         let told = told(&config, &mut invalid);
-        let identity = config.identity.as_ref().and_then(|name| {
-            let read = name.parse::<HeaderName>();
-            read.map_err(|_| invalid.push("identity", format!("'{name}' is not a header name"))).ok()
-        });
+        let identity = identity(&config, &told, &mut invalid);
         if !(1..=100_000).contains(&config.at_once) {
             invalid.push("at_once", format!("{} is not a number from 1 to 100000", config.at_once));
         }
@@ -148,54 +146,6 @@ impl Configure for ForwardAuth {
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         schema_of::<ForwardAuthConfig>(generator)
     }
-}
-
-/// The client's fields that the service sees.
-fn shown(names: &[String], invalid: &mut Invalid) -> Vec<HeaderName> {
-    let mut shown: Vec<HeaderName> = Vec::new();
-    for (i, text) in names.iter().enumerate() {
-        let mut wrong = |message: String| invalid.push(format!("request_headers[{i}]"), message);
-        let Ok(name) = text.parse::<HeaderName>() else {
-            wrong(format!("'{text}' is not a header name"));
-            continue;
-        };
-        let dashed = name.as_str().replace('_', "-");
-        // `Content-Length` is among the first: there is no body.
-        let message = hop_by_hop::NOT_EDITABLE.contains(&name) || name == header::EXPECT;
-        if message {
-            wrong(format!("'{text}' belongs to the connection, or to the body, which is not sent"));
-        } else if FORWARDED.contains(&dashed.as_str()) || MADE.iter().any(|made| made.as_str() == dashed) {
-            wrong(format!("'{text}' is made by the gateway, and not taken from the client"));
-        } else if shown.contains(&name) {
-            wrong(format!("'{text}' is there twice"));
-        } else {
-            shown.push(name);
-        }
-    }
-    shown
-}
-
-/// The fields of the answer that backends see.
-fn told(config: &ForwardAuthConfig, invalid: &mut Invalid) -> Vec<HeaderName> {
-    let mut told = Vec::new();
-    for (i, text) in config.response_headers.iter().enumerate() {
-        if text.eq_ignore_ascii_case("authorization") {
-            if config.forward {
-                invalid.push(
-                    format!("response_headers[{i}]"),
-                    "with 'forward' it is the client's: leave one of the two out",
-                );
-            }
-            told.push(header::AUTHORIZATION);
-        }
-    }
-    let mut names = FieldNames::new(invalid);
-    for (i, text) in config.response_headers.iter().enumerate() {
-        if !text.eq_ignore_ascii_case("authorization") {
-            told.push(names.told(&format!("response_headers[{i}]"), text));
-        }
-    }
-    told
 }
 
 fn answers(config: &ForwardAuthConfig, invalid: &mut Invalid) -> Option<Answers> {
@@ -330,14 +280,15 @@ impl Filter for ForwardAuth {
 
     fn tells_backends(&self) -> Vec<HeaderName> {
         // Clients send it on other routes.
-        self.told.iter().filter(|name| **name != header::AUTHORIZATION).cloned().collect()
+        self.told.iter().chain(&self.identity).filter(|name| **name != header::AUTHORIZATION).cloned().collect()
     }
 
     fn upstream(&self, head: &mut RequestHeader, state: &State) -> Result<(), Fault> {
         for name in self.shown.iter().filter(|name| !self.forward && question::is_credential(name)) {
             head.remove_header(name);
         }
-        for name in &self.told {
+        // A backend takes the field of the client's name for its name, also where it is not told.
+        for name in self.told.iter().chain(self.identity.iter().filter(|name| **name != header::AUTHORIZATION)) {
             head.remove_header(name);
         }
         let Some(allowed) = state.extensions.get::<Arc<Allowed>>() else { return Ok(()) };

@@ -11,7 +11,7 @@ mod key_source;
 mod presented;
 mod settings;
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use http::{HeaderName, HeaderValue, StatusCode, header};
@@ -25,7 +25,7 @@ use self::{
 };
 use super::{challenges, field_names::FieldNames};
 use crate::{
-    auth::{Identity, Method, jwt_error::JwtError, unverified_issuer},
+    auth::{Identity, Method, OF_THE_TOKEN, jwt_error::JwtError, unverified_issuer},
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
     message::{reason::Reason, reply::Reply},
 };
@@ -41,6 +41,8 @@ pub(crate) struct Jwt {
     forward: bool,
     identity: HeaderName,
     claims: Vec<(HeaderName, String)>,
+    /// Claims of the token itself that backends are told.
+    own_told: Arc<[&'static str]>,
     realm: String,
     scopes: String,
 }
@@ -76,17 +78,28 @@ impl Configure for Jwt {
         let header = names.credential("header", &config.header);
         let identity = names.told("identity_header", &config.identity_header);
         let claims = config.claim_headers.iter();
-        let claims =
+        let claims: Vec<_> =
             claims.map(|(name, claim)| (names.told(&format!("claim_headers.{name}"), name), claim.clone())).collect();
         invalid.into_result()?;
         let (realm, scopes) = (env.route.replace(['"', '\\'], ""), config.scopes.join(" "));
         let Config { optional, forward, .. } = config;
-        Ok(Self { issuers, optional, header, forward, identity, claims, realm, scopes })
+        let own_told = own_told(&claims, forward);
+        Ok(Self { issuers, optional, header, forward, identity, claims, own_told, realm, scopes })
     }
 
     fn schema(generator: &mut SchemaGenerator) -> Schema {
         schema_of::<Config>(generator)
     }
+}
+
+/// Which claims of the token itself backends are told: with the token all of them.
+fn own_told(claims: &[(HeaderName, String)], forward: bool) -> Arc<[&'static str]> {
+    let is_told = |own: &&str| {
+        let leads_to =
+            |path: &str| path.strip_prefix(*own).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        forward || claims.iter().any(|(_, path)| leads_to(path))
+    };
+    OF_THE_TOKEN.into_iter().filter(is_told).collect()
 }
 
 impl Jwt {
@@ -101,11 +114,7 @@ impl Jwt {
         issuer.ok_or(JwtError::Issuer)
     }
 
-    async fn authenticate(
-        &self,
-        exchange: &Exchange<'_>,
-        token: &str,
-    ) -> Result<(std::sync::Arc<Identity>, &Issuer), Denied> {
+    async fn authenticate(&self, exchange: &Exchange<'_>, token: &str) -> Result<(Arc<Identity>, &Issuer), Denied> {
         let issuer = self.issuer(token).map_err(Denied::Token)?;
         let identity = issuer.authenticate(token, exchange.now).await?;
         self.can_be_told(&identity).map_err(Denied::Token)?;
@@ -182,6 +191,9 @@ impl Filter for Jwt {
         let allowed = issuer.allows(&identity);
         // Noted even when it is not allowed: the log names it.
         exchange.state.identities.note(identity);
+        if !self.own_told.is_empty() {
+            exchange.state.identities.note_told(self.own_told.clone());
+        }
         let Err(error) = allowed else { return Ok(Flow::Next) };
         let reply = Reply::problem(StatusCode::FORBIDDEN, error.to_string())
             .header(header::WWW_AUTHENTICATE, self.challenge(Some(&error)));

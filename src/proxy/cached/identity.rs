@@ -1,17 +1,15 @@
 //! Who asks, as a part of keys: whoever may be answered differently is somebody else.
 
-use crate::auth::{Identities, Identity};
-
-/// Claims that differ from one token to the next and say nothing about its holder (RFC 7519 §4.1).
-const OF_THE_TOKEN: [&str; 6] = ["exp", "iat", "nbf", "jti", "auth_time", "nonce"];
+use crate::auth::{Identities, Identity, OF_THE_TOKEN};
 
 /// One part for each credential that was verified.
 pub(super) fn parts(identities: &Identities) -> Vec<Vec<u8>> {
     let unnamed = identities.unnamed().map(|shown| [b"unnamed ", shown.as_bytes().as_slice()].concat());
-    identities.iter().map(|identity| part(identity)).chain(unnamed).collect()
+    identities.iter().map(|identity| part(identity, identities.told())).chain(unnamed).collect()
 }
 
-fn part(identity: &Identity) -> Vec<u8> {
+/// `told` are claims of the token itself that backends see.
+fn part(identity: &Identity, told: &[&str]) -> Vec<u8> {
     let mut out = format!("{:?}", identity.method).into_bytes();
     let mut put = |text: &str| {
         out.extend((text.len() as u64).to_le_bytes());
@@ -22,7 +20,7 @@ fn part(identity: &Identity) -> Vec<u8> {
     put(&identity.scopes.len().to_string());
     identity.scopes.iter().for_each(|scope| put(scope));
     // Backends may be told any of them. A token that names nobody is known by what is its own.
-    let counts = |name: &str| identity.subject.is_empty() || !OF_THE_TOKEN.contains(&name);
+    let counts = |name: &str| identity.subject.is_empty() || !OF_THE_TOKEN.contains(&name) || told.contains(&name);
     for (name, value) in identity.claims.iter().filter(|(name, _)| counts(name)) {
         put(name);
         put(&value.to_string());

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair, SanType};
 use tempfile::TempDir;
 
 /// A folder with `ca.pem`, and whatever is issued.
@@ -36,10 +36,25 @@ impl Certs {
     pub(crate) fn issue_until(&self, file: &str, common: &str, names: &[&str], end: SystemTime) {
         let (dns, uris): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| !name.contains("://"));
         let mut params = CertificateParams::new(dns.into_iter().map(str::to_owned).collect::<Vec<_>>()).unwrap();
-        params.distinguished_name.push(DnType::CommonName, common);
+        params.subject_alt_names.extend(uris.into_iter().map(|uri| SanType::URI(uri.try_into().unwrap())));
         params.not_before = (end - Duration::from_secs(365 * 86400)).into();
         params.not_after = end.into();
-        params.subject_alt_names.extend(uris.into_iter().map(|uri| SanType::URI(uri.try_into().unwrap())));
+        params.distinguished_name.push(DnType::CommonName, common);
+        self.sign(file, &params);
+    }
+
+    /// Issues `NAME.pem` and `NAME.key` with this subject and these alternative names, of any kind.
+    pub(crate) fn issue_exactly(&self, file: &str, subject: &[(DnType, &str)], names: Vec<SanType>) {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        for (kind, value) in subject {
+            params.distinguished_name.push(kind.clone(), *value);
+        }
+        params.subject_alt_names = names;
+        self.sign(file, &params);
+    }
+
+    fn sign(&self, file: &str, params: &CertificateParams) {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.authority).unwrap();
         // The key first: whoever sees the new certificate finds its key there.

@@ -1,5 +1,7 @@
 //! The settings of `rate_limit`, and the limits that they name.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
@@ -37,9 +39,10 @@ pub(crate) struct RateLimitConfig {
     /// What has a bucket of its own. Default `client_ip`.
     #[serde(default)]
     pub(super) by: Vec<KeyPart>,
-    /// The limit's name in `RateLimit` headers. Default `default`; of several limits those after the first are `default-2` and so on.
-    #[serde(default = "default_name")]
-    name: String,
+    /// The limit's name in `RateLimit` headers. Default `default`; of several limits, also those of several filters of a route, those
+    /// after the first are `default-2` and so on.
+    #[serde(default)]
+    name: Option<String>,
     /// Which headers tell the client. Default `both`.
     #[serde(default)]
     pub(super) headers: Announce,
@@ -107,10 +110,6 @@ pub(super) enum Announce {
     None,
 }
 
-fn default_name() -> String {
-    "default".into()
-}
-
 fn default_buckets() -> usize {
     100_000
 }
@@ -147,7 +146,7 @@ impl FromShort for RateLimitConfig {
             quota: limit.quota,
             limits: Vec::new(),
             by: Vec::new(),
-            name: default_name(),
+            name: None,
             headers: Announce::default(),
             max_buckets: default_buckets(),
             ipv6_prefix: default_prefix(),
@@ -173,7 +172,12 @@ impl Counted {
     /// The most that can pass at once, and the time in seconds in which that comes back.
     pub(super) fn announced(&self) -> (u32, u64) {
         match self {
-            Self::Bucket(quota) => (quota.burst(), whole_seconds(quota.refill())),
+            // As it was written: what comes back is counted in tokens of whole nanoseconds.
+            Self::Bucket(quota) => {
+                let nanos = u128::from(quota.burst()) * quota.per().as_nanos();
+                let seconds = nanos.div_ceil(u128::from(quota.count()) * 1_000_000_000).max(1);
+                (quota.burst(), u64::try_from(seconds).unwrap_or(u64::MAX))
+            }
             Self::Window(window) => (window.count(), whole_seconds(window.per())),
             Self::Calendar(quota) => (quota.count(), quota.per().seconds()),
         }
@@ -188,16 +192,21 @@ pub(super) struct Named {
 }
 
 impl RateLimitConfig {
-    /// Every limit that it names, in the order of the keys; what is wrong goes to `invalid`.
-    pub(super) fn limits(&self, invalid: &mut Invalid) -> Vec<Named> {
+    /// Every limit that it names, in the order of the keys; what is wrong goes to `invalid`. `unnamed` counts the limits of the route
+    /// that are called `default`.
+    pub(super) fn limits(&self, unnamed: &AtomicUsize, invalid: &mut Invalid) -> Vec<Named> {
         let mut named = Vec::new();
+        let (base, before_these) = match &self.name {
+            Some(name) => (name.as_str(), 0),
+            None => ("default", unnamed.load(Relaxed)),
+        };
         let before = invalid.0.len();
         let mut add = |at: &str, name: Option<&str>, counted: Option<Counted>, invalid: &mut Invalid| {
             let Some(counted) = counted else { return };
             let name = match (name, named.len()) {
                 (Some(name), _) => name.to_owned(),
-                (None, 0) => self.name.clone(),
-                (None, place) => format!("{}-{}", self.name, place + 1),
+                (None, place) if place + before_these == 0 => base.to_owned(),
+                (None, place) => format!("{base}-{}", place + before_these + 1),
             };
             if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
                 invalid.push(format!("{at}name"), format!("'{name}' is not a name of letters, digits and -_."));
@@ -220,6 +229,9 @@ impl RateLimitConfig {
             let counted = rate(&at, limit.rate, limit.burst, limit.algorithm, invalid);
             let counted = counted.or(limit.quota.map(|quota| Counted::Calendar(quota.0)));
             add(&at, limit.name.as_deref(), counted, invalid);
+        }
+        if self.name.is_none() {
+            unnamed.fetch_add(named.len(), Relaxed);
         }
         if named.is_empty() && invalid.0.len() == before {
             let message = "there is no limit: write 'rate: 10/s', 'quota: 10000/month', or a list of 'limits'";
@@ -285,7 +297,7 @@ mod tests {
     fn limits(yaml: &str) -> (Vec<String>, Vec<(String, String)>) {
         let config: RateLimitConfig = serde_json::from_value(serde_json::from_str(yaml).unwrap()).unwrap();
         let mut invalid = Invalid::default();
-        let named = config.limits(&mut invalid);
+        let named = config.limits(&AtomicUsize::new(0), &mut invalid);
         (named.into_iter().map(|limit| limit.name).collect(), invalid.0)
     }
 
@@ -297,6 +309,16 @@ mod tests {
         assert_eq!((names.join(" "), wrong), ("default default-2 default-3 default-4 hourly".to_owned(), vec![]));
         let (_, wrong) = limits(r#"{"limits": ["1/s", {"quota": "2/day", "name": "default"}]}"#);
         assert_eq!(wrong[0].0, "limits[1].name");
+    }
+
+    #[test]
+    fn what_is_announced_is_what_was_written() {
+        for (count, seconds, burst, announced) in
+            [(7, 60, 7, 60), (7, 3600, 7, 3600), (11, 1, 11, 1), (1, 60, 2, 120), (10, 1, 1, 1), (3, 10, 4, 14)]
+        {
+            let quota = Quota::new(count, std::time::Duration::from_secs(seconds), burst).unwrap();
+            assert_eq!(Counted::Bucket(quota).announced(), (burst, announced), "{count} in {seconds} s");
+        }
     }
 
     #[test]
