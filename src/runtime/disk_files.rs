@@ -46,7 +46,15 @@ impl Folder {
     pub(super) fn write(&self, bytes: &[u8]) -> io::Result<u64> {
         let number = self.next.fetch_add(1, Relaxed);
         let path = self.file(number);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let mut file = match create() {
+            // Somebody has cleared the directory.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                DirBuilder::new().recursive(true).mode(0o700).create(path.parent().unwrap_or(&path))?;
+                create()?
+            }
+            created => created?,
+        };
         if let Err(e) = file.write_all(bytes) {
             // A full disk has a part of it.
             let _ = fs::remove_file(&path);
@@ -118,6 +126,9 @@ mod tests {
         assert_eq!(folder.read(number, 6).unwrap(), b"answer");
         fs::write(folder.file(number), "answers and more").unwrap();
         assert_eq!(folder.read(number, 6).unwrap(), b"answers", "one byte too many tells that it is another one");
+        fs::remove_dir_all(&folder.path).unwrap();
+        let number = folder.write(b"again").unwrap();
+        assert_eq!(folder.read(number, 5).unwrap(), b"again", "somebody had cleared the directory");
         folder.remove(&[number, 77]);
         assert_eq!(folder.read(number, 6).unwrap_err().kind(), io::ErrorKind::NotFound);
         // As a process leaves it that was killed.
