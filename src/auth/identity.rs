@@ -108,6 +108,11 @@ impl Identities {
         self.by(Method::Jwt).or_else(|| self.last())?.claim(path)
     }
 
+    /// The same, and one that is a list or an object as JSON.
+    pub fn whole_claim(&self, path: &str) -> Option<Cow<'_, str>> {
+        self.by(Method::Jwt).or_else(|| self.last())?.whole_claim(path)
+    }
+
     /// The id of the key that was used: of the API key, if there is one among the credentials.
     pub fn key_id(&self) -> Option<&str> {
         self.by(Method::ApiKey).or_else(|| self.last())?.key_id.as_deref()
@@ -147,6 +152,13 @@ impl Identity {
     /// A name that contains dots itself, such as `https://example.com/role`, is found too. Lists, objects and null are `None`.
     pub fn claim(&self, path: &str) -> Option<Cow<'_, str>> {
         text(self.lookup(path)?)
+    }
+
+    /// The claim at `path` as a text, and one that is a list or an object as JSON: whoever has another one is told apart. `None` when it
+    /// is absent or null.
+    pub fn whole_claim(&self, path: &str) -> Option<Cow<'_, str>> {
+        let value = self.lookup(path)?;
+        text(value).or_else(|| (!value.is_null()).then(|| value.to_string().into()))
     }
 
     /// What a service has said stands under the names of fields, which have no case.

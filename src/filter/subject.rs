@@ -120,7 +120,7 @@ impl KeyParts for Subject<'_, '_> {
                     Some(value) => sink.bytes(value.as_bytes()),
                     None => sink.absent(),
                 },
-                KeyPart::Claim(path) => match exchange.state.identities.claim(path) {
+                KeyPart::Claim(path) => match exchange.state.identities.whole_claim(path) {
                     Some(value) => sink.text(&value),
                     None => sink.absent(),
                 },

@@ -218,7 +218,8 @@ impl CacheDisk {
 
     async fn write(&self, pushed: Pushed) {
         let key = &pushed.variants.key;
-        for entry in pushed.variants.entries() {
+        // The newest last: of several that a request may be given, the one that comes to be first is.
+        for entry in pushed.variants.entries().iter().rev() {
             let now = Now::read();
             let heavy = Spot::weight(key, &entry.selection, &entry.tags) > HEAVIEST;
             if heavy || stored_form::useful_for(entry, now) < LEAST_USE || self.known.has(key, &entry.selection) {
@@ -274,6 +275,9 @@ fn read(
     held: &Held,
 ) -> io::Result<Option<Entry>> {
     let bytes = folder.read(spot.number, spot.bytes)?;
+    if bytes.len() as u64 != spot.bytes {
+        return Ok(None);
+    }
     let variant = spot.selection.name();
     let kept = now.since_start.saturating_sub(spot.written.since_start);
     let stored = Stored { bytes: &bytes, about: &about(key, &variant), kept };

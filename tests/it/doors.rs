@@ -185,6 +185,19 @@ fn a_subject_is_one_issuers() {
 }
 
 #[test]
+fn a_claim_that_is_a_list_is_counted_as_a_whole() {
+    let origin = Origin::start("o");
+    let (gw, _dir) = gateway(
+        &origin,
+        "  - { match: { path: /* }, service: main, filters: [ jwt: { JWT }, rate_limit: { rate: 1/h, by: 'claim:groups' } ] }\n",
+    );
+    let sent = |groups: &serde_json::Value| gw.get("/").bearer(&token(&json!({ "groups": groups }))).send().status;
+    let all = [json!(["a", "b"]), json!(["a"]), json!("a"), json!(null)];
+    assert_eq!(all.each_ref().map(&sent), [200; 4], "each has a bucket of its own");
+    assert_eq!(all.each_ref().map(&sent), [429; 4]);
+}
+
+#[test]
 fn a_claim_of_the_token_that_backends_are_told_makes_a_key() {
     let (backend, dir) = (Backend::start(), tempfile::tempdir().unwrap());
     let secret = dir.path().join("secret");

@@ -209,6 +209,10 @@ fn settings_that_protect_nothing_are_refused() {
         ),
         (format!("key_id: a, secret: {{ file: {long} }}, components: [x-a]"), "services.main.sign.components: "),
         (
+            format!("key_id: a, secret: {{ file: {long} }}, components: ['@path', host]"),
+            "components[1]: a backend over HTTP/2 gets no 'Host'",
+        ),
+        (
             format!("key_id: a, secret: {{ file: {long} }}, components: ['@path', X-A]"),
             "components[1]: 'X-A' is neither",
         ),

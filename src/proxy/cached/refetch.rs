@@ -135,7 +135,17 @@ impl Refetch {
         // What it takes is given back when it is stored.
         let mut room = self.shared.cache.room();
         let read = whole_body(&mut answer, most, &mut room);
-        let Ok(Some(parts)) = tokio::time::timeout(total, read).await else { return };
+        let Ok(Ok(parts)) = tokio::time::timeout(total, read).await.map(|read| match read {
+            // What the backend has now is not kept, and what it had before is not given again.
+            Err(Cut::TooLarge) => {
+                self.tickets.remove(&self.shared, &self.key, &self.entry);
+                Err(())
+            }
+            Err(Cut::Broken) => Err(()),
+            Ok(parts) => Ok(parts),
+        }) else {
+            return;
+        };
         let entry = draft.with(Body::copied(&parts, self.shared.cache.held()));
         if entry.and_then(|entry| self.tickets.insert(&self.shared, &self.key, entry)).is_ok() {
             self.flight.stored();
@@ -146,15 +156,21 @@ impl Refetch {
     }
 }
 
+/// Why a body is not whole.
+enum Cut {
+    Broken,
+    TooLarge,
+}
+
 /// The body of an answer, if it comes to its end, is not larger than `most` and finds room.
-async fn whole_body(answer: &mut Answer, most: u64, room: &mut Room) -> Option<Vec<Bytes>> {
+async fn whole_body(answer: &mut Answer, most: u64, room: &mut Room) -> Result<Vec<Bytes>, Cut> {
     let (mut parts, mut length) = (Vec::new(), 0);
-    while let Some(part) = answer.session.read_response_body().await.ok()? {
+    while let Some(part) = answer.session.read_response_body().await.map_err(|_| Cut::Broken)? {
         length += part.len() as u64;
         if length > most || !room.grow(part.len()) {
-            return None;
+            return Err(Cut::TooLarge);
         }
         parts.push(part);
     }
-    Some(parts)
+    Ok(parts)
 }

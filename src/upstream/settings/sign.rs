@@ -43,6 +43,11 @@ impl SignConfig {
         for (i, mistake) in component_mistakes(&self.components) {
             wrong(&format!("components[{i}]"), mistake);
         }
+        if let Some(i) = self.components.iter().position(|name| name.eq_ignore_ascii_case("host")) {
+            let message =
+                "a backend over HTTP/2 gets no 'Host': write \"@authority\", which is the same for each version";
+            wrong(&format!("components[{i}]"), message.to_owned());
+        }
         if !is_key_id(&self.key_id) {
             wrong("key_id", NO_KEY_ID.to_owned());
         }
