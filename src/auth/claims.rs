@@ -173,12 +173,23 @@ pub(super) fn require(claims: &Map<String, Value>, path: &str, wanted: Option<&V
     if lookup(claims, path).is_some_and(holds) { Ok(()) } else { Err(JwtError::NotAllowed(path.to_owned())) }
 }
 
-/// The scopes of a token: `scope` as RFC 8693 has it, else `scp` or `scopes` as others do; each a text with spaces or a list.
+/// The scopes of a token: `scope` as RFC 8693 has it, else `scp` or `scopes` as others do; each a text with spaces or a list of texts
+/// and numbers.
 pub(super) fn scopes(claims: &Map<String, Value>) -> Vec<String> {
     match ["scope", "scp", "scopes"].iter().find_map(|name| claims.get(*name)) {
         Some(Value::String(text)) => text.split_ascii_whitespace().map(str::to_owned).collect(),
-        Some(Value::Array(values)) => values.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-        _ => Vec::new(),
+        Some(Value::Array(values)) => values.iter().filter_map(scope).collect(),
+        Some(value) => scope(value).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+/// A scope by itself. A number is one, too: what denies it must see it.
+fn scope(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => exact(number),
+        _ => None,
     }
 }
 
@@ -283,6 +294,8 @@ mod tests {
         assert_eq!(held(json!({"scp": ["a", "b", 7]})), ["a", "b"]);
         assert_eq!(held(json!({"scopes": "a"})), ["a"]);
         assert_eq!(held(json!({"scope": "a", "scopes": "b"})), ["a"]);
+        assert_eq!(held(json!({"scope": ["a", 7]})), ["a", "7"]);
+        assert_eq!(held(json!({"scope": 7})), ["7"]);
         assert!(held(json!({"scope": {"a": true}})).is_empty());
     }
 

@@ -187,11 +187,11 @@ impl Builder<'_> {
             let Location { line, column, .. } = *self.root.at(&path).place();
             problems.push(Problem { line, column, path, message });
         }
-        let unnamed_limits = Arc::default();
+        let limit_names = Arc::default();
         let env = |scope: String| Env {
             route: id.clone(),
             scope: format!("{id}/{scope}"),
-            unnamed_limits: Arc::clone(&unnamed_limits),
+            limit_names: Arc::clone(&limit_names),
             keys: self.keys.clone(),
             tables: self.tables.clone(),
             redis: self.redis.cloned(),

@@ -1,10 +1,8 @@
 //! What a filter may ask for while it is being built.
 
-use std::{
-    fmt,
-    sync::{Arc, atomic::AtomicUsize},
-};
+use std::{fmt, sync::Arc};
 
+use parking_lot::Mutex;
 use schemars::{JsonSchema, SchemaGenerator};
 
 use super::{Filter, KeySetsDraft, Outbound, PasswordChecks};
@@ -36,8 +34,8 @@ pub struct Env {
     pub route: Arc<str>,
     /// A name for the filter's state that stays the same over reloads: `route/filter`, and its place if that is not unique.
     pub scope: String,
-    /// How many limits of the route have no name of their own so far.
-    pub unnamed_limits: Arc<AtomicUsize>,
+    /// The names that limits of the route have so far.
+    pub limit_names: Arc<Mutex<Vec<String>>>,
     /// The filters that there are, for one that is made of others.
     pub members: Arc<dyn Members>,
     /// The API keys of the configuration.

@@ -98,7 +98,7 @@ impl Configure for RateLimit {
 
     fn configure(Short(config): Short<RateLimitConfig>, env: &Env) -> Result<Self, Invalid> {
         let mut invalid = Invalid::default();
-        let limits = config.limits(&env.unnamed_limits, &mut invalid);
+        let limits = config.limits(&mut env.limit_names.lock(), &mut invalid);
         if !(1..=128).contains(&config.ipv6_prefix) {
             invalid.push("ipv6_prefix", format!("{} is not a prefix from 1 to 128", config.ipv6_prefix));
         }

@@ -1,7 +1,5 @@
 //! The settings of `rate_limit`, and the limits that they name.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
@@ -192,28 +190,26 @@ pub(super) struct Named {
 }
 
 impl RateLimitConfig {
-    /// Every limit that it names, in the order of the keys; what is wrong goes to `invalid`. `unnamed` counts the limits of the route
-    /// that are called `default`.
-    pub(super) fn limits(&self, unnamed: &AtomicUsize, invalid: &mut Invalid) -> Vec<Named> {
+    /// Every limit that it names, in the order of the keys; what is wrong goes to `invalid`. `taken`: the names of the route's limits
+    /// so far, to which these are added.
+    pub(super) fn limits(&self, taken: &mut Vec<String>, invalid: &mut Invalid) -> Vec<Named> {
         let mut named = Vec::new();
-        let (base, before_these) = match &self.name {
-            Some(name) => (name.as_str(), 0),
-            None => ("default", unnamed.load(Relaxed)),
-        };
         let before = invalid.0.len();
         let mut add = |at: &str, name: Option<&str>, counted: Option<Counted>, invalid: &mut Invalid| {
             let Some(counted) = counted else { return };
-            let name = match (name, named.len()) {
-                (Some(name), _) => name.to_owned(),
-                (None, place) if place + before_these == 0 => base.to_owned(),
-                (None, place) => format!("{base}-{}", place + before_these + 1),
+            let name = match (name, &self.name, named.len()) {
+                (Some(name), ..) => name.to_owned(),
+                (None, Some(base), 0) => base.clone(),
+                (None, Some(base), place) => format!("{base}-{}", place + 1),
+                (None, None, _) => unused(taken),
             };
             if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
                 invalid.push(format!("{at}name"), format!("'{name}' is not a name of letters, digits and -_."));
-            } else if named.iter().any(|other: &Named| other.name == name) {
-                invalid
-                    .push(format!("{at}name"), format!("another of these limits is called '{name}': name one of them"));
+            } else if taken.contains(&name) {
+                let message = format!("another limit of this route is called '{name}': name one of them");
+                invalid.push(format!("{at}name"), message);
             }
+            taken.push(name.clone());
             named.push(Named { name, counted });
         };
         let counted = rate("", self.rate, self.burst, self.algorithm, invalid);
@@ -229,9 +225,6 @@ impl RateLimitConfig {
             let counted = rate(&at, limit.rate, limit.burst, limit.algorithm, invalid);
             let counted = counted.or(limit.quota.map(|quota| Counted::Calendar(quota.0)));
             add(&at, limit.name.as_deref(), counted, invalid);
-        }
-        if self.name.is_none() {
-            unnamed.fetch_add(named.len(), Relaxed);
         }
         if named.is_empty() && invalid.0.len() == before {
             let message = "there is no limit: write 'rate: 10/s', 'quota: 10000/month', or a list of 'limits'";
@@ -257,6 +250,13 @@ impl RateLimitConfig {
         }
         sync
     }
+}
+
+/// The first of `default`, `default-2` and so on that is not `taken`.
+fn unused(taken: &[String]) -> String {
+    let numbered = (2..).map(|number| format!("default-{number}"));
+    let mut names = std::iter::once("default".to_owned()).chain(numbered);
+    names.find(|name| !taken.contains(name)).unwrap_or_default()
 }
 
 /// The limit of a rate, if there is one.
@@ -295,9 +295,13 @@ mod tests {
     use super::*;
 
     fn limits(yaml: &str) -> (Vec<String>, Vec<(String, String)>) {
+        limits_after(&mut Vec::new(), yaml)
+    }
+
+    fn limits_after(taken: &mut Vec<String>, yaml: &str) -> (Vec<String>, Vec<(String, String)>) {
         let config: RateLimitConfig = serde_json::from_value(serde_json::from_str(yaml).unwrap()).unwrap();
         let mut invalid = Invalid::default();
-        let named = config.limits(&AtomicUsize::new(0), &mut invalid);
+        let named = config.limits(taken, &mut invalid);
         (named.into_iter().map(|limit| limit.name).collect(), invalid.0)
     }
 
@@ -309,6 +313,25 @@ mod tests {
         assert_eq!((names.join(" "), wrong), ("default default-2 default-3 default-4 hourly".to_owned(), vec![]));
         let (_, wrong) = limits(r#"{"limits": ["1/s", {"quota": "2/day", "name": "default"}]}"#);
         assert_eq!(wrong[0].0, "limits[1].name");
+    }
+
+    #[test]
+    fn filters_of_a_route_do_not_share_names() {
+        let taken = &mut Vec::new();
+        for (yaml, expected) in [
+            (r#"{"rate": "1/s"}"#, "default"),
+            (r#"{"rate": "1/s", "quota": "9/day"}"#, "default-2 default-3"),
+            (r#"{"rate": "1/s", "quota": "9/day", "name": "api"}"#, "api api-2"),
+            (r#"{"rate": "1/s", "name": "default-4"}"#, "default-4"),
+            (r#"{"rate": "1/s"}"#, "default-5"),
+        ] {
+            let (names, wrong) = limits_after(taken, yaml);
+            assert_eq!((names.join(" "), wrong), (expected.to_owned(), vec![]), "{yaml}");
+        }
+        for yaml in [r#"{"rate": "2/s", "name": "api"}"#, r#"{"rate": "2/s", "name": "default"}"#] {
+            let (_, wrong) = limits_after(taken, yaml);
+            assert_eq!(wrong[0].0, "name", "{yaml}");
+        }
     }
 
     #[test]
