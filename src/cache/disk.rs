@@ -4,9 +4,12 @@
 //! What memory pushes out (`overflow`) is written, and gets its place. A purge that comes meanwhile is remembered, as for
 //! answers on their way into memory; until a purge has been through both stores, nothing gets a place.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use http::HeaderMap;
@@ -20,6 +23,7 @@ use super::{
     purge::Purge,
     purged::Purged,
     tags::Tags,
+    taken_back::TakenBack,
     vary::Selection,
 };
 use crate::clock::Now;
@@ -39,8 +43,10 @@ pub struct Spot {
     pub number: u64,
     /// Its length.
     pub bytes: u64,
-    /// When it was written.
-    pub written: Now,
+    /// When the answer came, and how old it was then.
+    pub stored: Now,
+    /// See [`Self::stored`].
+    pub initial_age: Duration,
     /// The requests that it is for.
     pub selection: Selection,
     /// What it can be purged by.
@@ -142,19 +148,24 @@ impl Disk {
         spots.is_some_and(|spots| spots.all.iter().any(|spot| spot.selection == *selection))
     }
 
-    /// Gives a file its place; false when it has none: it was purged meanwhile, or there is no room. Files whose place it takes are gone.
+    /// Gives a file its place; false when it has none: it was purged meanwhile, there is something newer, or no room. Files whose place
+    /// it takes are gone.
     pub fn add(&self, key: &Key, spot: Spot, ticket: u64) -> bool {
         let number = spot.number;
         let mut changes = self.changes.lock();
-        if changes.purging > 0 || changes.purged.was(ticket, key.url(), &spot.tags) {
+        let purged = &changes.purged;
+        let is_purged = purged.was(ticket, key.url(), &spot.tags) || purged.was_key(ticket, key.hash());
+        let old = self.spots.peek(&key.hash()).filter(|old| old.key == *key);
+        let known = || old.iter().flat_map(|old| &old.all);
+        let replaces = |known: &&Arc<Spot>| spot.selection.replaces(&known.selection);
+        let came_before = |known: &Arc<Spot>| known.stored.since_start <= spot.stored.since_start;
+        if changes.purging > 0 || is_purged || known().any(|known| replaces(&known) && !came_before(known)) {
             changes.gone.push(number);
             return false;
         }
-        let old = self.spots.peek(&key.hash()).filter(|old| old.key == *key);
-        let mut all = vec![Arc::new(spot)];
-        let kept = |known: &&Arc<Spot>| !all[0].selection.replaces(&known.selection);
-        let kept: Vec<_> = old.iter().flat_map(|old| &old.all).filter(kept).take(MOST - 1).cloned().collect();
-        all.extend(kept);
+        let mut all: Vec<_> = known().filter(|known| !replaces(known)).take(MOST - 1).cloned().collect();
+        let place = all.iter().position(came_before).unwrap_or(all.len());
+        all.insert(place, Arc::new(spot));
         self.put(&mut changes, Spots { key: key.clone(), all });
         self.find_file(key, number)
     }
@@ -166,9 +177,17 @@ impl Disk {
     /// Something newer is known of this key than what is in a file, or on its way into one.
     pub fn forget(&self, key: &Key, selection: &Selection) {
         let mut changes = self.changes.lock();
-        self.purges.store(changes.purged.add(&Purge::Url(key.url().to_owned())), Relaxed);
+        self.purges.store(changes.purged.add_key(key.hash()), Relaxed);
         let old = self.spots.peek(&key.hash()).filter(|old| old.key == *key);
         self.keep(&mut changes, old.as_deref(), |spot| !selection.replaces(&spot.selection));
+    }
+
+    /// Takes away what a backend has taken back.
+    pub fn take_back(&self, key: &Key, what: &TakenBack<'_>) {
+        let mut changes = self.changes.lock();
+        self.purges.store(changes.purged.add_key(key.hash()), Relaxed);
+        let old = self.spots.peek(&key.hash()).filter(|old| old.key == *key);
+        self.keep(&mut changes, old.as_deref(), |spot| !what.is_about_file(spot.stored, &spot.selection));
     }
 
     /// Takes away what is purged. Until the purge ends no file gets a place, nor does any afterwards that was on its way.
@@ -297,7 +316,8 @@ mod tests {
             }
             let entry = made.entry();
             let (selection, tags) = (entry.selection.clone(), entry.tags.clone());
-            let spot = Spot { number, bytes: 100, written: Made::later(0), selection, tags };
+            let (stored, initial_age) = (Made::later(number), Duration::ZERO);
+            let spot = Spot { number, bytes: 100, stored, initial_age, selection, tags };
             self.disk.add(&self.key(path), spot, ticket)
         }
 
@@ -326,23 +346,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_newer_keeps_its_place() {
+        let files = Files::new(10_000, 100);
+        let ticket = files.disk.ticket();
+        assert!(files.add("/a", 5, Some("de"), ticket) && files.add("/a", 4, Some("en"), ticket));
+        assert!(!files.add("/a", 3, Some("de"), ticket) && !files.add("/a", 3, None, ticket));
+        assert_eq!((files.find("/a", "de"), files.find("/a", "en"), files.disk.gone()), (Some(5), Some(4), vec![3, 3]));
+        let request = [("x-l".parse().unwrap(), HeaderValue::from_static("de"))].into_iter().collect();
+        let key = files.key("/a");
+        files.disk.take_back(&key, &TakenBack { request: &request, at: Made::later(4) });
+        assert_eq!(files.find("/a", "de"), Some(5), "it has come since");
+        files.disk.take_back(&key, &TakenBack { request: &request, at: Made::later(5) });
+        assert_eq!((files.find("/a", "de"), files.find("/a", "en")), (None, Some(4)));
+        assert!(!files.add("/a", 6, Some("de"), ticket), "it was on its way");
+        assert!(files.add("/a", 7, Some("de"), files.disk.ticket()));
+    }
+
+    #[test]
     fn nothing_gets_a_place_while_it_is_purged_nor_afterwards_if_it_was_on_its_way() {
         let files = Files::new(10_000, 100);
-        for (purge, count) in [
-            (Purge::Url("http://h/a".to_owned()), 1),
-            (Purge::Prefix("/".to_owned()), 2),
-            (Purge::Tag(b"t".to_vec()), 2),
-            (Purge::All, 2),
+        for (round, purge, count) in [
+            (0, Purge::Url("http://h/a".to_owned()), 1),
+            (10, Purge::Prefix("/".to_owned()), 2),
+            (20, Purge::Tag(b"t".to_vec()), 2),
+            (30, Purge::All, 2),
         ] {
             let ticket = files.disk.ticket();
-            assert!(files.add("/a", 1, None, ticket) && files.add("/b", 2, None, ticket));
+            assert!(files.add("/a", round + 1, None, ticket) && files.add("/b", round + 2, None, ticket));
             let purging = files.disk.purge(&purge, &|_, _| false);
             assert_eq!((purging.count, files.find("/a", "")), (count, None));
             let during = files.disk.ticket();
-            assert!(!files.add("/a", 3, None, during));
+            assert!(!files.add("/a", round + 3, None, during));
             drop(purging);
-            assert!(!files.add("/a", 4, None, during), "memory had it while that was looked through");
-            assert!(files.add("/a", 5, None, files.disk.ticket()));
+            assert!(!files.add("/a", round + 4, None, during), "memory had it while that was looked through");
+            assert!(files.add("/a", round + 5, None, files.disk.ticket()));
         }
         assert!(files.disk.changes.lock().index.len() == (1, 1), "what is left is /a");
     }

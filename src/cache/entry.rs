@@ -146,6 +146,11 @@ impl Entry {
         Self { status, headers, body, terms, stored, selection, tags, marked, weight }
     }
 
+    /// The same, as it came at this time: what a file says of it is rounded.
+    pub fn as_it_came(self, stored: Now, initial_age: Duration) -> Self {
+        Self { stored, terms: Terms { initial_age, ..self.terms }, ..self }
+    }
+
     /// How old it is (`current_age`, RFC 9111 §4.2.3).
     pub fn age(&self, now: Now) -> Duration {
         let resident = now.since_start.saturating_sub(self.stored.since_start);

@@ -26,6 +26,7 @@ use super::{
     purged::Purged,
     refusal::Refusal,
     tags,
+    taken_back::TakenBack,
     variants::Variants,
 };
 use crate::clock::Now;
@@ -75,6 +76,12 @@ pub struct Memory {
 struct Changes {
     index: Index,
     purged: Purged,
+}
+
+impl Changes {
+    fn has_purged(&self, key: &Key, tags: &[Arc<[u8]>], ticket: Ticket) -> bool {
+        self.purged.was(ticket.0, key.url(), tags) || self.purged.was_key(ticket.0, key.hash())
+    }
 }
 
 impl fmt::Debug for Memory {
@@ -137,10 +144,14 @@ impl Memory {
         Ticket(self.purges.load(Relaxed))
     }
 
-    /// True when an answer with these fields was purged since the ticket was taken.
+    /// True when an answer with these fields was purged or taken back since the ticket was taken.
     pub fn has_purged(&self, key: &Key, response: &HeaderMap, ticket: Ticket) -> bool {
-        self.purges.load(Relaxed) != ticket.0
-            && self.changes.lock().purged.was(ticket.0, key.url(), &tags::of(response))
+        self.purges.load(Relaxed) != ticket.0 && self.changes.lock().has_purged(key, &tags::of(response), ticket)
+    }
+
+    /// The same of an entry.
+    pub fn has_purged_entry(&self, key: &Key, entry: &Entry, ticket: Ticket) -> bool {
+        self.purges.load(Relaxed) != ticket.0 && self.changes.lock().has_purged(key, &entry.tags, ticket)
     }
 
     /// Stores an answer, in place of those that were for the same requests; gives back what is stored. That is not this
@@ -170,7 +181,7 @@ impl Memory {
         // What goes is dropped when the lock is free again.
         let mut gone = Vec::new();
         let mut changes = self.changes.lock();
-        if changes.purged.was(ticket.0, key.url(), &entry.tags) {
+        if changes.has_purged(key, &entry.tags, ticket) {
             return Err(Refusal::Purged);
         }
         let old = self.cache.peek(&key.hash()).filter(|old| old.key == *key);
@@ -178,8 +189,11 @@ impl Memory {
         if of.is_some_and(|of| !known().any(|known| Arc::ptr_eq(known, of))) {
             return Err(Refusal::Purged);
         }
-        if let Some(newer) = known().find(|known| known.selection == entry.selection && known.is_newer_than(&entry)) {
-            return Ok(Arc::clone(newer));
+        let newer = known().find(|known| known.selection.replaces(&entry.selection) && known.is_newer_than(&entry));
+        if let Some(newer) = newer {
+            // One for certain requests leaves nothing to one for all that came before.
+            let is_for_the_same = newer.selection.is_any() || newer.selection == entry.selection;
+            return if is_for_the_same { Ok(Arc::clone(newer)) } else { Err(Refusal::Purged) };
         }
         let entries = match &old {
             Some(old) => old.with(Arc::clone(&entry), self.most),
@@ -196,12 +210,13 @@ impl Memory {
         Ok(entry)
     }
 
-    /// Takes one answer out, if it is there still.
-    pub fn remove(&self, key: &Key, entry: &Arc<Entry>) {
+    /// Takes out what a backend has taken back; nothing of this key is kept that is on its way.
+    pub fn take_back(&self, key: &Key, what: &TakenBack<'_>) {
         let mut gone = Vec::new();
         let mut changes = self.changes.lock();
+        self.purges.store(changes.purged.add_key(key.hash()), Relaxed);
         let old = self.cache.peek(&key.hash()).filter(|old| old.key == *key);
-        self.keep(&mut changes, old.as_deref(), &mut gone, |kept| !Arc::ptr_eq(kept, entry));
+        self.keep(&mut changes, old.as_deref(), &mut gone, |kept| !what.is_about(kept));
         drop(changes);
     }
 

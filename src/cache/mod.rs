@@ -41,6 +41,7 @@ pub mod storable;
 pub mod store_config;
 pub mod stored_form;
 pub mod tags;
+pub mod taken_back;
 pub mod targeted;
 pub mod tier_config;
 pub mod trial;

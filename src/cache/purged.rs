@@ -16,7 +16,7 @@ const PREFIXES: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Purged {
     count: u64,
-    /// The number of the last purge of a URL or a tag with this hash.
+    /// The number of the last purge of a URL, a tag or a key with this hash.
     slots: Box<[u64]>,
     prefixes: VecDeque<(u64, Purge)>,
     /// The number of the last purge that counts for everything.
@@ -49,6 +49,18 @@ impl Purged {
         for purge in purges {
             self.note(purge);
         }
+    }
+
+    /// Remembers that there is something newer than what was under a key, or nothing any more; gives back how many purges there have been.
+    pub fn add_key(&mut self, key: u128) -> u64 {
+        self.count += 1;
+        *self.slot(3, &key.to_le_bytes()) = self.count;
+        self.count
+    }
+
+    /// True when this was remembered of a key after there had been `since` purges.
+    pub fn was_key(&self, since: u64, key: u128) -> bool {
+        self.count != since && self.slots[self.at(3, &key.to_le_bytes())] > since
     }
 
     fn note(&mut self, purge: &Purge) {

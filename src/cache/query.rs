@@ -3,7 +3,8 @@
 //! A parameter that the key leaves out still reaches the backend, so that whoever can hide one parameter in another can
 //! have a wrong answer kept for everybody. Names are therefore compared decoded, and what holds a `;`, which some backends
 //! split at, always makes a difference. So does what some backends take for a parameter that counts: PHP leaves out spaces at the
-//! beginning, reads `.`, a space and `[` as `_`, and ends names at a NUL; there and elsewhere `a[]`, `a[b]` and `[a]` are `a`.
+//! beginning, reads `.`, a space and `[` as `_`, and ends names at a NUL; there and elsewhere `a[]`, `a[b]` and `[a]` are `a`; and
+//! ASP.NET reads names without regard to case.
 
 use std::borrow::Cow;
 
@@ -61,10 +62,10 @@ fn may_be_one_of(part: &str, names: &[String]) -> bool {
     })
 }
 
-/// A name as PHP reads it.
+/// A name as PHP reads it, and without regard to case.
 fn alike(name: &[u8]) -> impl Iterator<Item = u8> {
     let bytes = name.iter().skip_while(|byte| matches!(byte, b' ' | b'+')).take_while(|byte| **byte != 0);
-    bytes.map(|byte| if matches!(byte, b' ' | b'+' | b'.' | b'[') { b'_' } else { *byte })
+    bytes.map(|byte| if matches!(byte, b' ' | b'+' | b'.' | b'[') { b'_' } else { byte.to_ascii_lowercase() })
 }
 
 fn begins(name: impl Iterator<Item = u8>, start: impl Iterator<Item = u8>) -> bool {
@@ -120,15 +121,18 @@ mod tests {
             "page[size]=2",
             "+page_size=2",
             "p[a]ge;",
+            "A=2",
+            "X_Y=2",
+            "Page_size=2",
         ] {
             assert_eq!(rule.apply(&format!("a=1&{part}&z")).as_deref(), Some(format!("a=1&{part}").as_str()), "{part}");
         }
-        for part in ["A=2", "ab=2", "a%20=2", "b[a]=2", "xy=2", "page=2", "_a=2", "", "=a", "[]", "+"] {
+        for part in ["ab=2", "a%20=2", "b[a]=2", "xy=2", "page=2", "_a=2", "", "=a", "[]", "+"] {
             assert_eq!(rule.apply(&format!("a=1&{part}")).as_deref(), Some("a=1"), "{part}");
         }
         // What is left out is so by its exact name.
         let rule = QueryRule::Exclude(names(&["a", "x.y"]));
-        assert_eq!(rule.apply("a&+a&a[]&x_y&x.y").as_deref(), Some("+a&a[]&x_y"));
+        assert_eq!(rule.apply("a&+a&a[]&A&x_y&x.y").as_deref(), Some("+a&a[]&A&x_y"));
     }
 
     #[test]

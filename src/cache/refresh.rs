@@ -83,8 +83,7 @@ fn merge(entry: &Entry, news: &Candidate<'_>, policy: &Policy) -> Refreshed {
     // When it was made is said anew, and be it by our own clock.
     fields.insert(header::DATE, date::format(news.times.answered.unix));
     // Of an answer to one client's credentials, only how long it is good is for the others too.
-    let personal = [header::AUTHORIZATION, header::COOKIE].iter().any(|field| news.request.contains_key(field));
-    let personal = personal && !news.one_client;
+    let personal = news.is_personal();
     let mut last = None;
     for (name, value) in news.response.iter().filter(|(name, _)| !personal || OF_FRESHNESS.contains(name)) {
         let cookie = *name == header::SET_COOKIE && policy.set_cookie != SetCookieRule::Keep;

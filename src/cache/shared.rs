@@ -17,6 +17,7 @@ use super::{
     policy::Policy,
     purge::{Manner, Purge},
     refusal::Refusal,
+    taken_back::TakenBack,
     vary::Selection,
 };
 use crate::clock::Now;
@@ -140,10 +141,16 @@ impl Cache {
         self.memory().refresh(key, old, new, ticket)
     }
 
-    /// Takes one answer out, if it is there still.
-    pub fn remove(&self, key: &Key, entry: &Arc<Entry>) {
-        self.forget(key, &entry.selection);
-        self.memory().remove(key, entry);
+    /// Takes out what a backend has taken back: at last out of memory, so that what somebody reads from disk until then is not kept.
+    pub fn take_back(&self, key: &Key, what: &TakenBack<'_>) {
+        let memory = self.memory();
+        if let Some(disk) = self.disk().as_ref() {
+            let known = memory.get(key);
+            let about = known.iter().flat_map(|known| known.entries()).filter(|entry| what.is_about(entry));
+            about.for_each(|entry| disk.forget(key, &entry.selection));
+            disk.take_back(key, what);
+        }
+        memory.take_back(key, what);
     }
 
     fn forget(&self, key: &Key, selection: &Selection) {

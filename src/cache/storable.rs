@@ -36,6 +36,13 @@ pub struct Candidate<'a> {
     pub reserved: &'a ReservedHeaders,
 }
 
+impl Candidate<'_> {
+    /// True when the request has credentials of which nothing is in the key: what it is answered may be about these alone.
+    pub fn is_personal(&self) -> bool {
+        !self.one_client && [header::AUTHORIZATION, header::COOKIE].iter().any(|field| self.request.contains_key(field))
+    }
+}
+
 /// On what terms an answer is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
@@ -118,8 +125,13 @@ pub fn is_news(status: StatusCode) -> bool {
 }
 
 /// True when an answer that is refused says that what was stored for the same request is no longer what the backend has: it has to
-/// go. What only whoever asks is told, because of credentials or conditions, says nothing of that.
+/// go. What only whoever asks is told, because of credentials or conditions, says nothing of that; nor does it that somebody's
+/// credentials are wrong, or lead elsewhere.
 pub fn takes_back(refusal: Refusal, candidate: &Candidate<'_>) -> bool {
+    let about_credentials = matches!(candidate.status.as_u16(), 300..=399 | 401 | 403 | 407);
+    if about_credentials && candidate.is_personal() {
+        return false;
+    }
     let personal = matches!(refusal, Refusal::RequestNoStore | Refusal::Authorization | Refusal::Cookie);
     let partial = matches!(refusal, Refusal::Method | Refusal::Status | Refusal::Partial | Refusal::Incomplete);
     is_news(candidate.status) && !personal && !partial && !is_about_asker(refusal, candidate)

@@ -47,12 +47,12 @@ impl Variants {
         newest.and_then(|entry| entry.selection.wanted(request)).unwrap_or_default()
     }
 
-    /// The entries when `new` has come: it takes the place of those for the same requests. With less than `room` bytes for
-    /// all of them, the oldest are left out, but never the new one.
+    /// The entries when `new` is one of them, which may have come long ago: it takes the place of those for the same requests. With
+    /// less than `room` bytes for all of them, the oldest are left out, but never the new one.
     pub fn with(&self, new: Arc<Entry>, room: u64) -> Vec<Arc<Entry>> {
         let known: u64 = self.entries.iter().map(|entry| cost(entry)).sum();
         let mut left = room.saturating_sub(self.weight.saturating_sub(known)).saturating_sub(cost(&new));
-        let mut all = vec![Arc::clone(&new)];
+        let mut all = Vec::with_capacity(self.entries.len() + 1);
         // One that answers for all requests leaves nothing to those that were told apart before.
         let others = self.entries.iter().filter(|_| !new.selection.is_any());
         let others = others.filter(|entry| !entry.selection.is_any() && entry.selection != new.selection);
@@ -61,6 +61,8 @@ impl Variants {
             left = rest;
             all.push(Arc::clone(entry));
         }
+        let place = all.iter().position(|entry| entry.stored.since_start <= new.stored.since_start);
+        all.insert(place.unwrap_or(all.len()), new);
         all
     }
 

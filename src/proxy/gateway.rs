@@ -265,13 +265,13 @@ impl ProxyHttp for Gateway {
 
     fn upstream_response_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
         context: &mut Tracked,
     ) -> Result<Option<Duration>> {
         note_backend(context);
-        arrival::body(&self.live.shared, body.as_ref(), end, context);
+        arrival::body(&self.live.shared, session.req_header(), body.as_ref(), end, context);
         Ok(None)
     }
 

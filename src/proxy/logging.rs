@@ -34,7 +34,7 @@ pub(crate) fn record(shared: &Shared, session: &Session, error: Option<&Error>, 
     context.error = error.and_then(error::word);
     if error.is_none() {
         // Not every end of a body is told to hooks.
-        arrival::complete(shared, context);
+        arrival::complete(shared, session.req_header(), context);
     }
     write_down(shared, &ended, context);
 }

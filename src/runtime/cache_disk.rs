@@ -12,7 +12,11 @@ use std::{
 
 use http::HeaderMap;
 use parking_lot::Mutex;
-use tokio::{sync::mpsc, task::spawn_blocking};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
 
 use super::disk_files::{self, Folder};
 use crate::{
@@ -41,10 +45,14 @@ const READS: usize = 64;
 const HEAVIEST: usize = 2048;
 /// What would be given for less than this is not written.
 const LEAST_USE: Duration = Duration::from_secs(1);
+/// A file that takes longer to write is a failure, and nothing is tried until it is written.
+const LONGEST_WRITE: Duration = Duration::from_secs(5);
 /// So many failures one after another, and nothing is tried for a while.
 const FAILURES: u32 = 3;
 /// For so long.
 const PAUSE: Duration = Duration::from_secs(10);
+/// Nor is anything tried while so many reads hang.
+const HUNG: usize = 3;
 /// Time from one look to the next at what is to be removed.
 const BEAT: Duration = Duration::from_secs(1);
 /// What fails is told of once in this time.
@@ -67,6 +75,8 @@ pub struct CacheDisk {
     queue: mpsc::Sender<Pushed>,
     pushed: Mutex<Option<mpsc::Receiver<Pushed>>>,
     reads: Arc<AtomicUsize>,
+    /// Reads that nobody waits for any more, and that have not come to an end.
+    hung: Arc<AtomicUsize>,
     failures: AtomicU32,
     paused: AtomicBool,
     told: Mutex<Option<Duration>>,
@@ -88,6 +98,7 @@ impl CacheDisk {
             queue,
             pushed: Mutex::new(Some(pushed)),
             reads: Arc::default(),
+            hung: Arc::default(),
             failures: AtomicU32::new(0),
             paused: AtomicBool::new(false),
             told: Mutex::default(),
@@ -103,14 +114,13 @@ impl CacheDisk {
         })
     }
 
-    /// True while files are read and written.
+    /// True while files are read and written: not while too many reads hang.
     pub fn is_up(&self) -> bool {
-        self.folder.get().is_some() && !self.paused.load(Relaxed)
+        self.folder.get().is_some() && !self.paused.load(Relaxed) && self.hung.load(Relaxed) < HUNG
     }
 
-    /// The answer to a request with these fields, if it is there and can be read in time.
-    pub async fn find(&self, key: &Key, request: &HeaderMap, cache: &Cache) -> Option<Entry> {
-        let spot = self.known.find(key, request)?;
+    /// The answer in this place, to a request with these fields, if it is there still and can be read in time.
+    pub async fn read(&self, key: &Key, spot: Arc<Spot>, request: &HeaderMap, cache: &Cache) -> Option<Entry> {
         let folder = self.folder.get().filter(|_| self.is_up())?.clone();
         let permit = CountPermit::within(self.reads.clone(), READS);
         let mut room = cache.room();
@@ -121,11 +131,15 @@ impl CacheDisk {
         };
         let (own, held, request) = (key.clone(), cache.held().clone(), request.clone());
         let (what, now) = (spot.clone(), Now::read());
-        let reading = spawn_blocking(move || {
-            let _until_it_is_read = (permit, room);
+        let mut reading = spawn_blocking(move || {
+            let _until_it_is_read = permit;
             read(&folder, &own, &what, &request, now, &held)
         });
-        let found = tokio::time::timeout(self.config.timeout.0, reading).await;
+        let found = timeout(self.config.timeout.0, &mut reading).await;
+        drop(room);
+        if found.is_err() {
+            self.wait_for(reading);
+        }
         let result = match &found {
             Err(_) => "timeout",
             Ok(Err(_) | Ok(Err(_))) => "error",
@@ -146,6 +160,15 @@ impl CacheDisk {
             Ok(Ok(Ok(None)) | Err(_)) => self.known.forget(key, &spot.selection),
         }
         None
+    }
+
+    /// Counts a read that hangs, until it ends.
+    fn wait_for<T: Send + 'static>(&self, reading: JoinHandle<T>) {
+        let hung = CountPermit::take(self.hung.clone());
+        tokio::spawn(async move {
+            let _ = reading.await;
+            drop(hung);
+        });
     }
 
     /// Something did not work: said once in a while, and after some of them nothing is tried for a time.
@@ -230,13 +253,23 @@ impl CacheDisk {
                 continue;
             };
             let (own, what) = (key.clone(), entry.clone());
-            let written = spawn_blocking(move || write(&folder, &own, &what, now)).await;
+            let mut writing = spawn_blocking(move || write(&folder, &own, &what, now));
+            let in_time = timeout(LONGEST_WRITE, &mut writing).await;
+            if in_time.is_err() {
+                self.failed(&"it was not written in time");
+                self.pause();
+            }
+            let written = match in_time {
+                Ok(written) => written,
+                Err(_) => writing.await,
+            };
             match written {
                 Ok(Ok(Some((number, bytes)))) => {
                     self.failures.store(0, Relaxed);
                     self.metrics.wrote("ok");
                     let (selection, tags) = (entry.selection.clone(), entry.tags.clone());
-                    self.known.add(key, Spot { number, bytes, written: now, selection, tags }, pushed.ticket);
+                    let (stored, initial_age) = (entry.stored, entry.terms.initial_age);
+                    self.known.add(key, Spot { number, bytes, stored, initial_age, selection, tags }, pushed.ticket);
                 }
                 Ok(Err(e)) => {
                     self.metrics.wrote("error");
@@ -255,15 +288,19 @@ impl CacheDisk {
     }
 }
 
-/// What a file is about: whoever puts another one in its place does not get it read.
-fn about<'a>(key: &'a Key, variant: &'a str) -> [&'a [u8]; 2] {
-    [key.bytes(), variant.as_bytes()]
+/// What a file is about: whoever puts another one in its place, be it an older one of the same answer, does not get it read.
+fn about<'a>(key: &'a Key, variant: &'a str, number: &'a [u8; 8]) -> [&'a [u8]; 3] {
+    [key.bytes(), variant.as_bytes(), number]
 }
 
 fn write(folder: &Folder, key: &Key, entry: &Entry, now: Now) -> io::Result<Option<(u64, u64)>> {
     let variant = entry.selection.name();
-    let Some(bytes) = stored_form::write(entry, now, &about(key, &variant)) else { return Ok(None) };
-    Ok(Some((folder.write(&bytes)?, bytes.len() as u64)))
+    let number = folder.number();
+    let Some(bytes) = stored_form::write(entry, now, &about(key, &variant, &number.to_le_bytes())) else {
+        return Ok(None);
+    };
+    folder.write(number, &bytes)?;
+    Ok(Some((number, bytes.len() as u64)))
 }
 
 fn read(
@@ -279,9 +316,10 @@ fn read(
         return Ok(None);
     }
     let variant = spot.selection.name();
-    let kept = now.since_start.saturating_sub(spot.written.since_start);
-    let stored = Stored { bytes: &bytes, about: &about(key, &variant), kept };
-    Ok(stored_form::read(&stored, request, now, held).filter(|entry| entry.selection == spot.selection))
+    let number = spot.number.to_le_bytes();
+    let stored = Stored { bytes: &bytes, about: &about(key, &variant, &number), kept: Duration::ZERO };
+    let entry = stored_form::read(&stored, request, now, held).filter(|entry| entry.selection == spot.selection);
+    Ok(entry.map(|entry| entry.as_it_came(spot.stored, spot.initial_age)))
 }
 
 impl fmt::Debug for CacheDisk {

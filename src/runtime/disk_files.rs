@@ -7,6 +7,7 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::Duration,
 };
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
@@ -17,6 +18,10 @@ const NAME: &str = "tollgate-cache-";
 const LOCK: &str = "lock";
 /// Files are spread over so many folders.
 const FOLDERS: u64 = 256;
+/// So much of a file is read before memory is taken for all of it.
+const FIRST: usize = 4096;
+/// A folder that is not finished after this long never will be.
+const MAKING: Duration = Duration::from_secs(60);
 
 /// The folder of this process; it goes when nobody has it any more.
 #[derive(Debug)]
@@ -42,9 +47,13 @@ impl Folder {
         Ok(Self { path, _lock: lock, next: AtomicU64::new(0) })
     }
 
-    /// Writes a file; gives back its number.
-    pub(super) fn write(&self, bytes: &[u8]) -> io::Result<u64> {
-        let number = self.next.fetch_add(1, Relaxed);
+    /// The number of the next file.
+    pub(super) fn number(&self) -> u64 {
+        self.next.fetch_add(1, Relaxed)
+    }
+
+    /// Writes the file with this number.
+    pub(super) fn write(&self, number: u64, bytes: &[u8]) -> io::Result<()> {
         let path = self.file(number);
         let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let mut file = match create() {
@@ -60,13 +69,18 @@ impl Folder {
             let _ = fs::remove_file(&path);
             return Err(e);
         }
-        Ok(number)
+        Ok(())
     }
 
-    /// Reads a file of so many bytes; one that has become longer is cut off behind the first byte too many.
+    /// Reads a file of so many bytes; one that has become longer is cut off behind the first byte too many. Its memory is taken when
+    /// the first bytes have come: a disk that hangs holds none.
     pub(super) fn read(&self, number: u64, bytes: u64) -> io::Result<Vec<u8>> {
+        let mut file = File::open(self.file(number))?.take(bytes.saturating_add(1));
+        let mut first = [0; FIRST];
+        let read = file.read(&mut first)?;
         let mut out = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0).saturating_add(1));
-        File::open(self.file(number))?.take(bytes.saturating_add(1)).read_to_end(&mut out)?;
+        out.extend_from_slice(&first[..read]);
+        file.read_to_end(&mut out)?;
         Ok(out)
     }
 
@@ -79,7 +93,7 @@ impl Folder {
 
     /// Removes all of it. What somebody writes meanwhile may stay, until the next process finds it.
     pub(super) fn clear(&self) {
-        let _ = fs::remove_dir_all(&self.path);
+        clear(&self.path);
     }
 
     fn file(&self, number: u64) -> PathBuf {
@@ -91,21 +105,44 @@ impl Drop for Folder {
     fn drop(&mut self) {
         // It may have many files, and whoever had it last may be serving.
         let path = std::mem::take(&mut self.path);
-        std::thread::spawn(move || fs::remove_dir_all(path));
+        std::thread::spawn(move || clear(&path));
     }
+}
+
+/// Removes a folder; its lock goes last, so that what is cut off is found again.
+fn clear(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten().filter(|entry| entry.file_name() != LOCK) {
+        // A folder, but for what somebody else has put there.
+        let _ = fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path()));
+    }
+    let _ = fs::remove_file(folder.join(LOCK));
+    let _ = fs::remove_dir(folder);
 }
 
 /// Removes the folders in this directory that processes have left behind, as far as it may.
 pub(super) fn sweep(directory: &Path) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(NAME.as_bytes())
-            // Whatever somebody else has put there must not be waited for.
-            && let Ok(file) = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(entry.path().join(LOCK))
-            && let Ok(_lock) = lock(file)
-        {
-            let _ = fs::remove_dir_all(entry.path());
+        let (name, path) = (entry.file_name(), entry.path());
+        let name = name.as_encoded_bytes();
+        let unfinished = name.strip_prefix(b".").is_some_and(|name| name.starts_with(NAME.as_bytes()));
+        if !(unfinished && is_old(&path) || name.starts_with(NAME.as_bytes())) {
+            continue;
+        }
+        // Whatever somebody else has put there must not be waited for.
+        let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path.join(LOCK));
+        match file.map(lock) {
+            Ok(Ok(_lock)) => clear(&path),
+            // Its removal was cut off at the very end, unless there is something in it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => drop(fs::remove_dir(&path)),
+            Ok(Err(_)) | Err(_) => {}
         }
     }
+}
+
+/// True for a folder that nobody is making any more: that takes milliseconds.
+fn is_old(path: &Path) -> bool {
+    let changed = fs::metadata(path).and_then(|metadata| metadata.modified());
+    changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|since| since >= MAKING))
 }
 
 fn lock(file: File) -> io::Result<Flock<File>> {
@@ -122,12 +159,16 @@ mod tests {
     fn what_is_written_is_read_until_it_is_removed_and_what_is_left_is_swept() {
         let directory = tempfile::tempdir().unwrap();
         let folder = Folder::make(directory.path()).unwrap();
-        let number = folder.write(b"answer").unwrap();
+        let write = |bytes: &[u8]| {
+            let number = folder.number();
+            folder.write(number, bytes).map(|()| number).unwrap()
+        };
+        let number = write(b"answer");
         assert_eq!(folder.read(number, 6).unwrap(), b"answer");
         fs::write(folder.file(number), "answers and more").unwrap();
         assert_eq!(folder.read(number, 6).unwrap(), b"answers", "one byte too many tells that it is another one");
         fs::remove_dir_all(&folder.path).unwrap();
-        let number = folder.write(b"again").unwrap();
+        let number = write(b"again");
         assert_eq!(folder.read(number, 5).unwrap(), b"again", "somebody had cleared the directory");
         folder.remove(&[number, 77]);
         assert_eq!(folder.read(number, 6).unwrap_err().kind(), io::ErrorKind::NotFound);
@@ -138,8 +179,25 @@ mod tests {
         let pipe = directory.path().join(format!("{NAME}3-4"));
         fs::create_dir(&pipe).unwrap();
         nix::unistd::mkfifo(&pipe.join(LOCK), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        // As a process leaves it that was killed while it made or removed one.
+        let names = [format!(".{NAME}5-6"), format!(".{NAME}7-8"), format!("{NAME}9-0")];
+        let [made, being_made, removed] = names.map(|name| directory.path().join(name));
+        for path in [&made, &being_made, &removed] {
+            fs::create_dir(path).unwrap();
+        }
+        fs::create_dir(made.join("7")).unwrap();
+        fs::write(made.join(LOCK), "").unwrap();
+        let long_ago = std::time::SystemTime::now() - MAKING - MAKING;
+        File::open(&made).unwrap().set_modified(long_ago).unwrap();
         sweep(directory.path());
-        assert!(!left.exists() && folder.path.exists());
-        assert!(Folder::make(&left).is_err());
+        assert!(!left.exists() && !made.exists() && !removed.exists());
+        assert!(folder.path.exists() && being_made.exists());
+        // A removal that is cut off leaves the lock: here by what cannot be removed, as it is a folder in the place of the lock.
+        fs::create_dir(&left).unwrap();
+        fs::create_dir_all(left.join("0").join("1")).unwrap();
+        fs::create_dir(left.join(LOCK)).unwrap();
+        clear(&left);
+        assert!(!left.join("0").exists() && left.join(LOCK).exists());
+        assert!(Folder::make(&directory.path().join("none")).is_err());
     }
 }

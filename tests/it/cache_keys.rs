@@ -136,10 +136,10 @@ fn a_parameter_that_a_backend_may_take_for_one_that_counts_makes_a_difference() 
     let gw = gateway(&backend, "{ ttl: 60s, query: { include: [a] } }");
     let first = gw.get("/q?a=1").send();
     assert_eq!(said(&first).1, "MISS");
-    for other in ["%20a=2", "+a=2", "a[]=2", "a%00b=2"] {
+    for other in ["%20a=2", "+a=2", "a[]=2", "a%00b=2", "A=2"] {
         assert_eq!(said(&gw.get(&format!("/q?a=1&{other}")).send()).1, "MISS", "{other}");
     }
-    for other in ["ab=2", "A=2", "b=2", "b[a]=2"] {
+    for other in ["ab=2", "b=2", "b[a]=2"] {
         let answer = gw.get(&format!("/q?a=1&{other}")).send();
         assert_eq!((said(&answer).1.as_str(), &answer.body), ("HIT", &first.body), "{other}");
     }

@@ -51,6 +51,7 @@ mod lease;
 mod letter;
 mod limit;
 mod listeners;
+mod meanwhile;
 mod names;
 mod operation;
 mod pace;

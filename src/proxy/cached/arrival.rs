@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, StatusCode, header};
+use http::{Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{
@@ -21,6 +21,7 @@ use crate::{
         refusal::Refusal,
         said::{Outcome, StaleBecause},
         storable::{self, Candidate},
+        taken_back::TakenBack,
     },
     clock::Now,
     message::host::host_and_port,
@@ -53,7 +54,7 @@ fn arrived(
             Refreshed::Updated(new) => place.tickets.refresh(shared, &place.key, &entry, *new).unwrap_or(entry),
             // For this one there is nothing else; the next one is fetched anew.
             Refreshed::Gone(_) | Refreshed::Other => {
-                place.tickets.remove(shared, &place.key, &entry);
+                place.tickets.take_back(shared, &place.key, &said(&news));
                 entry
             }
             Refreshed::Untouched => entry,
@@ -115,14 +116,14 @@ fn keep(news: &Candidate<'_>, cached: &mut Cached, shared: &Shared) {
             let left = draft.terms.lifetime.saturating_sub(draft.terms.initial_age);
             // To the nearest second: on the way here some milliseconds have passed.
             cached.ttl = i64::try_from((left + Duration::from_millis(500)).as_secs()).ok();
-            let (body, is_news) = (Body::room_for(draft.length()), storable::is_news(news.status));
-            cached.fill = Some(Fill { draft, body, room, is_news });
+            let (body, came) = (Body::room_for(draft.length()), news.times.answered);
+            cached.fill = Some(Fill { draft, body, room, news: storable::is_news(news.status).then_some(came) });
             return;
         }
         Err(refusal) => refusal,
     };
     if storable::takes_back(refusal, news) {
-        take_back(shared, cached);
+        take_back(shared, cached, &said(news));
     }
     if storable::is_about_asker(refusal, news) {
         // What the asker alone has sent is not remembered: the next one's answer may be kept.
@@ -134,12 +135,17 @@ fn keep(news: &Candidate<'_>, cached: &mut Cached, shared: &Shared) {
 
 /// The backend was asked about what is stored, and has answered with something else that is not kept: nobody is given what was
 /// stored again. There is none here for a request whose credentials it was not for, which says nothing of the others'.
-fn take_back(shared: &Shared, cached: &mut Cached) {
+fn take_back(shared: &Shared, cached: &mut Cached, what: &TakenBack<'_>) {
     if let Some(place) = &mut cached.place
-        && let Some(entry) = place.entry.take()
+        && place.entry.take().is_some()
     {
-        place.tickets.remove(shared, &place.key, &entry);
+        place.tickets.take_back(shared, &place.key, what);
     }
+}
+
+/// What goes when an answer takes back what is stored.
+fn said<'a>(news: &Candidate<'a>) -> TakenBack<'a> {
+    TakenBack { request: news.request, at: news.times.answered }
 }
 
 fn by_head(shared: &Shared, news: &Candidate<'_>, cached: &mut Cached) {
@@ -147,8 +153,7 @@ fn by_head(shared: &Shared, news: &Candidate<'_>, cached: &mut Cached) {
     let Some(place) = &cached.place else { return };
     let memory = shared.cache.memory();
     // What one client's credentials are answered says nothing of what the others share.
-    let personal = [header::AUTHORIZATION, header::COOKIE].iter().any(|field| news.request.contains_key(field));
-    if personal && !place.one_client {
+    if news.is_personal() {
         return cached.refuse(Refusal::Method);
     }
     let entry = memory.get(&place.key).and_then(|variants| variants.select(news.request).cloned());
@@ -156,41 +161,41 @@ fn by_head(shared: &Shared, news: &Candidate<'_>, cached: &mut Cached) {
         match refresh::by_head(&entry, news, &plan.policy) {
             // It is made of what was stored: what may go wrong is no harm to anybody.
             Refreshed::Updated(new) => drop(place.tickets.refresh(shared, &place.key, &entry, *new)),
-            Refreshed::Gone(_) | Refreshed::Other => place.tickets.remove(shared, &place.key, &entry),
+            Refreshed::Gone(_) | Refreshed::Other => place.tickets.take_back(shared, &place.key, &said(news)),
             Refreshed::Untouched => {}
         }
     }
     cached.refuse(Refusal::Method);
 }
 
-/// A part of the body, as the backend sent it; with `end`, the answer is complete.
-pub(crate) fn body(shared: &Shared, part: Option<&Bytes>, end: bool, context: &mut Context) {
+/// A part of the body of the answer to `asked`, as the backend sent it; with `end`, the answer is complete.
+pub(crate) fn body(shared: &Shared, asked: &RequestHeader, part: Option<&Bytes>, end: bool, context: &mut Context) {
     let Some(cached) = context.cached.as_mut().filter(|cached| cached.fill.is_some()) else { return };
     let most = shared.cache.memory().most().min(cached.plan.policy.max_object as u64);
     if let (Some(part), Some(fill)) = (part, cached.fill.as_mut()) {
         if (fill.body.len() + part.len()) as u64 > most || !fill.room.grow(part.len()) {
-            if fill.is_news {
-                take_back(shared, cached);
+            if let Some(at) = fill.news {
+                take_back(shared, cached, &TakenBack { request: &asked.headers, at });
             }
             return cached.refuse(Refusal::TooLarge);
         }
         fill.body.extend_from_slice(part);
     }
     if end {
-        complete(shared, context);
+        complete(shared, asked, context);
     }
 }
 
-/// The answer is complete: it goes into the store.
-pub(crate) fn complete(shared: &Shared, context: &mut Context) {
+/// The answer to `asked` is complete: it goes into the store.
+pub(crate) fn complete(shared: &Shared, asked: &RequestHeader, context: &mut Context) {
     let Some(cached) = context.cached.as_mut() else { return };
     let Some(fill) = cached.fill.take() else { return };
     let Some(place) = &mut cached.place else { return };
     let entry = fill.draft.with(Body::of(fill.body, shared.cache.held()));
     let stored = entry.and_then(|entry| place.tickets.insert(shared, &place.key, entry));
     let flight = place.flight.take();
-    if fill.is_news && matches!(stored, Err(Refusal::TooLarge | Refusal::Purged)) {
-        take_back(shared, cached);
+    if let (Some(at), Err(Refusal::TooLarge | Refusal::Purged)) = (fill.news, &stored) {
+        take_back(shared, cached, &TakenBack { request: &asked.headers, at });
     }
     match (stored, flight) {
         (Ok(_), Some(flight)) => flight.stored(),

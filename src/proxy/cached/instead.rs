@@ -26,14 +26,15 @@ pub(super) fn of_failure(
     of: fn(InPlaceOf) -> bool,
 ) -> Option<Arc<Entry>> {
     let entry = place.entry.as_ref().filter(|_| of(place.or))?;
-    let stored = shared.cache.memory().get(&place.key);
-    let in_memory = stored.iter().flat_map(|stored| stored.entries()).any(|known| Arc::ptr_eq(known, entry));
-    // It may have been pushed out meanwhile.
-    if in_memory || shared.cache.disk().as_ref().is_some_and(|disk| disk.has(&place.key, &entry.selection)) {
+    let memory = shared.cache.memory();
+    let stored = memory.get(&place.key);
+    if stored.iter().flat_map(|stored| stored.entries()).any(|known| Arc::ptr_eq(known, entry)) {
         return Some(entry.clone());
     }
-    let stored = stored?;
-    let newer = stored.select(asked)?;
+    let Some(newer) = stored.as_ref().and_then(|stored| stored.select(asked)) else {
+        // It may have been pushed out meanwhile.
+        return (!memory.has_purged_entry(&place.key, entry, place.tickets.memory)).then(|| entry.clone());
+    };
     let may_be_given = match reuse::decide(newer, &Asked::of(asked, policy), Now::read()) {
         Reuse::Fresh | Reuse::Stale | Reuse::StaleWhileRevalidate => true,
         Reuse::Revalidate { or, .. } => of(or),

@@ -11,6 +11,7 @@ use crate::{
         memory::Ticket,
         purge::{Manner, Purge},
         refusal::Refusal,
+        taken_back::TakenBack,
     },
     runtime::{Shared, cache_tier::TierTicket},
 };
@@ -51,14 +52,14 @@ impl Tickets {
         Ok(kept)
     }
 
-    /// Takes an entry out that the backend has taken back, or has changed: nowhere it may be found again.
-    pub(super) fn remove(&self, shared: &Shared, key: &Key, entry: &Arc<Entry>) {
+    /// Takes out what the backend has taken back, or has changed: nowhere it may be found again.
+    pub(super) fn take_back(&self, shared: &Shared, key: &Key, what: &TakenBack<'_>) {
         if !self.one_client
             && let Some(tier) = shared.cache_tier.load().as_ref()
         {
             tier.purge(&Purge::Url(key.url().to_owned()), Manner::Hard);
         }
-        shared.cache.remove(key, entry);
+        shared.cache.take_back(key, what);
     }
 
     fn tell(&self, shared: &Shared, key: &Key, kept: &Arc<Entry>) {
@@ -78,15 +79,18 @@ pub(super) async fn fetch(shared: &Shared, key: &Key, one_client: bool, request:
     found.is_some_and(|entry| shared.cache.insert(key, entry, ticket).is_ok())
 }
 
-/// Puts the answer to such a request into memory that is on disk, if it is there and not in memory.
+/// Puts the answer to such a request into memory that is on disk, if it is there and memory has none that is as new.
 pub(super) async fn from_disk(shared: &Shared, key: &Key, request: &HeaderMap) {
     let Some(disk) = shared.cache_disk.load_full() else { return };
-    if shared.cache.memory().get(key).is_some_and(|variants| variants.select(request).is_some()) {
-        return;
-    }
     // What is purged from here on is not kept.
     let ticket = shared.cache.memory().ticket();
-    if let Some(entry) = disk.find(key, request, &shared.cache).await {
+    let Some(spot) = disk.known.find(key, request) else { return };
+    let in_memory = shared.cache.memory().get(key);
+    let known = in_memory.as_ref().and_then(|variants| variants.select(request));
+    if known.is_some_and(|known| known.stored.since_start >= spot.stored.since_start) {
+        return;
+    }
+    if let Some(entry) = disk.read(key, spot, request, &shared.cache).await {
         // It stays there, too: what is pushed out again need not be written again.
         let _ = shared.cache.memory().insert(key, entry, ticket);
     }

@@ -17,6 +17,7 @@ use crate::{
         refresh::{self, Refreshed},
         shared::{CachePlan, Room},
         storable::{self, Candidate},
+        taken_back::TakenBack,
     },
     clock::Now,
     proxy::{
@@ -115,7 +116,7 @@ impl Refetch {
                 }
                 return answer.release(connector).await;
             }
-            Refreshed::Gone(_) | Refreshed::Other => return self.tickets.remove(&self.shared, &self.key, &self.entry),
+            Refreshed::Gone(_) | Refreshed::Other => return self.take_back(candidate.times.answered),
             Refreshed::Untouched => {}
         }
         if !storable::is_news(status) {
@@ -124,13 +125,13 @@ impl Refetch {
         let draft = match Draft::of(&candidate, &self.plan.policy) {
             Ok(draft) => draft,
             Err(refusal) if storable::takes_back(refusal, &candidate) => {
-                return self.tickets.remove(&self.shared, &self.key, &self.entry);
+                return self.take_back(candidate.times.answered);
             }
             Err(_) => return,
         };
         let most = memory.most().min(self.plan.policy.max_object as u64);
         if storable::content_length(&response).is_some_and(|length| length > most) {
-            return self.tickets.remove(&self.shared, &self.key, &self.entry);
+            return self.take_back(candidate.times.answered);
         }
         // What it takes is given back when it is stored.
         let mut room = self.shared.cache.room();
@@ -138,7 +139,7 @@ impl Refetch {
         let Ok(Ok(parts)) = tokio::time::timeout(total, read).await.map(|read| match read {
             // What the backend has now is not kept, and what it had before is not given again.
             Err(Cut::TooLarge) => {
-                self.tickets.remove(&self.shared, &self.key, &self.entry);
+                self.take_back(candidate.times.answered);
                 Err(())
             }
             Err(Cut::Broken) => Err(()),
@@ -153,6 +154,13 @@ impl Refetch {
         if answer.session.response_done() {
             answer.release(connector).await;
         }
+    }
+}
+
+impl Refetch {
+    /// What the backend has now, by an answer whose head came then, is not kept.
+    fn take_back(&self, at: Now) {
+        self.tickets.take_back(&self.shared, &self.key, &TakenBack { request: &self.asked.headers, at });
     }
 }
 

@@ -73,8 +73,8 @@ pub(super) struct Fill {
     /// A copy: what comes from a connection is a view of a buffer that may be much larger.
     pub(super) body: Vec<u8>,
     pub(super) room: Room,
-    /// What was stored is not what the backend has now, whatever becomes of this one.
-    pub(super) is_news: bool,
+    /// What was stored is not what the backend has now, whatever becomes of this one, whose head came then.
+    pub(super) news: Option<Now>,
 }
 
 impl Place {

@@ -48,7 +48,7 @@ pub(super) async fn deliver(
             gone = left(session) => return Err(gone),
         };
         let end = body.is_none();
-        arrival::body(shared, body.as_ref(), end, context);
+        arrival::body(shared, session.req_header(), body.as_ref(), end, context);
         if end && let Some(trailers) = trailers(session, &mut answer.session).await? {
             // Not as one of the ends that Pingora knows: a body that ends leaves no room for trailers.
             response::body(session, &mut body, true, context)?;

@@ -201,7 +201,7 @@ impl RateLimitConfig {
                 (Some(name), ..) => name.to_owned(),
                 (None, Some(base), 0) => base.clone(),
                 (None, Some(base), place) => format!("{base}-{}", place + 1),
-                (None, None, _) => unused(taken),
+                (None, None, place) => unused(taken, place),
             };
             if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
                 invalid.push(format!("{at}name"), format!("'{name}' is not a name of letters, digits and -_."));
@@ -252,10 +252,10 @@ impl RateLimitConfig {
     }
 }
 
-/// The first of `default`, `default-2` and so on that is not `taken`.
-fn unused(taken: &[String]) -> String {
-    let numbered = (2..).map(|number| format!("default-{number}"));
-    let mut names = std::iter::once("default".to_owned()).chain(numbered);
+/// The name of a limit that has none, at this place of its filter: `default`, or by its place among those of the route.
+fn unused(taken: &[String], place: usize) -> String {
+    let first = (place == 0).then(|| "default".to_owned());
+    let mut names = first.into_iter().chain((taken.len() + 1..).map(|number| format!("default-{number}")));
     names.find(|name| !taken.contains(name)).unwrap_or_default()
 }
 
@@ -323,7 +323,7 @@ mod tests {
             (r#"{"rate": "1/s", "quota": "9/day"}"#, "default-2 default-3"),
             (r#"{"rate": "1/s", "quota": "9/day", "name": "api"}"#, "api api-2"),
             (r#"{"rate": "1/s", "name": "default-4"}"#, "default-4"),
-            (r#"{"rate": "1/s"}"#, "default-5"),
+            (r#"{"rate": "1/s"}"#, "default-7"),
         ] {
             let (names, wrong) = limits_after(taken, yaml);
             assert_eq!((names.join(" "), wrong), (expected.to_owned(), vec![]), "{yaml}");
