@@ -147,6 +147,7 @@ impl Entry {
     }
 
     /// The same, as it came at this time: what a file says of it is rounded.
+    #[must_use]
     pub fn as_it_came(self, stored: Now, initial_age: Duration) -> Self {
         Self { stored, terms: Terms { initial_age, ..self.terms }, ..self }
     }
