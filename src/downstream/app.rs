@@ -166,16 +166,17 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         Ok(())
     }
 
-    /// Serves a connection that is closed, as all are when the process ends, once its client's certificate is over; `end` in seconds
-    /// since 1970.
+    /// Serves a connection that is closed, as all are when the process ends, once its client's certificate is over: after the request
+    /// that is under way, a tunnel at once. `end` in seconds since 1970.
     async fn serve_until(&self, end: u64, stream: Box<DownstreamStream<Box<Encrypted>>>, protocols: Protocols) {
         let (closing, mut all_close) = (watch::Sender::new(false), self.closing.subscribe());
+        let info = stream.info().clone();
         let valid = Duration::from_secs(end.saturating_add(1)).saturating_sub(Now::calendar());
         let requests = Requests { closing: &closing, ..self.requests() };
         let mut served = pin!(requests.serve(stream, protocols, false));
         tokio::select! {
             () = &mut served => return,
-            () = tokio::time::sleep(valid) => {}
+            () = tokio::time::sleep(valid) => info.end_tunnel(),
             _ = all_close.wait_for(|closing| *closing) => {}
         }
         closing.send_replace(true);

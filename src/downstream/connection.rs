@@ -49,6 +49,8 @@ pub(crate) struct ConnectionInfo {
     switched: AtomicBool,
     /// The process ends what is under way.
     cut: Arc<AtomicBool>,
+    /// Nobody vouches for its client any more: what has no end of its own is ended.
+    over: AtomicBool,
     /// Its socket, when one request after the other is served over it.
     socket: OnceLock<RawFd>,
     /// Over HTTP/2, what the stream is answered with.
@@ -103,6 +105,7 @@ impl ConnectionInfo {
             before_trailers: OnceLock::new(),
             switched: AtomicBool::new(false),
             cut,
+            over: AtomicBool::new(false),
             socket: OnceLock::new(),
             respond: None,
             last_word: Mutex::new(None),
@@ -160,9 +163,14 @@ impl ConnectionInfo {
         self.socket.get().is_none()
     }
 
-    /// True when the process ends what is under way on it.
+    /// True when what is under way on it is ended: because the process ends, or a tunnel is over.
     pub(super) fn is_cut(&self) -> bool {
-        self.cut.load(Relaxed)
+        self.cut.load(Relaxed) || self.over.load(Relaxed) && self.has_switched()
+    }
+
+    /// From now on it carries no tunnel: one that is there ends, as soon as somebody looks at the connection.
+    pub(super) fn end_tunnel(&self) {
+        self.over.store(true, Relaxed);
     }
 
     /// True when another protocol is spoken on it.
@@ -294,6 +302,7 @@ impl ConnectionInfo {
             before_trailers: OnceLock::new(),
             switched: AtomicBool::new(false),
             cut: self.cut.clone(),
+            over: AtomicBool::new(false),
             socket: OnceLock::new(),
             respond: Some(Mutex::new(respond)),
             last_word: Mutex::new(None),

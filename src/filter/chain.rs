@@ -1,6 +1,6 @@
 //! The chain: a route's steps in their order, and what happens when one cannot do its work.
 
-use std::{fmt, panic::AssertUnwindSafe, sync::Arc};
+use std::{fmt, future::poll_fn, panic::AssertUnwindSafe, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderName, StatusCode};
@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::{Body, Exchange, Fault, Filter, Flow, RequestOutcome, State};
 use crate::{
+    clock::Now,
     message::{reason::Reason, reply::Reply},
     telemetry::Lazy,
 };
@@ -102,7 +103,19 @@ impl Chain {
     pub async fn request(&self, exchange: &mut Exchange<'_>) -> Option<Refusal> {
         for step in &self.steps {
             exchange.state.entered += 1;
-            let flow = match step.filter.request(exchange).await {
+            let (mut waited, mut asked) = (false, step.filter.request(exchange));
+            let answered = poll_fn(|context| {
+                let poll = asked.as_mut().poll(context);
+                waited |= poll.is_pending();
+                poll
+            });
+            let answered = answered.await;
+            drop(asked);
+            if waited {
+                // Those behind it count and compare by the time at which they are asked.
+                exchange.now = Now::read();
+            }
+            let flow = match answered {
                 Ok(flow) => flow,
                 Err(fault) => step.apply_policy(&fault),
             };

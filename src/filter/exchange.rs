@@ -22,7 +22,7 @@ pub struct Exchange<'a> {
     pub request: &'a RequestHeader,
     /// What is known of the request beyond its head.
     pub state: &'a mut State,
-    /// The time of the request.
+    /// The time: that of the request, or when a filter before this one had waited for something.
     pub now: Now,
 }
 

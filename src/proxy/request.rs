@@ -120,7 +120,9 @@ fn join_cookies(head: &mut RequestHeader) {
     if crumbs.next().is_none() || crumbs.next().is_none() {
         return;
     }
-    let all: Vec<&[u8]> = head.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    let all = head.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    // A line without any would leave a space at an end.
+    let all: Vec<&[u8]> = all.filter(|crumb| !crumb.is_empty()).collect();
     if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..]))
         && let Err(e) = head.insert_header(header::COOKIE, joined)
     {

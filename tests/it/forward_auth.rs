@@ -495,3 +495,51 @@ fn a_claim_of_a_field_has_no_case() {
     gw.get("/").bearer("bob").expect(403);
     gw.get("/").bearer("alice").expect(200);
 }
+
+#[test]
+fn what_the_service_says_tells_answers_apart_whatever_the_field_is_called() {
+    let names = |head: &str| ok(&format!("X-User: u\r\nNonce: {}\r\n", field(head, "x-token").unwrap_or_default()));
+    let (origin, judge) = (Origin::start("o"), Judge::start(names));
+    let gw = Gateway::start(&format!(
+        "services:\n  main: {{ urls: [\"{}\"] }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main, cache: {{ ttl: 1m }}, filters: [ forward_auth: {{ url: 'http://{}/', identity: X-User, response_headers: [X-User, Nonce], request_headers: [X-Token] }} ] }}\n",
+        origin.url(),
+        judge.address
+    ));
+    for token in ["one", "two"] {
+        gw.get("/").header("X-Token", token).expect(200);
+        assert_eq!(origin.last().headers["nonce"], token);
+    }
+}
+
+#[test]
+fn who_waits_for_the_service_does_not_begin_a_quota_anew() {
+    let slow = |head: &str| {
+        if head.contains("slow") {
+            std::thread::sleep(Duration::from_millis(1500));
+        }
+        ok("")
+    };
+    let (origin, judge) = (Origin::start("o"), Judge::start(slow));
+    let gw = Gateway::start(&format!(
+        "services:\n  main: {{ urls: [\"{}\"] }}\nroutes:\n  - {{ match: {{ path: /* }}, service: main, filters: [ forward_auth: {{ url: 'http://{}/', request_headers: [Cookie] }}, rate_limit: {{ quota: 5/second }} ] }}\n",
+        origin.url(),
+        judge.address
+    ));
+    let begun = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let passed = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let ask = |cookie: &str| {
+            if gw.get("/").header("Cookie", cookie).send().status == 200 {
+                passed.fetch_add(1, SeqCst);
+            }
+        };
+        for _ in 0..28 {
+            scope.spawn(move || ask("slow"));
+            (0..4).for_each(|_| ask("fast"));
+            std::thread::sleep(Duration::from_millis(150));
+        }
+    });
+    let ended = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let seconds = usize::try_from(ended.as_secs() - begun.as_secs()).unwrap() + 1;
+    assert!(passed.load(SeqCst) <= 5 * seconds, "{} in {seconds} s", passed.load(SeqCst));
+}

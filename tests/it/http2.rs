@@ -336,6 +336,10 @@ fn cookies_in_pieces_are_joined() {
     assert_eq!(frames.end(), "status 200");
     let cookies: Vec<_> = origin.last().headers.get_all("cookie").iter().cloned().collect();
     assert_eq!(cookies, ["a=1; c=2; d=3"]);
+    let mut frames = Frames::connect(&gw);
+    frames.request(b"GET", &[(b"cookie", b""), (b"cookie", b"a=1"), (b"cookie", b"")], true);
+    assert_eq!(frames.end(), "status 200");
+    assert_eq!(origin.last().headers["cookie"], "a=1");
 }
 
 #[test]

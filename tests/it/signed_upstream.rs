@@ -213,6 +213,10 @@ fn settings_that_protect_nothing_are_refused() {
             "components[1]: a backend over HTTP/2 gets no 'Host'",
         ),
         (
+            format!("key_id: a, secret: {{ file: {long} }}, components: ['@path', signature]"),
+            "components[1]: is replaced by the gateway's own",
+        ),
+        (
             format!("key_id: a, secret: {{ file: {long} }}, components: ['@path', X-A]"),
             "components[1]: 'X-A' is neither",
         ),

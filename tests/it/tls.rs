@@ -9,13 +9,17 @@ use std::{
 
 use rcgen::{DnType, SanType};
 
-use crate::harness::{Certs, Gateway, Origin, eventually, free_port, program, tool};
+use crate::harness::{Certs, Gateway, Origin, eventually, free_port, program, raw_backend, read_head, tool};
 
 /// A gateway with one TLS listener; `tls` is the inside of its `tls:`.
 fn gateway(origin: &Origin, tls: &str, filters: &str) -> Gateway {
+    before(&origin.url(), tls, filters)
+}
+
+/// The same, before a backend at this address.
+fn before(url: &str, tls: &str, filters: &str) -> Gateway {
     Gateway::start(&format!(
-        "listeners: [ {{ address: \"127.0.0.1:{{port}}\", tls: {{ {tls} }} }} ]\nservices:\n  main: {{ urls: [\"{}\"] }}\nroutes:\n  - match: {{ path: /* }}\n    service: main\n    filters: [ {filters} ]\n",
-        origin.url()
+        "listeners: [ {{ address: \"127.0.0.1:{{port}}\", tls: {{ {tls} }} }} ]\nservices:\n  main: {{ urls: [\"{url}\"] }}\nroutes:\n  - match: {{ path: /* }}\n    service: main\n    filters: [ {filters} ]\n"
     ))
 }
 
@@ -454,7 +458,15 @@ fn a_connection_does_not_outlive_its_certificate() {
     certs.issue("a", "a", &["a.example"]);
     let mtls = format!("certificates: [ {{ {} }} ], mtls: {{ ca: {} }}", certs.yaml("a"), certs.path("ca.pem"));
     let gw = gateway(&origin, &mtls, "client_cert");
-    for alpn in ["http/1.1", "h2"] {
+    let switches = raw_backend(|mut stream| {
+        read_head(&mut stream);
+        let _ =
+            stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+    });
+    let tunnels = before(&format!("http://{switches}"), &mtls, "client_cert");
+    for (alpn, gw) in [("http/1.1", &gw), ("h2", &gw), ("http/1.1", &tunnels)] {
         let end = SystemTime::now() + Duration::from_secs(3);
         certs.issue_until("client", "client", &["client.example"], end);
         let (cert, key) = (certs.path("client.pem"), certs.path("client.key"));
@@ -468,7 +480,7 @@ fn a_connection_does_not_outlive_its_certificate() {
             .unwrap();
         let request: &[u8] = match alpn {
             "h2" => b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
-            _ => b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            _ => b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
         };
         client.stdin.as_mut().unwrap().write_all(request).unwrap();
         let mut said = Vec::new();
@@ -476,7 +488,8 @@ fn a_connection_does_not_outlive_its_certificate() {
         client.stdout.take().unwrap().read_to_end(&mut said).unwrap();
         let now = SystemTime::now();
         assert!(now > end && now < end + Duration::from_secs(9), "{alpn}");
-        assert!(alpn == "h2" || said.starts_with(b"HTTP/1.1 200"), "{alpn}: {}", String::from_utf8_lossy(&said));
+        let status: &[u8] = if gw.port == tunnels.port { b"HTTP/1.1 101" } else { b"HTTP/1.1 200" };
+        assert!(alpn == "h2" || said.starts_with(status), "{alpn}: {}", String::from_utf8_lossy(&said));
         let _ = client.kill();
         let _ = client.wait();
     }

@@ -90,6 +90,9 @@ fn first_day(month: u64) -> u64 {
     era * ERA + year * 365 + year / 4 - year / 100 + (153 * month + 2) / 5 - EPOCH
 }
 
+/// Who counts may have read the clock so many seconds ago.
+const LATE: u64 = 5;
+
 /// `count` in each period of the calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CalendarQuota {
@@ -164,7 +167,8 @@ impl Arithmetic for CalendarQuota {
         let (of, used) = Self::read(state);
         // Another thread read the clock later, or it was set back a little: what was counted then stays. When it was set back by
         // more, that must not lock anybody out until it is as late again.
-        let (number, used) = if of == number || of == number + 1 { (of, used) } else { (number, 0) };
+        let latest = self.per.at((now / 1_000_000_000).saturating_add(LATE)).0.max(number + 1);
+        let (number, used) = if (number..=latest).contains(&of) { (of, used) } else { (number, 0) };
         let (most, step) = (most.min(self.count), CalendarStep { used, next: None, refused: false, never: false, now });
         if cost == 0 {
             return step;
@@ -238,6 +242,13 @@ mod tests {
         assert!(table.take(1, 2, day(1)).allowed());
         assert!(!table.take(1, 1, day(0)).allowed(), "yesterday again");
         assert!(table.take(1, 1, day(900)).allowed() && table.take(1, 1, day(2)).allowed());
+        let seconds = self::table(2, CalendarPeriod::Second);
+        assert!(seconds.take(1, 2, Duration::from_secs(100)).allowed());
+        for late in 95..100 {
+            assert!(!seconds.take(1, 1, Duration::from_secs(late)).allowed(), "whoever has waited does not begin anew");
+        }
+        assert!(!seconds.take(1, 1, Duration::from_secs(100)).allowed());
+        assert!(seconds.take(1, 1, Duration::from_secs(94)).allowed());
     }
 
     proptest! {

@@ -1,6 +1,6 @@
 //! Who asks, as a part of keys: whoever may be answered differently is somebody else.
 
-use crate::auth::{Identities, Identity, OF_THE_TOKEN};
+use crate::auth::{Identities, Identity, Method, OF_THE_TOKEN};
 
 /// One part for each credential that was verified.
 pub(super) fn parts(identities: &Identities) -> Vec<Vec<u8>> {
@@ -19,8 +19,10 @@ fn part(identity: &Identity, told: &[&str]) -> Vec<u8> {
     put(identity.key_id.as_deref().unwrap_or_default());
     put(&identity.scopes.len().to_string());
     identity.scopes.iter().for_each(|scope| put(scope));
-    // Backends may be told any of them. A token that names nobody is known by what is its own.
-    let counts = |name: &str| identity.subject.is_empty() || !OF_THE_TOKEN.contains(&name) || told.contains(&name);
+    // Backends may be told any of them, and whatever a service has said of the client. A token that names nobody is known by what is its
+    // own.
+    let all = identity.subject.is_empty() || identity.method != Method::Jwt;
+    let counts = |name: &str| all || !OF_THE_TOKEN.contains(&name) || told.contains(&name);
     for (name, value) in identity.claims.iter().filter(|(name, _)| counts(name)) {
         put(name);
         put(&value.to_string());

@@ -43,9 +43,14 @@ impl SignConfig {
         for (i, mistake) in component_mistakes(&self.components) {
             wrong(&format!("components[{i}]"), mistake);
         }
-        if let Some(i) = self.components.iter().position(|name| name.eq_ignore_ascii_case("host")) {
-            let message =
-                "a backend over HTTP/2 gets no 'Host': write \"@authority\", which is the same for each version";
+        for (i, name) in self.components.iter().enumerate() {
+            let message = match name.as_str() {
+                "host" => {
+                    "a backend over HTTP/2 gets no 'Host': write \"@authority\", which is the same for each version"
+                }
+                "signature" | "signature-input" => "is replaced by the gateway's own: leave it out",
+                _ => continue,
+            };
             wrong(&format!("components[{i}]"), message.to_owned());
         }
         if !is_key_id(&self.key_id) {
