@@ -354,9 +354,13 @@ mod tests {
         assert_eq!((files.find("/a", "de"), files.find("/a", "en"), files.disk.gone()), (Some(5), Some(4), vec![3, 3]));
         let request = [("x-l".parse().unwrap(), HeaderValue::from_static("de"))].into_iter().collect();
         let key = files.key("/a");
-        files.disk.take_back(&key, &TakenBack { request: &request, at: Made::later(4) });
+        files
+            .disk
+            .take_back(&key, &TakenBack { request: &request, selection: &Selection::default(), at: Made::later(4) });
         assert_eq!(files.find("/a", "de"), Some(5), "it has come since");
-        files.disk.take_back(&key, &TakenBack { request: &request, at: Made::later(5) });
+        files
+            .disk
+            .take_back(&key, &TakenBack { request: &request, selection: &Selection::default(), at: Made::later(5) });
         assert_eq!((files.find("/a", "de"), files.find("/a", "en")), (None, Some(4)));
         assert!(!files.add("/a", 6, Some("de"), ticket), "it was on its way");
         assert!(files.add("/a", 7, Some("de"), files.disk.ticket()));

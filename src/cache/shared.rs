@@ -128,8 +128,8 @@ impl Cache {
     /// # Errors
     /// As for [`Memory::insert`].
     pub fn insert(&self, key: &Key, entry: Entry, ticket: Ticket) -> Result<Arc<Entry>, Refusal> {
-        self.forget(key, &entry.selection);
-        self.memory().insert(key, entry, ticket)
+        let selection = entry.selection.clone();
+        self.change(|disk| disk.forget(key, &selection), |memory| memory.insert(key, entry, ticket))
     }
 
     /// Keeps what a 304 or a HEAD has made of an entry.
@@ -137,26 +137,30 @@ impl Cache {
     /// # Errors
     /// As for [`Memory::refresh`].
     pub fn refresh(&self, key: &Key, old: &Arc<Entry>, new: Entry, ticket: Ticket) -> Result<Arc<Entry>, Refusal> {
-        self.forget(key, &new.selection);
-        self.memory().refresh(key, old, new, ticket)
+        let selection = new.selection.clone();
+        self.change(|disk| disk.forget(key, &selection), |memory| memory.refresh(key, old, new, ticket))
     }
 
-    /// Takes out what a backend has taken back: at last out of memory, so that what somebody reads from disk until then is not kept.
+    /// Takes out what a backend has taken back.
     pub fn take_back(&self, key: &Key, what: &TakenBack<'_>) {
-        let memory = self.memory();
-        if let Some(disk) = self.disk().as_ref() {
-            let known = memory.get(key);
+        let known = self.memory().get(key);
+        let forget = |disk: &Disk| {
             let about = known.iter().flat_map(|known| known.entries()).filter(|entry| what.is_about(entry));
             about.for_each(|entry| disk.forget(key, &entry.selection));
             disk.take_back(key, what);
-        }
-        memory.take_back(key, what);
+        };
+        self.change(forget, |memory| memory.take_back(key, what));
     }
 
-    fn forget(&self, key: &Key, selection: &Selection) {
-        if let Some(disk) = self.disk().as_ref() {
-            disk.forget(key, selection);
-        }
+    /// Changes what is in memory, and lets the disk forget: before, so that nothing is read there that memory does not know of yet, and
+    /// once more afterwards, for memory may have pushed it out just then.
+    fn change<R>(&self, forget: impl Fn(&Disk), change: impl FnOnce(&Memory) -> R) -> R {
+        let disk = self.disk();
+        let forget = || disk.as_ref().into_iter().for_each(|disk| forget(disk));
+        forget();
+        let changed = change(&self.memory());
+        forget();
+        changed
     }
 
     /// Purges everywhere in this process; says how many answers.

@@ -10,6 +10,8 @@ use crate::clock::Now;
 pub struct TakenBack<'a> {
     /// The fields of the request, as the client sent them.
     pub request: &'a HeaderMap,
+    /// The requests that the answer is for that the backend was asked about.
+    pub selection: &'a Selection,
     /// When the head of the answer came that says so.
     pub at: Now,
 }
@@ -17,12 +19,14 @@ pub struct TakenBack<'a> {
 impl TakenBack<'_> {
     /// True for what nobody is to be given any more.
     pub fn is_about(&self, entry: &Entry) -> bool {
-        self.came_after(entry.stored) && entry.selection.matches(self.request, &entry.headers)
+        let selection = &entry.selection;
+        self.came_after(entry.stored)
+            && (selection == self.selection || selection.matches(self.request, &entry.headers))
     }
 
     /// True for the file of such an answer, which came at that time.
     pub(super) fn is_about_file(&self, stored: Now, selection: &Selection) -> bool {
-        self.came_after(stored) && selection.is_of(self.request)
+        self.came_after(stored) && (selection == self.selection || selection.is_of(self.request))
     }
 
     fn came_after(&self, stored: Now) -> bool {

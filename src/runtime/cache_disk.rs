@@ -225,12 +225,15 @@ impl CacheDisk {
         }
     }
 
-    /// Makes the folder unless there is one, and removes what other processes have left.
+    /// Makes the folder unless there is one, sees to its lock, and removes what other processes have left.
     async fn make(&self) {
-        let (path, there) = (self.config.path.clone(), self.folder.get().is_some());
+        let (path, there) = (self.config.path.clone(), self.folder.get().cloned());
         let made = spawn_blocking(move || {
             disk_files::sweep(&path);
-            if there { Ok(None) } else { Folder::make(&path).map(Some) }
+            match there {
+                Some(folder) => folder.keep_lock().map(|()| None),
+                None => Folder::make(&path).map(Some),
+            }
         });
         match made.await {
             Ok(Ok(Some(folder))) => drop(self.folder.set(Arc::new(folder))),

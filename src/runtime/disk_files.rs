@@ -4,13 +4,14 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
 use nix::fcntl::{Flock, FlockArg, OFlag};
+use parking_lot::Mutex;
 
 /// How the folders of all processes begin.
 const NAME: &str = "tollgate-cache-";
@@ -20,14 +21,16 @@ const LOCK: &str = "lock";
 const FOLDERS: u64 = 256;
 /// So much of a file is read before memory is taken for all of it.
 const FIRST: usize = 4096;
-/// A folder that is not finished after this long never will be.
+/// A folder that is not finished after this long never will be: it takes milliseconds.
 const MAKING: Duration = Duration::from_secs(60);
+/// A folder without a lock for this long is nobody's: its process looks for the lock every minute.
+const FORGOTTEN: Duration = Duration::from_secs(180);
 
 /// The folder of this process; it goes when nobody has it any more.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    _lock: Flock<File>,
+    lock: Mutex<Flock<File>>,
     next: AtomicU64,
 }
 
@@ -38,13 +41,13 @@ impl Folder {
         // It has its name when it is locked: nobody takes it for one that was left.
         let fresh = directory.join(format!(".{name}"));
         DirBuilder::new().mode(0o700).create(&fresh)?;
-        let lock = lock(File::create(fresh.join(LOCK))?)?;
+        let lock = Mutex::new(lock(File::create(fresh.join(LOCK))?)?);
         for number in 0..FOLDERS {
             fs::create_dir(fresh.join(number.to_string()))?;
         }
         let path = directory.join(name);
         fs::rename(&fresh, &path)?;
-        Ok(Self { path, _lock: lock, next: AtomicU64::new(0) })
+        Ok(Self { path, lock, next: AtomicU64::new(0) })
     }
 
     /// The number of the next file.
@@ -60,6 +63,7 @@ impl Folder {
             // Somebody has cleared the directory.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 DirBuilder::new().recursive(true).mode(0o700).create(path.parent().unwrap_or(&path))?;
+                self.keep_lock()?;
                 create()?
             }
             created => created?,
@@ -82,6 +86,19 @@ impl Folder {
         out.extend_from_slice(&first[..read]);
         file.read_to_end(&mut out)?;
         Ok(out)
+    }
+
+    /// Makes its lock again if somebody has removed it: without one, whoever comes later takes the folder for a forgotten one.
+    pub(super) fn keep_lock(&self) -> io::Result<()> {
+        let path = self.path.join(LOCK);
+        let mut held = self.lock.lock();
+        let is_there = fs::metadata(&path).is_ok_and(|there| {
+            held.metadata().is_ok_and(|held| (there.dev(), there.ino()) == (held.dev(), held.ino()))
+        });
+        if !is_there && self.path.exists() {
+            *held = lock(File::create(path)?)?;
+        }
+        Ok(())
     }
 
     /// Removes files, as far as they are there.
@@ -125,24 +142,33 @@ pub(super) fn sweep(directory: &Path) {
         let (name, path) = (entry.file_name(), entry.path());
         let name = name.as_encoded_bytes();
         let unfinished = name.strip_prefix(b".").is_some_and(|name| name.starts_with(NAME.as_bytes()));
-        if !(unfinished && is_old(&path) || name.starts_with(NAME.as_bytes())) {
+        let is_one = unfinished && is_unchanged_for(&path, MAKING) || name.starts_with(NAME.as_bytes());
+        if !is_one || !is_own(&path) {
             continue;
         }
-        // Whatever somebody else has put there must not be waited for.
-        let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path.join(LOCK));
+        // Whatever somebody else has put there must not be waited for, nor followed.
+        let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
+        let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path.join(LOCK));
         match file.map(lock) {
             Ok(Ok(_lock)) => clear(&path),
-            // Its removal was cut off at the very end, unless there is something in it.
+            // Somebody has removed it. Whoever has the folder still makes it again.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && is_unchanged_for(&path, FORGOTTEN) => clear(&path),
+            // Or its removal was cut off at the very end.
             Err(e) if e.kind() == io::ErrorKind::NotFound => drop(fs::remove_dir(&path)),
             Ok(Err(_)) | Err(_) => {}
         }
     }
 }
 
-/// True for a folder that nobody is making any more: that takes milliseconds.
-fn is_old(path: &Path) -> bool {
-    let changed = fs::metadata(path).and_then(|metadata| metadata.modified());
-    changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|since| since >= MAKING))
+/// True for a folder that belongs to whom this process runs as, and for no link to one.
+fn is_own(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw())
+}
+
+/// True when nothing has come or gone in a folder for so long.
+fn is_unchanged_for(path: &Path, least: Duration) -> bool {
+    let changed = fs::symlink_metadata(path).and_then(|metadata| metadata.modified());
+    changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|since| since >= least))
 }
 
 fn lock(file: File) -> io::Result<Flock<File>> {
@@ -170,6 +196,11 @@ mod tests {
         fs::remove_dir_all(&folder.path).unwrap();
         let number = write(b"again");
         assert_eq!(folder.read(number, 5).unwrap(), b"again", "somebody had cleared the directory");
+        assert!(lock(File::open(folder.path.join(LOCK)).unwrap()).is_err(), "it is its own again");
+        fs::remove_file(folder.path.join(LOCK)).unwrap();
+        folder.keep_lock().unwrap();
+        folder.keep_lock().unwrap();
+        assert!(lock(File::open(folder.path.join(LOCK)).unwrap()).is_err());
         folder.remove(&[number, 77]);
         assert_eq!(folder.read(number, 6).unwrap_err().kind(), io::ErrorKind::NotFound);
         // As a process leaves it that was killed.
@@ -187,11 +218,24 @@ mod tests {
         }
         fs::create_dir(made.join("7")).unwrap();
         fs::write(made.join(LOCK), "").unwrap();
-        let long_ago = std::time::SystemTime::now() - MAKING - MAKING;
-        File::open(&made).unwrap().set_modified(long_ago).unwrap();
+        // As somebody leaves it who removes old files, and the process that had it was killed.
+        let forgotten = directory.path().join(format!("{NAME}11-12"));
+        let new = directory.path().join(format!("{NAME}13-14"));
+        for path in [&forgotten, &new] {
+            fs::create_dir_all(path.join("0")).unwrap();
+        }
+        let long_ago = std::time::SystemTime::now() - FORGOTTEN - MAKING;
+        for path in [&made, &forgotten] {
+            File::open(path).unwrap().set_modified(long_ago).unwrap();
+        }
+        // A link leads elsewhere.
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::write(elsewhere.path().join(LOCK), "").unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), directory.path().join(format!("{NAME}15-16"))).unwrap();
         sweep(directory.path());
         assert!(!left.exists() && !made.exists() && !removed.exists());
         assert!(folder.path.exists() && being_made.exists());
+        assert!(!forgotten.exists() && new.exists() && elsewhere.path().join(LOCK).exists());
         // A removal that is cut off leaves the lock: here by what cannot be removed, as it is a folder in the place of the lock.
         fs::create_dir(&left).unwrap();
         fs::create_dir_all(left.join("0").join("1")).unwrap();

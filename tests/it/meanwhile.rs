@@ -182,6 +182,64 @@ fn a_new_answer_that_is_too_large_ends_the_old_one_in_the_background_too() {
 }
 
 #[test]
+fn nor_does_an_old_answer_outlive_one_that_memory_has_no_room_for() {
+    let gateway = gateway(
+        &backend(|_, count| match count {
+            1 => ok("Cache-Control: max-age=1, stale-while-revalidate=300", "first"),
+            // With its fields it is larger than half of all memory.
+            _ => ok("Cache-Control: max-age=60\r\nVary: X-L", &"x".repeat(524_180)),
+        }),
+        "",
+    );
+    assert_eq!(get(&gateway, "/", &[]).body, "first");
+    thread::sleep(Duration::from_millis(1200));
+    assert_eq!(get(&gateway, "/", &[]).body, "first", "while it is fetched");
+    eventually("the old one goes", || get(&gateway, "/", &[]).body.len() == 524_180);
+}
+
+#[test]
+fn what_was_read_from_disk_is_given_also_when_memory_has_no_room_for_it() {
+    let gateway = on_disk(&backend(|_, _| ok("Cache-Control: max-age=6000", &"h".repeat(60_000))));
+    let hot = |times: usize| {
+        for number in (0..times).flat_map(|_| 0..14) {
+            get(&gateway, &format!("/hot/{number}"), &[]);
+        }
+    };
+    for round in 0..3 {
+        crate::purge::purged(&gateway, &serde_json::json!({ "all": true }));
+        hot(1);
+        for number in 0..3 {
+            get(&gateway, &format!("/{round}/{number}"), &[]);
+        }
+        thread::sleep(Duration::from_millis(300));
+        hot(6);
+        thread::sleep(Duration::from_millis(1200));
+        let read = || gateway.metric("gateway_cache_disk_reads_total{result=\"ok\"}").unwrap_or_default();
+        let before = read();
+        let answer = get(&gateway, &format!("/{round}/0"), &[("Cache-Control", "only-if-cached")]);
+        assert!(answer.status == 200 || read() == before, "it was read: {answer:?}");
+    }
+}
+
+#[test]
+fn a_language_that_is_taken_back_is_not_on_disk_either() {
+    let gateway = on_disk(&backend(|head, count| match count {
+        _ if head.contains("/fill") => fill(),
+        1 => ok(
+            "Cache-Control: max-age=600\r\nVary: Accept-Language\r\nContent-Language: de\r\nETag: \"1\"",
+            "Guten Tag",
+        ),
+        _ => GONE.to_owned(),
+    }));
+    assert_eq!(get(&gateway, "/", &[("Accept-Language", "de")]).body, "Guten Tag");
+    let asking = ask(&gateway, "/", &[AGAIN, ("Accept-Language", "de, en;q=0.5"), ("X-Hold", "1")]);
+    push_out(&gateway, &[b"Guten Tag"]);
+    release(&gateway, "/");
+    assert_eq!(asking.join().unwrap().status, 410);
+    assert_eq!(get(&gateway, "/", &[("Accept-Language", "de")]).status, 410);
+}
+
+#[test]
 fn what_is_pushed_out_meanwhile_is_given_in_place_of_a_failure() {
     for disk in ["", DISK] {
         let gateway = gateway(

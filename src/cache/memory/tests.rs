@@ -4,6 +4,7 @@ use super::{
     super::{
         key::{KeyParts, Keys},
         test_entry::Made,
+        vary::Selection,
     },
     *,
 };
@@ -240,7 +241,10 @@ fn one_variant_goes_alone() {
     assert_eq!(count(), 2);
     let request = Made::under("{}").asked_with("foo", "1").request;
     for _ in 0..2 {
-        store.memory.take_back(&store.key("/a"), &TakenBack { request: &request, at: Made::later(0) });
+        store.memory.take_back(
+            &store.key("/a"),
+            &TakenBack { request: &request, selection: &Selection::default(), at: Made::later(0) },
+        );
     }
     assert_eq!(count(), 1);
     store.check();

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{
@@ -54,7 +54,7 @@ fn arrived(
             Refreshed::Updated(new) => place.tickets.refresh(shared, &place.key, &entry, *new).unwrap_or(entry),
             // For this one there is nothing else; the next one is fetched anew.
             Refreshed::Gone(_) | Refreshed::Other => {
-                place.tickets.take_back(shared, &place.key, &said(&news));
+                place.tickets.take_back(shared, &place.key, &said(&news, &entry));
                 entry
             }
             Refreshed::Untouched => entry,
@@ -123,7 +123,7 @@ fn keep(news: &Candidate<'_>, cached: &mut Cached, shared: &Shared) {
         Err(refusal) => refusal,
     };
     if storable::takes_back(refusal, news) {
-        take_back(shared, cached, &said(news));
+        take_back(shared, cached, news.request, news.times.answered);
     }
     if storable::is_about_asker(refusal, news) {
         // What the asker alone has sent is not remembered: the next one's answer may be kept.
@@ -135,17 +135,17 @@ fn keep(news: &Candidate<'_>, cached: &mut Cached, shared: &Shared) {
 
 /// The backend was asked about what is stored, and has answered with something else that is not kept: nobody is given what was
 /// stored again. There is none here for a request whose credentials it was not for, which says nothing of the others'.
-fn take_back(shared: &Shared, cached: &mut Cached, what: &TakenBack<'_>) {
+fn take_back(shared: &Shared, cached: &mut Cached, request: &HeaderMap, at: Now) {
     if let Some(place) = &mut cached.place
-        && place.entry.take().is_some()
+        && let Some(entry) = place.entry.take()
     {
-        place.tickets.take_back(shared, &place.key, what);
+        place.tickets.take_back(shared, &place.key, &TakenBack { request, selection: &entry.selection, at });
     }
 }
 
-/// What goes when an answer takes back what is stored.
-fn said<'a>(news: &Candidate<'a>) -> TakenBack<'a> {
-    TakenBack { request: news.request, at: news.times.answered }
+/// What goes when an answer takes back an entry.
+fn said<'a>(news: &Candidate<'a>, entry: &'a Entry) -> TakenBack<'a> {
+    TakenBack { request: news.request, selection: &entry.selection, at: news.times.answered }
 }
 
 fn by_head(shared: &Shared, news: &Candidate<'_>, cached: &mut Cached) {
@@ -161,7 +161,7 @@ fn by_head(shared: &Shared, news: &Candidate<'_>, cached: &mut Cached) {
         match refresh::by_head(&entry, news, &plan.policy) {
             // It is made of what was stored: what may go wrong is no harm to anybody.
             Refreshed::Updated(new) => drop(place.tickets.refresh(shared, &place.key, &entry, *new)),
-            Refreshed::Gone(_) | Refreshed::Other => place.tickets.take_back(shared, &place.key, &said(news)),
+            Refreshed::Gone(_) | Refreshed::Other => place.tickets.take_back(shared, &place.key, &said(news, &entry)),
             Refreshed::Untouched => {}
         }
     }
@@ -175,7 +175,7 @@ pub(crate) fn body(shared: &Shared, asked: &RequestHeader, part: Option<&Bytes>,
     if let (Some(part), Some(fill)) = (part, cached.fill.as_mut()) {
         if (fill.body.len() + part.len()) as u64 > most || !fill.room.grow(part.len()) {
             if let Some(at) = fill.news {
-                take_back(shared, cached, &TakenBack { request: &asked.headers, at });
+                take_back(shared, cached, &asked.headers, at);
             }
             return cached.refuse(Refusal::TooLarge);
         }
@@ -195,7 +195,7 @@ pub(crate) fn complete(shared: &Shared, asked: &RequestHeader, context: &mut Con
     let stored = entry.and_then(|entry| place.tickets.insert(shared, &place.key, entry));
     let flight = place.flight.take();
     if let (Some(at), Err(Refusal::TooLarge | Refusal::Purged)) = (fill.news, &stored) {
-        take_back(shared, cached, &TakenBack { request: &asked.headers, at });
+        take_back(shared, cached, &asked.headers, at);
     }
     match (stored, flight) {
         (Ok(_), Some(flight)) => flight.stored(),

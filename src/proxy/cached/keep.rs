@@ -69,29 +69,28 @@ impl Tickets {
     }
 }
 
-/// Looks for an answer in the store that gateways share; true when it is in memory now.
-pub(super) async fn fetch(shared: &Shared, key: &Key, one_client: bool, request: &HeaderMap) -> bool {
-    let Some(tier) = shared.cache_tier.load_full().filter(|_| !one_client) else { return false };
+/// The answer to such a request out of the store that gateways share, if it is there; it is in memory now, if that has room.
+pub(super) async fn fetch(shared: &Shared, key: &Key, one_client: bool, request: &HeaderMap) -> Option<Arc<Entry>> {
+    let tier = shared.cache_tier.load_full().filter(|_| !one_client)?;
     let ticket = shared.cache.memory().ticket();
     let found = tier.find(key, request, shared.cache.held()).await;
     // It counts already: as long as clients hold too much of what is kept no longer, there is no room for it either.
-    let found = found.filter(|_| shared.cache.room().grow(0));
-    found.is_some_and(|entry| shared.cache.insert(key, entry, ticket).is_ok())
+    let found = found.filter(|_| shared.cache.room().grow(0))?;
+    shared.cache.insert(key, found, ticket).ok()
 }
 
-/// Puts the answer to such a request into memory that is on disk, if it is there and memory has none that is as new.
-pub(super) async fn from_disk(shared: &Shared, key: &Key, request: &HeaderMap) {
-    let Some(disk) = shared.cache_disk.load_full() else { return };
+/// The same out of a file, where memory has none that is as new.
+pub(super) async fn from_disk(shared: &Shared, key: &Key, request: &HeaderMap) -> Option<Arc<Entry>> {
+    let disk = shared.cache_disk.load_full()?;
     // What is purged from here on is not kept.
     let ticket = shared.cache.memory().ticket();
-    let Some(spot) = disk.known.find(key, request) else { return };
+    let spot = disk.known.find(key, request)?;
     let in_memory = shared.cache.memory().get(key);
     let known = in_memory.as_ref().and_then(|variants| variants.select(request));
     if known.is_some_and(|known| known.stored.since_start >= spot.stored.since_start) {
-        return;
+        return None;
     }
-    if let Some(entry) = disk.read(key, spot, request, &shared.cache).await {
-        // It stays there, too: what is pushed out again need not be written again.
-        let _ = shared.cache.memory().insert(key, entry, ticket);
-    }
+    let entry = disk.read(key, spot, request, &shared.cache).await?;
+    // It stays there, too: what is pushed out again need not be written again.
+    shared.cache.memory().insert(key, entry, ticket).ok()
 }

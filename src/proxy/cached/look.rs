@@ -75,18 +75,19 @@ pub(crate) async fn look(shared: &Arc<Shared>, head: &RequestHeader, body: bool,
         return Found::Nothing;
     }
     let (key, one_client) = key(shared, &plan, head, context);
-    keep::from_disk(shared, &key, &head.headers).await;
-    look_under(shared, plan, (key, one_client), head, context).await
+    let read = keep::from_disk(shared, &key, &head.headers).await;
+    look_under(shared, plan, (key, one_client), (head, read), context).await
 }
 
-/// Looks under the key of a request, which may be one client's own.
+/// Looks under the key of a request, which may be one client's own; `read`: what was found for it elsewhere, and memory may have no room for.
 async fn look_under(
     shared: &Arc<Shared>,
     plan: Arc<CachePlan>,
     (key, one_client): (Key, bool),
-    head: &RequestHeader,
+    (head, read): (&RequestHeader, Option<Arc<Entry>>),
     context: &mut Context,
 ) -> Found {
+    let mut read = read;
     let asked = Asked::of(&head.headers, &plan.policy);
     // Whoever has waited in vain must have time left to ask.
     let until = Instant::now() + context.remaining().map_or(LONGEST_WAIT, |left| (left / 2).min(LONGEST_WAIT));
@@ -94,7 +95,7 @@ async fn look_under(
     let (mut landed, mut waits, mut fetched): (Option<u128>, u8, bool) = (None, 0, false);
     loop {
         let now = Now::read();
-        let step = step(shared, &key, &asked, head, now);
+        let step = step(shared, &key, &asked, (head, read.take()), now);
         let (forwarded, entry, or, validates) = match step {
             Step::Give(entry, outcome) => {
                 let mut cached = Cached::new(plan, Forwarded::UriMiss, None);
@@ -102,11 +103,8 @@ async fn look_under(
                 return answer(context, cached, head, entry, outcome, now);
             }
             Step::Refetch(entry) => {
-                if let Join::Lead(flight) = shared.flights.join(slot_of(shared, &key, &asked, head), now.since_start) {
-                    refetch::begin(shared, head, context, &plan, (key, one_client, flight), entry.clone());
-                }
-                let cached = Cached::new(plan, Forwarded::Entry(Why::Stale), None);
-                return answer(context, cached, head, entry, Outcome::Stale(StaleBecause::Revalidating), now);
+                let slot = slot_of(shared, &key, &asked, head);
+                return stale(shared, plan, (key, one_client, slot), head, entry, context);
             }
             Step::Unavailable => return unavailable(plan, context),
             Step::Ask { forwarded, entry, or, validates } => (forwarded, entry, or, validates),
@@ -124,10 +122,10 @@ async fn look_under(
             match shared.flights.join(slot, now.since_start) {
                 Join::Lead(own) => {
                     // Once: what is there and may not be given is here then.
-                    if !replace(&mut fetched, true) && keep::fetch(shared, &key, one_client, &head.headers).await {
-                        if matches!(self::step(shared, &key, &asked, head, Now::read()), Step::Give(..)) {
-                            own.stored();
-                        }
+                    read = elsewhere(shared, &key, one_client, head, &mut fetched).await;
+                    if read.is_some() {
+                        let step = self::step(shared, &key, &asked, (head, read.clone()), Now::read());
+                        matches!(step, Step::Give(..)).then(|| own.stored());
                         continue;
                     }
                     flight = Some(own);
@@ -143,9 +141,11 @@ async fn look_under(
             }
         }
         // Another gateway may have met such a request before.
-        let apart = keeps_it && forwarded == Forwarded::VaryMiss;
-        if apart && !replace(&mut fetched, true) && keep::fetch(shared, &key, one_client, &head.headers).await {
-            continue;
+        if keeps_it && forwarded == Forwarded::VaryMiss {
+            read = elsewhere(shared, &key, one_client, head, &mut fetched).await;
+            if read.is_some() {
+                continue;
+            }
         }
         let tickets = Tickets::take(shared, one_client);
         let validates = validates && head.method == Method::GET;
@@ -153,6 +153,34 @@ async fn look_under(
         context.cached = Some(Cached::new(plan, forwarded, Some(place)));
         return Found::Nothing;
     }
+}
+
+/// Gives an entry that is stale, and lets a new one be fetched unless somebody does so already.
+fn stale(
+    shared: &Arc<Shared>,
+    plan: Arc<CachePlan>,
+    (key, one_client, slot): (Key, bool, u128),
+    head: &RequestHeader,
+    entry: Arc<Entry>,
+    context: &mut Context,
+) -> Found {
+    let now = Now::read();
+    if let Join::Lead(flight) = shared.flights.join(slot, now.since_start) {
+        refetch::begin(shared, head, context, &plan, (key, one_client, flight), entry.clone());
+    }
+    let cached = Cached::new(plan, Forwarded::Entry(Why::Stale), None);
+    answer(context, cached, head, entry, Outcome::Stale(StaleBecause::Revalidating), now)
+}
+
+/// What another gateway has kept for such a request; it is looked for once.
+async fn elsewhere(
+    shared: &Shared,
+    key: &Key,
+    one_client: bool,
+    head: &RequestHeader,
+    looked: &mut bool,
+) -> Option<Arc<Entry>> {
+    if replace(looked, true) { None } else { keep::fetch(shared, key, one_client, &head.headers).await }
 }
 
 /// Which fetch is for such a request: the one of its variant, where it is known by which fields variants are told apart.
@@ -194,9 +222,15 @@ fn answer(
     Found::Answer(Box::new(served))
 }
 
-fn step(shared: &Shared, key: &Key, asked: &Asked, head: &RequestHeader, now: Now) -> Step {
+fn step(
+    shared: &Shared,
+    key: &Key,
+    asked: &Asked,
+    (head, read): (&RequestHeader, Option<Arc<Entry>>),
+    now: Now,
+) -> Step {
     let variants = shared.cache.memory().get(key);
-    let entry = variants.as_ref().and_then(|variants| variants.select(&head.headers)).cloned();
+    let entry = variants.as_ref().and_then(|variants| variants.select(&head.headers)).cloned().or(read);
     let Some(entry) = entry else {
         let forwarded = if variants.is_some() { Forwarded::VaryMiss } else { Forwarded::UriMiss };
         return match reuse::without(asked) {

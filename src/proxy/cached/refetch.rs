@@ -15,6 +15,7 @@ use crate::{
         freshness::Times,
         key::Key,
         refresh::{self, Refreshed},
+        refusal::Refusal,
         shared::{CachePlan, Room},
         storable::{self, Candidate},
         taken_back::TakenBack,
@@ -148,8 +149,10 @@ impl Refetch {
             return;
         };
         let entry = draft.with(Body::copied(&parts, self.shared.cache.held()));
-        if entry.and_then(|entry| self.tickets.insert(&self.shared, &self.key, entry)).is_ok() {
-            self.flight.stored();
+        match entry.and_then(|entry| self.tickets.insert(&self.shared, &self.key, entry)) {
+            Ok(_) => self.flight.stored(),
+            Err(Refusal::TooLarge | Refusal::Purged) => self.take_back(candidate.times.answered),
+            Err(_) => {}
         }
         if answer.session.response_done() {
             answer.release(connector).await;
@@ -160,7 +163,11 @@ impl Refetch {
 impl Refetch {
     /// What the backend has now, by an answer whose head came then, is not kept.
     fn take_back(&self, at: Now) {
-        self.tickets.take_back(&self.shared, &self.key, &TakenBack { request: &self.asked.headers, at });
+        self.tickets.take_back(
+            &self.shared,
+            &self.key,
+            &TakenBack { request: &self.asked.headers, selection: &self.entry.selection, at },
+        );
     }
 }
 

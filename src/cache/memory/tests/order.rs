@@ -18,9 +18,13 @@ fn what_is_taken_back_goes_whoever_has_renewed_it_and_is_not_kept_on_its_way() {
     store.memory.insert(&key, at(Some("bar"), 2), before).unwrap();
     store.memory.refresh(&key, &old, at(Some("foo"), 3), before).unwrap();
     let left = || store.memory.get(&key).map_or(0, |variants| variants.entries().len());
-    store.memory.take_back(&key, &TakenBack { request: &request, at: Made::later(2) });
+    store
+        .memory
+        .take_back(&key, &TakenBack { request: &request, selection: &Selection::default(), at: Made::later(2) });
     assert_eq!(left(), 1, "one has come later");
-    store.memory.take_back(&key, &TakenBack { request: &request, at: Made::later(4) });
+    store
+        .memory
+        .take_back(&key, &TakenBack { request: &request, selection: &Selection::default(), at: Made::later(4) });
     assert_eq!(left(), 0);
     assert_eq!(store.memory.insert(&key, at(None, 1), before).err(), Some(Refusal::Purged), "read from a disk");
     assert!(store.memory.insert(&store.key("/b"), at(None, 1), before).is_ok());
