@@ -24,7 +24,10 @@ use super::{
 use crate::{
     auth::Certificate,
     clock::Now,
-    downstream::host::{DirectAnswers, Host},
+    downstream::{
+        deadlines::Lateness,
+        host::{DirectAnswers, Host},
+    },
     message::replies,
     tls::server::TlsFront,
 };
@@ -180,6 +183,15 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
             _ = all_close.wait_for(|closing| *closing) => {}
         }
         closing.send_replace(true);
+        tokio::select! {
+            () = &mut served => return,
+            () = tokio::time::sleep(LAST_WORDS) => {}
+        }
+        // Nobody looks at a tunnel whose other end takes nothing.
+        if info.is_cut() {
+            info.deadlines.expire(Lateness::Silence);
+            return;
+        }
         served.await;
     }
 }

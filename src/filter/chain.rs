@@ -103,19 +103,7 @@ impl Chain {
     pub async fn request(&self, exchange: &mut Exchange<'_>) -> Option<Refusal> {
         for step in &self.steps {
             exchange.state.entered += 1;
-            let (mut waited, mut asked) = (false, step.filter.request(exchange));
-            let answered = poll_fn(|context| {
-                let poll = asked.as_mut().poll(context);
-                waited |= poll.is_pending();
-                poll
-            });
-            let answered = answered.await;
-            drop(asked);
-            if waited {
-                // Those behind it count and compare by the time at which they are asked.
-                exchange.now = Now::read();
-            }
-            let flow = match answered {
+            let flow = match ask(&*step.filter, exchange).await {
                 Ok(flow) => flow,
                 Err(fault) => step.apply_policy(&fault),
             };
@@ -201,6 +189,22 @@ impl Chain {
     fn entered(&self, count: usize) -> impl Iterator<Item = &Step> {
         self.steps.iter().take(count).rev()
     }
+}
+
+/// Asks a filter. When it has waited for something, those behind it count and compare by the time at which they are asked.
+pub(super) async fn ask(filter: &dyn Filter, exchange: &mut Exchange<'_>) -> Result<Flow, Fault> {
+    let (mut waited, mut asked) = (false, filter.request(exchange));
+    let answered = poll_fn(|context| {
+        let poll = asked.as_mut().poll(context);
+        waited |= poll.is_pending();
+        poll
+    });
+    let answered = answered.await;
+    drop(asked);
+    if waited {
+        exchange.now = Now::read();
+    }
+    answered
 }
 
 impl Step {

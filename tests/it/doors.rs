@@ -1,6 +1,6 @@
 //! Who may pass, of those who are known (`acl`).
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::{
     auth::{SECRET, hs256, now, sha256},
     cache::{Backend, FRESH, said},
     config_errors::check,
-    harness::{Gateway, Origin},
+    harness::{Gateway, Origin, raw_backend, read_head},
 };
 
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) {
@@ -285,4 +285,26 @@ fn a_rule_that_is_empty_is_a_mistake() {
         let (_, text) = check(&yaml);
         assert!(text.contains(place) && text.contains(message), "{settings}: {text}");
     }
+}
+
+#[test]
+fn a_member_that_waits_makes_nobody_younger() {
+    let origin = Origin::start("o");
+    let judge = raw_backend(|mut stream| {
+        while !read_head(&mut stream).is_empty() {
+            std::thread::sleep(Duration::from_millis(2200));
+            let _ = stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    let (gw, _dir) = gateway(
+        &origin,
+        &format!(
+            "  - {{ match: {{ path: /* }}, service: main, filters: [ any_of: [ {{ forward_auth: {{ url: 'http://{judge}/', timeout: 9s, request_headers: [Cookie], identity: X-User }} }}, jwt: {{ JWT, leeway: 0s }} ] ] }}\n"
+        ),
+    );
+    let ask = |lasts: u64| {
+        let token = hs256(&json!({ "sub": "u", "exp": now() + lasts }));
+        gw.get("/").header("Cookie", "a=b").bearer(&token).send().status
+    };
+    assert_eq!((ask(60), ask(1)), (200, 401));
 }

@@ -494,3 +494,36 @@ fn a_connection_does_not_outlive_its_certificate() {
         let _ = client.wait();
     }
 }
+
+#[test]
+fn nor_does_a_tunnel_whose_client_takes_nothing() {
+    let certs = Certs::new();
+    certs.issue("a", "a", &["a.example"]);
+    let mtls = format!("certificates: [ {{ {} }} ], mtls: {{ ca: {} }}", certs.yaml("a"), certs.path("ca.pem"));
+    let floods = raw_backend(|mut stream| {
+        read_head(&mut stream);
+        let _ =
+            stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
+        while stream.write_all(&[0; 1 << 16]).is_ok() {}
+    });
+    let gw = before(&format!("http://{floods}"), &mtls, "client_cert");
+    let end = SystemTime::now() + Duration::from_secs(3);
+    certs.issue_until("client", "client", &["client.example"], end);
+    let (cert, key) = (certs.path("client.pem"), certs.path("client.key"));
+    let mut client = Command::new(program("openssl", "openssl"))
+        .args(["s_client", "-connect", &format!("127.0.0.1:{}", gw.port), "-quiet", "-cert", &cert, "-key", &key])
+        .stdin(Stdio::piped())
+        // A pipe that nobody reads.
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+    client.stdin.as_mut().unwrap().write_all(request).unwrap();
+    eventually("it is open", || gw.metric("gateway_requests_in_flight") == Some(1.0));
+    std::thread::sleep(end.duration_since(SystemTime::now()).unwrap_or_default() + Duration::from_secs(2));
+    eventually("it is over", || gw.metric("gateway_requests_in_flight") == Some(0.0));
+    assert_eq!(gw.log(1)[0]["status"], 101);
+    let _ = client.kill();
+    let _ = client.wait();
+}

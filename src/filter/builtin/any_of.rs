@@ -25,7 +25,9 @@ use self::{
 use super::challenges;
 use crate::{
     auth::{Identities, Method},
-    filter::{Background, Body, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, RequestOutcome, State},
+    filter::{
+        Background, Body, Configure, Env, Exchange, Fault, Filter, Flow, Invalid, RequestOutcome, State, chain::ask,
+    },
     yaml::{Node, Spanned},
 };
 
@@ -117,7 +119,7 @@ impl AnyOf {
     /// Asks one member, as if nobody were known.
     async fn ask(&self, place: usize, exchange: &mut Exchange<'_>, refusals: &mut Refusals) -> Result<Answer, Fault> {
         let before = std::mem::take(&mut exchange.state.identities);
-        let flow = self.members[place].filter.request(exchange).await;
+        let flow = ask(&*self.members[place].filter, exchange).await;
         let found = std::mem::replace(&mut exchange.state.identities, before);
         Ok(match flow? {
             Flow::Next if found.last().is_some() => Answer::Accepts(found),
