@@ -217,7 +217,7 @@ fn what_was_read_from_disk_is_given_also_when_memory_has_no_room_for_it() {
         let read = || gateway.metric("gateway_cache_disk_reads_total{result=\"ok\"}").unwrap_or_default();
         let before = read();
         let answer = get(&gateway, &format!("/{round}/0"), &[("Cache-Control", "only-if-cached")]);
-        assert!(answer.status == 200 || read() == before, "it was read: {answer:?}");
+        assert!(answer.status == 200 || read() <= before, "it was read: {answer:?}");
     }
 }
 

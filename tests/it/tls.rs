@@ -504,7 +504,7 @@ fn nor_does_a_tunnel_whose_client_takes_nothing() {
         read_head(&mut stream);
         let _ =
             stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
-        while stream.write_all(&[0; 1 << 16]).is_ok() {}
+        while stream.write_all(&[0; 1 << 13]).is_ok() {}
     });
     let gw = before(&format!("http://{floods}"), &mtls, "client_cert");
     let end = SystemTime::now() + Duration::from_secs(3);
