@@ -16,9 +16,9 @@ use std::{
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use tollgate::{
     cache::{
+        body::Body,
         config::CacheConfig,
         draft::Draft,
-        entry::Body,
         freshness::Times,
         held::Held,
         key::{Key, KeyParts, Keys},

@@ -3,8 +3,9 @@
 use http::{HeaderMap, StatusCode, header};
 
 use super::{
+    body::Body,
     date,
-    entry::{Body, Entry},
+    entry::Entry,
     policy::Policy,
     refusal::Refusal,
     storable::{self, Candidate, Terms, content_length},

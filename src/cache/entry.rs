@@ -1,7 +1,6 @@
 //! A stored answer.
 
 use std::{
-    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -12,94 +11,8 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::{
-    allocated::allocated,
-    held::{self, Held},
-    storable::Terms,
-    tags::Tags,
-    vary::Selection,
-};
+use super::{allocated::allocated, body::Body, storable::Terms, tags::Tags, vary::Selection};
 use crate::clock::Now;
-
-/// Bodies are kept in pieces of at most this many bytes.
-const PIECE: usize = 128 << 10;
-
-/// A complete body, in pieces that belong to nothing else.
-#[derive(Debug, Clone, Default)]
-pub struct Body {
-    parts: Arc<[Bytes]>,
-    len: usize,
-}
-
-impl Body {
-    /// A copy of what was received. What came from a connection is a view of a buffer that may be much larger, and that
-    /// nobody would count. Its pieces are counted in `held`.
-    pub fn copied<P: AsRef<[u8]>>(received: &[P], held: &Held) -> Self {
-        let len = received.iter().map(|part| part.as_ref().len()).sum::<usize>();
-        let (mut parts, mut left) = (Vec::with_capacity(len.div_ceil(PIECE)), len);
-        let mut piece: Vec<u8> = Vec::with_capacity(left.min(PIECE));
-        for mut part in received.iter().map(AsRef::as_ref) {
-            while !part.is_empty() {
-                let room = left.min(PIECE) - piece.len();
-                let (now, later) = part.split_at(room.min(part.len()));
-                piece.extend_from_slice(now);
-                part = later;
-                if piece.len() == left.min(PIECE) {
-                    left -= piece.len();
-                    parts.push(held.piece(std::mem::replace(&mut piece, Vec::with_capacity(left.min(PIECE)))));
-                }
-            }
-        }
-        Self { parts: parts.into(), len }
-    }
-
-    /// Room for a body of which this length was said, to be given to [`Self::of`]: at most a piece is taken on trust.
-    pub fn room_for(length: Option<u64>) -> Vec<u8> {
-        let length = length.and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
-        Vec::with_capacity(length.min(PIECE))
-    }
-
-    /// What was received; one piece that takes no more memory than its bytes is kept as it is.
-    pub fn of(received: Vec<u8>, held: &Held) -> Self {
-        let len = received.len();
-        if len == 0 || len > PIECE || received.capacity() > len {
-            return Self::copied(&[received], held);
-        }
-        Self { parts: Arc::new([held.piece(received)]), len }
-    }
-
-    /// The pieces; cloning one copies nothing.
-    pub fn parts(&self) -> &[Bytes] {
-        &self.parts
-    }
-
-    /// Its length in bytes.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// True when there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// The pieces of a part of it; nothing is copied. What is outside of it is left out.
-    pub fn slice(&self, range: Range<usize>) -> impl Iterator<Item = Bytes> + '_ {
-        let mut start = 0usize;
-        self.parts.iter().filter_map(move |part| {
-            let (from, to) = (range.start.max(start), range.end.min(start + part.len()));
-            let slice = (from < to).then(|| part.slice(from - start..to - start));
-            start += part.len();
-            slice
-        })
-    }
-
-    /// About how many bytes of memory it takes.
-    pub fn weight(&self) -> usize {
-        let pieces = self.parts.iter().map(|part| allocated(part.len())).sum::<usize>();
-        pieces + allocated(16 + self.parts.len() * size_of::<Bytes>()) + self.parts.len() * held::OVERHEAD
-    }
-}
 
 /// A stored answer. It never changes, except that it can be marked as stale.
 #[derive(Debug)]
@@ -215,29 +128,4 @@ fn fields_weight(headers: &HeaderMap) -> usize {
     let bytes = headers.values().map(HeaderValue::len).sum::<usize>();
     let names = headers.keys().map(|name| name.as_str().len()).sum::<usize>();
     allocated(bytes) + names + allocated(headers.capacity() * SLOT) + (headers.len() - headers.keys_len()) * SLOT
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn a_body_is_what_was_received(parts in proptest::collection::vec(0usize..100_000, 0..6), from in 0usize..400_000, length in 0usize..200_000) {
-            let received: Vec<Vec<u8>> = parts.iter().enumerate().map(|(at, len)| {
-                (0..*len).map(|byte| u8::try_from((byte * 7 + at) % 251).unwrap_or(0)).collect()
-            }).collect();
-            let body = Body::copied(&received, &Held::default());
-            let whole = received.concat();
-            prop_assert_eq!(body.len(), whole.len());
-            prop_assert_eq!(body.parts().concat(), whole.clone());
-            prop_assert!(body.parts().iter().all(|part| !part.is_empty() && part.len() <= PIECE));
-            let end = from.saturating_add(length);
-            let expected = whole.get(from.min(whole.len())..end.min(whole.len())).unwrap_or_default();
-            prop_assert_eq!(body.slice(from..end).collect::<Vec<_>>().concat(), expected);
-            prop_assert!(body.weight() >= body.len());
-        }
-    }
 }

@@ -1,49 +1,138 @@
-//! What kept bodies take, as long as somebody has them: whoever is slow to read one holds it beyond the time that it is kept.
+//! The memory of bodies, and how much of it there is, as long as somebody has it: whoever is slow to read one holds it beyond the
+//! time that it is kept.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use bytes::Bytes;
+use memmap2::MmapMut;
 
-use super::allocated::allocated;
-
-/// The bytes of memory that bodies take, kept or not; cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct Held(Arc<AtomicU64>);
-
-/// A piece of a body, which is counted until the last view of it is gone.
-struct Piece {
-    bytes: Vec<u8>,
-    held: Held,
-}
+use super::{allocated::allocated, body::HEAP};
+use crate::units::CountPermit;
 
 /// What a piece takes beside its bytes.
 pub(super) const OVERHEAD: usize = 48;
+/// Memory is given out in pages of this size.
+const PAGE: usize = 4 << 10;
+/// The most pieces in pages of their own: a system allows a process so many mappings (65530 by default), and others need some.
+const MOST_MAPPED: usize = 16_384;
+
+/// The bytes of memory that bodies take, kept or not; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Held {
+    bytes: Arc<AtomicU64>,
+    mapped: Arc<AtomicUsize>,
+}
+
+/// Memory for a piece, filled so far.
+#[derive(Debug)]
+pub(super) struct Memory {
+    room: Room,
+    len: usize,
+}
+
+enum Room {
+    Heap(Vec<u8>),
+    Mapped(MmapMut, #[expect(dead_code, reason = "counted until it is dropped")] CountPermit<Arc<AtomicUsize>>),
+}
+
+/// A piece of a body, which is counted until the last view of it is gone.
+struct Piece {
+    memory: Memory,
+    held: Held,
+}
+
+/// What a piece of this length takes.
+pub(super) fn taken(len: usize) -> usize {
+    if len > HEAP { len.next_multiple_of(PAGE) } else { allocated(len) }
+}
 
 impl Held {
+    /// Memory for a piece of `room` bytes.
+    pub(super) fn memory(&self, room: usize) -> Memory {
+        let mapped = || {
+            let permit = CountPermit::within(self.mapped.clone(), MOST_MAPPED)?;
+            Some(Room::Mapped(MmapMut::map_anon(room).ok()?, permit))
+        };
+        let mapped = if room > HEAP { mapped() } else { None };
+        Memory { room: mapped.unwrap_or_else(|| Room::Heap(Vec::with_capacity(room))), len: 0 }
+    }
+
     /// A piece that is counted.
-    pub(super) fn piece(&self, bytes: Vec<u8>) -> Bytes {
-        self.0.fetch_add(allocated(bytes.len()) as u64, Relaxed);
-        Bytes::from_owner(Piece { bytes, held: self.clone() })
+    pub(super) fn keep(&self, memory: Memory) -> Bytes {
+        self.bytes.fetch_add(taken(memory.len) as u64, Relaxed);
+        Bytes::from_owner(Piece { memory, held: self.clone() })
     }
 
     /// How many bytes there are.
     pub fn bytes(&self) -> u64 {
-        self.0.load(Relaxed)
+        self.bytes.load(Relaxed)
+    }
+}
+
+impl Memory {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_heap(&self) -> bool {
+        matches!(self.room, Room::Heap(_))
+    }
+
+    /// Takes what there is room for, and gives back the rest.
+    pub(super) fn fill<'p>(&mut self, part: &'p [u8]) -> &'p [u8] {
+        let room = match &self.room {
+            Room::Heap(bytes) => bytes.capacity(),
+            Room::Mapped(map, _) => map.len(),
+        };
+        let (now, later) = part.split_at(part.len().min(room - self.len));
+        match &mut self.room {
+            Room::Heap(bytes) => bytes.extend_from_slice(now),
+            Room::Mapped(map, _) => map[self.len..self.len + now.len()].copy_from_slice(now),
+        }
+        self.len += now.len();
+        later
+    }
+
+    /// Room for so many more bytes on the heap.
+    pub(super) fn grow(&mut self, more: usize) {
+        if let Room::Heap(bytes) = &mut self.room {
+            bytes.reserve_exact(more);
+        }
+    }
+
+    /// The same in no more memory than it needs.
+    pub(super) fn shrunk(mut self) -> Self {
+        if let Room::Heap(bytes) = &mut self.room {
+            bytes.shrink_to_fit();
+        }
+        self
+    }
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if matches!(self, Self::Heap(_)) { "Heap" } else { "Mapped" })
     }
 }
 
 impl AsRef<[u8]> for Piece {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        match &self.memory.room {
+            Room::Heap(bytes) => bytes,
+            Room::Mapped(map, _) => &map[..self.memory.len],
+        }
     }
 }
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        self.held.0.fetch_sub(allocated(self.bytes.len()) as u64, Relaxed);
+        self.held.bytes.fetch_sub(taken(self.memory.len) as u64, Relaxed);
     }
 }
 
@@ -54,11 +143,16 @@ mod tests {
     #[test]
     fn a_piece_counts_until_its_last_view_is_gone() {
         let held = Held::default();
-        let piece = held.piece(vec![7; 1000]);
-        let view = piece.slice(10..20);
-        drop(piece);
-        assert_eq!((held.bytes(), &view[..]), (1024, &[7; 10][..]));
-        drop(view);
-        assert_eq!(held.bytes(), 0);
+        for (len, counts, mapped) in [(1000, 1024, 0), (70_000, 73_728, 1)] {
+            let mut memory = held.memory(len);
+            assert_eq!(memory.fill(&vec![7; len + 3]).len(), 3);
+            let piece = held.keep(memory);
+            let view = piece.slice(10..20);
+            drop(piece);
+            assert_eq!((held.bytes(), &view[..]), (counts, &[7; 10][..]));
+            assert_eq!(held.mapped.load(Relaxed), mapped);
+            drop(view);
+            assert_eq!((held.bytes(), held.mapped.load(Relaxed)), (0, 0));
+        }
     }
 }

@@ -7,6 +7,7 @@
 //! after a 304 or a HEAD `refresh`; after an unsafe method `invalidate`.
 
 pub mod allocated;
+pub mod body;
 pub mod bypass;
 pub mod condition;
 pub mod conditional;

@@ -11,7 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    entry::{Body, Entry},
+    body::Body,
+    entry::Entry,
     freshness::Basis,
     held::Held,
     storable::{self, Terms},

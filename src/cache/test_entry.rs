@@ -6,11 +6,12 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
+    body::Body,
     config::CacheConfig,
     date,
     directives::RequestDirectives,
     draft::Draft,
-    entry::{Body, Entry},
+    entry::Entry,
     freshness::Times,
     held::Held,
     policy::Policy,

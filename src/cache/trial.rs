@@ -3,10 +3,10 @@
 use http::{HeaderMap, Method, StatusCode, header};
 
 use super::{
+    body::Body,
     bypass,
     conditional::CONDITIONS,
     draft::Draft,
-    entry::Body,
     freshness::Times,
     held::Held,
     policy::Policy,

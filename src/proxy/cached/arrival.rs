@@ -13,8 +13,9 @@ use super::{
 };
 use crate::{
     cache::{
+        body::Filling,
         draft::Draft,
-        entry::{Body, Entry},
+        entry::Entry,
         invalidate::{self, Target},
         purge::{Manner, Purge},
         refresh::{self, Refreshed},
@@ -116,7 +117,7 @@ fn keep(news: &Candidate<'_>, cached: &mut Cached, shared: &Shared) {
             let left = draft.terms.lifetime.saturating_sub(draft.terms.initial_age);
             // To the nearest second: on the way here some milliseconds have passed.
             cached.ttl = i64::try_from((left + Duration::from_millis(500)).as_secs()).ok();
-            let (body, came) = (Body::room_for(draft.length()), news.times.answered);
+            let (body, came) = (Filling::new(draft.length(), shared.cache.held()), news.times.answered);
             cached.fill = Some(Fill { draft, body, room, news: storable::is_news(news.status).then_some(came) });
             return;
         }
@@ -179,7 +180,7 @@ pub(crate) fn body(shared: &Shared, asked: &RequestHeader, part: Option<&Bytes>,
             }
             return cached.refuse(Refusal::TooLarge);
         }
-        fill.body.extend_from_slice(part);
+        fill.body.extend(part);
     }
     if end {
         complete(shared, asked, context);
@@ -191,7 +192,7 @@ pub(crate) fn complete(shared: &Shared, asked: &RequestHeader, context: &mut Con
     let Some(cached) = context.cached.as_mut() else { return };
     let Some(fill) = cached.fill.take() else { return };
     let Some(place) = &mut cached.place else { return };
-    let entry = fill.draft.with(Body::of(fill.body, shared.cache.held()));
+    let entry = fill.draft.with(fill.body.finish());
     let stored = entry.and_then(|entry| place.tickets.insert(shared, &place.key, entry));
     let flight = place.flight.take();
     if let (Some(at), Err(Refusal::TooLarge | Refusal::Purged)) = (fill.news, &stored) {

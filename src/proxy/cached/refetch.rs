@@ -10,8 +10,9 @@ use pingora::{connectors::http::Connector, http::RequestHeader};
 use super::{keep::Tickets, request::ask_again};
 use crate::{
     cache::{
+        body::Body,
         draft::Draft,
-        entry::{Body, Entry},
+        entry::Entry,
         freshness::Times,
         key::Key,
         refresh::{self, Refreshed},

@@ -8,6 +8,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use super::keep::Tickets;
 use crate::{
     cache::{
+        body::Filling,
         bypass::Past,
         conditional::{self, CONDITIONS},
         draft::Draft,
@@ -71,7 +72,7 @@ pub(super) struct Place {
 pub(super) struct Fill {
     pub(super) draft: Draft,
     /// A copy: what comes from a connection is a view of a buffer that may be much larger.
-    pub(super) body: Vec<u8>,
+    pub(super) body: Filling,
     pub(super) room: Room,
     /// What was stored is not what the backend has now, whatever becomes of this one, whose head came then.
     pub(super) news: Option<Now>,
