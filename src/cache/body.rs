@@ -10,11 +10,9 @@ use bytes::Bytes;
 
 use super::{
     allocated::allocated,
-    held::{self, Held, Memory},
+    held::{self, Block, HEAP, Held},
 };
 
-/// What is larger than this is in pages of its own.
-pub(super) const HEAP: usize = 64 << 10;
 /// A piece has at most this many bytes.
 const PIECE: usize = 1 << 20;
 
@@ -76,7 +74,7 @@ pub struct Filling {
     parts: Vec<Bytes>,
     /// Bytes in `parts`.
     full: usize,
-    piece: Memory,
+    piece: Block,
     /// What is to come still, as far as that was said.
     expected: usize,
     held: Held,
@@ -86,7 +84,7 @@ impl Filling {
     /// Room for a body of which this length was said. On trust, no more is taken than a piece.
     pub fn new(length: Option<u64>, held: &Held) -> Self {
         let expected = length.and_then(|length| usize::try_from(length).ok()).unwrap_or_default();
-        Self { parts: Vec::new(), full: 0, piece: held.memory(expected.min(PIECE)), expected, held: held.clone() }
+        Self { parts: Vec::new(), full: 0, piece: held.block(expected.min(PIECE)), expected, held: held.clone() }
     }
 
     /// How many bytes have come.
@@ -119,7 +117,7 @@ impl Filling {
         }
         let left = self.expected.saturating_sub(len);
         let room = if left == 0 { PIECE } else { left.min(PIECE) };
-        let full = std::mem::replace(&mut self.piece, self.held.memory(room));
+        let full = std::mem::replace(&mut self.piece, self.held.block(room));
         self.full += full.len();
         self.parts.extend((full.len() > 0).then(|| self.held.keep(full)));
     }

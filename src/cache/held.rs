@@ -12,9 +12,11 @@ use std::{
 use bytes::Bytes;
 use memmap2::MmapMut;
 
-use super::{allocated::allocated, body::HEAP};
+use super::allocated::allocated;
 use crate::units::CountPermit;
 
+/// What is larger than this is in pages of its own.
+pub(super) const HEAP: usize = 64 << 10;
 /// What a piece takes beside its bytes.
 pub(super) const OVERHEAD: usize = 48;
 /// Memory is given out in pages of this size.
@@ -31,7 +33,7 @@ pub struct Held {
 
 /// Memory for a piece, filled so far.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct Block {
     room: Room,
     len: usize,
 }
@@ -43,7 +45,7 @@ enum Room {
 
 /// A piece of a body, which is counted until the last view of it is gone.
 struct Piece {
-    memory: Memory,
+    block: Block,
     held: Held,
 }
 
@@ -54,19 +56,19 @@ pub(super) fn taken(len: usize) -> usize {
 
 impl Held {
     /// Memory for a piece of `room` bytes.
-    pub(super) fn memory(&self, room: usize) -> Memory {
+    pub(super) fn block(&self, room: usize) -> Block {
         let mapped = || {
             let permit = CountPermit::within(self.mapped.clone(), MOST_MAPPED)?;
             Some(Room::Mapped(MmapMut::map_anon(room).ok()?, permit))
         };
         let mapped = if room > HEAP { mapped() } else { None };
-        Memory { room: mapped.unwrap_or_else(|| Room::Heap(Vec::with_capacity(room))), len: 0 }
+        Block { room: mapped.unwrap_or_else(|| Room::Heap(Vec::with_capacity(room))), len: 0 }
     }
 
     /// A piece that is counted.
-    pub(super) fn keep(&self, memory: Memory) -> Bytes {
-        self.bytes.fetch_add(taken(memory.len) as u64, Relaxed);
-        Bytes::from_owner(Piece { memory, held: self.clone() })
+    pub(super) fn keep(&self, block: Block) -> Bytes {
+        self.bytes.fetch_add(taken(block.len) as u64, Relaxed);
+        Bytes::from_owner(Piece { block, held: self.clone() })
     }
 
     /// How many bytes there are.
@@ -75,7 +77,7 @@ impl Held {
     }
 }
 
-impl Memory {
+impl Block {
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -123,16 +125,16 @@ impl fmt::Debug for Room {
 
 impl AsRef<[u8]> for Piece {
     fn as_ref(&self) -> &[u8] {
-        match &self.memory.room {
+        match &self.block.room {
             Room::Heap(bytes) => bytes,
-            Room::Mapped(map, _) => &map[..self.memory.len],
+            Room::Mapped(map, _) => &map[..self.block.len],
         }
     }
 }
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        self.held.bytes.fetch_sub(taken(self.memory.len) as u64, Relaxed);
+        self.held.bytes.fetch_sub(taken(self.block.len) as u64, Relaxed);
     }
 }
 
@@ -144,9 +146,9 @@ mod tests {
     fn a_piece_counts_until_its_last_view_is_gone() {
         let held = Held::default();
         for (len, counts, mapped) in [(1000, 1024, 0), (70_000, 73_728, 1)] {
-            let mut memory = held.memory(len);
-            assert_eq!(memory.fill(&vec![7; len + 3]).len(), 3);
-            let piece = held.keep(memory);
+            let mut block = held.block(len);
+            assert_eq!(block.fill(&vec![7; len + 3]).len(), 3);
+            let piece = held.keep(block);
             let view = piece.slice(10..20);
             drop(piece);
             assert_eq!((held.bytes(), &view[..]), (counts, &[7; 10][..]));
