@@ -176,13 +176,20 @@ impl<A: HttpServerApp + Send + Sync + 'static> App<A> {
         let info = stream.info().clone();
         let valid = Duration::from_secs(end.saturating_add(1)).saturating_sub(Now::calendar());
         let requests = Requests { closing: &closing, ..self.requests() };
-        let mut served = pin!(requests.serve(stream, protocols, false));
-        tokio::select! {
+        let (mut served, mut over) = (pin!(requests.serve(stream, protocols, false)), pin!(tokio::time::sleep(valid)));
+        let leaving = tokio::select! {
             () = &mut served => return,
-            () = tokio::time::sleep(valid) => info.end_tunnel(),
-            _ = all_close.wait_for(|closing| *closing) => {}
-        }
+            () = &mut over => false,
+            _ = all_close.wait_for(|closing| *closing) => true,
+        };
         closing.send_replace(true);
+        if leaving {
+            tokio::select! {
+                () = &mut served => return,
+                () = over => {}
+            }
+        }
+        info.end_tunnel();
         tokio::select! {
             () = &mut served => return,
             () = tokio::time::sleep(LAST_WORDS) => {}

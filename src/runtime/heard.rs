@@ -98,8 +98,9 @@ impl Heard {
     ) -> (Vec<(Purge, Manner)>, bool) {
         self.at = Some(at);
         self.telling.clear();
+        let is_first = self.epoch.is_empty();
         let known = purges.since.filter(|since| {
-            purges.epoch == self.epoch && self.number.saturating_add(since.len() as u64) == purges.number
+            is_first || purges.epoch == self.epoch && self.number.saturating_add(since.len() as u64) == purges.number
         });
         (self.epoch, self.number) = (purges.epoch, purges.number);
         let Some(since) = known else {
@@ -107,6 +108,10 @@ impl Heard {
             self.table.begin_at(self.number);
             return (vec![(Purge::All, Manner::Hard)], true);
         };
+        if is_first {
+            // What was asked for before the first of them may have been purged by others.
+            self.table.begin_at(self.number.saturating_sub(since.len() as u64));
+        }
         let mut news = Vec::new();
         for record in &since {
             let (by, record) = record.split_at(NODE.min(record.len()));
@@ -117,7 +122,8 @@ impl Heard {
                 news.extend(all.into_iter().map(|purge| (purge, manner)));
             }
         }
-        (news, false)
+        // What is in memory may have come before the first of them.
+        if is_first { (vec![(Purge::All, Manner::Hard)], true) } else { (news, false) }
     }
 }
 
@@ -154,6 +160,19 @@ mod tests {
             assert_eq!(heard.lets_pass(&ticket, url, &[]), passes, "{url}");
         }
         assert!(heard.lets_pass(&heard.stamp().unwrap(), "http://a/x", &[]), "asked for afterwards");
+    }
+
+    #[test]
+    fn whoever_comes_later_knows_of_what_is_remembered() {
+        let mut old = Heard::default();
+        let stamps: Vec<_> = [6, 7, 8].map(|number| (hear(&mut old, said(EPOCH_A, number, None)), old.stamp())).into();
+        let mut new = Heard::default();
+        let purges = said(EPOCH_A, 9, Some(&[(NODE_B, "http://a/x"), (NODE_B, "http://a/y")]));
+        assert_eq!(hear(&mut new, purges), [Purge::All], "of what it has in memory it knows nothing");
+        let passes = |stamp: usize, url: &str| new.lets_pass(stamps[stamp].1.as_ref().unwrap(), url, &[]);
+        assert_eq!(["x", "y", "z"].map(|path| passes(0, &format!("http://a/{path}"))), [false; 3]);
+        assert_eq!(["x", "y", "z"].map(|path| passes(1, &format!("http://a/{path}"))), [false, false, true]);
+        assert_eq!(["x", "y", "z"].map(|path| passes(2, &format!("http://a/{path}"))), [true, false, true]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- The purges of all gateways, numbered. KEYS: the state, the log. ARGV: an epoch to begin with, if one is needed; the epoch and the
 -- number that are known; the most purges that are remembered; then new ones.
--- Gives back the epoch, the last number, whether what follows is all that came after the known number, and that.
+-- Gives back the epoch, the last number, whether what follows is all that came after the known number, and that; to whom knows no
+-- epoch all that is remembered.
 -- Neither key ends: while Redis makes room by a policy that takes keys with an end, they stay.
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'number', 'run')
 local epoch, number, known = state[1], tonumber(state[2] or 0), tonumber(ARGV[3])
@@ -17,6 +18,7 @@ for i = 5, #ARGV do
 end
 redis.call('LTRIM', KEYS[2], -ARGV[4], -1)
 redis.call('HSET', KEYS[1], 'epoch', epoch, 'number', string.format('%.0f', number), 'run', run)
+if ARGV[2] == '' then return { epoch, number, 1, redis.call('LRANGE', KEYS[2], 0, -1) } end
 local missing = number - known
 if epoch ~= ARGV[2] or missing > redis.call('LLEN', KEYS[2]) then return { epoch, number, 0, {} } end
 if missing == 0 then return { epoch, number, 1, {} } end

@@ -81,6 +81,22 @@ fn what_one_has_fetched_the_others_need_not() {
 }
 
 #[test]
+fn whoever_comes_later_is_given_what_was_not_purged() {
+    let (backend, redis) = (Backend::start(), Redis::start(&[]));
+    let all = gateways(1, &backend, &redis);
+    let paths = ["a", "b"].map(|name| format!("/{name}?{FRESH}"));
+    for path in &paths {
+        assert_eq!(word(&get(&all[0], path)), "MISS");
+    }
+    kept(&all[0], 2.0);
+    purge(&all[0], r#"{ "url": "http://api.example/elsewhere" }"#);
+    purge(&all[0], &format!(r#"{{ "url": "http://api.example{}" }}"#, paths[1]));
+    eventually("others are told", || redis.ask("HGET tollgate:{cache}:state number").contains('2'));
+    let later = gateways(1, &backend, &redis);
+    assert_eq!([0, 1].map(|at: usize| word(&get(&later[0], &paths[at])).to_owned()), ["HIT", "MISS"]);
+}
+
+#[test]
 fn variants_are_kept_apart_and_nothing_of_a_request_is_in_a_name() {
     let (backend, redis) = (Backend::start(), Redis::start(&[]));
     let all = gateways(2, &backend, &redis);

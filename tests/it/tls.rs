@@ -527,3 +527,42 @@ fn nor_does_a_tunnel_whose_client_takes_nothing() {
     let _ = client.kill();
     let _ = client.wait();
 }
+
+#[test]
+fn nor_does_a_tunnel_of_a_process_that_leaves() {
+    let certs = Certs::new();
+    certs.issue("a", "a", &["a.example"]);
+    let switches = raw_backend(|mut stream| {
+        read_head(&mut stream);
+        let _ =
+            stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n");
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+    });
+    let mut gw = Gateway::start(&format!(
+        "pingora: {{ grace_period_seconds: 30 }}\nlisteners: [ {{ address: \"127.0.0.1:{{port}}\", tls: {{ certificates: [ {{ {} }} ], mtls: {{ ca: {} }} }} }} ]\nservices: {{ main: {{ urls: [\"http://{switches}\"] }} }}\nroutes: [ {{ match: {{ path: /* }}, service: main, filters: [ client_cert ] }} ]\n",
+        certs.yaml("a"),
+        certs.path("ca.pem")
+    ));
+    let end = SystemTime::now() + Duration::from_secs(6);
+    certs.issue_until("client", "client", &["client.example"], end);
+    let (cert, key) = (certs.path("client.pem"), certs.path("client.key"));
+    let mut client = Command::new(program("openssl", "openssl"))
+        .args(["s_client", "-connect", &format!("127.0.0.1:{}", gw.port), "-quiet", "-cert", &cert, "-key", &key])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let request = b"GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+    client.stdin.as_mut().unwrap().write_all(request).unwrap();
+    eventually("it is open", || gw.metric("gateway_requests_in_flight") == Some(1.0));
+    let mut old = gw.upgrade();
+    let mut said = Vec::new();
+    client.stdout.take().unwrap().read_to_end(&mut said).unwrap();
+    let now = SystemTime::now();
+    assert!(now > end && now < end + Duration::from_secs(5), "{:?}", now.duration_since(end));
+    let _ = client.kill();
+    let _ = client.wait();
+    assert!(old.wait().unwrap().success());
+}
