@@ -143,6 +143,7 @@ mod tests {
     use super::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn a_body_is_what_was_received(parts in proptest::collection::vec(0usize..900_000, 0..6), said in proptest::option::of(0u64..3_000_000), from in 0usize..2_000_000, length in 0usize..2_000_000) {
             let received: Vec<Vec<u8>> = parts.iter().enumerate().map(|(at, len)| {

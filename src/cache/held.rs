@@ -19,6 +19,8 @@ use crate::units::CountPermit;
 pub(super) const HEAP: usize = 64 << 10;
 /// What a piece takes beside its bytes.
 pub(super) const OVERHEAD: usize = 48;
+/// Where there are no pages to be had, a piece is at most so large.
+const HEAP_PIECE: usize = 128 << 10;
 /// Memory is given out in pages of this size.
 const PAGE: usize = 4 << 10;
 /// The most pieces in pages of their own: a system allows a process so many mappings (65530 by default), and others need some.
@@ -55,14 +57,14 @@ pub(super) fn taken(len: usize) -> usize {
 }
 
 impl Held {
-    /// Memory for a piece of `room` bytes.
+    /// Memory for a piece of `room` bytes, or for the beginning of it.
     pub(super) fn block(&self, room: usize) -> Block {
         let mapped = || {
             let permit = CountPermit::within(self.mapped.clone(), MOST_MAPPED)?;
             Some(Room::Mapped(MmapMut::map_anon(room).ok()?, permit))
         };
         let mapped = if room > HEAP { mapped() } else { None };
-        Block { room: mapped.unwrap_or_else(|| Room::Heap(Vec::with_capacity(room))), len: 0 }
+        Block { room: mapped.unwrap_or_else(|| Room::Heap(Vec::with_capacity(room.min(HEAP_PIECE)))), len: 0 }
     }
 
     /// A piece that is counted.
@@ -156,5 +158,16 @@ mod tests {
             drop(view);
             assert_eq!((held.bytes(), held.mapped.load(Relaxed)), (0, 0));
         }
+    }
+
+    #[test]
+    fn without_pages_it_is_the_heap() {
+        let held = Held::default();
+        held.mapped.store(MOST_MAPPED, Relaxed);
+        let mut block = held.block(1 << 20);
+        assert_eq!(block.fill(&vec![7; 1 << 20]).len(), (1 << 20) - HEAP_PIECE);
+        assert_eq!(block.len(), HEAP_PIECE);
+        let body = super::super::body::Body::copied(&[vec![7; 1 << 20]], &held);
+        assert!(body.parts().len() == 8 && body.parts().concat() == vec![7; 1 << 20]);
     }
 }
