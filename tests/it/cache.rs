@@ -560,7 +560,8 @@ fn what_slow_clients_read_is_bounded_and_counted() {
     }
     let held = || gateway.metric("gateway_cache_held_bytes");
     assert!(gateway.peak_memory() < 110 << 20, "{}", gateway.peak_memory());
-    assert!(held().is_some_and(|held| held > 14e6 && held <= 17e6), "{held:?}", held = held());
+    // With less than this, one more would have found room.
+    assert!(held().is_some_and(|held| held > 9.4e6 && held <= 17e6), "{held:?}", held = held());
     let detail = gateway.get(&path(99)).expect(200).get("cache-status").to_owned();
     assert!(detail.contains("too-large"), "{detail}");
     drop(slow);
