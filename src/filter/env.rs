@@ -27,6 +27,15 @@ pub trait Members: fmt::Debug + Send + Sync {
 /// A filter and its name.
 pub type Member = (&'static str, Arc<dyn Filter>);
 
+/// The names of a route's limits.
+#[derive(Debug, Default)]
+pub struct LimitNames {
+    /// All of them.
+    pub taken: Vec<String>,
+    /// How many limits have come of filters without a name.
+    pub unnamed: usize,
+}
+
 /// The surroundings of a filter under construction.
 #[derive(Debug, Clone)]
 pub struct Env {
@@ -35,7 +44,7 @@ pub struct Env {
     /// A name for the filter's state that stays the same over reloads: `route/filter`, and its place if that is not unique.
     pub scope: String,
     /// The names that limits of the route have so far.
-    pub limit_names: Arc<Mutex<Vec<String>>>,
+    pub limit_names: Arc<Mutex<LimitNames>>,
     /// The filters that there are, for one that is made of others.
     pub members: Arc<dyn Members>,
     /// The API keys of the configuration.

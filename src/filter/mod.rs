@@ -27,7 +27,7 @@ pub use crate::message::reason::Reason;
 pub use crate::message::reply::{Reply, ReplyBody};
 pub use crate::message::request_id::RequestId;
 pub use chain::{Chain, OnFault, Refusal, Step, StepMetrics};
-pub use env::{Env, Invalid, Member, Members};
+pub use env::{Env, Invalid, LimitNames, Member, Members};
 pub use exchange::{Applied, Exchange, State};
 pub use http_place::HttpPlace;
 pub use key_set::{KeySet, KeySetSource, KeySets, KeySetsDraft};

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::calendar_count::CalendarCount;
 use crate::{
-    filter::{Invalid, subject::KeyPart},
+    filter::{Invalid, LimitNames, subject::KeyPart},
     limit::{CalendarQuota, Quota, SlidingWindow},
     message::reply::whole_seconds,
     store::{OnStoreDown, SyncMode},
@@ -190,9 +190,9 @@ pub(super) struct Named {
 }
 
 impl RateLimitConfig {
-    /// Every limit that it names, in the order of the keys; what is wrong goes to `invalid`. `taken`: the names of the route's limits
-    /// so far, to which these are added.
-    pub(super) fn limits(&self, taken: &mut Vec<String>, invalid: &mut Invalid) -> Vec<Named> {
+    /// Every limit that it names, in the order of the keys; what is wrong goes to `invalid`. `names`: those of the route's limits so
+    /// far, to which these are added.
+    pub(super) fn limits(&self, names: &mut LimitNames, invalid: &mut Invalid) -> Vec<Named> {
         let mut named = Vec::new();
         let before = invalid.0.len();
         let mut add = |at: &str, name: Option<&str>, counted: Option<Counted>, invalid: &mut Invalid| {
@@ -201,15 +201,15 @@ impl RateLimitConfig {
                 (Some(name), ..) => name.to_owned(),
                 (None, Some(base), 0) => base.clone(),
                 (None, Some(base), place) => format!("{base}-{}", place + 1),
-                (None, None, place) => unused(taken, place),
+                (None, None, place) => unused(&names.taken, names.unnamed + place),
             };
             if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
                 invalid.push(format!("{at}name"), format!("'{name}' is not a name of letters, digits and -_."));
-            } else if taken.contains(&name) {
+            } else if names.taken.contains(&name) {
                 let message = format!("another limit of this route is called '{name}': name one of them");
                 invalid.push(format!("{at}name"), message);
             }
-            taken.push(name.clone());
+            names.taken.push(name.clone());
             named.push(Named { name, counted });
         };
         let counted = rate("", self.rate, self.burst, self.algorithm, invalid);
@@ -225,6 +225,9 @@ impl RateLimitConfig {
             let counted = rate(&at, limit.rate, limit.burst, limit.algorithm, invalid);
             let counted = counted.or(limit.quota.map(|quota| Counted::Calendar(quota.0)));
             add(&at, limit.name.as_deref(), counted, invalid);
+        }
+        if self.name.is_none() {
+            names.unnamed += named.len();
         }
         if named.is_empty() && invalid.0.len() == before {
             let message = "there is no limit: write 'rate: 10/s', 'quota: 10000/month', or a list of 'limits'";
@@ -252,11 +255,10 @@ impl RateLimitConfig {
     }
 }
 
-/// The name of a limit that has none, at this place of its filter: `default`, or by its place among those of the route.
+/// The name of a limit that has none: `default`, or by its place among those of filters without a name.
 fn unused(taken: &[String], place: usize) -> String {
-    let first = (place == 0).then(|| "default".to_owned());
-    let mut names = first.into_iter().chain((taken.len() + 1..).map(|number| format!("default-{number}")));
-    names.find(|name| !taken.contains(name)).unwrap_or_default()
+    let name = |place: usize| if place == 0 { "default".to_owned() } else { format!("default-{}", place + 1) };
+    (place..).map(name).find(|name| !taken.contains(name)).unwrap_or_default()
 }
 
 /// The limit of a rate, if there is one.
@@ -295,13 +297,13 @@ mod tests {
     use super::*;
 
     fn limits(yaml: &str) -> (Vec<String>, Vec<(String, String)>) {
-        limits_after(&mut Vec::new(), yaml)
+        limits_after(&mut LimitNames::default(), yaml)
     }
 
-    fn limits_after(taken: &mut Vec<String>, yaml: &str) -> (Vec<String>, Vec<(String, String)>) {
+    fn limits_after(names: &mut LimitNames, yaml: &str) -> (Vec<String>, Vec<(String, String)>) {
         let config: RateLimitConfig = serde_json::from_value(serde_json::from_str(yaml).unwrap()).unwrap();
         let mut invalid = Invalid::default();
-        let named = config.limits(taken, &mut invalid);
+        let named = config.limits(names, &mut invalid);
         (named.into_iter().map(|limit| limit.name).collect(), invalid.0)
     }
 
@@ -317,13 +319,13 @@ mod tests {
 
     #[test]
     fn filters_of_a_route_do_not_share_names() {
-        let taken = &mut Vec::new();
+        let taken = &mut LimitNames::default();
         for (yaml, expected) in [
             (r#"{"rate": "1/s"}"#, "default"),
             (r#"{"rate": "1/s", "quota": "9/day"}"#, "default-2 default-3"),
             (r#"{"rate": "1/s", "quota": "9/day", "name": "api"}"#, "api api-2"),
             (r#"{"rate": "1/s", "name": "default-4"}"#, "default-4"),
-            (r#"{"rate": "1/s"}"#, "default-7"),
+            (r#"{"rate": "1/s"}"#, "default-5"),
         ] {
             let (names, wrong) = limits_after(taken, yaml);
             assert_eq!((names.join(" "), wrong), (expected.to_owned(), vec![]), "{yaml}");
