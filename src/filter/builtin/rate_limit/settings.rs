@@ -258,7 +258,7 @@ impl RateLimitConfig {
 /// The name of a limit that has none: `default`, or by its place among those of filters without a name.
 fn unused(taken: &[String], place: usize) -> String {
     let name = |place: usize| if place == 0 { "default".to_owned() } else { format!("default-{}", place + 1) };
-    (place..).map(name).find(|name| !taken.contains(name)).unwrap_or_default()
+    (place..=place + taken.len()).map(name).find(|name| !taken.contains(name)).unwrap_or_default()
 }
 
 /// The limit of a rate, if there is one.
