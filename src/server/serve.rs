@@ -272,9 +272,10 @@ fn assemble(server: &mut Server, live: &Arc<Live>, plan: &Plan, bound: Vec<Bound
 }
 
 /// `downstream` and the HTTP layer have buffers of their own, when they need them; with Pingora's 64 KiB an idle connection
-/// costs 100 KB. The PROXY protocol is read byte by byte.
+/// costs 100 KB. The PROXY protocol is read byte by byte; answers of several streams of HTTP/2 are written together.
 fn buffers(listener: &Listener) -> L4BufferSettings {
-    L4BufferSettings::new(if listener.proxy_protocol { 256 } else { 0 }, 1460)
+    let (read, write) = (listener.proxy_protocol, listener.tls.is_some() || listener.h2c);
+    L4BufferSettings::new(if read { 256 } else { 0 }, if write { 1460 } else { 0 })
 }
 
 /// What Pingora's HTTP layer lets through.
