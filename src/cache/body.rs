@@ -16,6 +16,9 @@ use super::{
 /// A piece has at most this many bytes.
 const PIECE: usize = 1 << 20;
 
+/// Of a piece that is being filled, at most so many bytes are copied at once.
+const COPIED: usize = 64 << 10;
+
 /// A complete body, in pieces that belong to nothing else.
 #[derive(Debug, Clone, Default)]
 pub struct Body {
@@ -35,6 +38,16 @@ impl Body {
         filling.finish()
     }
 
+    /// A body of this length whose bytes are to come, by another way.
+    pub fn to_come(len: usize) -> Self {
+        Self { parts: Arc::default(), len }
+    }
+
+    /// What there is from this place on, to the end of its piece.
+    pub fn from(&self, place: usize) -> Bytes {
+        self.slice(place..self.len).next().unwrap_or_default()
+    }
+
     /// The pieces; cloning one copies nothing.
     pub fn parts(&self) -> &[Bytes] {
         &self.parts
@@ -52,13 +65,7 @@ impl Body {
 
     /// The pieces of a part of it; nothing is copied. What is outside of it is left out.
     pub fn slice(&self, range: Range<usize>) -> impl Iterator<Item = Bytes> + '_ {
-        let mut start = 0usize;
-        self.parts.iter().filter_map(move |part| {
-            let (from, to) = (range.start.max(start), range.end.min(start + part.len()));
-            let slice = (from < to).then(|| part.slice(from - start..to - start));
-            start += part.len();
-            slice
-        })
+        slice(&self.parts, range)
     }
 
     /// About how many bytes of memory it takes.
@@ -66,6 +73,17 @@ impl Body {
         let pieces = self.parts.iter().map(|part| held::taken(part.len())).sum::<usize>();
         pieces + allocated(16 + self.parts.len() * size_of::<Bytes>()) + self.parts.len() * held::OVERHEAD
     }
+}
+
+/// The pieces of a part of what these pieces are together.
+fn slice(parts: &[Bytes], range: Range<usize>) -> impl Iterator<Item = Bytes> + '_ {
+    let mut start = 0usize;
+    parts.iter().filter_map(move |part| {
+        let (from, to) = (range.start.max(start), range.end.min(start + part.len()));
+        let slice = (from < to).then(|| part.slice(from - start..to - start));
+        start += part.len();
+        slice
+    })
 }
 
 /// A body on its way.
@@ -95,6 +113,15 @@ impl Filling {
     /// True when none have.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What has come from this place on, or some of it: a view of a piece that is full, or a copy of one that is not.
+    pub fn from(&self, place: usize) -> Bytes {
+        let Some(within) = place.checked_sub(self.full) else {
+            return slice(&self.parts, place..self.full).next().unwrap_or_default();
+        };
+        let come = self.piece.filled().get(within..).unwrap_or_default();
+        Bytes::copy_from_slice(&come[..come.len().min(COPIED)])
     }
 
     /// More of it.
@@ -151,9 +178,17 @@ mod tests {
             }).collect();
             let (held, whole) = (Held::default(), received.concat());
             let mut filling = Filling::new(said, &held);
+            let mut followed = Vec::new();
             for part in &received {
                 filling.extend(part);
+                prop_assert!(from < filling.len() || filling.from(from).is_empty());
+                while followed.len() < filling.len() {
+                    let next = filling.from(followed.len());
+                    prop_assert!(!next.is_empty());
+                    followed.extend_from_slice(&next);
+                }
             }
+            prop_assert!(followed == whole);
             prop_assert_eq!(filling.len(), whole.len());
             for body in [filling.finish(), Body::copied(&received, &held)] {
                 prop_assert_eq!(body.len(), whole.len());
@@ -162,6 +197,8 @@ mod tests {
                 let end = from.saturating_add(length);
                 let expected = whole.get(from.min(whole.len())..end.min(whole.len())).unwrap_or_default();
                 prop_assert!(body.slice(from..end).collect::<Vec<_>>().concat() == expected);
+                prop_assert!(whole.get(from..).unwrap_or_default().starts_with(&body.from(from)));
+                prop_assert_eq!(body.from(from).is_empty(), from >= whole.len());
                 prop_assert!(body.weight() >= body.len());
             }
             prop_assert_eq!(held.bytes(), 0);

@@ -64,6 +64,13 @@ impl Draft {
         self.length
     }
 
+    /// The entry whose body is to come, of which the length was said.
+    pub fn head(&self) -> Option<Entry> {
+        let body = Body::to_come(usize::try_from(self.length?).ok()?);
+        let (headers, selection, tags) = (self.headers.clone(), self.selection.clone(), self.tags.clone());
+        Some(Entry::made_of(self.status, headers, self.terms.clone(), self.stored, selection, tags, body))
+    }
+
     /// The entry, now that the body is complete.
     ///
     /// # Errors

@@ -84,6 +84,14 @@ impl Block {
         self.len
     }
 
+    /// What has come of it.
+    pub(super) fn filled(&self) -> &[u8] {
+        match &self.room {
+            Room::Heap(bytes) => bytes,
+            Room::Mapped(map, _) => &map[..self.len],
+        }
+    }
+
     pub(super) fn is_heap(&self) -> bool {
         matches!(self.room, Room::Heap(_))
     }
@@ -127,10 +135,7 @@ impl fmt::Debug for Room {
 
 impl AsRef<[u8]> for Piece {
     fn as_ref(&self) -> &[u8] {
-        match &self.block.room {
-            Room::Heap(bytes) => bytes,
-            Room::Mapped(map, _) => &map[..self.block.len],
-        }
+        self.block.filled()
     }
 }
 

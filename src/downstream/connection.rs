@@ -21,7 +21,7 @@ use pingora::{
     protocols::{http::ServerSession, raw_connect::ProxyDigest},
 };
 
-use super::{deadlines::StreamDeadlines, hangup};
+use super::{SharedBody, deadlines::StreamDeadlines, hangup};
 use crate::{auth::Certificate, message::forwarded};
 
 /// Facts of one connection.
@@ -63,7 +63,7 @@ pub(crate) struct ConnectionInfo {
     /// What a session that was dropped has left of the connection, or has handed back.
     left_over: Mutex<Option<Box<dyn Any + Send + Sync>>>,
     /// A body that takes the place of the one that the backend sends.
-    body: Mutex<Option<Vec<Bytes>>>,
+    body: Mutex<Option<LeftBody>>,
     /// What is known of a request before it has a session.
     found: Mutex<Option<Box<dyn Any + Send + Sync>>>,
     /// The connection ends after the answer.
@@ -81,6 +81,15 @@ pub(crate) struct TlsFacts {
     pub sni: Option<Box<str>>,
     /// The certificate that the client showed, verified.
     pub certificate: Option<Arc<Certificate>>,
+}
+
+/// A body that takes the place of the one that comes along.
+#[derive(Debug)]
+enum LeftBody {
+    /// All of it, in pieces.
+    Parts(Vec<Bytes>),
+    /// The same one, which others are given, too.
+    Shared(Arc<dyn SharedBody>),
 }
 
 /// The head and the body of an answer.
@@ -216,12 +225,33 @@ impl ConnectionInfo {
 
     /// A body, in pieces, that follows the next head, whatever its backend has sent.
     pub(crate) fn leave_body(&self, parts: Vec<Bytes>) {
-        *self.body.lock() = Some(parts);
+        *self.body.lock() = Some(LeftBody::Parts(parts));
     }
 
     /// Takes that.
     pub(super) fn take_body(&self) -> Option<Vec<Bytes>> {
-        self.body.lock().take()
+        match self.body.lock().take_if(|left| matches!(left, LeftBody::Parts(_))) {
+            Some(LeftBody::Parts(parts)) => Some(parts),
+            _ => None,
+        }
+    }
+
+    /// The body that comes is this one, which others are given, too.
+    pub(crate) fn share_body(&self, body: Arc<dyn SharedBody>) {
+        *self.body.lock() = Some(LeftBody::Shared(body));
+    }
+
+    /// Takes that.
+    pub(super) fn take_shared(&self) -> Option<Arc<dyn SharedBody>> {
+        match self.body.lock().take_if(|left| matches!(left, LeftBody::Shared(_))) {
+            Some(LeftBody::Shared(shared)) => Some(shared),
+            _ => None,
+        }
+    }
+
+    /// Whatever was left for the answer that has ended is for no other.
+    pub(super) fn forget_body(&self) {
+        *self.body.lock() = None;
     }
 
     /// What the floor above has found out about a request, for its hooks.

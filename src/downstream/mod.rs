@@ -11,6 +11,7 @@
 //! There is one application per listener: what a connection is granted depends on the socket that accepted it, and on nothing
 //! that could be found out about it afterwards.
 
+mod ahead;
 pub(crate) mod app;
 pub(crate) mod connection;
 pub(crate) mod connection_limits;
@@ -36,6 +37,7 @@ mod transport;
 pub(crate) mod validate;
 mod websocket;
 
+pub(crate) use self::ahead::SharedBody;
 pub(crate) use self::app::App;
 pub(crate) use self::deadlines::{Lateness, StreamDeadlines};
 pub(crate) use self::{

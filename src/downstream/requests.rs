@@ -140,6 +140,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Requests<'_, A> {
         }
         let session = ServerSession::new_custom(Box::new(Http1Session::new(stream, head, facts.body)));
         watch.run(self.app.process_new_http(session, shutdown)).await;
+        info.forget_body();
         None
     }
 

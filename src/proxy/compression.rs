@@ -54,16 +54,22 @@ struct Compressor {
     encoder: Option<Box<dyn Encode + Send + Sync>>,
 }
 
-/// Compresses the answer with this head by these `terms`, if the client takes it.
+/// Compresses the answer with this head by these `terms`, if the client takes it; true when it does.
 ///
 /// # Errors
 /// A field cannot be set.
-pub(super) fn begin(session: &mut Session, head: &mut ResponseHeader, terms: Arc<CodingTerms>) -> pingora::Result<()> {
+pub(super) fn begin(
+    session: &mut Session,
+    head: &mut ResponseHeader,
+    terms: Arc<CodingTerms>,
+) -> pingora::Result<bool> {
+    let covered = terms.cover(head);
     let http2 = if request::is_http2(session) { ConnectionInfo::of(session).cloned() } else { None };
     if let Some(modules) = modules(session.req_header(), head, terms, http2)? {
         session.downstream_modules_ctx = modules;
+        return Ok(covered);
     }
-    Ok(())
+    Ok(false)
 }
 
 /// What compresses the answer with this head to a request with the head `asked`, if the client takes it.

@@ -18,9 +18,11 @@ use crate::{
     },
     message::{grpc, reply::Reply, source::ResponseSource},
     proxy::cached::{
+        follow::{broken_off, more},
         look::{Found, look},
         serve::Served,
     },
+    runtime::underway::{BrokenOff, Follower},
 };
 
 const WRITING: &str = "while writing an answer";
@@ -51,7 +53,7 @@ pub(super) async fn answer(
         log::debug!("answer not delivered: {e}");
         info.close_after_this();
     }
-    logging::record_direct(shared, head, written.is_ok(), &mut context);
+    logging::record_direct(shared, head, written.as_ref().err().map(|e| &**e), &mut context);
     true
 }
 
@@ -62,7 +64,9 @@ async fn give(
     served: Served,
     connection: &mut (dyn AsyncWrite + Send + Unpin),
 ) -> pingora::Result<()> {
-    let (mut answer_head, parts) = reply::finish(context, served)?;
+    let Served { head: answer_head, parts, rest } = served;
+    let mut answer_head = reply::finish(context, answer_head)?;
+    let bodiless = parts.is_empty() && rest.is_none();
     let info = context.info.as_ref();
     if let Some(info) = info
         && head.headers.contains_key(header::EXPECT)
@@ -74,21 +78,59 @@ async fn give(
         None => None,
     };
     if let Some(modules) = &mut modules {
-        modules.response_header_filter(&mut answer_head, parts.is_empty()).await?;
+        modules.response_header_filter(&mut answer_head, bodiless).await?;
     }
     let mut answer = Outgoing::to(Asked::by(head));
-    answer.head(&mut answer_head, parts.is_empty(), info.is_some_and(|info| info.closes()))?;
+    answer.head(&mut answer_head, bodiless, info.is_some_and(|info| info.closes()))?;
     context.written = Some(answer_head.status);
+    if let Some(rest) = rest {
+        Box::pin(follow(rest, &mut modules, &mut answer, context, connection)).await?;
+    }
     for part in parts {
-        let mut part = Some(part);
-        if let Some(modules) = &mut modules {
-            modules.response_body_filter(&mut part, false)?;
-        }
-        give_part(part, &mut answer, context, connection).await?;
+        give_coded(part, &mut modules, &mut answer, context, connection).await?;
     }
     let last = modules.as_mut().map_or(Ok(None), HttpModuleCtx::response_done_filter)?;
     give_part(last, &mut answer, context, connection).await?;
     end(&mut answer, connection).await
+}
+
+/// Writes a body as it comes.
+async fn follow(
+    mut rest: Follower,
+    modules: &mut Option<HttpModuleCtx>,
+    answer: &mut Outgoing,
+    context: &mut Context,
+    connection: &mut (dyn AsyncWrite + Send + Unpin),
+) -> pingora::Result<()> {
+    while !rest.has_ended() {
+        if let Some(part) = rest.now().map_err(|BrokenOff| broken_off())? {
+            give_coded(part, modules, answer, context, connection).await?;
+            continue;
+        }
+        let before = answer.out.split();
+        let written = async {
+            connection.write_all(&before).await?;
+            connection.flush().await
+        };
+        written.await.or_err(WriteError, WRITING)?;
+        more(&mut rest, context.deadline).await?;
+    }
+    Ok(())
+}
+
+/// Takes a part into the answer, compressed if its client takes it so.
+async fn give_coded(
+    part: Bytes,
+    modules: &mut Option<HttpModuleCtx>,
+    answer: &mut Outgoing,
+    context: &mut Context,
+    connection: &mut (dyn AsyncWrite + Send + Unpin),
+) -> pingora::Result<()> {
+    let mut part = Some(part);
+    if let Some(modules) = modules {
+        modules.response_body_filter(&mut part, false)?;
+    }
+    give_part(part, answer, context, connection).await
 }
 
 /// Takes a part into the answer; a large one is written at once.

@@ -1,7 +1,7 @@
 //! What is written down of a request when it has ended: counters, the chain's notes, the access log.
 
 use http::StatusCode;
-use pingora::{Error, ErrorType, http::RequestHeader, proxy::Session};
+use pingora::{Error, ErrorSource, ErrorType, http::RequestHeader, proxy::Session};
 
 use super::{context::Context, error, failure};
 use crate::{
@@ -39,13 +39,12 @@ pub(crate) fn record(shared: &Shared, session: &Session, error: Option<&Error>, 
     write_down(shared, &ended, context);
 }
 
-/// The same for one that was answered without a session; `whole`: all of the answer has been written.
-pub(super) fn record_direct(shared: &Shared, head: &RequestHeader, whole: bool, context: &mut Context) {
-    if !whole {
-        context.error = Some(ErrorType::WriteError.as_str().to_owned());
-    }
+/// The same for one that was answered without a session; `error`: why not all of the answer has been written.
+pub(super) fn record_direct(shared: &Shared, head: &RequestHeader, error: Option<&Error>, context: &mut Context) {
+    context.error = error.map(|error| error.etype().as_str().to_owned());
     let (written, sent) = (context.written, context.sent);
-    write_down(shared, &Ended { head, written, received: 0, sent, left: !whole }, context);
+    let left = error.is_some_and(|error| error.esource() != &ErrorSource::Upstream);
+    write_down(shared, &Ended { head, written, received: 0, sent, left }, context);
 }
 
 /// The same for a request that was dropped in the middle; `left`: because its client has gone.

@@ -2,6 +2,8 @@
 //! `response_filter` is not called for what we write ourselves: without it errors would lack CORS headers, request id
 //! and security headers.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
 use pingora::{
@@ -19,7 +21,11 @@ use crate::{
         reply_wire::build,
         source::ResponseSource,
     },
-    proxy::cached::serve::Served,
+    proxy::cached::{
+        follow::{broken_off, more},
+        serve::Served,
+    },
+    runtime::underway::{BrokenOff, Follower},
 };
 
 /// Writes `reply` and notes who made it.
@@ -52,24 +58,42 @@ pub(crate) async fn give(session: &mut Session, context: &mut Context, served: S
     if session.req_header().headers.contains_key(header::EXPECT) {
         keep_alive::end(session);
     }
-    let (mut head, parts) = finish(context, served)?;
+    let Served { head, parts, rest } = served;
+    let mut head = finish(context, head)?;
     if let Some(terms) = context.state.compress.take() {
-        compression::begin(session, &mut head, terms)?;
+        let _ = compression::begin(session, &mut head, terms)?;
     }
-    if parts.is_empty() && request::is_http2(session) {
+    let bodiless = parts.is_empty() && rest.is_none();
+    if bodiless && request::is_http2(session) {
         return session.write_response_tasks(vec![HttpTask::Header(Box::new(head), true)]).await.map(drop);
     }
+    session.write_response_header(Box::new(head), bodiless).await?;
+    if let Some(rest) = rest {
+        return Box::pin(follow(session, rest, context.deadline)).await;
+    }
     let last = parts.len().saturating_sub(1);
-    session.write_response_header(Box::new(head), parts.is_empty()).await?;
     for (number, part) in parts.into_iter().enumerate() {
         session.write_response_body(Some(part), number == last).await?;
     }
     Ok(())
 }
 
-/// A stored answer as the client is to see it, after the chain's response phase.
-pub(super) fn finish(context: &mut Context, served: Served) -> pingora::Result<(ResponseHeader, Vec<Bytes>)> {
-    let Served { mut head, parts } = served;
+/// Writes a body as it comes.
+async fn follow(session: &mut Session, mut rest: Follower, deadline: Option<Instant>) -> pingora::Result<()> {
+    loop {
+        match rest.now().map_err(|BrokenOff| broken_off())? {
+            Some(part) => session.write_response_body(Some(part), rest.has_ended()).await?,
+            None => more(&mut rest, deadline).await?,
+        }
+        if rest.has_ended() {
+            return Ok(());
+        }
+    }
+}
+
+/// The head of a stored answer as the client is to see it, after the chain's response phase.
+pub(super) fn finish(context: &mut Context, head: ResponseHeader) -> pingora::Result<ResponseHeader> {
+    let mut head = head;
     context.answered_by = ResponseSource::Cache;
     if !head.headers.contains_key(header::DATE) {
         head.insert_header(header::DATE, get_cached_date())?;
@@ -80,7 +104,7 @@ pub(super) fn finish(context: &mut Context, served: Served) -> pingora::Result<(
     if let Some(cached) = &context.cached {
         cached.say(&mut head)?;
     }
-    Ok((head, parts))
+    Ok(head)
 }
 
 /// True when the connection ends after `reply` to a request with this `head`.

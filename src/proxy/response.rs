@@ -11,7 +11,7 @@ use crate::{
     cache::targeted::TOLLGATE_CACHE_CONTROL,
     downstream::h1::head::HeaderNames,
     message::{edit::forget_spelling, grpc, hop_by_hop, source::ResponseSource},
-    proxy::kind::RequestKind,
+    proxy::{cached::arrival, kind::RequestKind},
     runtime::Shared,
     upstream::response::verify,
 };
@@ -102,8 +102,15 @@ pub(super) fn head(
             return Ok(());
         }
     }
-    if let Some(terms) = context.state.compress.take() {
-        compression::begin(session, head, terms)?;
+    let compressed = match context.state.compress.take() {
+        Some(terms) => compression::begin(session, head, terms)?,
+        None => false,
+    };
+    if context.cached.is_some() {
+        let changed = context.route.as_ref().is_some_and(|route| route.chain.wants_response_body());
+        // Of two attempts there is one way to the client, which writes each part before it reads the next.
+        let hedged = context.target.as_ref().is_some_and(|target| target.service.resilience.hedges());
+        arrival::begun(head, !compressed && !changed && !hedged, context);
     }
     Ok(())
 }

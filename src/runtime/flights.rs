@@ -6,6 +6,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::underway::Underway;
+
 /// For so long nobody waits for a key whose answer could not be kept.
 const PASS: Duration = Duration::from_secs(10);
 
@@ -15,10 +17,12 @@ const MOST: usize = 4096;
 const SHARDS: usize = 16;
 
 /// What became of a fetch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Landing {
     /// It is under way.
     Flying,
+    /// Its answer comes, and may be given to those who wait.
+    Open(Arc<Underway>),
     /// The answer is stored.
     Stored,
     /// It is not, and will not be.
@@ -79,6 +83,16 @@ impl Flights {
 }
 
 impl Flight {
+    /// The answer comes: those who wait may be given it.
+    pub fn open(&self, underway: &Arc<Underway>) {
+        if let Some(Slot::Flying(waiting)) = self.flights.shard(self.hash).lock().get_mut(&self.hash)
+            && !self.landed
+        {
+            let waiting = waiting.get_or_insert_with(|| watch::channel(Landing::Flying).0);
+            waiting.send_replace(Landing::Open(underway.clone()));
+        }
+    }
+
     /// The answer is stored.
     pub fn stored(self) {
         let mut this = self;
@@ -130,11 +144,11 @@ mod tests {
         let Join::Lead(flight) = flights.join(key, s(0)) else { panic!("nobody leads") };
         let Join::Wait(waiting) = flights.join(key, s(0)) else { panic!("nobody waits") };
         flight.stored();
-        assert_eq!(*waiting.borrow(), Landing::Stored);
+        assert!(matches!(*waiting.borrow(), Landing::Stored));
         let Join::Lead(flight) = flights.join(key, s(0)) else { panic!("the next one leads again") };
         let Join::Wait(waiting) = flights.join(key, s(0)) else { panic!("nobody waits") };
         drop(flight);
-        assert_eq!(*waiting.borrow(), Landing::NotStored);
+        assert!(matches!(*waiting.borrow(), Landing::NotStored));
         let Join::Lead(flight) = flights.join(key, s(0)) else { panic!("nobody leads") };
         flight.pass(s(1));
         assert!(matches!(flights.join(key, s(5)), Join::Pass));

@@ -13,6 +13,7 @@ mod metrics;
 pub mod purging;
 mod shared;
 mod tasks;
+pub mod underway;
 pub mod untold;
 
 pub(crate) use self::tasks::Tasks;

@@ -38,6 +38,7 @@ mod examples;
 mod files;
 mod filters;
 mod follow_ups;
+mod following;
 mod forward_auth;
 mod grpc;
 mod handover;

@@ -183,6 +183,16 @@ impl Outgoing {
         None
     }
 
+    /// So many bytes of the body that are written by another way; says how many of them belong to it. Only for one of which
+    /// the head says the length.
+    pub(super) fn pass(&mut self, bytes: usize) -> usize {
+        let Extent::Length(left) = &mut self.extent else { return 0 };
+        let bytes = bytes.min(usize::try_from(*left).unwrap_or(usize::MAX));
+        *left -= bytes as u64;
+        self.sent += bytes as u64;
+        bytes
+    }
+
     fn size(&mut self, length: usize) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let digits = (usize::BITS - length.leading_zeros()).div_ceil(4);

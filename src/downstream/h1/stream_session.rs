@@ -1,6 +1,12 @@
 //! One request over HTTP/1, from its head to the end of its answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io::IoSlice,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use bytes::{Buf as _, Bytes};
 use pingora::{
@@ -8,14 +14,14 @@ use pingora::{
     http::{RequestHeader, ResponseHeader},
     protocols::{Digest, GetProxyDigest as _, GetSocketDigest as _, Ssl as _},
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 
 use super::{
     outgoing::{Asked, Outgoing},
     request_body::RequestBody,
 };
 use crate::{
-    downstream::{ConnectionInfo, stream::DownstreamStream, transport::Transport},
+    downstream::{ConnectionInfo, ahead::Ahead, stream::DownstreamStream, transport::Transport},
     message::framing::Body,
 };
 
@@ -28,6 +34,8 @@ pub(crate) struct Http1Session<T: Transport> {
     pub(super) written: Option<Box<ResponseHeader>>,
     /// `None` once it has been handed back.
     stream: Option<Box<DownstreamStream<T>>>,
+    /// The body, when others are given it, too.
+    ahead: Option<Box<Ahead>>,
     pub(super) info: Arc<ConnectionInfo>,
     pub(super) digest: Digest,
     pub(super) read_timeout: Option<Duration>,
@@ -51,6 +59,7 @@ impl<T: Transport> Http1Session<T> {
             answer,
             written: None,
             stream: Some(stream),
+            ahead: None,
             info,
             digest,
             read_timeout: None,
@@ -91,14 +100,29 @@ impl<T: Transport> Http1Session<T> {
 
     /// Resolves when the client goes away: the connection hands on nothing else that comes after the request.
     pub(super) async fn idle(&mut self) -> Box<Error> {
+        std::future::poll_fn(|context| {
+            // Meanwhile it may read on.
+            let written = self.poll_ahead(context);
+            let gone = match written {
+                Poll::Ready(Err(e)) => e,
+                _ => ready!(self.poll_gone(context)),
+            };
+            let goes_on = self.ahead.as_mut().is_some_and(|ahead| ahead.goes_on_without(&gone, context));
+            if goes_on { Poll::Pending } else { Poll::Ready(gone) }
+        })
+        .await
+    }
+
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Box<Error>> {
         let stream = match self.stream() {
             Ok(stream) => stream,
-            Err(e) => return e,
+            Err(e) => return Poll::Ready(e),
         };
-        match stream.read(&mut [0]).await {
-            Ok(_) => Error::explain(ErrorType::ConnectionClosed, "the client left"),
+        let mut space = [0];
+        Poll::Ready(match ready!(Pin::new(stream).poll_read(context, &mut ReadBuf::new(&mut space))) {
+            Ok(()) => Error::explain(ErrorType::ConnectionClosed, "the client left"),
             Err(e) => Error::because(ErrorType::ReadError, "while waiting for an answer", e),
-        }
+        })
     }
 
     /// Takes in a head. It goes out with what follows it, or with the next `flush`.
@@ -137,14 +161,58 @@ impl<T: Transport> Http1Session<T> {
 
     /// Takes in a part of the body: a small one goes out with the next `flush`.
     pub(super) async fn take_part(&mut self, data: Bytes) -> Result<()> {
+        if self.ahead.is_none() {
+            self.ahead = self.info.take_shared().map(|body| Box::new(Ahead::of(body)));
+        }
+        if let Some(ahead) = &mut self.ahead {
+            ahead.tell(self.answer.pass(data.len()));
+            return Ok(());
+        }
         let Some((data, after)) = self.answer.part(data) else { return Ok(()) };
         let before = self.answer.out.split().freeze();
         let mut all = before.chain(data).chain(after);
         self.stream()?.write_all_buf(&mut all).await.or_err(ErrorType::WriteError, "while writing an answer")
     }
 
+    /// Writes what there is of a shared body; ready when there is nothing left of it for now.
+    fn poll_ahead(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        let Self { answer, stream: Some(stream), ahead: Some(ahead), .. } = self else { return Poll::Ready(Ok(())) };
+        if ahead.is_lost() {
+            return Poll::Ready(Ok(()));
+        }
+        let mut stream = Pin::new(&mut **stream);
+        let failed = |e| Error::because(ErrorType::WriteError, "while writing an answer", e);
+        loop {
+            let part = ahead.next();
+            if part.is_empty() && answer.out.is_empty() {
+                return stream.poll_flush(context).map_err(failed);
+            }
+            let slices = [IoSlice::new(&answer.out), IoSlice::new(part)];
+            let written = ready!(stream.as_mut().poll_write_vectored(context, &slices)).map_err(failed)?;
+            let before = written.min(answer.out.len());
+            answer.out.advance(before);
+            ahead.wrote(written - before);
+        }
+    }
+
+    /// The same, until all of it has been written, or, unless it is the `end` of it, as far as the client reads when others
+    /// are given it.
+    async fn write_ahead(&mut self, end: bool) -> Result<()> {
+        std::future::poll_fn(|context| {
+            let written = self.poll_ahead(context);
+            let Some(ahead) = self.ahead.as_mut().filter(|_| !end) else { return written };
+            ahead.settle(written, context)
+        })
+        .await?;
+        let ahead = self.ahead.as_mut().filter(|_| end);
+        ahead.map_or(Ok(()), |ahead| ahead.take_lost())
+    }
+
     /// Writes out what has been taken in.
     pub(super) async fn flush(&mut self) -> Result<()> {
+        if self.ahead.is_some() {
+            return self.write_ahead(self.answer.has_ended()).await;
+        }
         let Self { answer, stream: Some(stream), .. } = self else { return Ok(()) };
         let written = async {
             if !answer.out.is_empty() {

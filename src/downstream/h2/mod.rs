@@ -5,7 +5,7 @@
 //! implements a trait (`protocols::http::custom::server`), and that is what streams are given here.
 
 mod frames;
-mod receive;
+mod request_body;
 mod room;
 mod session;
 mod stream;
@@ -218,7 +218,7 @@ async fn exchange<A: HttpServerApp + Send + Sync + 'static>(
     stall: Duration,
 ) {
     let mut session = session;
-    session.settle_empty_body(stall).await;
+    session.body.settle_empty(&session.info, stall).await;
     let mut watch = ExchangeWatch::new(session.info.clone());
     let served = watch.run(app.process_new_http(ServerSession::new_custom(Box::new(session)), shutdown));
     let mut served = std::pin::pin!(served);

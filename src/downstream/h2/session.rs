@@ -55,7 +55,7 @@ impl Session for StreamSession {
     }
 
     async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
-        self.write_data(data, end).await.map_err(Error::into_down)
+        self.take_part(data, end).await.map_err(Error::into_down)
     }
 
     async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
@@ -68,7 +68,7 @@ impl Session for StreamSession {
             end |= match task {
                 HttpTask::Header(head, end) => head_and_body(self, head, end).await.map_err(Error::into_down)?,
                 HttpTask::Body(Some(data), end) if !data.is_empty() => {
-                    self.write_data(data, end).await.map(|()| end).map_err(Error::into_down)?
+                    self.take_part(data, end).await.map(|()| end).map_err(Error::into_down)?
                 }
                 HttpTask::Body(_, end) => end,
                 HttpTask::Trailer(Some(trailers)) => {
@@ -82,6 +82,7 @@ impl Session for StreamSession {
             };
         }
         if end {
+            self.finish_ahead().await.map_err(Error::into_down)?;
             self.end().map_err(Error::into_down)?;
         }
         Ok(end)
@@ -137,7 +138,7 @@ impl Session for StreamSession {
     }
 
     fn is_body_empty(&mut self) -> bool {
-        self.read == 0 && self.is_read()
+        self.body.read == 0 && self.is_read()
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
@@ -152,7 +153,7 @@ impl Session for StreamSession {
     }
 
     fn body_bytes_read(&self) -> usize {
-        self.read
+        self.body.read
     }
 
     fn digest(&self) -> Option<&Digest> {
@@ -177,17 +178,17 @@ impl Session for StreamSession {
     }
 
     fn enable_retry_buffering(&mut self) {
-        if matches!(self.kept, Kept::Nothing) {
-            self.kept = Kept::Bytes(BytesMut::new());
+        if matches!(self.body.kept, Kept::Nothing) {
+            self.body.kept = Kept::Bytes(BytesMut::new());
         }
     }
 
     fn retry_buffer_truncated(&self) -> bool {
-        matches!(self.kept, Kept::TooMuch)
+        matches!(self.body.kept, Kept::TooMuch)
     }
 
     fn get_retry_buffer(&self) -> Option<Bytes> {
-        let Kept::Bytes(kept) = &self.kept else { return None };
+        let Kept::Bytes(kept) = &self.body.kept else { return None };
         (!kept.is_empty()).then(|| kept.clone().freeze())
     }
 

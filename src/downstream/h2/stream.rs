@@ -2,13 +2,13 @@
 
 use std::{
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, Method, Response, StatusCode, header};
 use parking_lot::Mutex;
 use pingora::{
     Error, ErrorType, OrErr as _, Result,
@@ -16,33 +16,25 @@ use pingora::{
     protocols::{Digest, http::date::get_cached_date},
 };
 
-use super::{
-    receive::{LENGTH, receive},
-    room,
-};
+use super::{request_body::RequestBody, room};
 use crate::{
-    downstream::{connection::ConnectionInfo, kept::Kept},
+    downstream::{ahead::Ahead, connection::ConnectionInfo},
     message::{fields, hop_by_hop::NOT_IN_HTTP2},
 };
 
 /// A stream, from its head to its end.
 pub(crate) struct StreamSession {
     pub(crate) head: RequestHeader,
-    pub(crate) body: RecvStream,
+    pub(crate) body: RequestBody,
     pub(crate) writer: Option<SendStream<Bytes>>,
     pub(crate) written: Option<Box<ResponseHeader>>,
     /// The end has been said.
     pub(crate) ended: bool,
-    pub(crate) read: usize,
-    /// What the `Content-Length` field says.
-    length: Option<u64>,
-    /// What makes the body as long as that, until the client has said that nothing follows.
-    last: Option<Bytes>,
     pub(crate) sent: usize,
+    /// The body of the answer, when others are given it, too.
+    ahead: Option<Box<Ahead>>,
     /// How long writes have waited for the client to read.
     pub(crate) waited: Duration,
-    /// What has been read, for another attempt.
-    pub(crate) kept: Kept,
     pub(crate) info: Arc<ConnectionInfo>,
     pub(crate) digest: Digest,
     pub(crate) read_timeout: Option<Duration>,
@@ -59,20 +51,16 @@ const MOST_INTERIM: u32 = 64;
 
 impl StreamSession {
     pub(crate) fn new(head: RequestHeader, body: RecvStream, info: Arc<ConnectionInfo>, digest: Digest) -> Self {
-        let length = head.headers.get(header::CONTENT_LENGTH);
-        let length = length.and_then(|length| std::str::from_utf8(length.as_bytes()).ok()?.parse().ok());
+        let body = RequestBody::of(&head, body);
         Self {
             head,
             body,
             writer: None,
             written: None,
             ended: false,
-            read: 0,
-            length,
-            last: None,
             sent: 0,
+            ahead: None,
             waited: Duration::ZERO,
-            kept: Kept::Nothing,
             info,
             digest,
             read_timeout: None,
@@ -83,73 +71,18 @@ impl StreamSession {
         }
     }
 
-    /// Waits for the end of a body that says it is empty: a backend would take the head for the whole request, whatever
-    /// came after it.
-    pub(crate) async fn settle_empty_body(&mut self, limit: Duration) {
-        let empty = |length: &HeaderValue| length.as_bytes().iter().all(|digit| *digit == b'0');
-        if self.body.is_end_stream() || !self.head.headers.get(header::CONTENT_LENGTH).is_some_and(empty) {
-            return;
-        }
-        let end = async {
-            loop {
-                match self.body.data().await {
-                    None => return true,
-                    Some(Ok(data)) if data.is_empty() => {}
-                    Some(_) => return false,
-                }
-            }
-        };
-        match tokio::time::timeout(limit, end).await {
-            Ok(true) => {}
-            Ok(false) => self.info.misread("there is a body, and the Content-Length field says that it is empty"),
-            Err(_) => self.info.misread("the end of the request did not come in time"),
-        }
-    }
-
     /// True when nothing is left to read.
     pub(crate) fn is_read(&self) -> bool {
-        self.last.is_none() && self.body.is_end_stream()
+        self.body.is_read()
     }
 
-    /// What the next frames bring; an empty one brings nothing but perhaps the end, and whoever speaks HTTP/1 takes an
-    /// empty part for the last chunk.
-    async fn receive_some(&mut self) -> Result<Option<Bytes>> {
-        loop {
-            let data = receive(&mut self.body, &self.info).await?;
-            if !data.as_ref().is_some_and(Bytes::is_empty) {
-                return Ok(data);
-            }
-        }
-    }
-
-    /// The next part of the body. The one that makes it as long as its length says is held back until its end has come:
-    /// whoever speaks HTTP/1 takes it for the end, whatever follows, and the codec finds out only then that the request
-    /// is malformed (RFC 9113 §8.1.1). To be dropped at any time: what is held back is not lost.
+    /// The next part of the body. To be dropped at any time: what is held back is not lost.
     pub(crate) async fn next_chunk(&mut self) -> Result<Option<Bytes>> {
-        if self.last.is_none() {
-            let Some(data) = self.receive_some().await? else { return Ok(None) };
-            let so_far = self.read.saturating_add(data.len()) as u64;
-            if self.length != Some(so_far) {
-                return Ok(Some(self.pass(data)));
-            }
-            self.last = Some(data);
+        let next = self.body.next(&self.info).await?;
+        if next.is_some() {
+            self.note_movement();
         }
-        if !self.body.is_end_stream() && self.receive_some().await?.is_some() {
-            self.info.misread(LENGTH);
-            return Error::e_explain(ErrorType::ReadError, LENGTH);
-        }
-        let last = self.last.take();
-        Ok(last.map(|data| self.pass(data)))
-    }
-
-    /// Notes a part of the body that is handed on.
-    fn pass(&mut self, data: Bytes) -> Bytes {
-        self.read += data.len();
-        self.note_movement();
-        self.kept.take_in(&data);
-        // An error here is one of the stream, which the next read will tell.
-        let _ = self.body.flow_control().release_capacity(data.len());
-        data
+        Ok(next)
     }
 
     fn note_movement(&mut self) {
@@ -159,22 +92,31 @@ impl StreamSession {
 
     /// Resolves when the client resets the stream, or its connection ends.
     async fn gone(&mut self) -> Box<Error> {
-        let (info, writer) = (&self.info, &mut self.writer);
-        let reset = std::future::poll_fn(|context| {
-            info.deadlines.client_is_asked();
-            if info.is_cut() {
-                return Poll::Ready(Ok(Reason::NO_ERROR));
-            }
-            match (&mut *writer, &info.respond) {
-                (Some(writer), _) => writer.poll_reset(context),
-                (None, Some(respond)) => respond.lock().poll_reset(context),
-                (None, None) => Poll::Ready(Ok(Reason::CANCEL)),
-            }
-        });
-        match reset.await {
+        std::future::poll_fn(|context| {
+            // Meanwhile it may read on.
+            let gone = match self.poll_ahead(context) {
+                Poll::Ready(Err(e)) => e,
+                _ => ready!(self.poll_gone(context)),
+            };
+            let goes_on = self.ahead.as_mut().is_some_and(|ahead| ahead.goes_on_without(&gone, context));
+            if goes_on { Poll::Pending } else { Poll::Ready(gone) }
+        })
+        .await
+    }
+
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<Box<Error>> {
+        let info = &self.info;
+        info.deadlines.client_is_asked();
+        let reset = match (&mut self.writer, &info.respond) {
+            _ if info.is_cut() => Ok(Reason::NO_ERROR),
+            (Some(writer), _) => ready!(writer.poll_reset(context)),
+            (None, Some(respond)) => ready!(respond.lock().poll_reset(context)),
+            (None, None) => Ok(Reason::CANCEL),
+        };
+        Poll::Ready(match reset {
             Ok(reason) => Error::explain(ErrorType::ConnectionClosed, format!("the client reset the stream: {reason}")),
             Err(e) => Error::because(ErrorType::ConnectionClosed, "the connection of the stream ended", e),
-        }
+        })
     }
 
     /// Waits for the client to go away, for as long as the hooks allow it.
@@ -261,6 +203,72 @@ impl StreamSession {
         self.ended = end;
         self.note_movement();
         Ok(end)
+    }
+
+    /// A part of the body has come along; with `end` it is the last.
+    pub(crate) async fn take_part(&mut self, data: Bytes, end: bool) -> Result<()> {
+        if self.ahead.is_none() {
+            self.ahead = self.info.take_shared().map(|body| Box::new(Ahead::of(body)));
+        }
+        let Some(ahead) = &mut self.ahead else { return self.write_data(data, end).await };
+        ahead.tell(data.len());
+        if end {
+            return self.finish_ahead().await;
+        }
+        let (begun, info) = (Instant::now(), self.info.clone());
+        let limit = info.deadlines.write_limit(self.waited, self.sent as u64).unwrap_or(Duration::MAX);
+        let written = std::future::poll_fn(|context| {
+            let written = self.poll_ahead(context);
+            self.ahead.as_mut().map_or(Poll::Ready(Ok(())), |ahead| ahead.settle(written, context))
+        });
+        // Nearly always there is room at once, or somebody else who reads.
+        let mut written = std::pin::pin!(written);
+        let at_once = std::future::poll_fn(|context| Poll::Ready(written.as_mut().poll(context))).await;
+        if let Poll::Ready(written) = at_once {
+            return written;
+        }
+        info.deadlines.wait_for_reader(true);
+        let written = tokio::time::timeout(limit, written).await;
+        info.deadlines.wait_for_reader(false);
+        info.deadlines.add_reading(begun.elapsed());
+        self.waited += begun.elapsed();
+        written.map_err(|_| Error::explain(ErrorType::WriteTimedout, "the client does not read").into_down())?
+    }
+
+    /// Writes what is left of a shared body.
+    pub(crate) async fn finish_ahead(&mut self) -> Result<()> {
+        while let Some(ahead) = self.ahead.as_mut().filter(|ahead| !ahead.is_lost()) {
+            let left = ahead.next().len();
+            if left == 0 {
+                return self.end();
+            }
+            let part = ahead.take(left);
+            self.write_data(part, false).await?;
+        }
+        self.ahead.as_mut().map_or(Ok(()), |ahead| ahead.take_lost())
+    }
+
+    /// Writes what there is of a shared body; ready when there is nothing left of it for now.
+    fn poll_ahead(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
+        let Self { writer: Some(writer), ahead: Some(ahead), .. } = self else { return Poll::Ready(Ok(())) };
+        while !ahead.is_lost() {
+            let left = ahead.next().len();
+            if left == 0 {
+                break;
+            }
+            writer.reserve_capacity(left);
+            if writer.capacity() == 0 {
+                match ready!(writer.poll_capacity(context)) {
+                    Some(room) => room.or_err(ErrorType::WriteError, "while waiting for the client to read")?,
+                    None => return Poll::Ready(Error::e_explain(ErrorType::ConnectionClosed, "the stream has ended")),
+                };
+                continue;
+            }
+            let part = ahead.take(writer.capacity());
+            self.sent += part.len();
+            writer.send_data(part, false).or_err(ErrorType::WriteError, "while writing an answer's body")?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     pub(crate) async fn write_data(&mut self, data: Bytes, end: bool) -> Result<()> {

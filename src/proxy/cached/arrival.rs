@@ -8,7 +8,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::{
     instead,
-    request::{Cached, Fill},
+    request::{Cached, Fill, FillBody, Place},
     serve::Served,
 };
 use crate::{
@@ -25,10 +25,14 @@ use crate::{
         taken_back::TakenBack,
     },
     clock::Now,
+    downstream::ConnectionInfo,
     message::host::host_and_port,
     proxy::context::Context,
     runtime::{Shared, purging},
 };
+
+/// A shorter body comes with its head, as a rule, or is not worth while.
+const SOON: u64 = 8 << 10;
 
 /// Looks at the head of an answer before anybody else does, as the backend sent it; it may become another one.
 pub(crate) fn head(shared: &Shared, asked: &RequestHeader, head: &mut ResponseHeader, context: &mut Context) {
@@ -117,8 +121,9 @@ fn keep(news: &Candidate<'_>, cached: &mut Cached, shared: &Shared) {
             let left = draft.terms.lifetime.saturating_sub(draft.terms.initial_age);
             // To the nearest second: on the way here some milliseconds have passed.
             cached.ttl = i64::try_from((left + Duration::from_millis(500)).as_secs()).ok();
-            let (body, came) = (Filling::new(draft.length(), shared.cache.held()), news.times.answered);
-            cached.fill = Some(Fill { draft, body, room, news: storable::is_news(news.status).then_some(came) });
+            let body = FillBody::Own(Some((Filling::new(draft.length(), shared.cache.held()), room)));
+            let came = storable::is_news(news.status).then_some(news.times.answered);
+            cached.fill = Some(Fill { draft, body, may_open: false, news: came });
             return;
         }
         Err(refusal) => refusal,
@@ -171,19 +176,50 @@ fn by_head(shared: &Shared, news: &Candidate<'_>, cached: &mut Cached) {
 
 /// A part of the body of the answer to `asked`, as the backend sent it; with `end`, the answer is complete.
 pub(crate) fn body(shared: &Shared, asked: &RequestHeader, part: Option<&Bytes>, end: bool, context: &mut Context) {
-    let Some(cached) = context.cached.as_mut().filter(|cached| cached.fill.is_some()) else { return };
+    let Some(cached) = context.cached.as_mut() else { return };
     let most = shared.cache.memory().most().min(cached.plan.policy.max_object as u64);
-    if let (Some(part), Some(fill)) = (part, cached.fill.as_mut()) {
-        if (fill.body.len() + part.len()) as u64 > most || !fill.room.grow(part.len()) {
-            if let Some(at) = fill.news {
-                take_back(shared, cached, &asked.headers, at);
-            }
-            return cached.refuse(Refusal::TooLarge);
-        }
-        fill.body.extend(part);
+    let stays = |fill: &Fill| fill.may_open && part.is_some_and(|part| fill.lacks(part.len()));
+    if cached.fill.as_ref().is_some_and(stays) {
+        open(cached, context.info.as_ref());
     }
-    if end {
+    let Some(fill) = &mut cached.fill else { return };
+    if let Some(part) = part
+        && ((fill.body.len() + part.len()) as u64 > most || !fill.body.extend(part))
+    {
+        if let Some(at) = fill.news {
+            take_back(shared, cached, &asked.headers, at);
+        }
+        return cached.refuse(Refusal::TooLarge);
+    }
+    // The others are not to wait until the last of it has been written to its own client.
+    if end || matches!(fill.body, FillBody::Open(_)) && !fill.lacks(0) {
         complete(shared, asked, context);
+    }
+}
+
+/// The head of the answer that comes is written to its client, who is written the body as the backend sends it if it
+/// `is_as_sent`: then others who ask for the same may be given it before its end.
+pub(crate) fn begun(head: &ResponseHeader, is_as_sent: bool, context: &mut Context) {
+    let Some(cached) = context.cached.as_mut() else { return };
+    let Some(fill) = cached.fill.as_mut().filter(|_| is_as_sent) else { return };
+    let length = fill.draft.length();
+    fill.may_open = length.is_some() && storable::content_length(&head.headers) == length;
+    if fill.may_open && length.is_some_and(|length| length > SOON) {
+        open(cached, context.info.as_ref());
+    }
+}
+
+/// Those who wait for an answer, and who ask for it from now on, are given it while it comes; it does not come slower for its own
+/// client, nor end with it.
+fn open(cached: &mut Cached, info: Option<&Arc<ConnectionInfo>>) {
+    let Cached { place: Some(Place { flight: Some(flight), tickets, .. }), fill: Some(fill), .. } = cached else {
+        return;
+    };
+    let Some(info) = info else { return };
+    fill.may_open = false;
+    if let Some(underway) = fill.open(tickets.memory) {
+        flight.open(underway);
+        info.share_body(underway.clone());
     }
 }
 

@@ -10,9 +10,10 @@ use std::{
 
 use http::{Method, StatusCode, header};
 use pingora::http::RequestHeader;
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use super::{
+    follow::{self, Waited},
     identity,
     keep::{self, Tickets},
     refetch,
@@ -32,10 +33,7 @@ use crate::{
     clock::Now,
     message::{fields, forwarded, host::host_and_port, reply::Reply},
     proxy::{context::Context, kind::RequestKind},
-    runtime::{
-        Shared,
-        flights::{Join, Landing},
-    },
+    runtime::{Shared, flights::Join, underway::Follower},
 };
 
 /// The longest that a request waits for the fetch of another one.
@@ -133,8 +131,11 @@ async fn look_under(
                 Join::Pass => {}
                 // When that comes to nothing, because its client has left or its backend has failed, another one fetches.
                 Join::Wait(landing) => {
-                    if wait(landing, until).await {
-                        (landed, waits) = (Some(slot), waits + 1);
+                    let follow = |underway: &_| follow::follow(shared, underway, &key, &asked, &head.headers);
+                    match follow::wait(landing, until, follow).await {
+                        Waited::Stored => (landed, waits) = (Some(slot), waits + 1),
+                        Waited::Follows(follower) => return join(plan, follower, head, context),
+                        Waited::InVain => {}
                     }
                     continue;
                 }
@@ -192,11 +193,15 @@ fn slot_of(shared: &Shared, key: &Key, asked: &Asked, head: &RequestHeader) -> u
     shared.cache.keys.within(key, &[variant.as_bytes(), &credentials])
 }
 
-/// Waits for the fetch of another request; true when its answer has been stored.
-async fn wait(landing: watch::Receiver<Landing>, until: Instant) -> bool {
-    let mut landing = landing;
-    let landed = tokio::time::timeout_at(until, landing.wait_for(|state| *state != Landing::Flying)).await;
-    matches!(landed, Ok(Ok(state)) if *state == Landing::Stored)
+/// Gives the answer to another request while it comes.
+fn join(plan: Arc<CachePlan>, follower: Follower, head: &RequestHeader, context: &mut Context) -> Found {
+    let mut cached = Cached::new(plan, Forwarded::UriMiss, None);
+    (cached.collapsed, cached.outcome) = (true, Some(Outcome::Hit));
+    let entry = follower.head().clone();
+    let served = Served { rest: Some(follower), ..Served::of(&entry, &head.method, &head.headers) };
+    cached.served = Some((entry, Now::read()));
+    context.cached = Some(cached);
+    Found::Answer(Box::new(served))
 }
 
 fn unavailable(plan: Arc<CachePlan>, context: &mut Context) -> Found {

@@ -8,13 +8,14 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use super::keep::Tickets;
 use crate::{
     cache::{
-        body::Filling,
+        body::{Body, Filling},
         bypass::Past,
         conditional::{self, CONDITIONS},
         draft::Draft,
         entry::Entry,
         freshness::Times,
         key::Key,
+        memory::Ticket,
         refusal::Refusal,
         reuse::InPlaceOf,
         said::{CACHE_STATUS, Forwarded, Outcome, X_CACHE, X_CACHE_AGE},
@@ -24,7 +25,10 @@ use crate::{
     },
     clock::Now,
     message::{edit::Edit as _, reserved::ReservedHeaders},
-    runtime::flights::Flight,
+    runtime::{
+        flights::Flight,
+        underway::{Bringer, Underway},
+    },
 };
 
 /// A request on a route with a cache.
@@ -71,11 +75,72 @@ pub(super) struct Place {
 #[derive(Debug)]
 pub(super) struct Fill {
     pub(super) draft: Draft,
-    /// A copy: what comes from a connection is a view of a buffer that may be much larger.
-    pub(super) body: Filling,
-    pub(super) room: Room,
+    pub(super) body: FillBody,
+    /// Its client is written what the backend sends, as it is: others may be given it, too.
+    pub(super) may_open: bool,
     /// What was stored is not what the backend has now, whatever becomes of this one, whose head came then.
     pub(super) news: Option<Now>,
+}
+
+impl Fill {
+    /// True when so many bytes more are not the whole of it, as far as that was said.
+    pub(super) fn lacks(&self, more: usize) -> bool {
+        self.draft.length().is_some_and(|length| ((self.body.len() + more) as u64) < length)
+    }
+
+    /// From now on others may be given it while it comes.
+    pub(super) fn open(&mut self, ticket: Ticket) -> Option<&Arc<Underway>> {
+        if let FillBody::Own(taken) = &mut self.body
+            && let Some(head) = self.draft.head()
+            && let Some((body, room)) = taken.take()
+        {
+            self.body = FillBody::Open(Bringer::new(head, ticket, body, room));
+        }
+        match &self.body {
+            FillBody::Own(_) => None,
+            FillBody::Open(bringer) => Some(bringer.underway()),
+        }
+    }
+}
+
+/// The body of such an answer: a copy, for what comes from a connection is a view of a buffer that may be much larger.
+#[derive(Debug)]
+pub(super) enum FillBody {
+    /// Nothing, only while it is opened.
+    Own(Option<(Filling, Room)>),
+    /// Others are given it while it comes.
+    Open(Bringer),
+}
+
+impl FillBody {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Own(own) => own.as_ref().map_or(0, |(body, _)| body.len()),
+            Self::Open(bringer) => bringer.len(),
+        }
+    }
+
+    /// Takes in a part; false when there is no room for it.
+    pub(super) fn extend(&mut self, part: &[u8]) -> bool {
+        match self {
+            Self::Own(own) => {
+                let Some((body, room)) = own else { return false };
+                let has_room = room.grow(part.len());
+                if has_room {
+                    body.extend(part);
+                }
+                has_room
+            }
+            Self::Open(bringer) => bringer.extend(part),
+        }
+    }
+
+    pub(super) fn finish(self) -> Body {
+        match self {
+            Self::Own(own) => own.map_or_else(Body::default, |(body, _)| body.finish()),
+            Self::Open(bringer) => bringer.finish(),
+        }
+    }
 }
 
 impl Place {

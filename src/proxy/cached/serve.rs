@@ -4,10 +4,13 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, response};
 use pingora::http::ResponseHeader;
 
-use crate::cache::{
-    conditional,
-    entry::Entry,
-    range::{self, Part},
+use crate::{
+    cache::{
+        conditional,
+        entry::Entry,
+        range::{self, Part},
+    },
+    runtime::underway::Follower,
 };
 
 /// A head and the pieces of a body, which are those of the store.
@@ -15,13 +18,15 @@ use crate::cache::{
 pub(crate) struct Served {
     pub(crate) head: ResponseHeader,
     pub(crate) parts: Vec<Bytes>,
+    /// Brings the rest of the body, which is still to come.
+    pub(crate) rest: Option<Follower>,
 }
 
 impl Served {
     /// Of an entry, for a request with this method and these fields.
     pub(super) fn of(entry: &Entry, method: &Method, request: &HeaderMap) -> Self {
         if conditional::is_not_modified(method, request, entry) {
-            return Self { head: fields(entry, StatusCode::NOT_MODIFIED).into(), parts: Vec::new() };
+            return Self { head: fields(entry, StatusCode::NOT_MODIFIED).into(), parts: Vec::new(), rest: None };
         }
         let whole = 0..entry.body.len();
         let (status, range, content_range) = match range::part(method, request, entry) {
@@ -41,7 +46,8 @@ impl Served {
         if status != StatusCode::NO_CONTENT {
             head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.len()));
         }
-        Self { head: head.into(), parts: if method == Method::HEAD { Vec::new() } else { parts } }
+        let parts = if method == Method::HEAD { Vec::new() } else { parts };
+        Self { head: head.into(), parts, rest: None }
     }
 }
 

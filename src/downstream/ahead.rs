@@ -1,0 +1,151 @@
+//! An answer that others are given, too, while it comes: its own client must not hold it up, be it slow or gone. So it is not
+//! the parts that come along which are written, but what the shared body has; and when that client does not read, the exchange
+//! goes on without it as soon as there are others.
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf as _, Bytes};
+use pingora::{Error, ErrorType, Result};
+
+/// A body that several are given while it comes.
+pub(crate) trait SharedBody: fmt::Debug + Send + Sync {
+    /// What has come from this place on, or some of it.
+    fn from(&self, place: usize) -> Bytes;
+    /// True once others are given it; else this task is woken when they are.
+    fn is_shared(&self, context: &Context<'_>) -> bool;
+}
+
+/// What its own client has been written of it.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    body: Arc<dyn SharedBody>,
+    /// So much of it has come along.
+    told: usize,
+    /// Where `part` ends.
+    at: usize,
+    /// What is to be written next.
+    part: Bytes,
+    /// Why the client gets no more.
+    lost: Option<Box<Error>>,
+}
+
+impl Ahead {
+    pub(super) fn of(body: Arc<dyn SharedBody>) -> Self {
+        Self { body, told: 0, at: 0, part: Bytes::new(), lost: None }
+    }
+
+    /// So many bytes more have come along.
+    pub(super) fn tell(&mut self, bytes: usize) {
+        self.told += bytes;
+    }
+
+    /// What is to be written next; empty when nothing is for now.
+    pub(super) fn next(&mut self) -> &[u8] {
+        if self.part.is_empty() && self.at < self.told {
+            let mut part = self.body.from(self.at);
+            part.truncate(self.told - self.at);
+            self.at += part.len();
+            self.part = part;
+        }
+        &self.part
+    }
+
+    /// So much of that has been written.
+    pub(super) fn wrote(&mut self, bytes: usize) {
+        self.part.advance(bytes.min(self.part.len()));
+    }
+
+    /// Takes so much of it, to be written.
+    pub(super) fn take(&mut self, bytes: usize) -> Bytes {
+        self.part.split_to(bytes.min(self.part.len()))
+    }
+
+    /// What becomes of an attempt to write: neither a client that does not read nor one that has gone keeps the answer from
+    /// the others.
+    pub(super) fn settle(&mut self, written: Poll<Result<()>>, context: &Context<'_>) -> Poll<Result<()>> {
+        match written {
+            Poll::Ready(Ok(())) => written,
+            _ if !self.body.is_shared(context) => written,
+            Poll::Pending => Poll::Ready(Ok(())),
+            Poll::Ready(Err(e)) => {
+                self.lose(e);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    /// True when the answer goes on without its client, which has gone for this reason.
+    pub(super) fn goes_on_without(&mut self, gone: &Error, context: &Context<'_>) -> bool {
+        let shared = self.body.is_shared(context);
+        if shared && self.lost.is_none() {
+            self.lose(Error::explain(ErrorType::ConnectionClosed, gone.to_string()));
+        }
+        shared
+    }
+
+    /// True when its client gets no more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lost.is_some()
+    }
+
+    fn lose(&mut self, why: Box<Error>) {
+        self.part = Bytes::new();
+        self.lost.get_or_insert(why);
+    }
+
+    /// Why its client did not get all of it, when that is so.
+    pub(super) fn take_lost(&mut self) -> Result<()> {
+        self.lost.take().map_or(Ok(()), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::{sync::atomic::AtomicBool, sync::atomic::Ordering::Relaxed, task::Waker};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Fixed(&'static [u8], AtomicBool);
+
+    impl SharedBody for Fixed {
+        fn from(&self, place: usize) -> Bytes {
+            // In pieces of four bytes.
+            Bytes::from_static(&self.0[place..(place / 4 * 4 + 4).min(self.0.len())])
+        }
+
+        fn is_shared(&self, _: &Context<'_>) -> bool {
+            self.1.load(Relaxed)
+        }
+    }
+
+    #[test]
+    fn its_client_is_written_what_has_come_along_and_no_more() {
+        let body = Arc::new(Fixed(b"abcdefghij", AtomicBool::new(false)));
+        let mut ahead = Ahead::of(body.clone());
+        assert!(ahead.next().is_empty());
+        ahead.tell(6);
+        assert_eq!(ahead.next(), b"abcd");
+        ahead.wrote(1);
+        assert_eq!(ahead.next(), b"bcd");
+        ahead.wrote(3);
+        assert_eq!((ahead.next(), &ahead.take(9)[..]), (&b"ef"[..], &b"ef"[..]));
+        assert!(ahead.next().is_empty());
+        let context = Context::from_waker(Waker::noop());
+        let failed = || Error::explain(ErrorType::WriteError, "gone");
+        assert!(ahead.settle(Poll::Pending, &context).is_pending(), "nobody else is given it");
+        assert!(matches!(ahead.settle(Poll::Ready(Err(failed())), &context), Poll::Ready(Err(_))));
+        assert!(!ahead.goes_on_without(&failed(), &context));
+        body.1.store(true, Relaxed);
+        assert!(matches!(ahead.settle(Poll::Pending, &context), Poll::Ready(Ok(()))));
+        ahead.take_lost().unwrap();
+        assert!(matches!(ahead.settle(Poll::Ready(Err(failed())), &context), Poll::Ready(Ok(()))));
+        assert!(ahead.is_lost() && ahead.take_lost().is_err());
+    }
+}

@@ -1,0 +1,94 @@
+//! Following the answer to another request while it comes.
+
+use std::{sync::Arc, time::Instant};
+
+use http::HeaderMap;
+use pingora::{Error, ErrorType, Result};
+use tokio::sync::watch;
+
+use crate::{
+    cache::{
+        conditional::CONDITIONS,
+        key::Key,
+        reuse::{self, Asked, Reuse},
+    },
+    clock::Now,
+    message::fields,
+    runtime::{
+        Shared,
+        flights::Landing,
+        underway::{Follower, Underway},
+    },
+};
+
+/// What came of waiting for the fetch of another request.
+pub(super) enum Waited {
+    /// Its answer has been stored.
+    Stored,
+    /// Its answer comes, and is one to this request, too.
+    Follows(Follower),
+    /// Nothing.
+    InVain,
+}
+
+/// Waits for the fetch of another request, whose answer is followed where `follow` finds that it can be.
+pub(super) async fn wait(
+    landing: watch::Receiver<Landing>,
+    until: tokio::time::Instant,
+    follow: impl Fn(&Arc<Underway>) -> Option<Follower>,
+) -> Waited {
+    let (mut landing, mut passed) = (landing, false);
+    loop {
+        let is_news = |landing: &Landing| match landing {
+            Landing::Flying => false,
+            Landing::Open(_) => !passed,
+            Landing::Stored | Landing::NotStored => true,
+        };
+        let landed = match tokio::time::timeout_at(until, landing.wait_for(is_news)).await {
+            Ok(Ok(landed)) => landed.clone(),
+            _ => return Waited::InVain,
+        };
+        match landed {
+            Landing::Open(underway) => match follow(&underway) {
+                Some(follower) => return Waited::Follows(follower),
+                None => passed = true,
+            },
+            Landing::Stored => return Waited::Stored,
+            Landing::Flying | Landing::NotStored => return Waited::InVain,
+        }
+    }
+}
+
+/// Follows an answer that would be given, were it stored already, to the request with these fields and without a condition.
+pub(super) fn follow(
+    shared: &Shared,
+    underway: &Arc<Underway>,
+    key: &Key,
+    asked: &Asked,
+    request: &HeaderMap,
+) -> Option<Follower> {
+    let entry = &underway.head;
+    let fits = !fields::present(request, &CONDITIONS).contains(&true)
+        && entry.selection.matches(request, &entry.headers)
+        && matches!(reuse::decide(entry, asked, Now::read()), Reuse::Fresh)
+        && !shared.cache.memory().has_purged_entry(key, entry, underway.ticket);
+    if fits { underway.follow() } else { None }
+}
+
+/// Waits for more of what is followed, until `deadline`.
+///
+/// # Errors
+/// The time is over.
+pub(crate) async fn more(follower: &mut Follower, deadline: Option<Instant>) -> Result<()> {
+    let Some(deadline) = deadline else {
+        follower.wait().await;
+        return Ok(());
+    };
+    let late = |_| Error::explain(ErrorType::ReadTimedout, "total time is over").into_up();
+    tokio::time::timeout_at(deadline.into(), follower.wait()).await.map_err(late)
+}
+
+/// What an answer ends with whose model has broken off.
+pub(crate) fn broken_off() -> Box<Error> {
+    Error::explain(ErrorType::ReadError, "the answer that others are given, too, has broken off").into_up()
+}

@@ -1,0 +1,214 @@
+//! An answer that is being stored and given to others meanwhile: each is given what has come, and then the rest as it comes.
+//! Only answers of which the length was said: there is room for all of it before the first one is let in, so that none of
+//! them is left with half of it because the store is full.
+
+use std::{
+    sync::Arc,
+    task::{Context, Waker},
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::{
+    cache::{
+        body::{Body, Filling},
+        entry::Entry,
+        memory::Ticket,
+        shared::Room,
+    },
+    downstream::SharedBody,
+};
+
+/// An answer on its way.
+#[derive(Debug)]
+pub struct Underway {
+    /// All of it but the body, of which it has the length only.
+    pub head: Arc<Entry>,
+    /// Taken before the backend was asked.
+    pub ticket: Ticket,
+    state: Mutex<State>,
+    /// Changes when there is more, and when there will not be.
+    news: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    body: Stage,
+    /// What it takes while it comes.
+    room: Option<Room>,
+    /// Others are given it: there is room for all of it.
+    shared: bool,
+    /// Whoever waits for others.
+    waker: Option<Waker>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Coming(Filling),
+    Whole(Body),
+    /// It has broken off.
+    Broken,
+}
+
+/// The end of the one who brings it. When it is dropped before the end, the answer has broken off.
+#[derive(Debug)]
+pub struct Bringer(Arc<Underway>);
+
+/// The place of somebody who is given it as it comes.
+#[derive(Debug)]
+pub struct Follower {
+    underway: Arc<Underway>,
+    news: watch::Receiver<()>,
+    at: usize,
+}
+
+/// The answer has broken off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BrokenOff;
+
+impl Bringer {
+    /// Of an answer with this head, of which so much has come.
+    pub fn new(head: Entry, ticket: Ticket, body: Filling, room: Room) -> Self {
+        let state = State { body: Stage::Coming(body), room: Some(room), shared: false, waker: None };
+        let (head, state, news) = (Arc::new(head), Mutex::new(state), watch::Sender::new(()));
+        Self(Arc::new(Underway { head, ticket, state, news }))
+    }
+
+    /// For those who are given it.
+    pub fn underway(&self) -> &Arc<Underway> {
+        &self.0
+    }
+
+    /// More of it has come; false when there is no room for it.
+    pub fn extend(&self, part: &[u8]) -> bool {
+        let mut state = self.0.state.lock();
+        let State { body: Stage::Coming(body), room: Some(room), shared, .. } = &mut *state else { return false };
+        if !*shared && !room.grow(part.len()) {
+            return false;
+        }
+        body.extend(part);
+        drop(state);
+        self.0.news.send_replace(());
+        true
+    }
+
+    /// How many bytes have come.
+    pub fn len(&self) -> usize {
+        self.0.state.lock().body.len()
+    }
+
+    /// All of it has come.
+    pub fn finish(self) -> Body {
+        let mut state = self.0.state.lock();
+        let Stage::Coming(filling) = std::mem::replace(&mut state.body, Stage::Broken) else { return Body::default() };
+        let body = filling.finish();
+        (state.body, state.room) = (Stage::Whole(body.clone()), None);
+        drop(state);
+        self.0.news.send_replace(());
+        body
+    }
+}
+
+impl Drop for Bringer {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        if matches!(state.body, Stage::Coming(_)) {
+            (state.body, state.room) = (Stage::Broken, None);
+            drop(state);
+            self.0.news.send_replace(());
+        }
+    }
+}
+
+impl Stage {
+    fn len(&self) -> usize {
+        match self {
+            Self::Coming(body) => body.len(),
+            Self::Whole(body) => body.len(),
+            Self::Broken => 0,
+        }
+    }
+}
+
+impl Underway {
+    /// Lets somebody in who is given it as it comes; nobody, when it has broken off or there is no room for all of it.
+    pub fn follow(self: &Arc<Self>) -> Option<Follower> {
+        let mut state = self.state.lock();
+        let State { body, room, shared, waker } = &mut *state;
+        if matches!(body, Stage::Broken) {
+            return None;
+        }
+        if let (false, Some(room)) = (*shared, room) {
+            let rest = self.head.body.len().saturating_sub(body.len());
+            if !room.has(rest as u64) {
+                return None;
+            }
+            room.grow(rest);
+            *shared = true;
+            waker.take().into_iter().for_each(Waker::wake);
+        }
+        drop(state);
+        let news = self.news.subscribe();
+        Some(Follower { underway: self.clone(), news, at: 0 })
+    }
+}
+
+impl SharedBody for Underway {
+    fn from(&self, place: usize) -> Bytes {
+        match &self.state.lock().body {
+            Stage::Coming(body) => body.from(place),
+            Stage::Whole(body) => body.from(place),
+            Stage::Broken => Bytes::new(),
+        }
+    }
+
+    fn is_shared(&self, context: &Context<'_>) -> bool {
+        let mut state = self.state.lock();
+        if !state.shared {
+            state.waker = Some(context.waker().clone());
+        }
+        state.shared
+    }
+}
+
+impl Follower {
+    /// All of the answer but its body.
+    pub fn head(&self) -> &Arc<Entry> {
+        &self.underway.head
+    }
+
+    /// How many bytes are left to give.
+    fn left(&self) -> usize {
+        self.underway.head.body.len().saturating_sub(self.at)
+    }
+
+    /// What has come by now and has not been given yet, or some of it; nothing when that is all for now.
+    ///
+    /// # Errors
+    /// It has broken off.
+    pub fn now(&mut self) -> Result<Option<Bytes>, BrokenOff> {
+        self.news.mark_unchanged();
+        let mut part = match &self.underway.state.lock().body {
+            Stage::Broken => return Err(BrokenOff),
+            Stage::Coming(body) => body.from(self.at),
+            Stage::Whole(body) if body.len() <= self.at => return Err(BrokenOff),
+            Stage::Whole(body) => body.from(self.at),
+        };
+        part.truncate(self.left());
+        self.at += part.len();
+        Ok((!part.is_empty()).then_some(part))
+    }
+
+    /// Waits for more.
+    pub async fn wait(&mut self) {
+        // Whoever brings it is gone when this fails: what has become of it is told by `now`.
+        let _ = self.news.changed().await;
+    }
+
+    /// True when all of it has been given.
+    pub fn has_ended(&self) -> bool {
+        self.left() == 0
+    }
+}
