@@ -50,4 +50,4 @@ pub mod variants;
 pub mod vary;
 
 #[cfg(test)]
-mod test_entry;
+pub(crate) mod test_entry;

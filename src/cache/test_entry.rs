@@ -25,7 +25,7 @@ pub(super) const UNIX: u64 = 1_800_000_000;
 
 /// An exchange whose answer may become an entry.
 #[derive(Clone)]
-pub(super) struct Made {
+pub(crate) struct Made {
     pub(super) method: Method,
     pub(super) status: u16,
     pub(super) request: HeaderMap,
@@ -38,7 +38,7 @@ pub(super) struct Made {
 
 impl Made {
     /// An answer with this `Cache-Control`, under the default policy.
-    pub(super) fn saying(cache_control: &str) -> Self {
+    pub(crate) fn saying(cache_control: &str) -> Self {
         let made = Self::under("{}");
         if cache_control.is_empty() { made } else { made.with("cache-control", cache_control) }
     }
@@ -107,7 +107,7 @@ impl Made {
         Draft::of(&self.candidate(), &self.policy)?.with(Body::copied(&[&self.body], &Held::default()))
     }
 
-    pub(super) fn entry(&self) -> Entry {
+    pub(crate) fn entry(&self) -> Entry {
         self.try_entry().unwrap()
     }
 

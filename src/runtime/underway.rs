@@ -212,3 +212,74 @@ impl Follower {
         self.left() == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use std::task::Context;
+
+    use super::*;
+    use crate::cache::{shared::Cache, test_entry::Made};
+
+    /// An answer on its way, of which this length was said.
+    fn bringer(cache: &Cache, length: usize) -> Bringer {
+        let mut head = Made::saying("max-age=60").entry();
+        head.body = Body::to_come(length);
+        Bringer::new(head, cache.memory().ticket(), Filling::new(Some(length as u64), cache.held()), cache.room())
+    }
+
+    fn all(follower: &mut Follower) -> Vec<u8> {
+        let mut got = Vec::new();
+        while let Ok(Some(part)) = follower.now() {
+            got.extend_from_slice(&part);
+        }
+        got
+    }
+
+    #[test]
+    fn whoever_follows_is_given_all_of_it_in_the_end() {
+        let cache = Cache::default();
+        let bringer = bringer(&cache, 10);
+        assert!(bringer.extend(b"abc") && bringer.len() == 3);
+        let (underway, context) = (bringer.underway().clone(), Context::from_waker(Waker::noop()));
+        assert!(!underway.is_shared(&context));
+        let (mut one, mut other) = (underway.follow().unwrap(), underway.follow().unwrap());
+        assert!(underway.is_shared(&context) && all(&mut one) == b"abc" && !one.has_ended());
+        assert!(bringer.extend(b"defghij"));
+        assert!(all(&mut one) == b"defghij" && one.has_ended());
+        assert_eq!(bringer.finish().parts().concat(), b"abcdefghij");
+        assert!(all(&mut other) == b"abcdefghij" && other.has_ended());
+        assert!(all(&mut underway.follow().unwrap()) == b"abcdefghij", "although it has come in full");
+    }
+
+    #[test]
+    fn what_breaks_off_is_followed_no_longer() {
+        let cache = Cache::default();
+        let half = bringer(&cache, 10);
+        half.extend(b"abc");
+        let mut follower = half.underway().follow().unwrap();
+        let underway = half.underway().clone();
+        drop(half);
+        assert!(follower.now() == Err(BrokenOff) && underway.follow().is_none());
+        let short = bringer(&cache, 10);
+        short.extend(b"abc");
+        let mut follower = short.underway().follow().unwrap();
+        short.finish();
+        assert!(all(&mut follower) == b"abc" && follower.now() == Err(BrokenOff), "it is shorter than was said");
+    }
+
+    #[test]
+    fn nobody_is_let_in_unless_there_is_room_for_all_of_it() {
+        let cache = Cache::default();
+        cache.set_budget(1 << 20);
+        let (one, other) = (bringer(&cache, 600 << 10), bringer(&cache, 600 << 10));
+        assert!(one.extend(&[0; 100]) && other.extend(&[0; 100]));
+        let follower = one.underway().follow();
+        assert!(follower.is_some() && other.underway().follow().is_none());
+        // It is there for the one, whoever else needs some.
+        assert!(one.extend(&vec![0; 500 << 10]) && !other.extend(&vec![0; 500 << 10]));
+        drop((one, other, follower));
+        assert!(bringer(&cache, 600 << 10).underway().follow().is_some());
+    }
+}
