@@ -15,6 +15,8 @@ use pingora::{Error, ErrorType, Result};
 pub(crate) trait SharedBody: fmt::Debug + Send + Sync {
     /// What has come from this place on, or some of it.
     fn from(&self, place: usize) -> Bytes;
+    /// True when there will be no more of it than there is: it is not kept, and only those who bring it have the rest.
+    fn has_broken_off(&self) -> bool;
     /// True once others are given it; else this task is woken when they are.
     fn is_shared(&self, context: &Context<'_>) -> bool;
 }
@@ -36,6 +38,12 @@ pub(super) struct Ahead {
 impl Ahead {
     pub(super) fn of(body: Arc<dyn SharedBody>) -> Self {
         Self { body, told: 0, at: 0, part: Bytes::new(), lost: None }
+    }
+
+    /// True when its client has been written all that there is, and the rest is to be written as it comes along: as long as it is
+    /// given to nobody else, there may be no room to keep it.
+    pub(super) fn is_over(&self) -> bool {
+        self.body.has_broken_off() && self.part.is_empty() && self.at == self.told
     }
 
     /// So many bytes more have come along.
@@ -112,12 +120,16 @@ mod tests {
     use super::*;
 
     #[derive(Debug)]
-    struct Fixed(&'static [u8], AtomicBool);
+    struct Fixed(&'static [u8], AtomicBool, AtomicBool);
 
     impl SharedBody for Fixed {
         fn from(&self, place: usize) -> Bytes {
             // In pieces of four bytes.
             Bytes::from_static(&self.0[place..(place / 4 * 4 + 4).min(self.0.len())])
+        }
+
+        fn has_broken_off(&self) -> bool {
+            self.2.load(Relaxed)
         }
 
         fn is_shared(&self, _: &Context<'_>) -> bool {
@@ -127,17 +139,19 @@ mod tests {
 
     #[test]
     fn its_client_is_written_what_has_come_along_and_no_more() {
-        let body = Arc::new(Fixed(b"abcdefghij", AtomicBool::new(false)));
+        let body = Arc::new(Fixed(b"abcdefghij", AtomicBool::new(false), AtomicBool::new(false)));
         let mut ahead = Ahead::of(body.clone());
         assert!(ahead.next().is_empty());
         ahead.tell(6);
         assert_eq!(ahead.next(), b"abcd");
         ahead.wrote(1);
+        body.2.store(true, Relaxed);
+        assert!(!ahead.is_over(), "it has not been written all that has come");
         assert_eq!(ahead.next(), b"bcd");
         ahead.wrote(3);
         assert_eq!(ahead.next(), b"ef");
         assert_eq!(ahead.take(9), "ef");
-        assert!(ahead.next().is_empty());
+        assert!(ahead.next().is_empty() && ahead.is_over());
         let context = Context::from_waker(Waker::noop());
         let failed = || Error::explain(ErrorType::WriteError, "gone");
         assert!(ahead.settle(Poll::Pending, &context).is_pending(), "nobody else is given it");

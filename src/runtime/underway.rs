@@ -164,6 +164,10 @@ impl SharedBody for Underway {
         }
     }
 
+    fn has_broken_off(&self) -> bool {
+        matches!(self.state.lock().body, Stage::Broken)
+    }
+
     fn is_shared(&self, context: &Context<'_>) -> bool {
         let mut state = self.state.lock();
         if !state.shared {

@@ -164,6 +164,7 @@ impl<T: Transport> Http1Session<T> {
         if self.ahead.is_none() {
             self.ahead = self.info.take_shared().map(|body| Box::new(Ahead::of(body)));
         }
+        self.ahead = self.ahead.take().filter(|ahead| !ahead.is_over());
         if let Some(ahead) = &mut self.ahead {
             ahead.tell(self.answer.pass(data.len()));
             return Ok(());

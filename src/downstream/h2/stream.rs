@@ -210,6 +210,7 @@ impl StreamSession {
         if self.ahead.is_none() {
             self.ahead = self.info.take_shared().map(|body| Box::new(Ahead::of(body)));
         }
+        self.ahead = self.ahead.take().filter(|ahead| !ahead.is_over());
         let Some(ahead) = &mut self.ahead else { return self.write_data(data, end).await };
         ahead.tell(data.len());
         if end {
