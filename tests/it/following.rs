@@ -320,27 +320,27 @@ fn what_is_changed_for_its_client_is_for_nobody_else() {
 fn an_answer_that_there_is_no_room_for_comes_all_the_same() {
     let length = 6 << 20;
     for http2 in [false, true] {
-        // Two at once want more than there is, and nobody else has asked for either.
+        // All at once want more than there is, and nobody else has asked for any.
         let halves = Halves::start(length, "Cache-Control: max-age=60");
         let listener = "listeners: [ { address: \"127.0.0.1:{port}\", h2c: true } ]\n";
         let gw = Gateway::start(&format!(
-            "{listener}cache: {{ memory: 8MiB }}\nservices: {{ main: {{ urls: ['http://{}'] }} }}\nroutes: [ {{ match: {{ path: /* }}, service: main, cache: {{ max_object: 8MiB }} }} ]\n",
+            "{listener}cache: {{ memory: 16MiB }}\nservices: {{ main: {{ urls: ['http://{}'] }} }}\nroutes: [ {{ match: {{ path: /* }}, service: main, cache: {{ max_object: 8MiB }} }} ]\n",
             halves.url
         ));
         let (port, get) = (gw.port, |path: &'static str| {
             let request = gw.get(path);
             move || request.send().body.into_bytes()
         });
-        let clients = ["/1", "/2"].map(|path| {
+        let clients = ["/1", "/2", "/3", "/4"].map(|path| {
             let get = get(path);
             thread::spawn(move || if http2 { h2_request(port, "GET", path, &[]).body } else { get() })
         });
-        eventually("both have begun", || halves.asked() == 2);
+        eventually("all have begun", || halves.asked() == 4);
         thread::sleep(Duration::from_millis(300));
         halves.now(Second::Sent);
         for client in clients {
             let body = client.join().unwrap();
-            assert!((0..2).any(|number| content(length, number) == body), "{} bytes", body.len());
+            assert!((0..4).any(|number| content(length, number) == body), "{} bytes", body.len());
         }
     }
 }
