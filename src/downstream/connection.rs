@@ -102,12 +102,21 @@ impl ConnectionInfo {
         tls: Option<TlsFacts>,
         cut: Arc<AtomicBool>,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::fresh(peer, (listener, listener_name), tls.map(Arc::new), cut))
+    }
+
+    fn fresh(
+        peer: SocketAddr,
+        (listener, listener_name): (usize, Arc<str>),
+        tls: Option<Arc<TlsFacts>>,
+        cut: Arc<AtomicBool>,
+    ) -> Self {
+        Self {
             peer,
             listener,
             listener_name,
             secure: tls.is_some(),
-            tls: tls.map(Arc::new),
+            tls,
             text: OnceLock::new(),
             deadlines: StreamDeadlines::default(),
             misread: OnceLock::new(),
@@ -124,7 +133,7 @@ impl ConnectionInfo {
             found: Mutex::new(None),
             closes: AtomicBool::new(false),
             closes_unread: AtomicBool::new(true),
-        })
+        }
     }
 
     /// The facts of the connection that a session runs over, when a listener of ours has accepted it.
@@ -319,30 +328,10 @@ impl ConnectionInfo {
 
     /// The facts for one of several streams on the connection, with limits of its own.
     pub(crate) fn of_stream(&self, respond: SendResponse<Bytes>) -> Arc<Self> {
-        Arc::new(Self {
-            peer: self.peer,
-            listener: self.listener,
-            listener_name: self.listener_name.clone(),
-            secure: self.secure,
-            tls: self.tls.clone(),
-            // Written out once for all streams.
-            text: OnceLock::from(self.address_text()),
-            deadlines: StreamDeadlines::default(),
-            misread: OnceLock::new(),
-            before_trailers: OnceLock::new(),
-            switched: AtomicBool::new(false),
-            cut: self.cut.clone(),
-            over: AtomicBool::new(false),
-            socket: OnceLock::new(),
-            respond: Some(Mutex::new(respond)),
-            last_word: Mutex::new(None),
-            kept: AtomicBool::new(false),
-            left_over: Mutex::new(None),
-            body: Mutex::new(None),
-            found: Mutex::new(None),
-            closes: AtomicBool::new(false),
-            closes_unread: AtomicBool::new(true),
-        })
+        let fresh =
+            Self::fresh(self.peer, (self.listener, self.listener_name.clone()), self.tls.clone(), self.cut.clone());
+        // The address is written out once for all streams.
+        Arc::new(Self { text: OnceLock::from(self.address_text()), respond: Some(Mutex::new(respond)), ..fresh })
     }
 
     /// This as Pingora carries it around. The response is a form to fill in: nothing reads it.

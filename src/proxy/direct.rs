@@ -18,11 +18,11 @@ use crate::{
     },
     message::{grpc, reply::Reply, source::ResponseSource},
     proxy::cached::{
-        follow::{broken_off, more},
+        follow,
         look::{Found, look},
         serve::Served,
     },
-    runtime::underway::{BrokenOff, Follower},
+    runtime::underway::Follower,
 };
 
 const WRITING: &str = "while writing an answer";
@@ -84,7 +84,7 @@ async fn give(
     answer.head(&mut answer_head, bodiless, info.is_some_and(|info| info.closes()))?;
     context.written = Some(answer_head.status);
     if let Some(rest) = rest {
-        Box::pin(follow(rest, &mut modules, &mut answer, context, connection)).await?;
+        Box::pin(write_followed(rest, &mut modules, &mut answer, context, connection)).await?;
     }
     for part in parts {
         give_coded(part, &mut modules, &mut answer, context, connection).await?;
@@ -95,7 +95,7 @@ async fn give(
 }
 
 /// Writes a body as it comes.
-async fn follow(
+async fn write_followed(
     mut rest: Follower,
     modules: &mut Option<HttpModuleCtx>,
     answer: &mut Outgoing,
@@ -103,7 +103,7 @@ async fn follow(
     connection: &mut (dyn AsyncWrite + Send + Unpin),
 ) -> pingora::Result<()> {
     while !rest.has_ended() {
-        if let Some(part) = rest.now().map_err(|BrokenOff| broken_off())? {
+        if let Some(part) = follow::next(&mut rest)? {
             give_coded(part, modules, answer, context, connection).await?;
             continue;
         }
@@ -113,7 +113,7 @@ async fn follow(
             connection.flush().await
         };
         written.await.or_err(WriteError, WRITING)?;
-        more(&mut rest, context.deadline).await?;
+        follow::more(&mut rest, context.deadline).await?;
     }
     Ok(())
 }

@@ -21,11 +21,8 @@ use crate::{
         reply_wire::build,
         source::ResponseSource,
     },
-    proxy::cached::{
-        follow::{broken_off, more},
-        serve::Served,
-    },
-    runtime::underway::{BrokenOff, Follower},
+    proxy::cached::{follow, serve::Served},
+    runtime::underway::Follower,
 };
 
 /// Writes `reply` and notes who made it.
@@ -69,7 +66,7 @@ pub(crate) async fn give(session: &mut Session, context: &mut Context, served: S
     }
     session.write_response_header(Box::new(head), bodiless).await?;
     if let Some(rest) = rest {
-        return Box::pin(follow(session, rest, context.deadline)).await;
+        return Box::pin(write_followed(session, rest, context.deadline)).await;
     }
     let last = parts.len().saturating_sub(1);
     for (number, part) in parts.into_iter().enumerate() {
@@ -79,11 +76,11 @@ pub(crate) async fn give(session: &mut Session, context: &mut Context, served: S
 }
 
 /// Writes a body as it comes.
-async fn follow(session: &mut Session, mut rest: Follower, deadline: Option<Instant>) -> pingora::Result<()> {
+async fn write_followed(session: &mut Session, mut rest: Follower, deadline: Option<Instant>) -> pingora::Result<()> {
     loop {
-        match rest.now().map_err(|BrokenOff| broken_off())? {
+        match follow::next(&mut rest)? {
             Some(part) => session.write_response_body(Some(part), rest.has_ended()).await?,
-            None => more(&mut rest, deadline).await?,
+            None => follow::more(&mut rest, deadline).await?,
         }
         if rest.has_ended() {
             return Ok(());

@@ -95,7 +95,7 @@ impl Bringer {
     }
 
     /// How many bytes have come.
-    pub fn len(&self) -> usize {
+    pub fn came(&self) -> usize {
         self.0.state.lock().body.len()
     }
 
@@ -245,7 +245,7 @@ mod tests {
     fn whoever_follows_is_given_all_of_it_in_the_end() {
         let cache = Cache::default();
         let bringer = bringer(&cache, 10);
-        assert!(bringer.extend(b"abc") && bringer.len() == 3);
+        assert!(bringer.extend(b"abc") && bringer.came() == 3);
         let (underway, context) = (bringer.underway().clone(), Context::from_waker(Waker::noop()));
         assert!(!underway.is_shared(&context));
         let (mut one, mut other) = (underway.follow().unwrap(), underway.follow().unwrap());

@@ -5,10 +5,10 @@
 //! implements a trait (`protocols::http::custom::server`), and that is what streams are given here.
 
 mod frames;
-mod request_body;
 mod room;
 mod session;
 mod stream;
+mod stream_body;
 
 use std::{
     sync::{

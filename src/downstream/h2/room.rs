@@ -2,27 +2,30 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use h2::SendStream;
 use pingora::{Error, ErrorType, Result};
 
 use crate::downstream::deadlines::StreamDeadlines;
 
-/// How much room there is at last, and how long that has taken; `None` when the stream has ended.
+/// How long a write may wait, by these limits.
+pub(super) fn limit(limits: [Option<Duration>; 2]) -> Duration {
+    limits.into_iter().flatten().min().unwrap_or(Duration::MAX)
+}
+
+/// What has been `written` at last, for which there was no room, and how long that has taken.
 ///
 /// # Errors
 /// It has taken longer than `limit`.
-pub(super) async fn wait(
-    writer: &mut SendStream<Bytes>,
+pub(super) async fn wait<T>(
     deadlines: &StreamDeadlines,
     limit: Duration,
-) -> (Duration, Result<Option<std::result::Result<usize, h2::Error>>>) {
+    written: impl Future<Output = T>,
+) -> (Duration, Result<T>) {
     let begun = Instant::now();
     deadlines.look_away();
     deadlines.wait_for_reader(true);
-    let room = tokio::time::timeout(limit, std::future::poll_fn(|context| writer.poll_capacity(context))).await;
+    let written = tokio::time::timeout(limit, written).await;
     deadlines.wait_for_reader(false);
     deadlines.add_reading(begun.elapsed());
     let late = |_| Error::explain(ErrorType::WriteTimedout, "the client does not read").into_down();
-    (begun.elapsed(), room.map_err(late))
+    (begun.elapsed(), written.map_err(late))
 }

@@ -16,7 +16,7 @@ use pingora::{
     protocols::{Digest, http::date::get_cached_date},
 };
 
-use super::{request_body::RequestBody, room};
+use super::{room, stream_body::StreamBody};
 use crate::{
     downstream::{ahead::Ahead, connection::ConnectionInfo},
     message::{fields, hop_by_hop::NOT_IN_HTTP2},
@@ -25,7 +25,7 @@ use crate::{
 /// A stream, from its head to its end.
 pub(crate) struct StreamSession {
     pub(crate) head: RequestHeader,
-    pub(crate) body: RequestBody,
+    pub(crate) body: StreamBody,
     pub(crate) writer: Option<SendStream<Bytes>>,
     pub(crate) written: Option<Box<ResponseHeader>>,
     /// The end has been said.
@@ -51,7 +51,7 @@ const MOST_INTERIM: u32 = 64;
 
 impl StreamSession {
     pub(crate) fn new(head: RequestHeader, body: RecvStream, info: Arc<ConnectionInfo>, digest: Digest) -> Self {
-        let body = RequestBody::of(&head, body);
+        let body = StreamBody::of(&head, body);
         Self {
             head,
             body,
@@ -216,8 +216,9 @@ impl StreamSession {
         if end {
             return self.finish_ahead().await;
         }
-        let (begun, info) = (Instant::now(), self.info.clone());
-        let limit = info.deadlines.write_limit(self.waited, self.sent as u64).unwrap_or(Duration::MAX);
+        let info = self.info.clone();
+        let own = info.deadlines.write_limit(self.waited, self.sent as u64);
+        let limit = room::limit([own, self.write_timeout]);
         let written = std::future::poll_fn(|context| {
             let written = self.poll_ahead(context);
             self.ahead.as_mut().map_or(Poll::Ready(Ok(())), |ahead| ahead.settle(written, context))
@@ -228,12 +229,9 @@ impl StreamSession {
         if let Poll::Ready(written) = at_once {
             return written;
         }
-        info.deadlines.wait_for_reader(true);
-        let written = tokio::time::timeout(limit, written).await;
-        info.deadlines.wait_for_reader(false);
-        info.deadlines.add_reading(begun.elapsed());
-        self.waited += begun.elapsed();
-        written.map_err(|_| Error::explain(ErrorType::WriteTimedout, "the client does not read").into_down())?
+        let (waited, written) = room::wait(&info.deadlines, limit, written).await;
+        self.waited += waited;
+        written?
     }
 
     /// Writes what is left of a shared body.
@@ -288,8 +286,9 @@ impl StreamSession {
                 Poll::Ready(room) => room,
                 Poll::Pending => {
                     let own = self.info.deadlines.write_limit(self.waited, self.sent as u64);
-                    let limit = [own, self.write_timeout].into_iter().flatten().min().unwrap_or(Duration::MAX);
-                    let (waited, room) = room::wait(writer, &self.info.deadlines, limit).await;
+                    let limit = room::limit([own, self.write_timeout]);
+                    let room = std::future::poll_fn(|context| writer.poll_capacity(context));
+                    let (waited, room) = room::wait(&self.info.deadlines, limit, room).await;
                     self.waited += waited;
                     room?
                 }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use bytes::Bytes;
 use http::HeaderMap;
 use pingora::{Error, ErrorType, Result};
 use tokio::sync::watch;
@@ -17,7 +18,7 @@ use crate::{
     runtime::{
         Shared,
         flights::Landing,
-        underway::{Follower, Underway},
+        underway::{BrokenOff, Follower, Underway},
     },
 };
 
@@ -31,11 +32,11 @@ pub(super) enum Waited {
     InVain,
 }
 
-/// Waits for the fetch of another request, whose answer is followed where `follow` finds that it can be.
+/// Waits for the fetch of another request, whose answer is followed if it is one to this request, too.
 pub(super) async fn wait(
     landing: watch::Receiver<Landing>,
     until: tokio::time::Instant,
-    follow: impl Fn(&Arc<Underway>) -> Option<Follower>,
+    (shared, key, asked, request): (&Shared, &Key, &Asked, &HeaderMap),
 ) -> Waited {
     let (mut landing, mut passed) = (landing, false);
     loop {
@@ -49,7 +50,7 @@ pub(super) async fn wait(
             _ => return Waited::InVain,
         };
         match landed {
-            Landing::Open(underway) => match follow(&underway) {
+            Landing::Open(underway) => match follow(shared, &underway, key, asked, request) {
                 Some(follower) => return Waited::Follows(follower),
                 None => passed = true,
             },
@@ -60,7 +61,7 @@ pub(super) async fn wait(
 }
 
 /// Follows an answer that would be given, were it stored already, to the request with these fields and without a condition.
-pub(super) fn follow(
+fn follow(
     shared: &Shared,
     underway: &Arc<Underway>,
     key: &Key,
@@ -75,6 +76,15 @@ pub(super) fn follow(
     if fits { underway.follow() } else { None }
 }
 
+/// What has come of what is followed and has not been given yet; nothing when that is all for now.
+///
+/// # Errors
+/// It has broken off.
+pub(crate) fn next(follower: &mut Follower) -> Result<Option<Bytes>> {
+    let broken = |BrokenOff| Error::explain(ErrorType::ReadError, "what is followed has broken off").into_up();
+    follower.now().map_err(broken)
+}
+
 /// Waits for more of what is followed, until `deadline`.
 ///
 /// # Errors
@@ -86,9 +96,4 @@ pub(crate) async fn more(follower: &mut Follower, deadline: Option<Instant>) -> 
     };
     let late = |_| Error::explain(ErrorType::ReadTimedout, "total time is over").into_up();
     tokio::time::timeout_at(deadline.into(), follower.wait()).await.map_err(late)
-}
-
-/// What an answer ends with whose model has broken off.
-pub(crate) fn broken_off() -> Box<Error> {
-    Error::explain(ErrorType::ReadError, "the answer that others are given, too, has broken off").into_up()
 }

@@ -96,9 +96,7 @@ async fn look_under(
         let step = step(shared, &key, &asked, (head, read.take()), now);
         let (forwarded, entry, or, validates) = match step {
             Step::Give(entry, outcome) => {
-                let mut cached = Cached::new(plan, Forwarded::UriMiss, None);
-                cached.collapsed = landed.is_some();
-                return answer(context, cached, head, entry, outcome, now);
+                return answer(context, Cached::collapsed(plan, landed.is_some()), head, entry, outcome, now);
             }
             Step::Refetch(entry) => {
                 let slot = slot_of(shared, &key, &asked, head);
@@ -131,8 +129,7 @@ async fn look_under(
                 Join::Pass => {}
                 // When that comes to nothing, because its client has left or its backend has failed, another one fetches.
                 Join::Wait(landing) => {
-                    let follow = |underway: &_| follow::follow(shared, underway, &key, &asked, &head.headers);
-                    match follow::wait(landing, until, follow).await {
+                    match follow::wait(landing, until, (shared, &key, &asked, &head.headers)).await {
                         Waited::Stored => (landed, waits) = (Some(slot), waits + 1),
                         Waited::Follows(follower) => return join(plan, follower, head, context),
                         Waited::InVain => {}
@@ -195,8 +192,8 @@ fn slot_of(shared: &Shared, key: &Key, asked: &Asked, head: &RequestHeader) -> u
 
 /// Gives the answer to another request while it comes.
 fn join(plan: Arc<CachePlan>, follower: Follower, head: &RequestHeader, context: &mut Context) -> Found {
-    let mut cached = Cached::new(plan, Forwarded::UriMiss, None);
-    (cached.collapsed, cached.outcome) = (true, Some(Outcome::Hit));
+    let mut cached = Cached::collapsed(plan, true);
+    cached.outcome = Some(Outcome::Hit);
     let entry = follower.head().clone();
     let served = Served { rest: Some(follower), ..Served::of(&entry, &head.method, &head.headers) };
     cached.served = Some((entry, Now::read()));

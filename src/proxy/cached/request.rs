@@ -116,7 +116,7 @@ impl FillBody {
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Own(own) => own.as_ref().map_or(0, |(body, _)| body.len()),
-            Self::Open(bringer) => bringer.len(),
+            Self::Open(bringer) => bringer.came(),
         }
     }
 
@@ -182,6 +182,13 @@ pub(super) fn ask_again(head: &mut RequestHeader, entry: &Entry) -> pingora::Res
 impl Cached {
     pub(super) fn new(plan: Arc<CachePlan>, forwarded: Forwarded, place: Option<Place>) -> Box<Self> {
         Box::new(Self { plan, forwarded, place, collapsed: false, outcome: None, served: None, ttl: None, fill: None })
+    }
+
+    /// Of a request that is answered out of the store, which may have `waited` for another one to fill it.
+    pub(super) fn collapsed(plan: Arc<CachePlan>, waited: bool) -> Box<Self> {
+        let mut cached = Self::new(plan, Forwarded::UriMiss, None);
+        cached.collapsed = waited;
+        cached
     }
 
     pub(super) fn past(plan: Arc<CachePlan>, past: Past) -> Box<Self> {

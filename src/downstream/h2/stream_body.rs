@@ -18,7 +18,7 @@ const LENGTH: &str = "the body is not as long as its Content-Length says";
 const MISPLACED: &str = "there is a field in the trailers that does not belong there";
 
 /// The body of a request.
-pub(crate) struct RequestBody {
+pub(crate) struct StreamBody {
     stream: RecvStream,
     /// What the `Content-Length` field says.
     length: Option<u64>,
@@ -32,7 +32,7 @@ pub(crate) struct RequestBody {
     pub(crate) kept: Kept,
 }
 
-impl RequestBody {
+impl StreamBody {
     /// Of the request with this head.
     pub(super) fn of(head: &RequestHeader, stream: RecvStream) -> Self {
         let said = head.headers.get(header::CONTENT_LENGTH);
