@@ -163,10 +163,10 @@ impl Memory {
         self.store(key, Arc::new(entry), ticket, None)
     }
 
-    /// Stores what a 304 or a HEAD has made of an entry, if that is there still.
+    /// Stores what a 304 or a HEAD has made of an entry, if that is there still or has made room.
     ///
     /// # Errors
-    /// As for [`Self::insert`]; `Purged` also when the entry has made room or was replaced.
+    /// As for [`Self::insert`]; `Purged` also when the entry was replaced.
     pub fn refresh(&self, key: &Key, old: &Arc<Entry>, new: Entry, ticket: Ticket) -> Result<Arc<Entry>, Refusal> {
         self.store(key, Arc::new(new), ticket, Some(old))
     }
@@ -186,7 +186,11 @@ impl Memory {
         }
         let old = self.cache.peek(&key.hash()).filter(|old| old.key == *key);
         let known = || old.iter().flat_map(|old| old.entries());
-        if of.is_some_and(|of| !known().any(|known| Arc::ptr_eq(known, of))) {
+        let replaced = |of: &Arc<Entry>| {
+            let same = known().find(|known| known.selection.replaces(&of.selection));
+            same.is_some_and(|same| !Arc::ptr_eq(same, of))
+        };
+        if of.is_some_and(replaced) {
             return Err(Refusal::Purged);
         }
         let newer = known().find(|known| known.selection.replaces(&entry.selection) && known.is_newer_than(&entry));
@@ -199,6 +203,7 @@ impl Memory {
             Some(old) => old.with(Arc::clone(&entry), self.most),
             None => vec![Arc::clone(&entry)],
         };
+        let left_out = old.as_deref().and_then(|old| old.without(&entries, &entry.selection));
         let new = Variants::new(key.clone(), entries).filter(|new| new.weight() <= self.most);
         let Some(new) = new else {
             // The one that it should have replaced is not what the backend has now.
@@ -206,6 +211,7 @@ impl Memory {
             return Err(Refusal::TooLarge);
         };
         self.put(&mut changes, new, &mut gone);
+        left_out.into_iter().for_each(|left_out| self.overflow.take(&Arc::new(left_out)));
         drop(changes);
         Ok(entry)
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::{allocated::allocated, entry::Entry, key::Key};
+use super::{allocated::allocated, entry::Entry, key::Key, vary::Selection};
 
 /// The most variants of one key: with more, the oldest goes. A client that makes up values of a field that `Vary` names can
 /// push out the variants of one URL, and nothing else.
@@ -64,6 +64,15 @@ impl Variants {
         let place = all.iter().position(|entry| entry.stored.since_start <= new.stored.since_start);
         all.insert(place.unwrap_or(all.len()), new);
         all
+    }
+
+    /// Those that there was no room for beside `kept`, and that are good still: not those whose place an answer for these
+    /// requests has taken.
+    pub(super) fn without(&self, kept: &[Arc<Entry>], new: &Selection) -> Option<Self> {
+        let left_out = |entry: &&Arc<Entry>| {
+            !new.replaces(&entry.selection) && !kept.iter().any(|kept| Arc::ptr_eq(kept, entry))
+        };
+        Self::new(self.key.clone(), self.entries.iter().filter(left_out).cloned().collect())
     }
 
     /// What its entries can be purged by.

@@ -31,13 +31,15 @@ pub(super) struct Ahead {
     at: usize,
     /// What is to be written next.
     part: Bytes,
-    /// Why the client gets no more.
-    lost: Option<Box<Error>>,
+    /// Its client gets no more.
+    gone: bool,
+    /// Why, until that has been said.
+    why: Option<Box<Error>>,
 }
 
 impl Ahead {
     pub(super) fn of(body: Arc<dyn SharedBody>) -> Self {
-        Self { body, told: 0, at: 0, part: Bytes::new(), lost: None }
+        Self { body, told: 0, at: 0, part: Bytes::new(), gone: false, why: None }
     }
 
     /// True when its client has been written all that there is, and the rest is to be written as it comes along: as long as it is
@@ -89,7 +91,7 @@ impl Ahead {
     /// True when the answer goes on without its client, which has gone for this reason.
     pub(super) fn goes_on_without(&mut self, gone: &Error, context: &Context<'_>) -> bool {
         let shared = self.body.is_shared(context);
-        if shared && self.lost.is_none() {
+        if shared && !self.gone {
             self.lose(Error::explain(ErrorType::ConnectionClosed, gone.to_string()));
         }
         shared
@@ -97,17 +99,17 @@ impl Ahead {
 
     /// True when its client gets no more.
     pub(super) fn is_lost(&self) -> bool {
-        self.lost.is_some()
+        self.gone
     }
 
     fn lose(&mut self, why: Box<Error>) {
-        self.part = Bytes::new();
-        self.lost.get_or_insert(why);
+        (self.part, self.gone) = (Bytes::new(), true);
+        self.why.get_or_insert(why);
     }
 
     /// Why its client did not get all of it, when that is so.
     pub(super) fn take_lost(&mut self) -> Result<()> {
-        self.lost.take().map_or(Ok(()), Err)
+        self.why.take().map_or(Ok(()), Err)
     }
 }
 
@@ -161,6 +163,6 @@ mod tests {
         assert!(matches!(ahead.settle(Poll::Pending, &context), Poll::Ready(Ok(()))));
         ahead.take_lost().unwrap();
         assert!(matches!(ahead.settle(Poll::Ready(Err(failed())), &context), Poll::Ready(Ok(()))));
-        assert!(ahead.is_lost() && ahead.take_lost().is_err());
+        assert!(ahead.is_lost() && ahead.take_lost().is_err() && ahead.is_lost());
     }
 }

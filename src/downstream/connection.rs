@@ -183,7 +183,12 @@ impl ConnectionInfo {
 
     /// True when what is under way on it is ended: because the process ends, or a tunnel is over.
     pub(super) fn is_cut(&self) -> bool {
-        self.cut.load(Relaxed) || self.over.load(Relaxed) && self.has_switched()
+        self.cut.load(Relaxed) || self.is_over()
+    }
+
+    /// True when it is a tunnel that is over, because nobody vouches for its client any more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Relaxed) && self.has_switched()
     }
 
     /// From now on it carries no tunnel: one that is there ends, as soon as somebody looks at the connection.

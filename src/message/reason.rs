@@ -172,6 +172,8 @@ reasons! {
     TotalTimeout = "total_timeout",
     /// The time that a gRPC client has granted is over.
     GrpcDeadline = "grpc_deadline",
+    /// The client's certificate ended before its tunnel did.
+    CertificateEnded = "certificate_ended",
     /// The process ended before the answer did.
     Shutdown = "shutdown",
     /// A fault of ours.

@@ -155,6 +155,11 @@ impl Context {
         self.info.as_ref()?.deadlines.late()
     }
 
+    /// True for a tunnel that ends because its client's certificate has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.info.as_ref().is_some_and(|info| info.is_over())
+    }
+
     /// True when it is the client that has not sent its request in time: it has not ended, and most of the time was its own.
     pub(super) fn is_slow(&self) -> bool {
         let held = self.held + self.deadlines().map_or(Duration::ZERO, StreamDeadlines::blocked_now);

@@ -10,7 +10,7 @@ use crate::{
 
 /// Why it failed.
 pub(super) fn reason(error: &Error, context: &Context) -> Reason {
-    if context.late().is_some() {
+    if context.late().is_some() || context.is_over() {
         return late(context);
     }
     if context.is_malformed() {
@@ -39,6 +39,7 @@ pub(super) fn late(context: &Context) -> Reason {
     let began = context.attempts.first_byte.is_some();
     let tunnel = context.written == Some(StatusCode::SWITCHING_PROTOCOLS) || context.kind == RequestKind::Grpc;
     match context.late() {
+        _ if context.is_over() => Reason::CertificateEnded,
         Some(Lateness::Unread) => Reason::WriteTimeout,
         // The time was over before the client had sent its request, though it had most of that for itself.
         _ if context.is_slow() && !began => Reason::RequestTimeout,

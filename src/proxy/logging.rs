@@ -66,12 +66,17 @@ fn write_down(shared: &Shared, ended: &Ended<'_>, context: &mut Context) {
     if late {
         context.error = Some("ReadTimedout".to_owned());
     }
-    let cut = shared.is_cut() && (ended.left || context.reason == Some(Reason::Shutdown));
+    // That it ends is this gateway's doing, and neither the client's nor the backend's.
+    let over = context.is_over();
+    if over {
+        (context.reason, context.error) = (Some(Reason::CertificateEnded), None);
+    }
+    let cut = shared.is_cut() && !over && (ended.left || context.reason == Some(Reason::Shutdown));
     let metrics = &shared.metrics.requests;
     // An interim answer is none.
     let is_answer = |status: &StatusCode| !status.is_informational() || *status == StatusCode::SWITCHING_PROTOCOLS;
     let written = context.http_status_before_grpc.or(ended.written).filter(is_answer);
-    if !late && !cut && !context.is_malformed() && (ended.left || written.is_none()) {
+    if !late && !cut && !over && !context.is_malformed() && (ended.left || written.is_none()) {
         metrics.canceled.inc();
     }
     // 499: nobody was there to be sent a status (nginx's number for it).

@@ -59,7 +59,7 @@ fn end(context: &mut Context, left: bool, cut: bool) {
             context.at_service(|service, context| retry::cut_off(context, service));
             let reason = failure::late(context);
             context.reason = Some(reason);
-            if let Some(target) = &context.target {
+            if let Some(target) = context.target.as_ref().filter(|_| !context.is_over()) {
                 target.service.metrics.failure(reason);
             }
             replies::too_late(reason)

@@ -80,6 +80,16 @@ impl Flights {
         shard.insert(hash, Slot::Flying(None));
         Join::Lead(Flight { flights: self.clone(), hash, landed: false })
     }
+
+    /// The same for somebody who would not fetch it for others.
+    pub fn join_others(&self, hash: u128) -> Join {
+        match self.shard(hash).lock().get_mut(&hash) {
+            Some(Slot::Flying(landing)) => {
+                Join::Wait(landing.get_or_insert_with(|| watch::channel(Landing::Flying).0).subscribe())
+            }
+            Some(Slot::Passing(_)) | None => Join::Pass,
+        }
+    }
 }
 
 impl Flight {
@@ -143,6 +153,7 @@ mod tests {
         let (flights, key, s) = (Arc::new(Flights::default()), 7, Duration::from_secs);
         let Join::Lead(flight) = flights.join(key, s(0)) else { panic!("nobody leads") };
         let Join::Wait(waiting) = flights.join(key, s(0)) else { panic!("nobody waits") };
+        assert!(matches!(flights.join_others(key), Join::Wait(_)));
         flight.stored();
         assert!(matches!(*waiting.borrow(), Landing::Stored));
         let Join::Lead(flight) = flights.join(key, s(0)) else { panic!("the next one leads again") };
@@ -152,6 +163,7 @@ mod tests {
         let Join::Lead(flight) = flights.join(key, s(0)) else { panic!("nobody leads") };
         flight.pass(s(1));
         assert!(matches!(flights.join(key, s(5)), Join::Pass));
+        assert!(matches!((flights.join_others(key), flights.join_others(8)), (Join::Pass, Join::Pass)));
         assert!(matches!(flights.join(key, s(12)), Join::Lead(_)), "it may be another answer by now");
     }
 }

@@ -3,6 +3,7 @@
 //! them is left with half of it because the store is full.
 
 use std::{
+    ops::Range,
     sync::Arc,
     task::{Context, Waker},
 };
@@ -48,8 +49,8 @@ struct State {
 enum Stage {
     Coming(Filling),
     Whole(Body),
-    /// It has broken off.
-    Broken,
+    /// It has broken off: this is all that has come.
+    Broken(Filling),
 }
 
 /// The end of the one who brings it. When it is dropped before the end, the answer has broken off.
@@ -61,7 +62,8 @@ pub struct Bringer(Arc<Underway>);
 pub struct Follower {
     underway: Arc<Underway>,
     news: watch::Receiver<()>,
-    at: usize,
+    /// What is left to give.
+    left: Range<usize>,
 }
 
 /// The answer has broken off.
@@ -102,7 +104,9 @@ impl Bringer {
     /// All of it has come.
     pub fn finish(self) -> Body {
         let mut state = self.0.state.lock();
-        let Stage::Coming(filling) = std::mem::replace(&mut state.body, Stage::Broken) else { return Body::default() };
+        let Stage::Coming(filling) = std::mem::replace(&mut state.body, Stage::Whole(Body::default())) else {
+            return Body::default();
+        };
         let body = filling.finish();
         (state.body, state.room) = (Stage::Whole(body.clone()), None);
         drop(state);
@@ -114,20 +118,30 @@ impl Bringer {
 impl Drop for Bringer {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
-        if matches!(state.body, Stage::Coming(_)) {
-            (state.body, state.room) = (Stage::Broken, None);
-            drop(state);
-            self.0.news.send_replace(());
+        if !matches!(state.body, Stage::Coming(_)) {
+            return;
         }
+        if let Stage::Coming(filling) = std::mem::replace(&mut state.body, Stage::Whole(Body::default())) {
+            (state.body, state.room) = (Stage::Broken(filling), None);
+        }
+        drop(state);
+        self.0.news.send_replace(());
     }
 }
 
 impl Stage {
     fn len(&self) -> usize {
         match self {
-            Self::Coming(body) => body.len(),
+            Self::Coming(body) | Self::Broken(body) => body.len(),
             Self::Whole(body) => body.len(),
-            Self::Broken => 0,
+        }
+    }
+
+    /// What has come from this place on, or some of it.
+    fn from(&self, place: usize) -> Bytes {
+        match self {
+            Self::Coming(body) | Self::Broken(body) => body.from(place),
+            Self::Whole(body) => body.from(place),
         }
     }
 }
@@ -137,7 +151,7 @@ impl Underway {
     pub fn follow(self: &Arc<Self>) -> Option<Follower> {
         let mut state = self.state.lock();
         let State { body, room, shared, waker } = &mut *state;
-        if matches!(body, Stage::Broken) {
+        if matches!(body, Stage::Broken(_)) {
             return None;
         }
         if let (false, Some(room)) = (*shared, room) {
@@ -151,21 +165,17 @@ impl Underway {
         }
         drop(state);
         let news = self.news.subscribe();
-        Some(Follower { underway: self.clone(), news, at: 0 })
+        Some(Follower { underway: self.clone(), news, left: 0..self.head.body.len() })
     }
 }
 
 impl SharedBody for Underway {
     fn from(&self, place: usize) -> Bytes {
-        match &self.state.lock().body {
-            Stage::Coming(body) => body.from(place),
-            Stage::Whole(body) => body.from(place),
-            Stage::Broken => Bytes::new(),
-        }
+        self.state.lock().body.from(place)
     }
 
     fn has_broken_off(&self) -> bool {
-        matches!(self.state.lock().body, Stage::Broken)
+        matches!(self.state.lock().body, Stage::Broken(_))
     }
 
     fn is_shared(&self, context: &Context<'_>) -> bool {
@@ -183,9 +193,10 @@ impl Follower {
         &self.underway.head
     }
 
-    /// How many bytes are left to give.
-    fn left(&self) -> usize {
-        self.underway.head.body.len().saturating_sub(self.at)
+    /// Is given this part of the body only.
+    #[must_use]
+    pub fn only(self, part: Range<usize>) -> Self {
+        Self { left: part, ..self }
     }
 
     /// What has come by now and has not been given yet, or some of it; nothing when that is all for now.
@@ -194,14 +205,14 @@ impl Follower {
     /// It has broken off.
     pub fn now(&mut self) -> Result<Option<Bytes>, BrokenOff> {
         self.news.mark_unchanged();
-        let mut part = match &self.underway.state.lock().body {
-            Stage::Broken => return Err(BrokenOff),
-            Stage::Coming(body) => body.from(self.at),
-            Stage::Whole(body) if body.len() <= self.at => return Err(BrokenOff),
-            Stage::Whole(body) => body.from(self.at),
-        };
-        part.truncate(self.left());
-        self.at += part.len();
+        let state = self.underway.state.lock();
+        let mut part = state.body.from(self.left.start);
+        if part.is_empty() && !matches!(state.body, Stage::Coming(_)) {
+            return Err(BrokenOff);
+        }
+        drop(state);
+        part.truncate(self.left.len());
+        self.left.start += part.len();
         Ok((!part.is_empty()).then_some(part))
     }
 
@@ -213,7 +224,7 @@ impl Follower {
 
     /// True when all of it has been given.
     pub fn has_ended(&self) -> bool {
-        self.left() == 0
+        self.left.is_empty()
     }
 }
 
@@ -265,7 +276,8 @@ mod tests {
         let mut follower = half.underway().follow().unwrap();
         let underway = half.underway().clone();
         drop(half);
-        assert!(follower.now() == Err(BrokenOff) && underway.follow().is_none());
+        assert!(underway.follow().is_none(), "nobody is let in");
+        assert!(all(&mut follower) == b"abc" && follower.now() == Err(BrokenOff));
         let short = bringer(&cache, 10);
         short.extend(b"abc");
         let mut follower = short.underway().follow().unwrap();

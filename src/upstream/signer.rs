@@ -25,6 +25,9 @@ pub(crate) enum Unsigned {
 const SIGNATURE: HeaderName = HeaderName::from_static("signature");
 const SIGNATURE_INPUT: HeaderName = HeaderName::from_static("signature-input");
 
+/// Some backends read it as the one with a dash.
+const SIGNATURE_INPUT_SPELLED: HeaderName = HeaderName::from_static("signature_input");
+
 /// What signs requests to a service.
 pub(crate) struct Signer {
     key: SigningKey,
@@ -68,6 +71,7 @@ impl Signer {
     /// Signs a head that goes to a backend, `secure`ly or not; nothing may change it afterwards. Signatures that are there
     /// already are replaced.
     pub(crate) fn sign(&self, head: &mut RequestHeader, secure: bool) -> Result<(), Unsigned> {
+        head.remove_header(&SIGNATURE_INPUT_SPELLED);
         let request = Components { method: &head.method, target: &head.uri, headers: &head.headers, secure };
         let covered = self.components.iter().filter(|name| request.has(name)).cloned().collect::<Vec<_>>();
         let signed = self.key.sign(&covered, Now::read().unix, |name| request.value(name));

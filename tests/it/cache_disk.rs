@@ -78,6 +78,24 @@ fn what_memory_pushes_out_is_given_from_disk() {
 }
 
 #[test]
+fn variants_that_memory_has_no_room_for_are_given_from_there() {
+    let backend = Backend::start();
+    let gw = gateway(&backend, "", "{}");
+    eventually("there is a folder", || shown(&gw)["state"] == "up");
+    let path = format!("/v?{FRESH}&h=Vary:X-Kind&b=*100000");
+    let ask = |number: usize| gw.get(&path).header("X-Kind", &number.to_string()).expect(200);
+    for number in 0..20 {
+        ask(number);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    for number in 0..20 {
+        let hit = ask(number);
+        assert_eq!((said(&hit).1.as_str(), hit.body.len()), ("HIT", 100_000), "{number}: {hit:?}");
+    }
+    assert_eq!(backend.asked(), 20);
+}
+
+#[test]
 fn a_purge_takes_away_what_is_on_disk_and_on_its_way_there() {
     let backend = Backend::start();
     let gw = gateway(&backend, "", "{}");

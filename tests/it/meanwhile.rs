@@ -269,6 +269,33 @@ fn what_is_pushed_out_meanwhile_is_given_in_place_of_a_failure() {
 }
 
 #[test]
+fn what_is_pushed_out_while_it_is_found_to_be_good_is_kept_again() {
+    for disk in ["", DISK] {
+        let gateway = gateway(
+            &backend(|head, _| match () {
+                () if head.contains("/fill") => fill(),
+                () if head.to_ascii_lowercase().contains("if-none-match:") => {
+                    "304 Not Modified\r\nCache-Control: max-age=600\r\nETag: \"a\"\r\n\r\n".to_owned()
+                }
+                () => ok("Cache-Control: max-age=1\r\nETag: \"a\"", "kept"),
+            }),
+            disk,
+        );
+        assert_eq!(get(&gateway, "/a", &[]).body, "kept");
+        thread::sleep(Duration::from_millis(1200));
+        let asking = ask(&gateway, "/a", &[("X-Hold", "1")]);
+        let waiting = ask(&gateway, "/a", &[]);
+        for number in (0..4).flat_map(|_| 0..14) {
+            get(&gateway, &format!("/fill/{number}"), &[]);
+        }
+        release(&gateway, "/a");
+        let (first, second) = (asking.join().unwrap(), waiting.join().unwrap());
+        assert_eq!((first.get("x-cache"), second.get("x-cache")), ("REVALIDATED", "HIT"), "{second:?}");
+        assert!(first.get("cache-status").contains("ttl=6") || first.get("cache-status").contains("ttl=5"), "{first:?}");
+    }
+}
+
+#[test]
 fn what_is_read_from_disk_while_it_is_taken_back_is_not_kept() {
     let gateway = on_disk(&backend(|head, count| match count {
         _ if head.contains("/fill") => fill(),

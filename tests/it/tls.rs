@@ -523,7 +523,10 @@ fn nor_does_a_tunnel_whose_client_takes_nothing() {
     eventually("it is open", || gw.metric("gateway_requests_in_flight") == Some(1.0));
     std::thread::sleep(end.duration_since(SystemTime::now()).unwrap_or_default() + Duration::from_secs(2));
     eventually("it is over", || gw.metric("gateway_requests_in_flight") == Some(0.0));
-    assert_eq!(gw.log(1)[0]["status"], 101);
+    let line = &gw.log(1)[0];
+    assert_eq!((&line["status"], &line["reason"]), (&101.into(), &"certificate_ended".into()), "{line}");
+    let failures = "gateway_upstream_failures_total{reason=\"certificate_ended\",service=\"main\"}";
+    assert!(gw.metric(failures).unwrap_or_default() == 0.0, "the backend has not failed");
     let _ = client.kill();
     let _ = client.wait();
 }

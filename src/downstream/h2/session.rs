@@ -82,7 +82,7 @@ impl Session for StreamSession {
             };
         }
         if end {
-            self.finish_ahead().await.map_err(Error::into_down)?;
+            self.write_rest().await.map_err(Error::into_down)?;
             self.end().map_err(Error::into_down)?;
         }
         Ok(end)

@@ -214,7 +214,8 @@ impl StreamSession {
         let Some(ahead) = &mut self.ahead else { return self.write_data(data, end).await };
         ahead.tell(data.len());
         if end {
-            return self.finish_ahead().await;
+            self.write_rest().await?;
+            return self.end();
         }
         let info = self.info.clone();
         let own = info.deadlines.write_limit(self.waited, self.sent as u64);
@@ -234,12 +235,12 @@ impl StreamSession {
         written?
     }
 
-    /// Writes what is left of a shared body.
-    pub(crate) async fn finish_ahead(&mut self) -> Result<()> {
+    /// Writes what is left of a shared body, before its end.
+    pub(crate) async fn write_rest(&mut self) -> Result<()> {
         while let Some(ahead) = self.ahead.as_mut().filter(|ahead| !ahead.is_lost()) {
             let left = ahead.next().len();
             if left == 0 {
-                return self.end();
+                break;
             }
             let part = ahead.take(left);
             self.write_data(part, false).await?;
@@ -317,6 +318,7 @@ impl StreamSession {
     }
 
     pub(crate) async fn write_tail(&mut self, trailers: HeaderMap) -> Result<()> {
+        self.write_rest().await?;
         if let Some(end) = self.info.left_for_trailers() {
             self.write_data(end, false).await?;
         }

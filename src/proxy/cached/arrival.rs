@@ -55,16 +55,19 @@ fn arrived(
     let news = place.candidate(asked, (head.status, &head.headers), now, &context.runtime.reserved);
     if place.validates && head.status == StatusCode::NOT_MODIFIED {
         let Some(entry) = place.entry.clone() else { return };
-        let good = match refresh::by_304(&entry, &news, &plan.policy) {
-            Refreshed::Updated(new) => place.tickets.refresh(shared, &place.key, &entry, *new).unwrap_or(entry),
+        let (good, kept) = match refresh::by_304(&entry, &news, &plan.policy) {
+            Refreshed::Updated(new) => match place.tickets.refresh(shared, &place.key, &entry, *new) {
+                Ok(new) => (new, true),
+                Err(_) => (entry, false),
+            },
             // For this one there is nothing else; the next one is fetched anew.
             Refreshed::Gone(_) | Refreshed::Other => {
                 place.tickets.take_back(shared, &place.key, &said(&news, &entry));
-                entry
+                (entry, false)
             }
-            Refreshed::Untouched => entry,
+            Refreshed::Untouched => (entry, true),
         };
-        if let Some(flight) = place.flight.take() {
+        if let Some(flight) = place.flight.take().filter(|_| kept) {
             flight.stored();
         }
         cached.outcome = Some(Outcome::Revalidated);
@@ -131,8 +134,8 @@ fn keep(news: &Candidate<'_>, cached: &mut Cached, shared: &Shared) {
     if storable::takes_back(refusal, news) {
         take_back(shared, cached, news.request, news.times.answered);
     }
-    if storable::is_about_asker(refusal, news) {
-        // What the asker alone has sent is not remembered: the next one's answer may be kept.
+    if refusal == Refusal::Purged || storable::is_about_asker(refusal, news) {
+        // What the asker alone has sent, or when, is not remembered: the next one's answer may be kept.
         cached.refuse_to_asker(refusal);
     } else {
         cached.refuse(refusal);
@@ -184,7 +187,7 @@ pub(crate) fn body(shared: &Shared, asked: &RequestHeader, part: Option<&Bytes>,
     }
     let Some(fill) = &mut cached.fill else { return };
     if let Some(part) = part
-        && ((fill.body.len() + part.len()) as u64 > most || !fill.body.extend(part))
+        && !fill.body.extend(part, most)
     {
         if let Some(at) = fill.news {
             take_back(shared, cached, &asked.headers, at);
@@ -236,6 +239,8 @@ pub(crate) fn complete(shared: &Shared, asked: &RequestHeader, context: &mut Con
     }
     match (stored, flight) {
         (Ok(_), Some(flight)) => flight.stored(),
+        // Another one fetches it for those who wait.
+        (Err(Refusal::Purged), Some(flight)) => drop(flight),
         (Err(_), Some(flight)) => flight.pass(Now::monotonic()),
         (_, None) => {}
     }

@@ -9,12 +9,10 @@ use tokio::sync::watch;
 
 use crate::{
     cache::{
-        conditional::CONDITIONS,
         key::Key,
         reuse::{self, Asked, Reuse},
     },
     clock::Now,
-    message::fields,
     runtime::{
         Shared,
         flights::Landing,
@@ -60,7 +58,7 @@ pub(super) async fn wait(
     }
 }
 
-/// Follows an answer that would be given, were it stored already, to the request with these fields and without a condition.
+/// Follows an answer that would be given, were it stored already, to the request with these fields.
 fn follow(
     shared: &Shared,
     underway: &Arc<Underway>,
@@ -69,8 +67,7 @@ fn follow(
     request: &HeaderMap,
 ) -> Option<Follower> {
     let entry = &underway.head;
-    let fits = !fields::present(request, &CONDITIONS).contains(&true)
-        && entry.selection.matches(request, &entry.headers)
+    let fits = entry.selection.matches(request, &entry.headers)
         && matches!(reuse::decide(entry, asked, Now::read()), Reuse::Fresh)
         && !shared.cache.memory().has_purged_entry(key, entry, underway.ticket);
     if fits { underway.follow() } else { None }

@@ -107,15 +107,16 @@ async fn look_under(
         };
         // Of what the client has already, or wants a part of, nothing whole would come.
         let partial = !validates && fields::present(&head.headers, &CONDITIONS).contains(&true);
-        let keeps = head.method == Method::GET && !partial;
-        let mut flight = None;
+        let (get, mut flight) = (head.method == Method::GET, None);
+        let keeps = get && !partial;
         // Whose answer is not to be kept fetches it for nobody else.
         // Nor does one that asks for its own sake, or whose answer is another one than that which the others wait for.
         let alike = matches!(forwarded, Forwarded::UriMiss | Forwarded::VaryMiss | Forwarded::Entry(Why::Stale));
         let keeps_it = keeps && !asked.directives.no_store;
         let slot = slot_of(shared, &key, &asked, head);
-        if keeps_it && alike && waits < MOST_WAITS && landed != Some(slot) && Instant::now() < until {
-            match shared.flights.join(slot, now.since_start) {
+        if get && !asked.directives.no_store && alike && waits < MOST_WAITS && landed != Some(slot) && Instant::now() < until {
+            let flights = &shared.flights;
+            match if keeps_it { flights.join(slot, now.since_start) } else { flights.join_others(slot) } {
                 Join::Lead(own) => {
                     // Once: what is there and may not be given is here then.
                     read = elsewhere(shared, &key, one_client, head, &mut fetched).await;
@@ -195,7 +196,7 @@ fn join(plan: Arc<CachePlan>, follower: Follower, head: &RequestHeader, context:
     let mut cached = Cached::collapsed(plan, true);
     cached.outcome = Some(Outcome::Hit);
     let entry = follower.head().clone();
-    let served = Served { rest: Some(follower), ..Served::of(&entry, &head.method, &head.headers) };
+    let served = Served::following(follower, &head.method, &head.headers);
     cached.served = Some((entry, Now::read()));
     context.cached = Some(cached);
     Found::Answer(Box::new(served))

@@ -120,12 +120,13 @@ impl FillBody {
         }
     }
 
-    /// Takes in a part; false when there is no room for it.
-    pub(super) fn extend(&mut self, part: &[u8]) -> bool {
+    /// Takes in a part; false when there is no room for it, or it is more than `most`. Of what others are given that was asked
+    /// before.
+    pub(super) fn extend(&mut self, part: &[u8], most: u64) -> bool {
         match self {
             Self::Own(own) => {
                 let Some((body, room)) = own else { return false };
-                let has_room = room.grow(part.len());
+                let has_room = (body.len() + part.len()) as u64 <= most && room.grow(part.len());
                 if has_room {
                     body.extend(part);
                 }

@@ -1,5 +1,7 @@
 //! A stored answer as the client is to see it: whole, a part of it, or that it has it already.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, response};
 use pingora::http::ResponseHeader;
@@ -25,8 +27,20 @@ pub(crate) struct Served {
 impl Served {
     /// Of an entry, for a request with this method and these fields.
     pub(super) fn of(entry: &Entry, method: &Method, request: &HeaderMap) -> Self {
+        Self::part_of(entry, method, request).0
+    }
+
+    /// Of an entry whose body is still to come.
+    pub(super) fn following(follower: Follower, method: &Method, request: &HeaderMap) -> Self {
+        let (served, part) = Self::part_of(follower.head(), method, request);
+        Self { rest: (!part.is_empty()).then(|| follower.only(part)), ..served }
+    }
+
+    /// The same, and which part of the body it is.
+    fn part_of(entry: &Entry, method: &Method, request: &HeaderMap) -> (Self, Range<usize>) {
         if conditional::is_not_modified(method, request, entry) {
-            return Self { head: fields(entry, StatusCode::NOT_MODIFIED).into(), parts: Vec::new(), rest: None };
+            let head = fields(entry, StatusCode::NOT_MODIFIED).into();
+            return (Self { head, parts: Vec::new(), rest: None }, 0..0);
         }
         let whole = 0..entry.body.len();
         let (status, range, content_range) = match range::part(method, request, entry) {
@@ -47,7 +61,7 @@ impl Served {
             head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.len()));
         }
         let parts = if method == Method::HEAD { Vec::new() } else { parts };
-        Self { head: head.into(), parts, rest: None }
+        (Self { head: head.into(), parts, rest: None }, range)
     }
 }
 
