@@ -154,7 +154,8 @@ impl Disk {
         let number = spot.number;
         let mut changes = self.changes.lock();
         let purged = &changes.purged;
-        let is_purged = purged.was(ticket, key.url(), &spot.tags) || purged.was_key(ticket, key.hash());
+        let is_purged =
+            purged.was(ticket, key.url(), &spot.tags) || purged.was_variant(ticket, key.hash(), &spot.selection);
         let old = self.spots.peek(&key.hash()).filter(|old| old.key == *key);
         let known = || old.iter().flat_map(|old| &old.all);
         let replaces = |known: &&Arc<Spot>| spot.selection.replaces(&known.selection);
@@ -177,7 +178,7 @@ impl Disk {
     /// Something newer is known of this key than what is in a file, or on its way into one.
     pub fn forget(&self, key: &Key, selection: &Selection) {
         let mut changes = self.changes.lock();
-        self.purges.store(changes.purged.add_key(key.hash()), Relaxed);
+        self.purges.store(changes.purged.add_variant(key.hash(), selection), Relaxed);
         let old = self.spots.peek(&key.hash()).filter(|old| old.key == *key);
         self.keep(&mut changes, old.as_deref(), |spot| !selection.replaces(&spot.selection));
     }

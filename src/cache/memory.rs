@@ -211,7 +211,9 @@ impl Memory {
             return Err(Refusal::TooLarge);
         };
         self.put(&mut changes, new, &mut gone);
-        left_out.into_iter().for_each(|left_out| self.overflow.take(&Arc::new(left_out)));
+        if let Some(left_out) = left_out {
+            self.overflow.take(&Arc::new(left_out));
+        }
         drop(changes);
         Ok(entry)
     }

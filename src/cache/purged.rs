@@ -5,12 +5,20 @@ use std::{collections::VecDeque, sync::Arc};
 
 use ahash::RandomState;
 
-use super::purge::{Purge, in_form_of, under};
+use super::{
+    purge::{Purge, in_form_of, under},
+    vary::Selection,
+};
 
 /// One slot for each value of 16 bits of a hash.
 const SLOTS: usize = 1 << 16;
 /// The most prefixes that are remembered; after that, the oldest counts for everything.
 const PREFIXES: usize = 64;
+
+/// Tells apart the variants of a key.
+fn variant(key: u128, selection: &Selection) -> Vec<u8> {
+    [&key.to_le_bytes()[..], selection.name().as_bytes()].concat()
+}
 
 /// The purges that there have been, as much of them as is needed.
 #[derive(Debug, Clone)]
@@ -61,6 +69,24 @@ impl Purged {
     /// True when this was remembered of a key after there had been `since` purges.
     pub fn was_key(&self, since: u64, key: u128) -> bool {
         self.count != since && self.slots[self.at(3, &key.to_le_bytes())] > since
+    }
+
+    /// Remembers that there is something newer than what was for these requests under a key; gives back how many purges there
+    /// have been.
+    pub fn add_variant(&mut self, key: u128, selection: &Selection) -> u64 {
+        if selection.is_any() {
+            return self.add_key(key);
+        }
+        self.count += 1;
+        for selection in [selection, &Selection::default()] {
+            *self.slot(4, &variant(key, selection)) = self.count;
+        }
+        self.count
+    }
+
+    /// True when this, or the same of its key, was remembered after there had been `since` purges.
+    pub fn was_variant(&self, since: u64, key: u128, selection: &Selection) -> bool {
+        self.count != since && (self.was_key(since, key) || self.slots[self.at(4, &variant(key, selection))] > since)
     }
 
     fn note(&mut self, purge: &Purge) {

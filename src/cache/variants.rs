@@ -69,9 +69,8 @@ impl Variants {
     /// Those that there was no room for beside `kept`, and that are good still: not those whose place an answer for these
     /// requests has taken.
     pub(super) fn without(&self, kept: &[Arc<Entry>], new: &Selection) -> Option<Self> {
-        let left_out = |entry: &&Arc<Entry>| {
-            !new.replaces(&entry.selection) && !kept.iter().any(|kept| Arc::ptr_eq(kept, entry))
-        };
+        let left_out =
+            |entry: &&Arc<Entry>| !new.replaces(&entry.selection) && !kept.iter().any(|kept| Arc::ptr_eq(kept, entry));
         Self::new(self.key.clone(), self.entries.iter().filter(left_out).cloned().collect())
     }
 

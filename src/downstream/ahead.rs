@@ -64,6 +64,12 @@ impl Ahead {
         &self.part
     }
 
+    /// Takes all of that, to be written; nothing when there is nothing for now, or the client gets no more.
+    pub(super) fn take_next(&mut self) -> Option<Bytes> {
+        let left = if self.gone { 0 } else { self.next().len() };
+        (left > 0).then(|| self.take(left))
+    }
+
     /// So much of that has been written.
     pub(super) fn wrote(&mut self, bytes: usize) {
         self.part.advance(bytes.min(self.part.len()));

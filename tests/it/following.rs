@@ -156,7 +156,8 @@ fn conditions_and_parts_are_answered_and_variants_kept_apart() {
     let (mut end, mut changed) =
         (ask(&gw, "GET", "X-Kind: a\r\nRange: bytes=-5\r\n"), ask(&gw, "GET", "X-Kind: a\r\nIf-None-Match: \"2\"\r\n"));
     // These go by themselves: another variant, and what asks for its own sake.
-    let mut others = ["X-Kind: b\r\n", "X-Kind: a\r\nCache-Control: no-cache\r\n"].map(|fields| ask(&gw, "GET", fields));
+    let mut others =
+        ["X-Kind: b\r\n", "X-Kind: a\r\nCache-Control: no-cache\r\n"].map(|fields| ask(&gw, "GET", fields));
     assert!(head(&mut end).contains("content-range: bytes 19995-19999/20000"));
     assert!(head(&mut changed).starts_with("http/1.1 200"));
     thread::sleep(Duration::from_millis(300));
@@ -297,7 +298,11 @@ fn whoever_comes_after_a_purge_is_not_given_what_was_on_its_way() {
         assert!(read(after, length) == content(length, 1));
         said.contains("x-cache: miss")
     });
-    assert_eq!((misses.filter(|miss| *miss).count(), halves.asked()), (1, 2), "one of them has fetched it for the others");
+    assert_eq!(
+        (misses.filter(|miss| *miss).count(), halves.asked()),
+        (1, 2),
+        "one of them has fetched it for the others"
+    );
 }
 
 #[test]

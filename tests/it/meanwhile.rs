@@ -291,7 +291,10 @@ fn what_is_pushed_out_while_it_is_found_to_be_good_is_kept_again() {
         release(&gateway, "/a");
         let (first, second) = (asking.join().unwrap(), waiting.join().unwrap());
         assert_eq!((first.get("x-cache"), second.get("x-cache")), ("REVALIDATED", "HIT"), "{second:?}");
-        assert!(first.get("cache-status").contains("ttl=6") || first.get("cache-status").contains("ttl=5"), "{first:?}");
+        assert!(
+            first.get("cache-status").contains("ttl=6") || first.get("cache-status").contains("ttl=5"),
+            "{first:?}"
+        );
     }
 }
 

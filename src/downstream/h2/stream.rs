@@ -237,12 +237,7 @@ impl StreamSession {
 
     /// Writes what is left of a shared body, before its end.
     pub(crate) async fn write_rest(&mut self) -> Result<()> {
-        while let Some(ahead) = self.ahead.as_mut().filter(|ahead| !ahead.is_lost()) {
-            let left = ahead.next().len();
-            if left == 0 {
-                break;
-            }
-            let part = ahead.take(left);
+        while let Some(part) = self.ahead.as_mut().and_then(|ahead| ahead.take_next()) {
             self.write_data(part, false).await?;
         }
         self.ahead.as_mut().map_or(Ok(()), |ahead| ahead.take_lost())

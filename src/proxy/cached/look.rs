@@ -105,18 +105,12 @@ async fn look_under(
             Step::Unavailable => return unavailable(plan, context),
             Step::Ask { forwarded, entry, or, validates } => (forwarded, entry, or, validates),
         };
-        // Of what the client has already, or wants a part of, nothing whole would come.
-        let partial = !validates && fields::present(&head.headers, &CONDITIONS).contains(&true);
-        let (get, mut flight) = (head.method == Method::GET, None);
-        let keeps = get && !partial;
-        // Whose answer is not to be kept fetches it for nobody else.
-        // Nor does one that asks for its own sake, or whose answer is another one than that which the others wait for.
-        let alike = matches!(forwarded, Forwarded::UriMiss | Forwarded::VaryMiss | Forwarded::Entry(Why::Stale));
-        let keeps_it = keeps && !asked.directives.no_store;
+        let role = Role::of(head, &asked, forwarded, validates);
+        let mut flight = None;
         let slot = slot_of(shared, &key, &asked, head);
-        if get && !asked.directives.no_store && alike && waits < MOST_WAITS && landed != Some(slot) && Instant::now() < until {
+        if role.waits && waits < MOST_WAITS && landed != Some(slot) && Instant::now() < until {
             let flights = &shared.flights;
-            match if keeps_it { flights.join(slot, now.since_start) } else { flights.join_others(slot) } {
+            match if role.leads { flights.join(slot, now.since_start) } else { flights.join_others(slot) } {
                 Join::Lead(own) => {
                     // Once: what is there and may not be given is here then.
                     read = elsewhere(shared, &key, one_client, head, &mut fetched).await;
@@ -140,7 +134,7 @@ async fn look_under(
             }
         }
         // Another gateway may have met such a request before.
-        if keeps_it && forwarded == Forwarded::VaryMiss {
+        if role.leads && forwarded == Forwarded::VaryMiss {
             read = elsewhere(shared, &key, one_client, head, &mut fetched).await;
             if read.is_some() {
                 continue;
@@ -148,9 +142,31 @@ async fn look_under(
         }
         let tickets = Tickets::take(shared, one_client);
         let validates = validates && head.method == Method::GET;
-        let place = Place { key, one_client, tickets, entry, or, validates, keeps, flight, sent: None };
+        let place = Place { key, one_client, tickets, entry, or, validates, keeps: role.keeps, flight, sent: None };
         context.cached = Some(Cached::new(plan, forwarded, Some(place)));
         return Found::Nothing;
+    }
+}
+
+/// What a request may do for others, and they for it.
+struct Role {
+    /// Its answer may be kept.
+    keeps: bool,
+    /// It fetches for others.
+    leads: bool,
+    /// It waits for the fetch of another one.
+    waits: bool,
+}
+
+impl Role {
+    fn of(head: &RequestHeader, asked: &Asked, forwarded: Forwarded, validates: bool) -> Self {
+        // Of what the client has already, or wants a part of, nothing whole would come.
+        let partial = !validates && fields::present(&head.headers, &CONDITIONS).contains(&true);
+        let (get, wants_it_kept) = (head.method == Method::GET, !asked.directives.no_store);
+        // One that asks for its own sake does so for nobody else, nor does one whose answer is another one than that which
+        // the others wait for.
+        let alike = matches!(forwarded, Forwarded::UriMiss | Forwarded::VaryMiss | Forwarded::Entry(Why::Stale));
+        Self { keeps: get && !partial, leads: get && !partial && wants_it_kept, waits: get && wants_it_kept && alike }
     }
 }
 
