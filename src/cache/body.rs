@@ -16,8 +16,8 @@ use super::{
 /// A piece has at most this many bytes.
 const PIECE: usize = 1 << 20;
 
-/// Of a piece that is being filled, at most so many bytes are copied at once.
-const COPIED: usize = 64 << 10;
+/// Of a piece that is being filled, at most so many bytes are copied at once: each of those who follow has such a copy until it is written.
+const COPIED: usize = 16 << 10;
 
 /// A complete body, in pieces that belong to nothing else.
 #[derive(Debug, Clone, Default)]

@@ -110,7 +110,8 @@ impl Outgoing {
             // It was meant for another hop.
             head.remove_header(&header::CONNECTION);
         }
-        self.out.reserve(512);
+        // With the fields of limits, and a short body.
+        self.out.reserve(1024);
         self.line(head);
         head.header_to_h1_wire(&mut self.out);
         if self.extent == Extent::Length(0) && !length {
