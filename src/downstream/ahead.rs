@@ -19,6 +19,8 @@ pub(crate) trait SharedBody: fmt::Debug + Send + Sync {
     fn has_broken_off(&self) -> bool;
     /// True once others are given it; else this task is woken when they are.
     fn is_shared(&self, context: &Context<'_>) -> bool;
+    /// Its own client has gone: true when it comes to its end for the others. Else it will be given to nobody from now on.
+    fn leave(&self) -> bool;
 }
 
 /// What its own client has been written of it.
@@ -84,33 +86,30 @@ impl Ahead {
     /// the others.
     pub(super) fn settle(&mut self, written: Poll<Result<()>>, context: &Context<'_>) -> Poll<Result<()>> {
         match written {
-            Poll::Ready(Ok(())) => written,
-            _ if !self.body.is_shared(context) => written,
-            Poll::Pending => Poll::Ready(Ok(())),
-            Poll::Ready(Err(e)) => {
-                self.lose(e);
-                Poll::Ready(Ok(()))
-            }
+            Poll::Pending if self.body.is_shared(context) => Poll::Ready(Ok(())),
+            Poll::Ready(Err(e)) => Poll::Ready(self.leave(e)),
+            written => written,
         }
     }
 
     /// True when the answer goes on without its client, which has gone for this reason.
-    pub(super) fn goes_on_without(&mut self, gone: &Error, context: &Context<'_>) -> bool {
-        let shared = self.body.is_shared(context);
-        if shared && !self.gone {
-            self.lose(Error::explain(ErrorType::ConnectionClosed, gone.to_string()));
+    pub(super) fn goes_on_without(&mut self, gone: &Error) -> bool {
+        self.gone || self.leave(Error::explain(ErrorType::ConnectionClosed, gone.to_string())).is_ok()
+    }
+
+    /// The client gets no more for this reason, which ends the answer unless others are given it.
+    pub(super) fn leave(&mut self, why: Box<Error>) -> Result<()> {
+        if !self.body.leave() {
+            return Err(why);
         }
-        shared
+        (self.part, self.gone) = (Bytes::new(), true);
+        self.why.get_or_insert(why);
+        Ok(())
     }
 
     /// True when its client gets no more.
     pub(super) fn is_lost(&self) -> bool {
         self.gone
-    }
-
-    fn lose(&mut self, why: Box<Error>) {
-        (self.part, self.gone) = (Bytes::new(), true);
-        self.why.get_or_insert(why);
     }
 
     /// Why its client did not get all of it, when that is so.
@@ -143,6 +142,10 @@ mod tests {
         fn is_shared(&self, _: &Context<'_>) -> bool {
             self.1.load(Relaxed)
         }
+
+        fn leave(&self) -> bool {
+            self.1.load(Relaxed)
+        }
     }
 
     #[test]
@@ -164,7 +167,7 @@ mod tests {
         let failed = || Error::explain(ErrorType::WriteError, "gone");
         assert!(ahead.settle(Poll::Pending, &context).is_pending(), "nobody else is given it");
         assert!(matches!(ahead.settle(Poll::Ready(Err(failed())), &context), Poll::Ready(Err(_))));
-        assert!(!ahead.goes_on_without(&failed(), &context));
+        assert!(!ahead.goes_on_without(&failed()));
         body.1.store(true, Relaxed);
         assert!(matches!(ahead.settle(Poll::Pending, &context), Poll::Ready(Ok(()))));
         ahead.take_lost().unwrap();

@@ -41,6 +41,8 @@ struct State {
     room: Option<Room>,
     /// Others are given it: there is room for all of it.
     shared: bool,
+    /// Its own client has gone before others were given it: it will not come to its end.
+    left: bool,
     /// Whoever waits for others.
     waker: Option<Waker>,
 }
@@ -73,7 +75,7 @@ pub struct BrokenOff;
 impl Bringer {
     /// Of an answer with this head, of which so much has come.
     pub fn new(head: Entry, ticket: Ticket, body: Filling, room: Room) -> Self {
-        let state = State { body: Stage::Coming(body), room: Some(room), shared: false, waker: None };
+        let state = State { body: Stage::Coming(body), room: Some(room), shared: false, left: false, waker: None };
         let (head, state, news) = (Arc::new(head), Mutex::new(state), watch::Sender::new(()));
         Self(Arc::new(Underway { head, ticket, state, news }))
     }
@@ -150,8 +152,8 @@ impl Underway {
     /// Lets somebody in who is given it as it comes; nobody, when it has broken off or there is no room for all of it.
     pub fn follow(self: &Arc<Self>) -> Option<Follower> {
         let mut state = self.state.lock();
-        let State { body, room, shared, waker } = &mut *state;
-        if matches!(body, Stage::Broken(_)) {
+        let State { body, room, shared, left, waker } = &mut *state;
+        if *left || matches!(body, Stage::Broken(_)) {
             return None;
         }
         if let (false, Some(room)) = (*shared, room) {
@@ -183,6 +185,12 @@ impl SharedBody for Underway {
         if !state.shared {
             state.waker = Some(context.waker().clone());
         }
+        state.shared
+    }
+
+    fn leave(&self) -> bool {
+        let mut state = self.state.lock();
+        state.left = !state.shared;
         state.shared
     }
 }
@@ -291,7 +299,10 @@ mod tests {
         cache.set_budget(1 << 20);
         let (one, other) = (bringer(&cache, 600 << 10), bringer(&cache, 600 << 10));
         assert!(one.extend(&[0; 100]) && other.extend(&[0; 100]));
+        let gone = bringer(&cache, 10);
+        assert!(!gone.underway().leave() && gone.underway().follow().is_none(), "it will not come to its end");
         let follower = one.underway().follow();
+        assert!(one.underway().leave() && one.underway().follow().is_some(), "it does for the others");
         assert!(follower.is_some() && other.underway().follow().is_none());
         // It is there for the one, whoever else needs some.
         assert!(one.extend(&vec![0; 500 << 10]) && !other.extend(&vec![0; 500 << 10]));

@@ -107,7 +107,7 @@ impl<T: Transport> Http1Session<T> {
                 Poll::Ready(Err(e)) => e,
                 _ => ready!(self.poll_gone(context)),
             };
-            let goes_on = self.ahead.as_mut().is_some_and(|ahead| ahead.goes_on_without(&gone, context));
+            let goes_on = self.ahead.as_mut().is_some_and(|ahead| ahead.goes_on_without(&gone));
             if goes_on { Poll::Pending } else { Poll::Ready(gone) }
         })
         .await

@@ -98,7 +98,7 @@ impl StreamSession {
                 Poll::Ready(Err(e)) => e,
                 _ => ready!(self.poll_gone(context)),
             };
-            let goes_on = self.ahead.as_mut().is_some_and(|ahead| ahead.goes_on_without(&gone, context));
+            let goes_on = self.ahead.as_mut().is_some_and(|ahead| ahead.goes_on_without(&gone));
             if goes_on { Poll::Pending } else { Poll::Ready(gone) }
         })
         .await
@@ -232,7 +232,7 @@ impl StreamSession {
         }
         let (waited, written) = room::wait(&info.deadlines, limit, written).await;
         self.waited += waited;
-        written?
+        written.unwrap_or_else(|late| self.ahead.as_mut().map_or(Ok(()), |ahead| ahead.leave(late)))
     }
 
     /// Writes what is left of a shared body, before its end.
