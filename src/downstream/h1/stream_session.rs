@@ -100,6 +100,7 @@ impl<T: Transport> Http1Session<T> {
 
     /// Resolves when the client goes away: the connection hands on nothing else that comes after the request.
     pub(super) async fn idle(&mut self) -> Box<Error> {
+        self.share();
         std::future::poll_fn(|context| {
             // Meanwhile it may read on.
             let written = self.poll_ahead(context);
@@ -159,11 +160,16 @@ impl<T: Transport> Http1Session<T> {
         Ok(true)
     }
 
-    /// Takes in a part of the body: a small one goes out with the next `flush`.
-    pub(super) async fn take_part(&mut self, data: Bytes) -> Result<()> {
+    /// Others may be given the body, too, from now on.
+    fn share(&mut self) {
         if self.ahead.is_none() {
             self.ahead = self.info.take_shared().map(|body| Box::new(Ahead::of(body)));
         }
+    }
+
+    /// Takes in a part of the body: a small one goes out with the next `flush`.
+    pub(super) async fn take_part(&mut self, data: Bytes) -> Result<()> {
+        self.share();
         self.ahead = self.ahead.take().filter(|ahead| !ahead.is_over());
         if let Some(ahead) = &mut self.ahead {
             ahead.tell(self.answer.pass(data.len()));
@@ -211,6 +217,7 @@ impl<T: Transport> Http1Session<T> {
 
     /// Writes out what has been taken in.
     pub(super) async fn flush(&mut self) -> Result<()> {
+        self.share();
         if self.ahead.is_some() {
             return self.write_ahead(self.answer.has_ended()).await;
         }

@@ -4,6 +4,7 @@
 //! own, and takes `content-length: 0` for the end of a request whatever follows. Its proxy accepts any session that
 //! implements a trait (`protocols::http::custom::server`), and that is what streams are given here.
 
+mod answer_head;
 mod frames;
 mod room;
 mod session;

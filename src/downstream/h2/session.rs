@@ -66,7 +66,10 @@ impl Session for StreamSession {
         let mut end = false;
         for task in tasks {
             end |= match task {
-                HttpTask::Header(head, end) => head_and_body(self, head, end).await.map_err(Error::into_down)?,
+                HttpTask::Header(head, end) => match head_and_body(self, head, end).await {
+                    Ok(end) => end,
+                    Err(e) => self.leave(e).map(|()| false).map_err(Error::into_down)?,
+                },
                 HttpTask::Body(Some(data), end) if !data.is_empty() => {
                     self.take_part(data, end).await.map(|()| end).map_err(Error::into_down)?
                 }

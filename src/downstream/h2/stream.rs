@@ -8,19 +8,16 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
-use http::{HeaderMap, Method, Response, StatusCode, header};
+use http::{HeaderMap, Method, Response, StatusCode};
 use parking_lot::Mutex;
 use pingora::{
     Error, ErrorType, OrErr as _, Result,
     http::{RequestHeader, ResponseHeader},
-    protocols::{Digest, http::date::get_cached_date},
+    protocols::Digest,
 };
 
-use super::{room, stream_body::StreamBody};
-use crate::{
-    downstream::{ahead::Ahead, connection::ConnectionInfo},
-    message::{fields, hop_by_hop::NOT_IN_HTTP2},
-};
+use super::{answer_head, room, stream_body::StreamBody};
+use crate::downstream::{ahead::Ahead, connection::ConnectionInfo};
 
 /// A stream, from its head to its end.
 pub(crate) struct StreamSession {
@@ -121,6 +118,7 @@ impl StreamSession {
 
     /// Waits for the client to go away, for as long as the hooks allow it.
     pub(crate) async fn idle(&mut self) -> Box<Error> {
+        self.share();
         let info = self.info.clone();
         let Some((due, lateness)) = info.deadlines.due(self.moved) else { return self.gone().await };
         tokio::select! {
@@ -177,10 +175,7 @@ impl StreamSession {
         let Some(mut respond) = info.respond.as_ref().map(Mutex::lock) else {
             return Error::e_explain(ErrorType::InternalError, "a stream that cannot be answered");
         };
-        let present = fields::present(&head.headers, &NOT_IN_HTTP2);
-        for (name, _) in NOT_IN_HTTP2.iter().zip(present).filter(|(_, there)| *there) {
-            head.remove_header(name);
-        }
+        answer_head::translate(&mut head)?;
         if head.status.is_informational() {
             // Heads have no flow control: those that the client does not read would be kept, however many they are.
             self.interim += 1;
@@ -190,10 +185,6 @@ impl StreamSession {
             let interim = Response::from_parts(head.as_owned_parts(), ());
             respond.send_informational(interim).or_err(ErrorType::WriteError, "while writing a 1xx")?;
             return Ok(false);
-        }
-        // The origin's own is kept (RFC 9110 §6.6.1).
-        if !head.headers.contains_key(header::DATE) {
-            head.insert_header(header::DATE, get_cached_date())?;
         }
         let end = end || self.is_bodiless(head.status);
         let response = Response::from_parts(head.as_owned_parts(), ());
@@ -207,9 +198,7 @@ impl StreamSession {
 
     /// A part of the body has come along; with `end` it is the last.
     pub(crate) async fn take_part(&mut self, data: Bytes, end: bool) -> Result<()> {
-        if self.ahead.is_none() {
-            self.ahead = self.info.take_shared().map(|body| Box::new(Ahead::of(body)));
-        }
+        self.share();
         self.ahead = self.ahead.take().filter(|ahead| !ahead.is_over());
         let Some(ahead) = &mut self.ahead else { return self.write_data(data, end).await };
         ahead.tell(data.len());
@@ -226,13 +215,29 @@ impl StreamSession {
         });
         // Nearly always there is room at once, or somebody else who reads.
         let mut written = std::pin::pin!(written);
-        let at_once = std::future::poll_fn(|context| Poll::Ready(written.as_mut().poll(context))).await;
-        if let Poll::Ready(written) = at_once {
+        if let Poll::Ready(written) = std::future::poll_fn(|context| Poll::Ready(written.as_mut().poll(context))).await
+        {
             return written;
         }
         let (waited, written) = room::wait(&info.deadlines, limit, written).await;
         self.waited += waited;
-        written.unwrap_or_else(|late| self.ahead.as_mut().map_or(Ok(()), |ahead| ahead.leave(late)))
+        written.unwrap_or_else(|late| self.leave(late))
+    }
+
+    /// Others may be given the body, too, from now on.
+    fn share(&mut self) {
+        if self.ahead.is_none() {
+            self.ahead = self.info.take_shared().map(|body| Box::new(Ahead::of(body)));
+        }
+    }
+
+    /// The client gets no more for this reason, which ends the answer unless others are given it.
+    pub(crate) fn leave(&mut self, why: Box<Error>) -> Result<()> {
+        self.share();
+        match &mut self.ahead {
+            Some(ahead) => ahead.leave(why),
+            None => Err(why),
+        }
     }
 
     /// Writes what is left of a shared body, before its end.
@@ -266,14 +271,13 @@ impl StreamSession {
         Poll::Ready(Ok(()))
     }
 
-    pub(crate) async fn write_data(&mut self, data: Bytes, end: bool) -> Result<()> {
+    pub(crate) async fn write_data(&mut self, mut left: Bytes, end: bool) -> Result<()> {
         if self.ended {
             return Ok(());
         }
         let Some(writer) = &mut self.writer else {
             return Error::e_explain(ErrorType::InternalError, "an answer's body before its head");
         };
-        let mut left = data;
         while !left.is_empty() {
             writer.reserve_capacity(left.len());
             // Nearly always there is room at once, and no timer is needed.
