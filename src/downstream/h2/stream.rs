@@ -207,8 +207,7 @@ impl StreamSession {
             return self.end();
         }
         let info = self.info.clone();
-        let own = info.deadlines.write_limit(self.waited, self.sent as u64);
-        let limit = room::limit([own, self.write_timeout]);
+        let limit = room::limit([info.deadlines.write_limit(self.waited, self.sent as u64), self.write_timeout]);
         let written = std::future::poll_fn(|context| {
             let written = self.poll_ahead(context);
             self.ahead.as_mut().map_or(Poll::Ready(Ok(())), |ahead| ahead.settle(written, context))
