@@ -36,13 +36,17 @@ enum Second {
 
 impl Halves {
     fn start(length: usize, fields: &'static str) -> Self {
+        Self::beginning_with(length / 2, length, fields)
+    }
+
+    fn beginning_with(first: usize, length: usize, fields: &'static str) -> Self {
         let (asked, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new((Mutex::new(Second::NotYet), Condvar::new())));
         let (count, held) = (asked.clone(), gate.clone());
         let url = raw_backend(move |mut stream| {
             while !read_head(&mut stream).is_empty() {
                 let body = content(length, count.fetch_add(1, SeqCst));
                 let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n{fields}\r\n\r\n");
-                let (first, second) = body.split_at(length / 2);
+                let (first, second) = body.split_at(first);
                 if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(first)).is_err() {
                     return;
                 }
@@ -252,6 +256,33 @@ fn a_client_that_leaves_does_not_take_the_answer_along() {
         // That its client has left is in the log all the same.
         let lines = gw.log(3);
         assert!(lines.iter().any(|line| line["error"] == json!("ConnectionClosed")), "{lines:?}");
+    }
+}
+
+#[test]
+fn nor_does_one_that_leaves_before_any_of_the_body_has_come() {
+    for others in [true, false] {
+        let length = 100_000;
+        let halves = Halves::beginning_with(0, length, "Cache-Control: max-age=60");
+        let gw = halves.gateway("");
+        let mut leader = ask(&gw, "GET", "");
+        head(&mut leader);
+        let mut other = others.then(|| ask(&gw, "GET", ""));
+        if let Some(other) = &mut other {
+            assert!(head(other).contains("x-cache: hit"));
+        }
+        drop(leader);
+        thread::sleep(Duration::from_millis(300));
+        halves.now(Second::Sent);
+        let (mut other, asked) = other.map_or_else(|| (None, 2), |other| (Some(other), 1));
+        // Nobody is let in to an answer that will not come to its end.
+        let other = other.get_or_insert_with(|| {
+            let mut late = ask(&gw, "GET", "");
+            assert!(head(&mut late).contains("x-cache: miss"));
+            late
+        });
+        assert!(read(other, length) == content(length, asked - 1));
+        assert_eq!(halves.asked(), asked);
     }
 }
 
