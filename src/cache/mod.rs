@@ -48,6 +48,7 @@ pub mod tier_config;
 pub mod trial;
 pub mod variants;
 pub mod vary;
+pub mod whole;
 
 #[cfg(test)]
 pub(crate) mod test_entry;

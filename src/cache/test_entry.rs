@@ -122,3 +122,10 @@ impl Made {
         RequestDirectives::of(&[field].into_iter().collect())
     }
 }
+
+/// These fields.
+pub(super) fn fields(list: &[(&'static str, &'static str)]) -> HeaderMap {
+    let field =
+        |(name, value): &(&'static str, &'static str)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+    list.iter().map(field).collect()
+}

@@ -5,14 +5,13 @@ use http::{HeaderMap, Method, StatusCode, header};
 use super::{
     body::Body,
     bypass,
-    conditional::CONDITIONS,
     draft::Draft,
     freshness::Times,
     held::Held,
     policy::Policy,
-    refusal::Refusal,
     reuse::{self, Asked, Reuse},
     storable::Candidate,
+    whole,
 };
 use crate::{clock::Now, message::reserved::ReservedHeaders};
 
@@ -50,17 +49,17 @@ impl Trial<'_> {
         if reuse::without(&asked).is_some() {
             return ("miss", Some("only-if-cached"));
         }
-        // Of what the client has already, or wants a part of, nothing whole comes.
-        if *self.method == Method::GET && CONDITIONS.iter().any(|field| self.request.contains_key(field)) {
-            return ("miss", Some(Refusal::Partial.label()));
-        }
+        let whole = match whole::of(self.request, self.status, self.response) {
+            Ok(whole) => whole,
+            Err(refusal) => return ("miss", Some(refusal.label())),
+        };
         let candidate = Candidate {
             method: self.method,
             request: self.request,
             has_query: self.query.is_some(),
             one_client: self.one_client,
-            status: self.status,
-            response: self.response,
+            status: if whole.is_some() { StatusCode::OK } else { self.status },
+            response: whole.as_ref().unwrap_or(self.response),
             times: Times { asked: now, answered: now },
             reserved: self.reserved,
         };
@@ -95,7 +94,7 @@ mod tests {
                 request: &made.request,
                 query: None,
                 one_client: made.one_client,
-                status: StatusCode::OK,
+                status: StatusCode::from_u16(made.status).unwrap_or_default(),
                 response: &made.response,
                 body: &made.body,
                 reserved: &made.reserved,
@@ -114,8 +113,9 @@ mod tests {
                 ("revalidated", Some("request")),
             ),
             (Made::saying("max-age=9").asked_with("cache-control", "only-if-cached"), ("miss", Some("only-if-cached"))),
-            (Made::saying("max-age=9").asked_with("range", "bytes=0-1"), ("miss", Some("partial"))),
-            (Made::saying("max-age=9").asked_with("if-none-match", "\"e\""), ("miss", Some("partial"))),
+            (Made::saying("max-age=9").asked_with("range", "bytes=0-1"), ("hit", None)),
+            (Made::saying("max-age=9").asked_with("range", "bytes=0-1").status(206), ("miss", Some("partial"))),
+            (Made::saying("max-age=9").asked_with("if-none-match", "\"e\"").status(304), ("miss", Some("partial"))),
             (Made { method: Method::POST, ..Made::saying("max-age=9") }, ("bypass", Some("method"))),
         ] {
             assert_eq!(verdict(&made), expected);

@@ -46,7 +46,7 @@ impl Backend {
                 let (mut fields, mut body, mut status, mut delay) = (String::new(), String::new(), "200", 0);
                 for part in query.split('&') {
                     match part.split_once('=') {
-                        Some(("h", field)) => fields.extend([&field.replace("%22", "\""), "\r\n"]),
+                        Some(("h", field)) => fields.extend([&field.replace("%22", "\"").replace("%20", " "), "\r\n"]),
                         Some(("b", text)) => text.clone_into(&mut body),
                         Some(("s", text)) => status = text,
                         // From the second time on.
@@ -182,6 +182,49 @@ fn large_answers_are_given_whole_and_in_parts() {
     let too_large = format!("/huge?{FRESH}&b=*9000000");
     assert_eq!(gw.get(&too_large).send().body.len(), 9_000_000);
     assert_eq!(said(&gw.get(&too_large).send()).1, "MISS");
+}
+
+#[test]
+fn what_comes_whole_is_kept_whatever_was_asked_for() {
+    let backend = Backend::start();
+    let gw = gateway(&backend, "{ max_object: 1KiB }");
+    // A backend that does not mind conditions and ranges.
+    for (path, name, value) in
+        [("/a", "If-None-Match", "\"old\""), ("/b", "Range", "bytes=3-"), ("/c", "If-Range", "\"old\"")]
+    {
+        let path = format!("{path}?{FRESH}&b=whole");
+        let first = gw.get(&path).header(name, value).header("Range", "bytes=3-").send();
+        assert_eq!((first.status, said(&first).1.as_str()), (200, "MISS"), "{name}");
+        let again = gw.get(&path).send();
+        assert_eq!((&again.body, said(&again).1.as_str()), (&first.body, "HIT"), "{name}");
+    }
+    // One that gives all that there is as a part, as browsers ask for it that play something.
+    let path = format!("/video?{FRESH}&s=206&h=ETag:%22v%22&h=Content-Range:bytes%200-5/6&b=video");
+    let first = gw.get(&path).header("Range", "bytes=0-").send();
+    assert_eq!((first.status, first.get("content-range"), first.body.as_str()), (206, "bytes 0-5/6", "video4"));
+    assert!(said(&first).2.contains("stored"), "{first:?}");
+    let part = gw.get(&path).header("Range", "bytes=1-2").send();
+    assert_eq!((part.status, part.get("content-range"), part.body.as_str()), (206, "bytes 1-2/6", "id"));
+    let whole = gw.get(&path).send();
+    assert_eq!((whole.status, whole.body.as_str(), said(&whole).1.as_str()), (200, "video4", "HIT"));
+    assert_eq!((whole.get("content-range"), whole.get("content-length")), ("", "6"), "{whole:?}");
+    assert_eq!(backend.asked(), 4);
+    // What is no whole, or need not have all that is said of one.
+    for (number, range, field) in [
+        ("1", "bytes%200-5/7", "If-None-Match"),
+        ("2", "bytes%201-6/7", "If-None-Match"),
+        ("3", "bytes%200-5/6", "If-Range"),
+    ] {
+        let path = format!("/part{number}?{FRESH}&s=206&h=Content-Range:{range}&b=video");
+        let part = gw.get(&path).header("Range", "bytes=0-").header(field, "\"v\"").send();
+        assert!(said(&part).2.contains("detail=partial"), "{part:?}");
+        assert_eq!(said(&gw.get(&path).send()).1, "MISS", "{range}");
+    }
+    for status in [404, 412, 416] {
+        let path = format!("/s{status}?{FRESH}&s={status}");
+        assert_eq!(gw.get(&path).header("If-None-Match", "\"v\"").send().status, status);
+        assert_eq!(said(&gw.get(&path).send()).1, "MISS", "{status}");
+    }
 }
 
 #[test]

@@ -23,6 +23,7 @@ use crate::{
         said::{Outcome, StaleBecause},
         storable::{self, Candidate},
         taken_back::TakenBack,
+        whole,
     },
     clock::Now,
     downstream::ConnectionInfo,
@@ -105,17 +106,23 @@ fn give(
 
 /// A new answer: whether it is kept is decided by its head.
 fn keep(news: &Candidate<'_>, cached: &mut Cached, shared: &Shared) {
-    if !cached.place.as_ref().is_some_and(|place| place.keeps) {
-        return cached.refuse(Refusal::Partial);
-    }
+    let Some(place) = &cached.place else { return };
+    let none = HeaderMap::new();
+    let whole = match whole::of(if place.conditions { news.request } else { &none }, news.status, news.response) {
+        Ok(whole) => whole,
+        Err(refusal) => return cached.refuse(refusal),
+    };
+    let news = &match &whole {
+        Some(fields) => Candidate { status: StatusCode::OK, response: fields, ..*news },
+        None => *news,
+    };
     let memory = shared.cache.memory();
     let room = shared.cache.room();
     let too_large = || {
         let length = storable::content_length(news.response).unwrap_or_default();
         length > memory.most() || !room.has(length)
     };
-    let place = cached.place.as_ref();
-    let purged = || place.is_some_and(|place| memory.has_purged(&place.key, news.response, place.tickets.memory));
+    let purged = || memory.has_purged(&place.key, news.response, place.tickets.memory);
     let refusal = match Draft::of(news, &cached.plan.policy) {
         Ok(_) if too_large() => Refusal::TooLarge,
         Ok(_) if purged() => Refusal::Purged,

@@ -142,7 +142,8 @@ async fn look_under(
         }
         let tickets = Tickets::take(shared, one_client);
         let validates = validates && head.method == Method::GET;
-        let place = Place { key, one_client, tickets, entry, or, validates, keeps: role.keeps, flight, sent: None };
+        let place =
+            Place { key, one_client, tickets, entry, or, validates, conditions: role.conditions, flight, sent: None };
         context.cached = Some(Cached::new(plan, forwarded, Some(place)));
         return Found::Nothing;
     }
@@ -150,8 +151,8 @@ async fn look_under(
 
 /// What a request may do for others, and they for it.
 struct Role {
-    /// Its answer may be kept.
-    keeps: bool,
+    /// Its conditions and its range go to the backend.
+    conditions: bool,
     /// It fetches for others.
     leads: bool,
     /// It waits for the fetch of another one.
@@ -160,13 +161,13 @@ struct Role {
 
 impl Role {
     fn of(head: &RequestHeader, asked: &Asked, forwarded: Forwarded, validates: bool) -> Self {
-        // Of what the client has already, or wants a part of, nothing whole would come.
-        let partial = !validates && fields::present(&head.headers, &CONDITIONS).contains(&true);
+        // Of what the client has already, or wants a part of, nothing whole is to be expected.
+        let conditions = !validates && fields::present(&head.headers, &CONDITIONS).contains(&true);
         let (get, wants_it_kept) = (head.method == Method::GET, !asked.directives.no_store);
         // One that asks for its own sake does so for nobody else, nor does one whose answer is another one than that which
         // the others wait for.
         let alike = matches!(forwarded, Forwarded::UriMiss | Forwarded::VaryMiss | Forwarded::Entry(Why::Stale));
-        Self { keeps: get && !partial, leads: get && !partial && wants_it_kept, waits: get && wants_it_kept && alike }
+        Self { conditions, leads: get && !conditions && wants_it_kept, waits: get && wants_it_kept && alike }
     }
 }
 

@@ -63,8 +63,8 @@ pub(super) struct Place {
     pub(super) or: InPlaceOf,
     /// The backend is asked whether it is good still.
     pub(super) validates: bool,
-    /// An answer may be kept: the backend is asked for a whole one.
-    pub(super) keeps: bool,
+    /// The backend is told the client's conditions and range.
+    pub(super) conditions: bool,
     /// The others wait for it.
     pub(super) flight: Option<Flight>,
     /// When the backend was asked.
