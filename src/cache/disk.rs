@@ -148,6 +148,14 @@ impl Disk {
         spots.is_some_and(|spots| spots.all.iter().any(|spot| spot.selection == *selection))
     }
 
+    /// True when there is a file for these requests with an answer that came after this time.
+    pub fn has_newer(&self, key: &Key, selection: &Selection, than: Now) -> bool {
+        let spots = self.spots.peek(&key.hash()).filter(|found| found.key == *key);
+        let is_newer =
+            |spot: &Arc<Spot>| selection.replaces(&spot.selection) && spot.stored.since_start > than.since_start;
+        spots.is_some_and(|spots| spots.all.iter().any(is_newer))
+    }
+
     /// Gives a file its place; false when it has none: it was purged meanwhile, there is something newer, or no room. Files whose place
     /// it takes are gone.
     pub fn add(&self, key: &Key, spot: Spot, ticket: u64) -> bool {

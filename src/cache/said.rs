@@ -5,7 +5,7 @@ use std::{fmt::Write as _, time::Duration};
 use http::{HeaderName, HeaderValue, StatusCode};
 
 use super::{bypass::Past, entry::Entry, refusal::Refusal, reuse::Why};
-use crate::clock::Now;
+use crate::{clock::Now, message::fields};
 
 /// The name under which this cache speaks.
 const NAME: &str = "tollgate";
@@ -176,7 +176,7 @@ impl Outcome {
         Said {
             status: self.cache_status(ttl, collapsed),
             word: HeaderValue::from_static(self.word()),
-            age: entry.map(|(entry, now)| HeaderValue::from(entry.age(now).as_secs())),
+            age: entry.map(|(entry, now)| fields::number(entry.age(now).as_secs())),
         }
     }
 }

@@ -128,7 +128,7 @@ impl Cache {
     /// # Errors
     /// As for [`Memory::insert`].
     pub fn insert(&self, key: &Key, entry: Entry, ticket: Ticket) -> Result<Arc<Entry>, Refusal> {
-        let selection = entry.selection.clone();
+        let selection = self.newest(key, &entry)?.clone();
         self.change(|disk| disk.forget(key, &selection), |memory| memory.insert(key, entry, ticket))
     }
 
@@ -137,8 +137,14 @@ impl Cache {
     /// # Errors
     /// As for [`Memory::refresh`].
     pub fn refresh(&self, key: &Key, old: &Arc<Entry>, new: Entry, ticket: Ticket) -> Result<Arc<Entry>, Refusal> {
-        let selection = new.selection.clone();
+        let selection = self.newest(key, &new)?.clone();
         self.change(|disk| disk.forget(key, &selection), |memory| memory.refresh(key, old, new, ticket))
+    }
+
+    /// The requests that an entry is for, if no file has a newer one for them: memory may have pushed that out meanwhile.
+    fn newest<'e>(&self, key: &Key, entry: &'e Entry) -> Result<&'e Selection, Refusal> {
+        let is_newest = self.disk().as_ref().is_none_or(|disk| !disk.has_newer(key, &entry.selection, entry.stored));
+        is_newest.then_some(&entry.selection).ok_or(Refusal::Purged)
     }
 
     /// Takes out what a backend has taken back.

@@ -23,6 +23,26 @@ pub(crate) fn present<const N: usize>(headers: &HeaderMap, fields: &[HeaderName;
     present
 }
 
+/// The first value of each of these fields, in one pass, too.
+pub(crate) fn first<'h, const N: usize>(
+    headers: &'h HeaderMap,
+    fields: &[HeaderName; N],
+) -> [Option<&'h HeaderValue>; N] {
+    let mut values = [None; N];
+    for (name, value) in headers {
+        for (first, _) in values.iter_mut().zip(fields).filter(|(_, field)| name == *field) {
+            first.get_or_insert(value);
+        }
+    }
+    values
+}
+
+/// A number as the value of a field. What the `http` crate has for that allocates twice.
+pub(crate) fn number(number: u64) -> HeaderValue {
+    // Digits are a value that any field can have.
+    HeaderValue::from_str(itoa::Buffer::new().format(number)).unwrap_or(HeaderValue::from_static("0"))
+}
+
 /// The value of `name` when it stands exactly once: two credentials are as good as none.
 pub(crate) fn single(headers: &HeaderMap, name: impl http::header::AsHeaderName) -> Option<&HeaderValue> {
     let mut values = headers.get_all(name).iter();

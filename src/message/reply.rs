@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
 
-use super::reason::Reason;
+use super::{fields::number, reason::Reason};
 
 /// An answer made here. It is written in one place (`proxy/reply.rs`), after the chain's response phase.
 #[derive(Debug, Clone)]
@@ -80,7 +80,7 @@ impl Reply {
     /// Adds `Retry-After` in whole seconds, rounded up, at least 1 (RFC 9110 §10.2.3).
     #[must_use]
     pub fn retry_after(self, wait: std::time::Duration) -> Self {
-        self.header(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)))
+        self.header(header::RETRY_AFTER, number(whole_seconds(wait)))
     }
 
     /// Says why, in the access log's word.

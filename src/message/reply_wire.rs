@@ -5,6 +5,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use pingora::{http::ResponseHeader, protocols::http::date::get_cached_date};
 
 use super::{
+    fields::number,
     json,
     reply::{Reply, ReplyBody},
     request_id::RequestId,
@@ -49,7 +50,7 @@ pub(crate) fn build(reply: Reply, id: &RequestId) -> (ResponseHeader, Bytes) {
     }
     // 204 and 304 have neither body nor length (RFC 9110 §8.6).
     if !matches!(reply.status.as_u16(), 204 | 304) {
-        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        fields.insert(header::CONTENT_LENGTH, number(body.len() as u64));
     }
     if reply.status.is_client_error() || reply.status.is_server_error() {
         fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -69,15 +70,13 @@ pub(crate) fn problem(
     id: &RequestId,
 ) -> Vec<u8> {
     let mut out = Vec::with_capacity(384);
-    let mut member = |name: &str, value: &str| {
-        out.extend_from_slice(if out.is_empty() { b"{\"" } else { b",\"" });
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b"\":");
-        json::string(&mut out, value);
-    };
-    member("type", kind.unwrap_or("about:blank"));
-    member("title", status.canonical_reason().unwrap_or("Error"));
-    member("detail", detail);
+    out.extend_from_slice(b"{\"type\":");
+    json::string(&mut out, kind.unwrap_or("about:blank"));
+    // Of all titles none needs an escape.
+    out.extend_from_slice(b",\"title\":\"");
+    out.extend_from_slice(status.canonical_reason().unwrap_or("Error").as_bytes());
+    out.extend_from_slice(b"\",\"detail\":");
+    json::string(&mut out, detail);
     out.extend_from_slice(b",\"status\":");
     out.extend_from_slice(itoa::Buffer::new().format(status.as_u16()).as_bytes());
     if let Some(members) = members {

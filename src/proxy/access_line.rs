@@ -8,11 +8,12 @@ use pingora::http::RequestHeader;
 use super::{attempts::Attempts, context::Context};
 use crate::{
     downstream::host::Rejection,
-    message::{host::host_of, json},
+    message::{fields, host::host_of, json},
     telemetry::access_log::config::{AccessConfig, AccessFormat},
 };
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// What the client says of itself.
+static SENDER: [HeaderName; 3] = [HeaderName::from_static("traceparent"), header::USER_AGENT, header::REFERER];
 
 /// A request that has ended.
 pub(crate) struct Ended<'a> {
@@ -53,9 +54,9 @@ pub(crate) fn write_refused(out: &mut Vec<u8>, config: &AccessConfig, rejection:
             let mut line = Line(out);
             let _ = write!(line.0, "\",\"id\":\"{id}\",\"client\":\"{client}\"");
             line.number(br#","status":"#, u64::from(*status));
-            line.text(br#","by":"#, "gateway");
+            line.word(br#","by":""#, "gateway");
             if let Some(reason) = reason {
-                line.text(br#","reason":"#, reason.label());
+                line.word(br#","reason":""#, reason.label());
             }
             line.text(br#","error":"#, detail);
             out.push(b'}');
@@ -91,19 +92,19 @@ fn json(
     if let (true, Some(query)) = (config.query, head.uri.query()) {
         line.text(br#","query":"#, query);
     }
-    line.text(br#","protocol":"#, protocol(head.version));
+    line.word(br#","protocol":""#, protocol(head.version));
     line.connection(context);
     line.number(br#","status":"#, u64::from(status));
     line.text(br#","by":"#, context.answered_by.label());
     if let Some(reason) = context.reason {
-        line.text(br#","reason":"#, reason.label());
+        line.word(br#","reason":""#, reason.label());
     }
     if let Some(error) = &context.error {
         line.text(br#","error":"#, error);
     }
     line.destination(context);
     if let Some(label) = context.cached.as_ref().and_then(|cached| cached.label()) {
-        line.text(br#","cache":"#, label);
+        line.word(br#","cache":""#, label);
     }
     line.number(br#","received":"#, ended.received);
     line.number(br#","sent":"#, ended.sent);
@@ -186,7 +187,7 @@ impl Line<'_> {
 
     /// How the client is connected.
     fn connection(&mut self, context: &Context) {
-        self.text(br#","scheme":"#, if context.origin.secure { "https" } else { "http" });
+        self.word(br#","scheme":""#, if context.origin.secure { "https" } else { "http" });
         if let Some(info) = &context.info {
             self.text(br#","listener":"#, &info.listener_name);
             if let Some(tls) = &info.tls {
@@ -213,13 +214,14 @@ impl Line<'_> {
 
     /// What the client says of itself.
     fn sender(&mut self, config: &AccessConfig, head: &RequestHeader) {
-        if let Some(trace) = trace_id(head.headers.get(TRACEPARENT)) {
+        let [trace, agent, referer] = fields::first(&head.headers, &SENDER);
+        if let Some(trace) = trace_id(trace) {
             self.text(br#","trace_id":"#, trace);
         }
-        if let Some(agent) = head.headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()) {
+        if let Some(agent) = agent.and_then(|value| value.to_str().ok()) {
             self.text(br#","user_agent":"#, agent);
         }
-        if let Some(referer) = head.headers.get(header::REFERER).and_then(|value| value.to_str().ok()) {
+        if let Some(referer) = referer.and_then(|value| value.to_str().ok()) {
             // Its query too is left out unless asked for.
             let shown = if config.query { referer } else { referer.split(['?', '#']).next().unwrap_or_default() };
             self.text(br#","referer":"#, shown);
@@ -236,6 +238,13 @@ impl Line<'_> {
         if earlier > 0 && !attempts.tried.is_empty() {
             self.0.extend_from_slice(br#""]"#);
         }
+    }
+
+    /// A word of ours, which needs no escape; the name comes with the quote before it.
+    fn word(&mut self, name: &[u8], value: &'static str) {
+        self.0.extend_from_slice(name);
+        self.0.extend_from_slice(value.as_bytes());
+        self.0.push(b'"');
     }
 
     fn text(&mut self, name: &[u8], value: &str) {

@@ -2,16 +2,22 @@
 
 use std::{
     fs,
+    io::Write as _,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
 use serde_json::json;
 
 use crate::{
     cache::{Backend, FRESH, said},
-    harness::{Gateway, Request, binary, eventually},
+    harness::{Gateway, Request, binary, eventually, raw_backend, read_head},
     purge::purged,
 };
 
@@ -253,4 +259,37 @@ fn what_a_process_leaves_is_removed_and_a_reload_begins_empty() {
     gw.signal(nix::sys::signal::Signal::SIGINT);
     gw.wait();
     assert!(folders(gw.dir.path()).is_empty());
+}
+
+#[test]
+fn what_came_before_does_not_take_the_place_of_what_is_on_disk() {
+    let (asked, backend) = (Arc::new(AtomicUsize::new(0)), Backend::start());
+    let slow = raw_backend(move |mut stream| {
+        while let head = read_head(&mut stream)
+            && !head.is_empty()
+        {
+            let number = asked.fetch_add(1, SeqCst) + 1;
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 10\r\n\r\nanswer ");
+            if head.to_lowercase().contains("x-slow") {
+                std::thread::sleep(Duration::from_secs(2));
+            }
+            let _ = write!(stream, "{number:03}");
+        }
+    });
+    let gw = Gateway::start(&format!(
+        "cache: {{ memory: 1MiB, disk: {{ path: \"{{dir}}\" }} }}\nservices: {{ a: {{ urls: [\"http://{}\"] }}, slow: {{ urls: [\"http://{slow}\"] }} }}\nroutes: [{{ match: {{ path: /o/* }}, service: a, cache: {{}} }}, {{ match: {{ path: /slow }}, service: slow, cache: {{}} }}]\n",
+        backend.address
+    ));
+    let anew = || gw.get("/slow").header("Cache-Control", "no-cache");
+    assert_eq!(gw.get("/slow").send().body, "answer 001");
+    std::thread::scope(|scope| {
+        let early = scope.spawn(|| anew().header("X-Slow", "1").send().body);
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(anew().send().body, "answer 003");
+        // Twice, for what has been asked for again stays longest.
+        (0..2).for_each(|_| fill(&gw, 40));
+        assert_eq!(early.join().unwrap(), "answer 002");
+    });
+    let hit = gw.get("/slow").send();
+    assert_eq!((hit.body.as_str(), said(&hit).1.as_str()), ("answer 003", "HIT"), "{hit:?}");
 }

@@ -1,7 +1,7 @@
 //! An answer as bytes of HTTP/1: its head, what frames its body, its end (RFC 9112).
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
 use pingora::{
     Error, ErrorType, Result,
     http::{RequestHeader, ResponseHeader},
@@ -12,6 +12,10 @@ use crate::message::fields;
 
 /// Larger parts of a body are not copied behind what stands before them.
 pub(super) const LARGE: usize = 8 << 10;
+
+/// What is said of the body and of this hop.
+static OURS: [HeaderName; 5] =
+    [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::CONNECTION, header::DATE, header::UPGRADE];
 
 /// What is to be known of the request that is answered.
 #[derive(Debug, Clone, Copy)]
@@ -92,8 +96,9 @@ impl Outgoing {
 
     /// The head; `closes`: the connection ends after it. With `end` there is no body.
     pub(crate) fn head(&mut self, head: &mut ResponseHeader, end: bool, closes: bool) -> Result<()> {
-        let (bodiless, length) = (self.is_bodiless(head.status), head.headers.contains_key(header::CONTENT_LENGTH));
-        let mut chunked = !length && head.headers.contains_key(header::TRANSFER_ENCODING);
+        let bodiless = self.is_bodiless(head.status);
+        let [length, coding, connection, date, upgrade] = fields::present(&head.headers, &OURS);
+        let mut chunked = !length && coding;
         if chunked && self.asked.old {
             // It would take chunks for the body: there, the end of the connection is that of the body.
             head.remove_header(&header::TRANSFER_ENCODING);
@@ -106,7 +111,7 @@ impl Outgoing {
             () if end => Extent::Length(0),
             () => Extent::Connection,
         };
-        if head.headers.contains_key(header::CONNECTION) {
+        if connection {
             // It was meant for another hop.
             head.remove_header(&header::CONNECTION);
         }
@@ -118,20 +123,19 @@ impl Outgoing {
             self.out.put_slice(b"Content-Length: 0\r\n");
         }
         // The origin's own is kept (RFC 9110 §6.6.1).
-        if !head.headers.contains_key(header::DATE) {
+        if !date {
             self.out.put_slice(b"Date: ");
             self.out.put_slice(get_cached_date().as_bytes());
             self.out.put_slice(b"\r\n");
         }
-        self.connection(head, closes || self.extent == Extent::Connection);
+        self.connection(upgrade, closes || self.extent == Extent::Connection);
         self.out.put_slice(b"\r\n");
         Ok(())
     }
 
     /// What is said of the connection (RFC 9112 §9.3): that it ends, or that it does not to those who expect it to; and that
     /// `Upgrade` is for this hop (RFC 9110 §7.8).
-    fn connection(&mut self, head: &ResponseHeader, closes: bool) {
-        let upgrade = head.headers.contains_key(header::UPGRADE);
+    fn connection(&mut self, upgrade: bool, closes: bool) {
         let line: &[u8] = match (closes, upgrade) {
             (true, true) => b"Connection: upgrade, close\r\n",
             (true, false) => b"Connection: close\r\n",

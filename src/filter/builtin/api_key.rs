@@ -17,7 +17,7 @@ use super::{field_names::FieldNames, identity_field};
 use crate::{
     auth::{Identity, Keys, Method, Refusal},
     filter::{Configure, Env, Exchange, Fault, Filter, Flow, Invalid, State, env::schema_of},
-    message::{fields::single, reason::Reason, reply::Reply},
+    message::{reason::Reason, reply::Reply},
 };
 
 /// Settings of `api_key`.
@@ -121,8 +121,10 @@ enum Presented<'h> {
 impl ApiKey {
     fn presented<'h>(&self, exchange: &'h Exchange<'_>) -> Presented<'h> {
         let headers = &exchange.request.headers;
-        if headers.contains_key(&self.header) {
-            return single(headers, &self.header).map_or(Presented::Several, |value| Presented::Key(value.as_bytes()));
+        let mut values = headers.get_all(&self.header).iter();
+        if let Some(value) = values.next() {
+            let key = Presented::Key(value.as_bytes());
+            return if values.next().is_some() { Presented::Several } else { key };
         }
         if !self.bearer {
             return Presented::Nothing;

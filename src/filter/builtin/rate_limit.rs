@@ -32,6 +32,7 @@ use crate::{
     },
     message::{
         edit::{Edit as _, FieldsMut},
+        fields::number,
         reason::Reason,
         reply::{Reply, whole_seconds},
     },
@@ -266,8 +267,8 @@ impl Filter for RateLimit {
             let speaks = if refused { verdict.retry.is_some() } else { !tighter(fields.all(), verdict.remaining) };
             if matches!(self.announce, Announce::Both | Announce::Legacy) && speaks {
                 fields.insert(X_LIMIT, told.limit.clone())?;
-                fields.insert(X_REMAINING, HeaderValue::from(verdict.remaining))?;
-                fields.insert(X_RESET, HeaderValue::from(reset))?;
+                fields.insert(X_REMAINING, number(verdict.remaining.into()))?;
+                fields.insert(X_RESET, number(reset))?;
             }
             Ok(())
         };

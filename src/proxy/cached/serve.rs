@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, response};
+use http::{HeaderMap, Method, Response, StatusCode, header, response};
 use pingora::http::ResponseHeader;
 
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
         entry::Entry,
         range::{self, Part},
     },
+    message::fields::number,
     runtime::underway::Follower,
 };
 
@@ -58,7 +59,7 @@ impl Served {
             head.headers.insert(header::CONTENT_RANGE, said);
         }
         if status != StatusCode::NO_CONTENT {
-            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.len()));
+            head.headers.insert(header::CONTENT_LENGTH, number(range.len() as u64));
         }
         let parts = if method == Method::HEAD { Vec::new() } else { parts };
         (Self { head: head.into(), parts, rest: None }, range)
