@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use http::HeaderValue;
 use pingora::{prelude::HttpPeer, protocols::ALPN};
 use tokio::sync::Notify;
@@ -32,9 +31,6 @@ use crate::{
 
 /// How long a latency sample counts for `p2c_ewma`.
 pub(crate) const LATENCY_MEMORY: Duration = Duration::from_secs(10);
-
-/// The backends of a service as they are known now.
-pub(crate) type Endpoints = Arc<ArcSwap<Vec<Arc<Backend>>>>;
 
 /// One address that answers for a service.
 #[derive(Debug)]

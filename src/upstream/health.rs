@@ -20,7 +20,8 @@ use pingora::{
 use tokio::{sync::Notify, time::MissedTickBehavior};
 
 use super::{
-    backend::{Backend, Endpoints},
+    backend::Backend,
+    backend_list::Endpoints,
     checks::Checks,
     exchange,
     failure_kind::{local_cause, summary},

@@ -1,6 +1,7 @@
 //! A service: its backends, which of them are well, and which one is next.
 
 pub(crate) mod backend;
+pub(crate) mod backend_list;
 pub(crate) mod balance;
 pub(crate) mod checks;
 pub(crate) mod choice;

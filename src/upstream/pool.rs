@@ -2,7 +2,7 @@
 //! read keeps its backends.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     future::Future as _,
     net::SocketAddr,
     sync::{
@@ -33,7 +33,7 @@ use crate::{
     units::Problems,
     upstream::{
         ServiceMetrics,
-        backend::Endpoints,
+        backend_list::{BackendList, Endpoints},
         settings::{resilience::BreakerConfig, service::ServiceConfig},
     },
     yaml::Node,
@@ -57,7 +57,7 @@ pub(crate) struct Pool {
     /// Each backend has a breaker of its own.
     breaker: Option<BreakerPolicy>,
     /// The backends of the configuration before: those that are still there keep what is known of them.
-    known: Arc<Vec<Arc<Backend>>>,
+    known: Arc<BackendList>,
     /// There are health checks; without them nothing would find a backend well again.
     checked: bool,
     /// Told when there may be other backends than before.
@@ -178,17 +178,13 @@ impl Pool {
         let mut seen = HashSet::new();
         found.retain(|found| seen.insert(found.address));
         let before = self.endpoints.load_full();
-        let by_address = |backends: &[Arc<Backend>]| -> HashMap<SocketAddr, Arc<Backend>> {
-            backends.iter().map(|backend| (backend.address, backend.clone())).collect()
-        };
-        let (here, known) = (by_address(&before), by_address(&self.known));
-        let first = before.is_empty() && known.is_empty();
+        let first = before.is_empty() && self.known.is_empty();
         let keep = |found: Found| {
-            let here = here.get(&found.address);
+            let here = before.at(&found.address);
             if let Some(same) = here.filter(|old| old.url == found.url && old.source == found.source) {
                 return same.clone();
             }
-            let known = here.into_iter().chain(known.get(&found.address));
+            let known = here.into_iter().chain(self.known.at(&found.address));
             let known = known.into_iter().find(|known| known.url.is_same_place(&found.url));
             let backend = self.backend(found, known);
             if known.is_none() && !first {
@@ -196,7 +192,7 @@ impl Pool {
             }
             Arc::new(backend)
         };
-        let after: Vec<Arc<Backend>> = found.into_iter().map(keep).collect();
+        let after = BackendList::new(found.into_iter().map(keep).collect());
         self.endpoints.store(Arc::new(after));
     }
 
@@ -212,7 +208,7 @@ impl Pool {
         for name in &unresolved {
             self.metrics.backend_up(name, false);
         }
-        for backend in &**backends {
+        for backend in backends.iter() {
             self.metrics.backend_up(&backend.name, backend.healthy());
             if let Some(breaker) = &backend.breaker {
                 self.metrics.breaker_state(&backend.name, breaker.state().gauge());

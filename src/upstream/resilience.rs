@@ -23,7 +23,7 @@ use crate::{
     resilience::{Breaker, BreakerState, Budget, EjectionPolicy, Gradient, Quantile, Transition},
     upstream::{
         ServiceMetrics,
-        backend::Endpoints,
+        backend_list::Endpoints,
         choice::{ProbeTickets, SelectError},
         settings::service::{HedgeAfter, HedgeConfig},
     },

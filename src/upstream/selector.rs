@@ -22,7 +22,7 @@ use crate::{
     resilience::{Admission, warm_share},
     units::CountPermit,
     upstream::{
-        backend::Endpoints,
+        backend_list::{BackendList, Endpoints},
         choice::{Choice, Chosen, ProbeTickets, SelectError},
     },
 };
@@ -118,12 +118,12 @@ impl Selector {
         }
     }
 
-    fn pick(&self, backends: &[Arc<Backend>], choice: &Choice<'_>) -> Option<Arc<Backend>> {
+    fn pick(&self, backends: &BackendList, choice: &Choice<'_>) -> Option<Arc<Backend>> {
         let (now, limit) = (choice.now, self.resilience.per_backend());
         // The place that the request is about to leave does not stand in its own way.
         let most = |backend: &Backend| limit + u32::from(limit > 0 && choice.leaves == Some(backend.address));
         let fresh = |backend: &Backend| !choice.tried.contains(&backend.address);
-        if let [only] = backends {
+        if let [only] = &**backends {
             // One backend needs no algorithm, and a second attempt has nowhere else to go.
             let usable =
                 only.usable(now, most(only)) || self.all_unhealthy == AllUnhealthy::Any && only.has_room(most(only));

@@ -24,7 +24,7 @@ use crate::{
     units::Problems,
     upstream::{
         ServiceMetrics, UpstreamMetrics,
-        backend::Endpoints,
+        backend_list::{BackendList, Endpoints},
         choice::{Choice, Chosen, SelectError},
     },
     yaml::Node,
@@ -162,7 +162,7 @@ impl Service {
     }
 
     /// Its backends as they are known now.
-    pub fn backends(&self) -> Arc<Vec<Arc<Backend>>> {
+    pub fn backends(&self) -> Arc<BackendList> {
         self.pool.endpoints.load_full()
     }
 

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     message::fields,
-    upstream::{backend::Backend, choice::Choice},
+    upstream::{backend::Backend, backend_list::BackendList, choice::Choice},
 };
 
 /// So many candidates ketama looks at before giving up; it may need several steps per backend.
@@ -85,7 +85,7 @@ impl Balancer for ConsistentHash {
         Some(&self.ring)
     }
 
-    fn choose(&self, all: &[Arc<Backend>], choice: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>> {
+    fn choose(&self, all: &BackendList, choice: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>> {
         with_key(&self.by, choice, |key| {
             select(&self.ring, key, STEPS, all, accept).or_else(|| by_key(all, accept, key))
         })
@@ -94,7 +94,7 @@ impl Balancer for ConsistentHash {
 
 /// The backend that a key falls to when the ring has shown none in so many steps, because a heavy backend that is away
 /// holds most of it: by rendezvous hashing, so that it is the same one for the same key in every process.
-fn by_key(all: &[Arc<Backend>], accept: &Accept<'_>, key: &[u8]) -> Option<Arc<Backend>> {
+fn by_key(all: &BackendList, accept: &Accept<'_>, key: &[u8]) -> Option<Arc<Backend>> {
     let score = |backend: &Backend| {
         let mut hasher = DefaultHasher::new();
         (key, backend.address).hash(&mut hasher);

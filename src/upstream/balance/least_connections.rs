@@ -8,7 +8,7 @@ use std::sync::{
 use pingora_load_balancing::Backends;
 
 use super::{Accept, Balancer};
-use crate::upstream::{backend::Backend, choice::Choice};
+use crate::upstream::{backend::Backend, backend_list::BackendList, choice::Choice};
 
 pub(crate) struct LeastConnections {
     turn: AtomicUsize,
@@ -21,7 +21,7 @@ impl LeastConnections {
 }
 
 impl Balancer for LeastConnections {
-    fn choose(&self, all: &[Arc<Backend>], _: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>> {
+    fn choose(&self, all: &BackendList, _: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>> {
         least(all, self.turn.fetch_add(1, Ordering::Relaxed), accept)
     }
 }

@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use self::pingora::Bookkeeping;
-use super::{backend::Backend, choice::Choice};
+use super::{backend::Backend, backend_list::BackendList, choice::Choice};
 
 /// Which backends may be chosen.
 pub(crate) type Accept<'a> = dyn Fn(&Backend) -> bool + 'a;
@@ -32,7 +32,7 @@ pub(crate) trait Balancer: Send + Sync {
     }
 
     /// The next backend of `all`, among those that `accept` takes.
-    fn choose(&self, all: &[Arc<Backend>], choice: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>>;
+    fn choose(&self, all: &BackendList, choice: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>>;
 }
 
 impl fmt::Debug for dyn Balancer {

@@ -13,7 +13,10 @@ use pingora_load_balancing::{
     selection::{BackendIter, BackendSelection},
 };
 
-use crate::upstream::backend::{Backend, Endpoints};
+use crate::upstream::{
+    backend::Backend,
+    backend_list::{BackendList, Endpoints},
+};
 
 /// Hands Pingora the backends that `pool.rs` found.
 struct Known(Endpoints);
@@ -40,14 +43,14 @@ pub(super) fn select<S>(
     balancer: &LoadBalancer<S>,
     key: &[u8],
     steps: usize,
-    all: &[Arc<Backend>],
+    all: &BackendList,
     accept: &dyn Fn(&Backend) -> bool,
 ) -> Option<Arc<Backend>>
 where
     S: BackendSelection + 'static,
     S::Iter: BackendIter,
 {
-    let find = |wanted: &LbBackend| all.iter().find(|backend| wanted.addr.as_inet() == Some(&backend.address));
+    let find = |wanted: &LbBackend| all.at(wanted.addr.as_inet()?);
     let takes = |candidate: &LbBackend, _: bool| find(candidate).is_some_and(|backend| accept(backend));
     balancer.select_with(key, steps, takes).and_then(|chosen| find(&chosen).cloned())
 }

@@ -9,7 +9,7 @@ use super::{
     chance::by_chance,
     pingora::{Bookkeeping, select},
 };
-use crate::upstream::{backend::Backend, choice::Choice};
+use crate::upstream::{backend::Backend, backend_list::BackendList, choice::Choice};
 
 pub(crate) struct Random(LoadBalancer<selection::Random>);
 
@@ -24,7 +24,7 @@ impl Balancer for Random {
         Some(&self.0)
     }
 
-    fn choose(&self, all: &[Arc<Backend>], _: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>> {
+    fn choose(&self, all: &BackendList, _: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>> {
         // One step: beyond it, Pingora's selectors forget weights.
         select(&self.0, b"", 1, all, accept).or_else(|| by_chance(all, accept))
     }

@@ -10,7 +10,7 @@ use super::{
     chance::by_chance,
     pingora::{Bookkeeping, select},
 };
-use crate::upstream::{backend::Backend, choice::Choice};
+use crate::upstream::{backend::Backend, backend_list::BackendList, choice::Choice};
 
 pub(crate) struct RoundRobin(LoadBalancer<selection::RoundRobin>);
 
@@ -25,7 +25,7 @@ impl Balancer for RoundRobin {
         Some(&self.0)
     }
 
-    fn choose(&self, all: &[Arc<Backend>], choice: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>> {
+    fn choose(&self, all: &BackendList, choice: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>> {
         // A further attempt takes no turn: with one of two backends down, every attempt that fails would take the
         // good one's, and every request would begin at the bad one.
         if !choice.tried.is_empty() {
