@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::protocols::l4::socket::SocketAddr as L4Address;
 use pingora_load_balancing::{
@@ -35,6 +36,40 @@ fn for_pingora(backend: &Backend) -> LbBackend {
 /// The backends that are known now and later, for Pingora.
 pub(crate) fn backends(endpoints: Endpoints) -> Backends {
     Backends::new(Box::new(Known(endpoints)))
+}
+
+/// One of Pingora's selections that know weights, of which a request takes one step. Pingora's own balancer asks beside that which
+/// of its backends are healthy, and remembers which it has seen: a hash of each and an allocation, and health is ours to know.
+pub(super) struct Turns<S> {
+    backends: Backends,
+    selection: ArcSwap<S>,
+}
+
+impl<S: BackendSelection> Turns<S>
+where
+    S::Iter: BackendIter,
+{
+    pub(super) fn new(backends: Backends) -> Self {
+        let selection = ArcSwap::from_pointee(S::build(&BTreeSet::new()));
+        Self { backends, selection }
+    }
+
+    /// The backend whose turn it is, if `accept` takes it.
+    pub(super) fn next(&self, all: &BackendList, accept: &dyn Fn(&Backend) -> bool) -> Option<Arc<Backend>> {
+        let mut turn = self.selection.load().iter(b"");
+        let backend = all.at(turn.next()?.addr.as_inet()?)?;
+        accept(backend).then(|| backend.clone())
+    }
+}
+
+#[async_trait]
+impl<S> Bookkeeping for Turns<S>
+where
+    S: BackendSelection + Send + Sync + 'static,
+{
+    async fn update(&self) -> pingora::Result<()> {
+        self.backends.update(|backends| self.selection.store(Arc::new(S::build(&backends)))).await
+    }
 }
 
 /// The backend that Pingora's selection comes to for `key` within so many `steps`, among those that `accept` takes: it knows

@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use pingora_load_balancing::{Backends, LoadBalancer, selection};
+use pingora_load_balancing::{Backends, selection};
 
 use super::{
     Accept, Balancer,
     chance::by_chance,
-    pingora::{Bookkeeping, select},
+    pingora::{Bookkeeping, Turns},
 };
 use crate::upstream::{backend::Backend, backend_list::BackendList, choice::Choice};
 
-pub(crate) struct Random(LoadBalancer<selection::Random>);
+pub(crate) struct Random(Turns<selection::Random>);
 
 impl Random {
     pub(super) fn new(backends: Backends) -> Self {
-        Self(LoadBalancer::from_backends(backends))
+        Self(Turns::new(backends))
     }
 }
 
@@ -26,6 +26,6 @@ impl Balancer for Random {
 
     fn choose(&self, all: &BackendList, _: &Choice<'_>, accept: &Accept<'_>) -> Option<Arc<Backend>> {
         // One step: beyond it, Pingora's selectors forget weights.
-        select(&self.0, b"", 1, all, accept).or_else(|| by_chance(all, accept))
+        self.0.next(all, accept).or_else(|| by_chance(all, accept))
     }
 }

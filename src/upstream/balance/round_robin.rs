@@ -1,22 +1,22 @@
 //! `round_robin`: each in turn, by weight. The turn is Pingora's; it knows nothing of ejection, breakers or what a request
-//! has tried, so that comes in by its `select_with` predicate.
+//! has tried, so that comes in with `accept`.
 
 use std::sync::Arc;
 
-use pingora_load_balancing::{Backends, LoadBalancer, selection};
+use pingora_load_balancing::{Backends, selection};
 
 use super::{
     Accept, Balancer,
     chance::by_chance,
-    pingora::{Bookkeeping, select},
+    pingora::{Bookkeeping, Turns},
 };
 use crate::upstream::{backend::Backend, backend_list::BackendList, choice::Choice};
 
-pub(crate) struct RoundRobin(LoadBalancer<selection::RoundRobin>);
+pub(crate) struct RoundRobin(Turns<selection::RoundRobin>);
 
 impl RoundRobin {
     pub(super) fn new(backends: Backends) -> Self {
-        Self(LoadBalancer::from_backends(backends))
+        Self(Turns::new(backends))
     }
 }
 
@@ -32,6 +32,6 @@ impl Balancer for RoundRobin {
             return by_chance(all, accept);
         }
         // One step: beyond it, Pingora's selectors forget weights, and a small backend would drown when a big one fails.
-        select(&self.0, b"", 1, all, accept).or_else(|| by_chance(all, accept))
+        self.0.next(all, accept).or_else(|| by_chance(all, accept))
     }
 }
