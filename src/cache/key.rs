@@ -50,6 +50,8 @@ pub struct Key {
     hash: u128,
     /// The length of the URL, the URL, and all else.
     bytes: Arc<[u8]>,
+    /// See [`KeyParts::one_client`].
+    one_client: bool,
 }
 
 const PREFIX: usize = size_of::<u32>();
@@ -81,7 +83,7 @@ impl Key {
     /// What comes before all keys with this URL, in the order of URLs and hashes.
     pub(super) fn before(url: &str) -> Self {
         let length = u32::try_from(url.len()).unwrap_or(u32::MAX).to_le_bytes();
-        Self { hash: 0, bytes: [&length, url.as_bytes()].concat().into() }
+        Self { hash: 0, bytes: [&length, url.as_bytes()].concat().into(), one_client: false }
     }
 
     /// A key of which only the hash counts.
@@ -92,7 +94,12 @@ impl Key {
     /// The bytes of one with the hash of another.
     #[cfg(test)]
     pub(super) fn forged(bytes: &Self, hash: &Self) -> Self {
-        Self { hash: hash.hash, bytes: Arc::clone(&bytes.bytes) }
+        Self { hash: hash.hash, bytes: Arc::clone(&bytes.bytes), one_client: false }
+    }
+
+    /// True when it is one client's own.
+    pub fn is_one_clients(&self) -> bool {
+        self.one_client
     }
 
     /// All of it, for a store outside of this process.
@@ -164,7 +171,12 @@ impl Keys {
         if policy.authorized && !policy.shared {
             put_all(&mut out, parts.request.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes));
         }
-        Key { hash: self.hash(&out.as_slice()), bytes: out.into() }
+        Key { one_client: parts.one_client(), ..self.of_bytes(&out) }
+    }
+
+    /// The key with these bytes, which is no client's own.
+    pub fn of_bytes(&self, bytes: &[u8]) -> Key {
+        Key { hash: self.hash(&bytes), bytes: bytes.into(), one_client: false }
     }
 }
 

@@ -129,6 +129,11 @@ impl Memory {
         self.cache.get(&key.hash()).filter(|found| found.key == *key)
     }
 
+    /// All keys, in no order.
+    pub fn keys(&self) -> Vec<Key> {
+        self.cache.iter().map(|(_, variants)| variants.key.clone()).collect()
+    }
+
     /// The most bytes of all answers together.
     pub fn budget(&self) -> u64 {
         self.budget
@@ -231,10 +236,7 @@ impl Memory {
     /// Purges, and says how many answers; from now on no request is given one of them as it was, and no answer that is on
     /// its way is kept. It takes a microsecond for each, and a look at every key for a purge of paths without a host.
     pub fn purge(&self, purge: &Purge, manner: Manner, now: Now) -> usize {
-        {
-            let mut changes = self.changes.lock();
-            self.purges.store(changes.purged.add(purge), Relaxed);
-        }
+        self.purges.store(self.changes.lock().purged.add(purge), Relaxed);
         let (mut count, mut cursor) = (0, Cursor::Start);
         while !matches!(cursor, Cursor::End) {
             let mut gone = Vec::new();

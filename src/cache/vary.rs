@@ -137,6 +137,17 @@ impl Selection {
         Some(Self::by(self.names().cloned().collect(), request).ok()?.name())
     }
 
+    /// A request that it is for; `None` where a value cannot stand in one line.
+    pub fn request(&self) -> Option<HeaderMap> {
+        let mut request = HeaderMap::new();
+        for (name, value) in &self.0 {
+            if let Some(value) = value {
+                request.insert(name, HeaderValue::from_bytes(value).ok()?);
+            }
+        }
+        Some(request)
+    }
+
     /// The names of the fields.
     pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
         self.0.iter().map(|(name, _)| name)

@@ -78,6 +78,7 @@ pub(super) fn build(
         cache_queries,
         redis,
         cache_memory: caching::memory(&config.cache, root, problems),
+        cache_settings: caching::settings(&config.services),
         cache_tier,
         cache_disk: caching::disk(&config.cache, shared, root, problems),
         key_sets,

@@ -71,8 +71,13 @@ pub(super) fn tier(
         problems.push(root.at("cache.redis").place().problem(message));
         return None;
     };
-    let (realm, before) = (fingerprint(&format!("{services:?}")), shared.cache_tier.load_full());
+    let (realm, before) = (settings(services), shared.cache_tier.load_full());
     Some(CacheTier::build(redis.settings(), tier, realm, rules, &shared.metrics.cache_tier, before))
+}
+
+/// Differs where services may answer in another way.
+pub(super) fn settings(services: &impl std::fmt::Debug) -> u64 {
+    fingerprint(&format!("{services:?}"))
 }
 
 /// The bytes of memory for kept answers.

@@ -41,6 +41,8 @@ pub struct Runtime {
     pub cache_queries: Vec<QueryRule>,
     /// Bytes of memory for the answers that it keeps.
     pub cache_memory: u64,
+    /// Differs between configurations whose services may answer in another way.
+    pub cache_settings: u64,
     /// The answers that gateways keep together, if they do.
     pub cache_tier: Option<Arc<CacheTier>>,
     /// Files for answers that memory has no room for.

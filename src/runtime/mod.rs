@@ -12,6 +12,7 @@ mod live;
 mod metrics;
 pub mod purging;
 mod shared;
+pub mod successor;
 mod tasks;
 pub mod underway;
 pub mod untold;

@@ -12,7 +12,9 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use pingora::connectors::{ConnectorOptions, http::Connector};
 use tokio::sync::watch;
 
-use super::{Metrics, cache_disk::CacheDisk, cache_tier::CacheTier, flights::Flights, untold::Untold};
+use super::{
+    Metrics, cache_disk::CacheDisk, cache_tier::CacheTier, flights::Flights, successor::Successor, untold::Untold,
+};
 use crate::{
     auth::NonceStores,
     cache::shared::Cache,
@@ -52,6 +54,8 @@ pub struct Shared {
     pub cache_disk: ArcSwapOption<CacheDisk>,
     /// Whether gateways have yet to be told of purges.
     pub untold: Untold,
+    /// The process that takes over.
+    pub successor: Successor,
     /// Fetches of such that are under way.
     pub flights: Arc<Flights>,
     /// The access log, once it has been started.
@@ -85,6 +89,7 @@ impl Shared {
             cache_tier: ArcSwapOption::empty(),
             cache_disk: ArcSwapOption::empty(),
             untold: Untold::default(),
+            successor: Successor::default(),
             flights: Arc::default(),
             access_log: ArcSwapOption::empty(),
             page: OnceLock::new(),

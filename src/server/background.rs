@@ -17,6 +17,7 @@ use pingora::{
 use tokio::{sync::broadcast, task::JoinSet};
 
 use super::{
+    answers,
     daemon::Launcher,
     front::Started,
     handover::Handover,
@@ -154,14 +155,18 @@ impl BackgroundTasks {
 
     /// Waits until connections are accepted, lets the process before go, and only then says that this one serves.
     async fn begin(&self, predecessor: Option<Predecessor>) -> Result<(), String> {
+        // What is purged from here on is not taken over.
+        let ticket = self.live.shared.cache.memory().ticket();
         let mut started = self.started.subscribe();
         let all = tokio::time::timeout(BEGIN, started.wait_for(|count| *count >= self.services)).await;
         all.map_err(|_| "the listeners do not begin to accept")?.map_err(|e| e.to_string())?;
         if let Some(predecessor) = predecessor {
             let (socket, shared) = (self.handover.socket.clone(), self.live.shared.clone());
             let relieve = move || predecessor.relieve(&socket, || shared.draining());
-            let told = tokio::task::spawn_blocking(relieve).await;
-            told.map_err(|e| e.to_string())??;
+            let relieved = tokio::task::spawn_blocking(relieve).await;
+            if let Some(stream) = relieved.map_err(|e| e.to_string())?? {
+                answers::take(stream, self.live.clone(), ticket);
+            }
         }
         if let Err(e) = pid::write(&self.plan.pingora.pid_file) {
             log::error!("pid file {}: {e}", self.plan.pingora.pid_file);

@@ -18,7 +18,7 @@
 //!                                  <-    leaving\n
 //! puts its socket at upgrade_sock
 //! taken\n                          ->
-//!                                        leaves
+//!                                        leaves, and hands on what it has kept (`answers.rs`)
 //! ```
 //!
 //! What decides is whether `taken` can be written: the running process, when it has waited long enough, shuts its side
@@ -27,7 +27,7 @@
 //! answered, and the answer confirmed. No log line is written between two steps, for the log may block.
 
 use std::{
-    io::{self, IoSlice, Read, Write as _},
+    io::{self, IoSlice, Write as _},
     mem::MaybeUninit,
     net::Shutdown,
     os::{
@@ -49,7 +49,13 @@ use rustix::{
 };
 use tokio::sync::{mpsc, watch};
 
-use super::{pid, place::UpgradeSocket, sockets::Held};
+use super::{
+    answers::Gift,
+    line::{PROMPT, line},
+    pid,
+    place::UpgradeSocket,
+    sockets::Held,
+};
 use crate::{config::PingoraConfig, runtime::Shared};
 
 /// What a successor says first.
@@ -73,10 +79,6 @@ pub(super) const GOING: &str = "this process is leaving";
 
 /// The most descriptors of one message (`SCM_MAX_FD`).
 pub(super) const MOST: usize = 253;
-/// The longest line: as many IPv6 addresses.
-const LINE: usize = 16 << 10;
-/// Time for a line that is due at once.
-pub(super) const PROMPT: Duration = Duration::from_secs(5);
 /// Time for a successor to start.
 const START: Duration = Duration::from_secs(60);
 /// Time for this process to come to serve, when a successor asks meanwhile; the successor waits a little longer.
@@ -90,21 +92,6 @@ pub(super) fn is_ours(stream: &UnixStream, user: Option<&str>) -> bool {
         let uid = nix::unistd::Uid::from_raw(other.uid.as_raw());
         uid.is_root() || uid == own || later == Some(uid)
     })
-}
-
-/// Reads a line without its end; nothing at the end of the stream. A process that is stopped and goes on finds its read
-/// interrupted, and repeats it.
-pub(super) fn line(stream: &mut impl Read) -> io::Result<String> {
-    let (mut text, mut byte) = (Vec::new(), [0]);
-    while text.len() < LINE {
-        match stream.read(&mut byte) {
-            Ok(1) if byte[0] != b'\n' => text.push(byte[0]),
-            Ok(_) => break,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// The running process's side of a hand-over.
@@ -178,10 +165,14 @@ impl Handover {
                 };
                 let (this, relieved) = (this.clone(), relieved.clone());
                 thread::spawn(move || match this.converse(stream) {
-                    Ok(true) => {
+                    Ok(Some(stream)) => {
+                        let gift = Gift::wanted(stream, &this.shared);
                         let _ = relieved.blocking_send(());
+                        if let Some(gift) = gift {
+                            gift.give(&this.shared);
+                        }
                     }
-                    Ok(false) => {}
+                    Ok(None) => {}
                     Err(reason) if this.held.lock().is_empty() => log::warn!("upgrade: {reason}"),
                     Err(reason) => log::warn!("upgrade: {reason}; this process goes on serving"),
                 });
@@ -190,8 +181,8 @@ impl Handover {
         receiver
     }
 
-    /// The whole of it; true when the successor serves, false when somebody only looked whether there is an answer.
-    fn converse(&self, mut stream: UnixStream) -> Result<bool, String> {
+    /// The whole of it; the connection when the successor serves, nothing when somebody only looked whether there is an answer.
+    fn converse(&self, mut stream: UnixStream) -> Result<Option<UnixStream>, String> {
         let lost = |e: io::Error| format!("the successor cannot be talked to: {e}");
         stream.set_read_timeout(Some(PROMPT)).and_then(|()| stream.set_write_timeout(Some(PROMPT))).map_err(lost)?;
         if !is_ours(&stream, self.user.as_deref()) {
@@ -199,7 +190,7 @@ impl Handover {
         }
         let hello = line(&mut stream).map_err(lost)?;
         if hello.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         if hello != HELLO {
             return Err(refuse(&mut stream, &format!("'{}' is not '{HELLO}'", hello.escape_debug())));
@@ -219,7 +210,7 @@ impl Handover {
             thread::sleep(Duration::from_millis(100));
             self.socket.sweep();
         }
-        outcome.map(|()| true)
+        outcome.map(|()| Some(stream))
     }
 
     /// A successor knows no backend of these services: it must not replace a process that does.

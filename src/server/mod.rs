@@ -1,6 +1,7 @@
 //! From the command line to a process that serves, hands over and leaves.
 
 mod account;
+mod answers;
 mod background;
 mod cli;
 mod daemon;
@@ -9,6 +10,7 @@ pub(crate) mod failure;
 mod front;
 mod handover;
 mod hash_password;
+mod line;
 mod logging;
 mod notify;
 mod opening;

@@ -53,6 +53,9 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// What is still under way then has so long to say its last word.
 const CUT: Duration = Duration::from_millis(500);
 
+/// Time for what a successor has not got yet of answers that are kept.
+const HANDING_ON: Duration = Duration::from_secs(10);
+
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
@@ -160,6 +163,7 @@ pub(super) fn leave(shared: &Shared, plan: &Plan, handover: &Handover) -> ! {
     // Dropping the last handle writes what is left; requests that are cut off may still hold one for a moment.
     drop(shared.access_log.swap(None));
     std::thread::sleep(Duration::from_millis(50));
+    shared.successor.leave(HANDING_ON);
     if plan.pingora.daemon {
         // Nothing to do for one that has come to serve.
         pid::give_back(&plan.pingora.pid_file);

@@ -16,7 +16,8 @@ use rustix::{
 };
 
 use super::{
-    handover::{GO_ON, GOING, HELLO, LEAVING, MOST, PROMPT, REFUSED, SERVING, SOCKETS, TAKEN, WITHOUT, is_ours, line},
+    handover::{GO_ON, GOING, HELLO, LEAVING, MOST, REFUSED, SERVING, SOCKETS, TAKEN, WITHOUT, is_ours},
+    line::{PROMPT, line},
     place::{UpgradeSocket, answers},
     sockets::Bound,
 };
@@ -90,12 +91,16 @@ impl Predecessor {
     }
 
     /// Tells it that this process serves, puts `socket` in the place of its own, and lets it go, unless this process
-    /// `leaves` itself.
+    /// `leaves` itself. Gives back the connection to it, if it has not ended by itself.
     ///
     /// # Errors
     /// It does not go.
-    pub(super) fn relieve(mut self, socket: &UpgradeSocket, leaves: impl Fn() -> bool) -> Result<(), String> {
-        let Err(reason) = self.take_over(socket, leaves) else { return Ok(()) };
+    pub(super) fn relieve(
+        mut self,
+        socket: &UpgradeSocket,
+        leaves: impl Fn() -> bool,
+    ) -> Result<Option<UnixStream>, String> {
+        let Err(reason) = self.take_over(socket, leaves) else { return Ok(Some(self.stream)) };
         // It may have died meanwhile: then nobody serves if we do not.
         if socket.withdraw() {
             if answers(&self.path) {
@@ -106,7 +111,7 @@ impl Predecessor {
             }
         }
         log::warn!("upgrade: the process before has ended by itself");
-        Ok(())
+        Ok(None)
     }
 
     /// Asks whether this process may replace it although it knows no backend of these services.

@@ -41,6 +41,7 @@ mod follow_ups;
 mod following;
 mod forward_auth;
 mod grpc;
+mod handed_on;
 mod handover;
 mod hmac;
 mod hmac_cluster;

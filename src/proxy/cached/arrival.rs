@@ -63,7 +63,7 @@ fn arrived(
             },
             // For this one there is nothing else; the next one is fetched anew.
             Refreshed::Gone(_) | Refreshed::Other => {
-                place.tickets.take_back(shared, &place.key, &said(&news, &entry));
+                purging::take_back(shared, &place.key, &said(&news, &entry));
                 (entry, false)
             }
             Refreshed::Untouched => (entry, true),
@@ -155,7 +155,7 @@ fn take_back(shared: &Shared, cached: &mut Cached, request: &HeaderMap, at: Now)
     if let Some(place) = &mut cached.place
         && let Some(entry) = place.entry.take()
     {
-        place.tickets.take_back(shared, &place.key, &TakenBack { request, selection: &entry.selection, at });
+        purging::take_back(shared, &place.key, &TakenBack { request, selection: &entry.selection, at });
     }
 }
 
@@ -177,7 +177,7 @@ fn by_head(shared: &Shared, news: &Candidate<'_>, cached: &mut Cached) {
         match refresh::by_head(&entry, news, &plan.policy) {
             // It is made of what was stored: what may go wrong is no harm to anybody.
             Refreshed::Updated(new) => drop(place.tickets.refresh(shared, &place.key, &entry, *new)),
-            Refreshed::Gone(_) | Refreshed::Other => place.tickets.take_back(shared, &place.key, &said(news, &entry)),
+            Refreshed::Gone(_) | Refreshed::Other => purging::take_back(shared, &place.key, &said(news, &entry)),
             Refreshed::Untouched => {}
         }
     }

@@ -5,14 +5,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use crate::{
-    cache::{
-        entry::Entry,
-        key::Key,
-        memory::Ticket,
-        purge::{Manner, Purge},
-        refusal::Refusal,
-        taken_back::TakenBack,
-    },
+    cache::{entry::Entry, key::Key, memory::Ticket, refusal::Refusal},
     runtime::{Shared, cache_tier::TierTicket},
 };
 
@@ -21,7 +14,6 @@ use crate::{
 pub(super) struct Tickets {
     pub(super) memory: Ticket,
     tier: Option<TierTicket>,
-    one_client: bool,
 }
 
 impl Tickets {
@@ -29,7 +21,7 @@ impl Tickets {
     pub(super) fn take(shared: &Shared, one_client: bool) -> Self {
         let tier = shared.cache_tier.load();
         let tier = tier.as_ref().filter(|_| !one_client).and_then(|tier| tier.ticket());
-        Self { memory: shared.cache.memory().ticket(), tier, one_client }
+        Self { memory: shared.cache.memory().ticket(), tier }
     }
 
     /// Keeps a new answer.
@@ -50,16 +42,6 @@ impl Tickets {
         let kept = shared.cache.refresh(key, old, new, self.memory)?;
         self.tell(shared, key, &kept);
         Ok(kept)
-    }
-
-    /// Takes out what the backend has taken back, or has changed: nowhere it may be found again.
-    pub(super) fn take_back(&self, shared: &Shared, key: &Key, what: &TakenBack<'_>) {
-        if !self.one_client
-            && let Some(tier) = shared.cache_tier.load().as_ref()
-        {
-            tier.purge(&Purge::Url(key.url().to_owned()), Manner::Hard);
-        }
-        shared.cache.take_back(key, what);
     }
 
     fn tell(&self, shared: &Shared, key: &Key, kept: &Arc<Entry>) {

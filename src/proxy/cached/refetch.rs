@@ -27,7 +27,7 @@ use crate::{
         subrequest::attempt,
         upstream_request::{self, X_ATTEMPTS},
     },
-    runtime::{Runtime, Shared, flights::Flight},
+    runtime::{Runtime, Shared, flights::Flight, purging},
     upstream::{
         Service,
         choice::{Choice, Chosen},
@@ -164,7 +164,7 @@ impl Refetch {
 impl Refetch {
     /// What the backend has now, by an answer whose head came then, is not kept.
     fn take_back(&self, at: Now) {
-        self.tickets.take_back(
+        purging::take_back(
             &self.shared,
             &self.key,
             &TakenBack { request: &self.asked.headers, selection: &self.entry.selection, at },

@@ -1,0 +1,170 @@
+//! Kept answers after `tollgate -u`: the successor has them, and none that were purged, changed or made by other rules.
+
+use std::{process::Child, thread, time::Duration};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::json;
+
+use crate::{
+    auth::sha256,
+    cache::{Backend, FRESH, said},
+    harness::{Gateway, Request, eventually},
+    purge::purged,
+};
+
+fn gateway(backend: &Backend) -> Gateway {
+    Gateway::start(&format!(
+        "services: {{ a: {{ urls: [\"http://{}\"], retry: {{ max_attempts: 1 }} }} }}\napi_keys: [ {{ id: k, sha256: {} }} ]\nroutes:\n  - {{ match: {{ path: /other/* }}, service: a, cache: {{}}, filters: [ {{ headers: {{ response: {{ set: {{ X-Rule: one }} }} }} }} ] }}\n  - {{ match: {{ path: /own/* }}, service: a, cache: {{}}, filters: [api_key] }}\n  - {{ match: {{ path: /* }}, service: a, cache: {{}} }}\n",
+        backend.address,
+        sha256("secret")
+    ))
+}
+
+fn serves(gw: &Gateway, count: usize) {
+    eventually("the successor serves", || gw.errors().matches("listening on").count() > count);
+}
+
+/// The successor serves alone, and has what there was.
+fn taken_over(gw: &mut Gateway) {
+    let before = gw.errors().matches("listening on").count();
+    let mut predecessor = gw.upgrade();
+    serves(gw, before);
+    left(&mut predecessor);
+}
+
+fn left(predecessor: &mut Child) {
+    eventually("the one before has left", || predecessor.try_wait().unwrap().is_some());
+}
+
+fn hits(gw: &Gateway, path: &str) -> bool {
+    let answer = gw.get(path).send();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    said(&answer).1 == "HIT"
+}
+
+#[test]
+fn a_successor_has_what_was_kept() {
+    let backend = Backend::start();
+    let mut gw = gateway(&backend);
+    let (plain, varied) = (format!("/a?{FRESH}&b=x&h=ETag:%22e%22"), format!("/v?{FRESH}&h=Vary:X-Kind&b=x"));
+    let kind = |gw: &Gateway, kind: &str| gw.get(&varied).header("X-Kind", kind).expect(200);
+    let bodies = [gw.get(&plain).expect(200).body, kind(&gw, "1").body, kind(&gw, "2").body];
+    for number in 0..50 {
+        gw.get(&format!("/large/{number}?{FRESH}&b=*50000")).expect(200);
+    }
+    let asked = backend.asked();
+    thread::sleep(Duration::from_millis(1100));
+    for _ in 0..2 {
+        taken_over(&mut gw);
+        let hit = gw.get(&plain).send();
+        assert_eq!((said(&hit).1.as_str(), &hit.body), ("HIT", &bodies[0]));
+        assert!((1..10).contains(&hit.get("age").parse::<u32>().unwrap()), "it is as old as before: {hit:?}");
+        assert_eq!((kind(&gw, "1").body, kind(&gw, "2").body), (bodies[1].clone(), bodies[2].clone()));
+        assert_eq!(gw.get(&plain).header("If-None-Match", "\"e\"").send().status, 304);
+        assert!((0..50).all(|number| hits(&gw, &format!("/large/{number}?{FRESH}&b=*50000"))));
+        assert_eq!(backend.asked(), asked, "nobody has asked again");
+    }
+    assert!(!said(&kind(&gw, "3")).1.contains("HIT"));
+    assert_eq!(purged(&gw, &json!({ "url": format!("http://127.0.0.1:{}{plain}", gw.port) })), 1, "it can be purged");
+    assert!(!hits(&gw, &plain));
+}
+
+#[test]
+fn nothing_comes_along_that_other_rules_have_made() {
+    let backend = Backend::start();
+    let mut gw = gateway(&backend);
+    let (same, other) = (format!("/a?{FRESH}&b=x"), format!("/other/a?{FRESH}&b=x"));
+    let change = |gw: &Gateway, from: &str, to: &str| {
+        let file = gw.path("tollgate.yaml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from));
+        std::fs::write(file, text.replace(from, to)).unwrap();
+    };
+    for path in [&same, &other] {
+        gw.get(path).expect(200);
+        assert!(hits(&gw, path));
+    }
+    change(&gw, "X-Rule: one", "X-Rule: two");
+    taken_over(&mut gw);
+    assert!(hits(&gw, &same), "this route is as it was");
+    let answer = gw.get(&other).send();
+    assert_eq!((said(&answer).1.as_str(), answer.get("x-rule")), ("MISS", "two"));
+    // Another backend may have other answers for all.
+    change(&gw, "max_attempts: 1", "max_attempts: 2");
+    taken_over(&mut gw);
+    assert!(!hits(&gw, &same) && !hits(&gw, &other));
+}
+
+#[test]
+fn nothing_comes_along_that_is_one_clients_own_or_was_purged() {
+    let backend = Backend::start();
+    let mut gw = gateway(&backend);
+    let own = format!("/own/a?{FRESH}&h=Vary:X&b=x");
+    let ask = |gw: &Gateway| gw.get(&own).header("X-API-Key", "secret").expect(200);
+    let path = |name: &str| format!("/{name}?{FRESH}&h=ETag:%22same%22&h=Cache-Tag:{name}&b=x");
+    ask(&gw);
+    assert_eq!(said(&ask(&gw)).1, "HIT");
+    for name in ["kept", "hard", "soft", "changed"] {
+        gw.get(&path(name)).expect(200);
+    }
+    assert_eq!(purged(&gw, &json!({ "tag": "hard" })), 1);
+    assert_eq!(purged(&gw, &json!({ "tag": "soft", "soft": true })), 1);
+    gw.request("POST", &path("changed")).send();
+    taken_over(&mut gw);
+    assert!(hits(&gw, &path("kept")));
+    assert_eq!(said(&ask(&gw)).1, "MISS");
+    for name in ["hard", "soft", "changed"] {
+        assert!(!hits(&gw, &path(name)), "{name}");
+    }
+}
+
+/// A request that changes something, under way in the process before.
+fn post(gw: &Gateway, backend: &Backend, path: &str) -> thread::JoinHandle<u16> {
+    let (url, asked) = (format!("http://127.0.0.1:{}{path}", gw.port), backend.asked());
+    let post = thread::spawn(move || Request::new("POST", url).send().status);
+    eventually("the backend has it", || backend.asked() > asked);
+    post
+}
+
+#[test]
+fn what_changes_in_the_process_before_goes_in_its_successor_too() {
+    let backend = Backend::start();
+    let mut gw = gateway(&backend);
+    let (path, other) = (format!("/a?{FRESH}&b=x"), format!("/b?{FRESH}&b=x"));
+    let slow = |path: &str| path.replace("b=x", "b=x&d=2500");
+    // The URL is the same without what makes it slow: each is purged under its own name.
+    gw.get(&slow(&path)).expect(200);
+    gw.get(&other).expect(200);
+    let post = post(&gw, &backend, &slow(&path));
+    let mut predecessor = gw.upgrade();
+    serves(&gw, 1);
+    assert!(hits(&gw, &slow(&path)) && hits(&gw, &other), "nothing has changed yet");
+    assert_eq!(post.join().unwrap(), 200);
+    eventually("it is gone", || {
+        let only = gw.get(&slow(&path)).header("Cache-Control", "only-if-cached").send();
+        only.status == 504
+    });
+    assert!(hits(&gw, &other));
+    left(&mut predecessor);
+    assert!(hits(&gw, &other));
+}
+
+#[test]
+fn of_a_process_that_is_killed_nothing_stays() {
+    let backend = Backend::start();
+    let mut gw = gateway(&backend);
+    let path = format!("/a?{FRESH}&b=x");
+    gw.get(&path).expect(200);
+    let post = post(&gw, &backend, &path.replace("b=x", "b=x&d=5000"));
+    let mut predecessor = gw.upgrade();
+    serves(&gw, 1);
+    assert!(hits(&gw, &path));
+    kill(Pid::from_raw(predecessor.id().try_into().unwrap()), Signal::SIGKILL).unwrap();
+    left(&mut predecessor);
+    eventually("it may have been purged", || gw.errors().contains("everything is purged"));
+    assert!(!hits(&gw, &path));
+    drop(post);
+}
