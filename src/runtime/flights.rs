@@ -1,7 +1,14 @@
 //! One fetch per key: whoever comes while an answer is on its way waits for it, for a while. An answer that turns out to be
 //! for one request only is remembered for a moment, so that nobody waits for the next one.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -31,15 +38,19 @@ pub enum Landing {
 
 #[derive(Debug)]
 enum Slot {
-    /// Nobody waits for it before the first one does.
-    Flying(Option<watch::Sender<Landing>>),
+    /// The fetch with this number; nobody waits for it before the first one does.
+    Flying(u64, Option<watch::Sender<Landing>>),
     /// Until then.
     Passing(Duration),
 }
 
 /// The fetches that are under way.
 #[derive(Debug, Default)]
-pub struct Flights([Mutex<HashMap<u128, Slot>>; SHARDS]);
+pub struct Flights {
+    shards: [Mutex<HashMap<u128, Slot>>; SHARDS],
+    /// Of all fetches that there have been.
+    count: AtomicU64,
+}
 
 /// What to do about a key.
 #[derive(Debug)]
@@ -57,37 +68,51 @@ pub enum Join {
 pub struct Flight {
     flights: Arc<Flights>,
     hash: u128,
+    number: u64,
     landed: bool,
 }
 
 impl Flights {
     fn shard(&self, hash: u128) -> &Mutex<HashMap<u128, Slot>> {
         // The hash is even: any of its bits will do.
-        &self.0[usize::try_from(hash & (SHARDS as u128 - 1)).unwrap_or(0)]
+        &self.shards[usize::try_from(hash & (SHARDS as u128 - 1)).unwrap_or(0)]
     }
 
     /// What to do about the key with this hash at `now` (monotonic).
     pub fn join(self: &Arc<Self>, hash: u128, now: Duration) -> Join {
         let mut shard = self.shard(hash).lock();
         match shard.get_mut(&hash) {
-            Some(Slot::Flying(landing)) => {
+            Some(Slot::Flying(_, landing)) => {
                 let landing = landing.get_or_insert_with(|| watch::channel(Landing::Flying).0);
                 return Join::Wait(landing.subscribe());
             }
             Some(Slot::Passing(until)) if now < *until => return Join::Pass,
             Some(Slot::Passing(_)) | None => {}
         }
-        shard.insert(hash, Slot::Flying(None));
-        Join::Lead(Flight { flights: self.clone(), hash, landed: false })
+        let number = self.count.fetch_add(1, Relaxed);
+        shard.insert(hash, Slot::Flying(number, None));
+        Join::Lead(Flight { flights: self.clone(), hash, number, landed: false })
     }
 
     /// The same for somebody who would not fetch it for others.
     pub fn join_others(&self, hash: u128) -> Join {
         match self.shard(hash).lock().get_mut(&hash) {
-            Some(Slot::Flying(landing)) => {
+            Some(Slot::Flying(_, landing)) => {
                 Join::Wait(landing.get_or_insert_with(|| watch::channel(Landing::Flying).0).subscribe())
             }
             Some(Slot::Passing(_)) | None => Join::Pass,
+        }
+    }
+
+    /// Nobody waits any longer for the answer that comes: it has been purged, and the next one who asks fetches it anew.
+    pub fn give_up(&self, hash: u128, underway: &Arc<Underway>) {
+        let mut shard = self.shard(hash).lock();
+        let Some(Slot::Flying(_, Some(waiting))) = shard.get(&hash) else { return };
+        let is_it = matches!(&*waiting.borrow(), Landing::Open(comes) if Arc::ptr_eq(comes, underway));
+        let slot = is_it.then(|| shard.remove(&hash)).flatten();
+        drop(shard);
+        if let Some(Slot::Flying(_, Some(waiting))) = slot {
+            waiting.send_replace(Landing::NotStored);
         }
     }
 }
@@ -95,7 +120,8 @@ impl Flights {
 impl Flight {
     /// The answer comes: those who wait may be given it.
     pub fn open(&self, underway: &Arc<Underway>) {
-        if let Some(Slot::Flying(waiting)) = self.flights.shard(self.hash).lock().get_mut(&self.hash)
+        if let Some(Slot::Flying(number, waiting)) = self.flights.shard(self.hash).lock().get_mut(&self.hash)
+            && *number == self.number
             && !self.landed
         {
             let waiting = waiting.get_or_insert_with(|| watch::channel(Landing::Flying).0);
@@ -122,6 +148,9 @@ impl Flight {
             return;
         }
         let mut shard = self.flights.shard(self.hash).lock();
+        if !matches!(shard.get(&self.hash), Some(Slot::Flying(number, _)) if *number == self.number) {
+            return;
+        }
         let slot = shard.remove(&self.hash);
         if let Some(now) = passing {
             if shard.len() >= MOST {
@@ -132,7 +161,7 @@ impl Flight {
             }
         }
         drop(shard);
-        if let Some(Slot::Flying(Some(waiting))) = slot {
+        if let Some(Slot::Flying(_, Some(waiting))) = slot {
             waiting.send_replace(landing);
         }
     }

@@ -321,7 +321,7 @@ fn whoever_comes_after_a_purge_is_not_given_what_was_on_its_way() {
     assert!(head(&mut before).contains("x-cache: hit"));
     purged(&gw, &json!({ "all": true }));
     let mut after: Vec<TcpStream> = (0..10).map(|_| ask(&gw, "GET", "")).collect();
-    thread::sleep(Duration::from_millis(300));
+    eventually("one of them does not wait for what was purged", || halves.asked() == 2);
     halves.now(Second::Sent);
     assert!(read(&mut before, length) == content(length, 0));
     let misses = after.iter_mut().map(|after| {

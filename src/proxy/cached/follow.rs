@@ -26,6 +26,8 @@ pub(super) enum Waited {
     Stored,
     /// Its answer comes, and is one to this request, too.
     Follows(Follower),
+    /// Its answer comes, and has been purged.
+    Purged(Arc<Underway>),
     /// Nothing.
     InVain,
 }
@@ -48,10 +50,15 @@ pub(super) async fn wait(
             _ => return Waited::InVain,
         };
         match landed {
-            Landing::Open(underway) => match follow(shared, &underway, key, asked, request) {
-                Some(follower) => return Waited::Follows(follower),
-                None => passed = true,
-            },
+            Landing::Open(underway) => {
+                if shared.cache.memory().has_purged_entry(key, &underway.head, underway.ticket) {
+                    return Waited::Purged(underway);
+                }
+                match follow(&underway, asked, request) {
+                    Some(follower) => return Waited::Follows(follower),
+                    None => passed = true,
+                }
+            }
             Landing::Stored => return Waited::Stored,
             Landing::Flying | Landing::NotStored => return Waited::InVain,
         }
@@ -59,17 +66,10 @@ pub(super) async fn wait(
 }
 
 /// Follows an answer that would be given, were it stored already, to the request with these fields.
-fn follow(
-    shared: &Shared,
-    underway: &Arc<Underway>,
-    key: &Key,
-    asked: &Asked,
-    request: &HeaderMap,
-) -> Option<Follower> {
+fn follow(underway: &Arc<Underway>, asked: &Asked, request: &HeaderMap) -> Option<Follower> {
     let entry = &underway.head;
     let fits = entry.selection.matches(request, &entry.headers)
-        && matches!(reuse::decide(entry, asked, Now::read()), Reuse::Fresh)
-        && !shared.cache.memory().has_purged_entry(key, entry, underway.ticket);
+        && matches!(reuse::decide(entry, asked, Now::read()), Reuse::Fresh);
     if fits { underway.follow() } else { None }
 }
 

@@ -127,6 +127,8 @@ async fn look_under(
                     match follow::wait(landing, until, (shared, &key, &asked, &head.headers)).await {
                         Waited::Stored => (landed, waits) = (Some(slot), waits + 1),
                         Waited::Follows(follower) => return join(plan, follower, head, context),
+                        // Those who follow it go on.
+                        Waited::Purged(underway) => shared.flights.give_up(slot, &underway),
                         Waited::InVain => {}
                     }
                     continue;
