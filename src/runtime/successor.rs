@@ -3,7 +3,7 @@
 
 use std::{
     sync::mpsc::{Receiver, SyncSender, sync_channel},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -12,6 +12,9 @@ use crate::cache::purge::{Manner, Purge};
 
 /// So many words wait to be said; with more, nothing is said any more.
 const WAITING: usize = 1024;
+
+/// Time between two looks whether somebody is impatient.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What a successor is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,12 +74,16 @@ impl Successor {
         self.changed.notify_all();
     }
 
-    /// Nothing more is purged here; waits so long at most until the successor knows all.
-    pub fn leave(&self, longest: Duration) {
+    /// Nothing more is purged here; waits so long at most until the successor knows all, and no longer than nobody is
+    /// `impatient`.
+    pub fn leave(&self, longest: Duration, impatient: impl Fn() -> bool) {
         let Some(words) = self.words.write().take() else { return };
-        if words.try_send(Word::Bye).is_ok() {
-            let mut told = self.told.lock();
-            self.changed.wait_while_for(&mut told, |told| !*told, longest);
+        if words.try_send(Word::Bye).is_err() {
+            return;
+        }
+        let (begun, mut told) = (Instant::now(), self.told.lock());
+        while !*told && begun.elapsed() < longest && !impatient() {
+            self.changed.wait_for(&mut told, LOOK);
         }
     }
 }
@@ -91,7 +98,7 @@ mod tests {
         assert_eq!(successor.purge(&purge, Manner::Hard, || 7), 7);
         let words = successor.begin();
         successor.purge(&purge, Manner::Soft, || ());
-        successor.leave(Duration::ZERO);
+        successor.leave(Duration::ZERO, || false);
         successor.purge(&purge, Manner::Hard, || ());
         assert_eq!(words.try_iter().collect::<Vec<_>>(), [Word::Purged(purge, Manner::Soft), Word::Bye]);
     }
@@ -101,7 +108,7 @@ mod tests {
         let successor = Successor::default();
         let words = successor.begin();
         (0..=WAITING).for_each(|_| successor.purge(&Purge::All, Manner::Hard, || ()));
-        successor.leave(Duration::ZERO);
+        successor.leave(Duration::ZERO, || false);
         let words: Vec<_> = words.iter().collect();
         assert!(words.len() == WAITING && !words.contains(&Word::Bye));
     }

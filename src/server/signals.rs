@@ -141,6 +141,7 @@ pub(super) fn follow(
             std::thread::sleep(Duration::from_millis(10));
         }
         log::info!("left with {left} under way");
+        shared.successor.leave(HANDING_ON, || impatient.is_finished());
         leave(&shared, &plan, &handover);
     });
 }
@@ -163,7 +164,7 @@ pub(super) fn leave(shared: &Shared, plan: &Plan, handover: &Handover) -> ! {
     // Dropping the last handle writes what is left; requests that are cut off may still hold one for a moment.
     drop(shared.access_log.swap(None));
     std::thread::sleep(Duration::from_millis(50));
-    shared.successor.leave(HANDING_ON);
+    shared.successor.leave(HANDING_ON, || false);
     if plan.pingora.daemon {
         // Nothing to do for one that has come to serve.
         pid::give_back(&plan.pingora.pid_file);
