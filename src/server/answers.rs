@@ -78,7 +78,9 @@ impl Gift {
     pub(super) fn give(self, shared: &Shared) {
         let mut out = BufWriter::new(&self.stream);
         if let Err(e) = self.give_to(&mut out, shared) {
-            log::warn!("upgrade: the successor is not told what is kept, or purged: {e}");
+            let stalls = matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+            let why = if stalls { format!("it has taken nothing for {STALL:?}") } else { e.to_string() };
+            log::warn!("upgrade: the successor is not told what is kept, or purged: {why}");
         }
         shared.successor.has_been_told();
     }
