@@ -1,7 +1,7 @@
 //! The backends of a service, in the order in which they were found, and where each address is among them: a search through many
 //! would look at each, for each request.
 
-use std::{collections::HashMap, net::SocketAddr, ops::Deref, sync::Arc};
+use std::{collections::HashMap, fmt, net::SocketAddr, ops::Deref, sync::Arc};
 
 use ahash::RandomState;
 use arc_swap::ArcSwap;
@@ -12,7 +12,7 @@ use super::backend::Backend;
 pub(crate) type Endpoints = Arc<ArcSwap<BackendList>>;
 
 /// The backends of a service.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct BackendList {
     all: Box<[Arc<Backend>]>,
     places: HashMap<SocketAddr, usize, RandomState>,
@@ -28,6 +28,13 @@ impl BackendList {
     /// The one with this address.
     pub(crate) fn at(&self, address: &SocketAddr) -> Option<&Arc<Backend>> {
         self.all.get(*self.places.get(address)?)
+    }
+}
+
+impl fmt::Debug for BackendList {
+    /// In their order alone: the places follow from it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.all.fmt(f)
     }
 }
 
