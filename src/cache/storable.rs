@@ -142,7 +142,8 @@ fn status(candidate: &Candidate<'_>) -> Result<(), Refusal> {
         return Err(Refusal::Method);
     }
     match candidate.status.as_u16() {
-        206 => Err(Refusal::Partial),
+        // Nobody is answered so without a range or a condition, in whatever spelling (`If_Match`) the backend takes it for one.
+        206 | 412 | 416 => Err(Refusal::Partial),
         304 => Err(Refusal::Status),
         200..=599 => Ok(()),
         _ => Err(Refusal::Status),
@@ -300,6 +301,8 @@ mod tests {
             (101, Refusal::Status),
             (103, Refusal::Status),
             (206, Refusal::Partial),
+            (412, Refusal::Partial),
+            (416, Refusal::Partial),
             (304, Refusal::Status),
             (600, Refusal::Status),
         ] {

@@ -144,7 +144,8 @@ pub fn wanted(vary: &str, request: &HeaderMap) -> Option<String> {
 pub fn useful_for(entry: &Entry, now: Now) -> Duration {
     let terms = &entry.terms;
     let beyond = terms.stale_while_revalidate.max(terms.stale_if_error).max(terms.stale_if_unreachable);
-    if terms.always_validate { Duration::ZERO } else { entry.fresh_for(now).saturating_add(beyond) }
+    let left = beyond.saturating_sub(entry.stale_for(now).unwrap_or_default());
+    if terms.always_validate { Duration::ZERO } else { entry.fresh_for(now).saturating_add(left) }
 }
 
 /// Tells bytes from others, and from the same ones about something else.
@@ -200,7 +201,10 @@ mod tests {
             assert!(back.selection == entry.selection && back.tags == entry.tags);
             assert_eq!(back.terms.stale_while_revalidate, entry.terms.stale_while_revalidate);
         }
-        assert_eq!(useful_for(&entry, Made::later(10)), Duration::from_secs(50) + entry.terms.stale_if_unreachable);
+        let beyond = entry.terms.stale_if_unreachable;
+        assert_eq!(useful_for(&entry, Made::later(10)), Duration::from_secs(50) + beyond);
+        assert_eq!(useful_for(&entry, Made::later(65)), beyond - Duration::from_secs(5));
+        assert_eq!(useful_for(&entry, Made::later(3600)), Duration::ZERO);
         let (vary, name) = variant(&entry.selection);
         assert_eq!((vary.as_str(), wanted(&vary, &made.request).unwrap()), ("accept-language", name.clone()));
         assert_ne!(wanted(&vary, &HeaderMap::new()).unwrap(), name);

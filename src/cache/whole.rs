@@ -19,6 +19,11 @@ pub fn of(request: &HeaderMap, status: StatusCode, response: &HeaderMap) -> Resu
     if status != StatusCode::PARTIAL_CONTENT || request.contains_key(header::IF_RANGE) {
         return Err(Refusal::Partial);
     }
+    // Several parts are one body, which says of each what it is.
+    let several = |kind: &http::HeaderValue| kind.as_bytes().to_ascii_lowercase().starts_with(b"multipart/byteranges");
+    if response.get_all(header::CONTENT_TYPE).iter().any(several) {
+        return Err(Refusal::Partial);
+    }
     let length = single(response, header::CONTENT_RANGE).and_then(|range| everything(range.as_bytes()));
     let length = length.filter(|length| content_length(response).is_none_or(|said| said == *length));
     let length = length.ok_or(Refusal::Partial)?;
@@ -70,6 +75,14 @@ mod tests {
             });
             assert_eq!(said, expected, "{range} {length:?}");
         }
+    }
+
+    #[test]
+    fn several_parts_are_no_whole() {
+        let response =
+            fields(&[("content-range", "bytes 0-9/10"), ("content-type", "Multipart/ByteRanges; boundary=x")]);
+        let kept = of(&fields(&[("range", "bytes=0-")]), StatusCode::PARTIAL_CONTENT, &response);
+        assert_eq!(kept, Err(Refusal::Partial));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Runtime, Shared};
+use super::{Runtime, Shared, neighbours::Settings};
 
 /// The runtime that serves, and what outlives it.
 pub struct Live {
@@ -74,7 +74,10 @@ fn show(runtime: &Runtime, shared: &Shared) {
     shared.key_sets.commit(&runtime.key_sets);
     shared.cache.set_budget(runtime.cache_memory);
     shared.cache_tier.store(runtime.cache_tier.clone());
-    shared.successor.set_settings(runtime.cache_tier.is_none().then_some(runtime.cache_settings));
+    shared.neighbours.set_settings(Settings {
+        id: runtime.cache_tier.is_none().then_some(runtime.cache_settings),
+        queries: runtime.cache_queries.clone(),
+    });
     shared.cache_disk.store(runtime.cache_disk.clone());
     shared.cache.set_disk(runtime.cache_disk.as_ref().map(|disk| (disk.known.clone(), disk.sink())));
     shared.services.store(Arc::new(runtime.services.clone()));

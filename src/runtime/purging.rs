@@ -1,6 +1,6 @@
-//! A purge of kept answers: here, at the other gateways, and in the process that takes over.
+//! A purge of kept answers: here, at the other gateways, and in the processes before and after this one.
 
-use super::Shared;
+use super::{Shared, neighbours::Side};
 use crate::{
     cache::{
         key::Key,
@@ -12,7 +12,18 @@ use crate::{
 
 /// Purges everywhere; says how many answers were here.
 pub fn purge(shared: &Shared, purge: &Purge, manner: Manner, now: Now) -> usize {
-    shared.successor.purge(purge, manner, || {
+    purge_but(shared, None, purge, manner, now)
+}
+
+/// What the process on that side has purged is purged here, and where that one cannot tell of it.
+pub fn heard(shared: &Shared, from: Side, purge: &Purge, manner: Manner) {
+    for purge in purge.by_rules(&shared.neighbours.settings().queries) {
+        purge_but(shared, Some(from), &purge, manner, Now::read());
+    }
+}
+
+fn purge_but(shared: &Shared, from: Option<Side>, purge: &Purge, manner: Manner, now: Now) -> usize {
+    shared.neighbours.purge(from, purge, manner, || {
         if let Some(tier) = shared.cache_tier.load().as_ref() {
             tier.purge(purge, manner);
         }
@@ -26,7 +37,7 @@ pub fn take_back(shared: &Shared, key: &Key, what: &TakenBack<'_>) {
         return shared.cache.take_back(key, what);
     }
     let purge = Purge::Url(key.url().to_owned());
-    shared.successor.purge(&purge, Manner::Hard, || {
+    shared.neighbours.purge(None, &purge, Manner::Hard, || {
         if let Some(tier) = shared.cache_tier.load().as_ref() {
             tier.purge(&purge, Manner::Hard);
         }

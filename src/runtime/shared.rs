@@ -13,7 +13,7 @@ use pingora::connectors::{ConnectorOptions, http::Connector};
 use tokio::sync::watch;
 
 use super::{
-    Metrics, cache_disk::CacheDisk, cache_tier::CacheTier, flights::Flights, successor::Successor, untold::Untold,
+    Metrics, cache_disk::CacheDisk, cache_tier::CacheTier, flights::Flights, neighbours::Neighbours, untold::Untold,
 };
 use crate::{
     auth::NonceStores,
@@ -54,8 +54,8 @@ pub struct Shared {
     pub cache_disk: ArcSwapOption<CacheDisk>,
     /// Whether gateways have yet to be told of purges.
     pub untold: Untold,
-    /// The process that takes over.
-    pub successor: Successor,
+    /// The processes before and after this one.
+    pub neighbours: Neighbours,
     /// Fetches of such that are under way.
     pub flights: Arc<Flights>,
     /// The access log, once it has been started.
@@ -89,7 +89,7 @@ impl Shared {
             cache_tier: ArcSwapOption::empty(),
             cache_disk: ArcSwapOption::empty(),
             untold: Untold::default(),
-            successor: Successor::default(),
+            neighbours: Neighbours::default(),
             flights: Arc::default(),
             access_log: ArcSwapOption::empty(),
             page: OnceLock::new(),

@@ -4,33 +4,37 @@
 //! ```text
 //! successor                              process before
 //! answers FORM SETTINGS\n          ->
-//!                                  <-    a LENGTH ANSWER          for each, if both say the same (`cache/handed_on.rs`)
+//!                                  <-    a ANSWER                 for each, if both say the same (`cache/handed_on.rs`)
 //!                                  <-    d                        these were all
-//!                                  <-    p LENGTH PURGE           at any time: this was purged there
+//!                                  <-    p PURGE                  at any time: this was purged there
+//! p PURGE                          ->                             the same
 //!                                  <-    b                        it ends, and has told of all purges
 //! ```
 //!
-//! A letter, and four bytes of the length of what follows. When the connection ends without a farewell, purges may have been missed:
-//! then everything is purged. Gateways that keep answers in Redis hand none on: they hear of one another's purges by themselves,
-//! but not at the same moment.
+//! Each tells its own other neighbour, too, if it has one: of three processes, the first may still be busy when the third takes
+//! over. So nobody says farewell before its own predecessor has done so. When the connection ends without a farewell, purges may
+//! have been missed: then everything is purged. Gateways that keep answers in Redis hand none on: they hear of one another's purges
+//! by themselves, but not at the same moment.
 
 use std::{
-    io::{self, BufReader, BufWriter, Read, Write},
+    io::{self, BufReader, BufWriter, Write},
     os::unix::net::UnixStream,
     sync::{Arc, mpsc::Receiver},
     thread,
     time::Duration,
 };
 
-use super::line::{PROMPT, line};
+use super::{
+    line::{PROMPT, line},
+    parts,
+};
 use crate::{
-    cache::{
-        handed_on,
-        memory::Ticket,
-        purge::{Manner, Purge},
-    },
+    cache::{handed_on, memory::Ticket},
     clock::Now,
-    runtime::{Live, Shared, purging, successor::Word},
+    runtime::{
+        Shared,
+        neighbours::{Side, Word},
+    },
 };
 
 /// Begins the line of a successor that would have answers.
@@ -38,21 +42,13 @@ const ANSWERS: &str = "answers ";
 /// The settings of one that would have none.
 const NONE: &str = "none";
 /// Another build may mean something else by the same bytes.
-const FORM: &str = concat!("1 ", env!("CARGO_PKG_VERSION"), " (", env!("TOLLGATE_BUILD"), ")");
-
-const ANSWER: u8 = b'a';
-const DONE: u8 = b'd';
-const PURGED: u8 = b'p';
-const BYE: u8 = b'b';
+const FORM: &str = concat!("2 ", env!("CARGO_PKG_VERSION"), " (", env!("TOLLGATE_BUILD"), ")");
 
 /// The longest that a successor may take nothing.
 const STALL: Duration = Duration::from_secs(10);
-/// Larger than any answer that is kept.
-const LONGEST: u32 = 1 << 30;
-
 /// What a successor says when its answers would be made as those here.
 fn request(shared: &Shared) -> String {
-    let settings = shared.successor.settings().map_or(NONE.to_owned(), |settings| format!("{settings:016x}"));
+    let settings = shared.neighbours.settings().id.map_or(NONE.to_owned(), |settings| format!("{settings:016x}"));
     format!("{ANSWERS}{FORM} {settings}")
 }
 
@@ -66,12 +62,14 @@ pub(super) struct Gift {
 
 impl Gift {
     /// What the successor asks for that has taken over; nothing for one that does not know how.
-    pub(super) fn wanted(stream: UnixStream, shared: &Shared) -> Option<Self> {
+    pub(super) fn wanted(stream: UnixStream, shared: &Arc<Shared>) -> Option<Self> {
         let mut stream = stream;
         stream.set_read_timeout(Some(PROMPT)).and_then(|()| stream.set_write_timeout(Some(STALL))).ok()?;
         let asked = line(&mut stream).ok().filter(|asked| asked.starts_with(ANSWERS))?;
         let own = request(shared);
-        Some(Self { stream, words: shared.successor.begin(), gives: asked == own && !own.ends_with(NONE) })
+        stream.set_read_timeout(None).ok()?;
+        listen(stream.try_clone().ok()?, shared.clone());
+        Some(Self { stream, words: shared.neighbours.precede(), gives: asked == own && !own.ends_with(NONE) })
     }
 
     /// Hands on what is kept, and then tells of purges until this process ends.
@@ -82,109 +80,106 @@ impl Gift {
             let why = if stalls { format!("it has taken nothing for {STALL:?}") } else { e.to_string() };
             log::warn!("upgrade: the successor is not told what is kept, or purged: {why}");
         }
-        shared.successor.has_been_told();
+        shared.neighbours.has_been_told();
     }
 
     fn give_to(&self, out: &mut impl Write, shared: &Shared) -> io::Result<()> {
-        let mut leaves = self.gives && give_all(out, shared, &self.words)?;
-        part(out, DONE, &[])?;
+        let mut stays = !self.gives || give_all(out, shared, &self.words)?;
+        parts::write(out, parts::DONE, &[])?;
         out.flush()?;
-        while !leaves {
-            match self.words.recv() {
-                Ok(Word::Purged(purge, manner)) => part(out, PURGED, &purge.write(manner))?,
-                Ok(Word::Bye) => leaves = true,
-                Err(_) => return Err(io::Error::other("too much was purged at once")),
-            }
+        while stays {
+            let word = self.words.recv().map_err(|_| io::Error::other("it could not be told all in time"))?;
+            stays = parts::say(out, &word)?;
             out.flush()?;
         }
-        part(out, BYE, &[])?;
+        parts::write(out, parts::BYE, &[])?;
         out.flush()
     }
 }
 
-/// True when this process is at its end by then.
+/// False when this process is at its end by then.
 fn give_all(out: &mut impl Write, shared: &Shared, words: &Receiver<Word>) -> io::Result<bool> {
-    let (memory, mut leaves) = (shared.cache.memory().clone(), false);
+    let (memory, mut stays) = (shared.cache.memory().clone(), true);
     for key in memory.keys() {
         for word in words.try_iter() {
-            match word {
-                Word::Purged(purge, manner) => part(out, PURGED, &purge.write(manner))?,
-                Word::Bye => leaves = true,
-            }
+            stays &= parts::say(out, &word)?;
         }
         // It may be gone by now.
         let Some(variants) = memory.get(&key) else { continue };
         // The newest last, for it is the first of those that a request may be given.
         for entry in variants.entries().iter().rev() {
             if let Some(answer) = handed_on::write(&key, entry, Now::read()) {
-                part(out, ANSWER, &answer)?;
+                parts::write(out, parts::ANSWER, &answer)?;
             }
         }
     }
-    Ok(leaves)
+    Ok(stays)
 }
 
-fn part(out: &mut impl Write, kind: u8, bytes: &[u8]) -> io::Result<()> {
-    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-    out.write_all(&[kind])?;
-    out.write_all(&length.to_le_bytes())?;
-    out.write_all(bytes)
-}
-
-/// Takes over what the process before has kept, in a thread of its own: what was purged here since the ticket was taken is not.
-pub(super) fn take(stream: UnixStream, live: Arc<Live>, ticket: Ticket) {
+/// Purges here what the successor purges, in a thread of its own.
+fn listen(stream: UnixStream, shared: Arc<Shared>) {
     thread::spawn(move || {
-        let mut taken = 0;
-        let ended = ask(stream, &live).and_then(|stream| take_all(stream, &live, ticket, &mut taken));
-        if let Err(e) = ended
-            && taken > 0
-        {
-            log::warn!("upgrade: the process before has not said all that it has purged: everything is purged: {e}");
-            purging::purge(&live.shared, &Purge::All, Manner::Hard, Now::read());
+        let (mut stream, mut bytes) = (BufReader::new(stream), Vec::new());
+        while let Ok(kind) = parts::read(&mut stream, &mut bytes) {
+            if kind == parts::PURGED {
+                parts::hear(&shared, Side::After, &bytes);
+            }
         }
+        parts::miss(&shared, Side::After);
     });
 }
 
-fn ask(stream: UnixStream, live: &Live) -> io::Result<UnixStream> {
-    let mut stream = stream;
-    stream.set_read_timeout(None)?;
-    stream.write_all(format!("{}\n", request(&live.shared)).as_bytes())?;
-    Ok(stream)
+/// Takes over what the process before has kept, and hears what it purges, in threads of their own: what was purged here since the
+/// ticket was taken is not kept.
+pub(super) fn take(stream: UnixStream, shared: Arc<Shared>, ticket: Ticket) {
+    let words = shared.neighbours.follow();
+    thread::spawn(move || {
+        let ended = ask(&stream, &shared).and_then(|()| {
+            let other = stream.try_clone()?;
+            thread::spawn(move || tell(&other, &words));
+            take_all(&stream, &shared, ticket)
+        });
+        if let Err(e) = ended {
+            log::warn!("upgrade: the process before has not said all that it has purged: everything is purged: {e}");
+            parts::miss(&shared, Side::Before);
+        }
+        shared.neighbours.has_ended();
+    });
 }
 
-fn take_all(stream: UnixStream, live: &Live, ticket: Ticket, taken: &mut usize) -> io::Result<()> {
-    let (mut stream, mut bytes, mut size) = (BufReader::new(stream), Vec::new(), 0);
-    let cache = &live.shared.cache;
+fn ask(mut stream: &UnixStream, shared: &Shared) -> io::Result<()> {
+    stream.set_read_timeout(None)?;
+    stream.write_all(format!("{}\n", request(shared)).as_bytes())
+}
+
+/// Tells the process before what is purged here, until one of both ends.
+fn tell(mut stream: &UnixStream, words: &Receiver<Word>) {
+    for word in words {
+        if parts::say(&mut stream, &word).is_err() {
+            return;
+        }
+    }
+}
+
+fn take_all(stream: &UnixStream, shared: &Shared, ticket: Ticket) -> io::Result<()> {
+    let (mut stream, mut bytes) = (BufReader::new(stream), Vec::new());
+    let (mut taken, mut size) = (0, 0);
     loop {
-        let mut head = [0; 5];
-        stream.read_exact(&mut head)?;
-        let [kind, length @ ..] = head;
-        let length = u32::from_le_bytes(length);
-        if length > LONGEST {
-            return Err(io::Error::other("it says what cannot be"));
-        }
-        bytes.clear();
-        (&mut stream).take(length.into()).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 != u64::from(length) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        match kind {
-            ANSWER => {
+        match parts::read(&mut stream, &mut bytes)? {
+            parts::ANSWER => {
+                let cache = &shared.cache;
                 let answer = handed_on::read(&bytes, &cache.keys, Now::read(), cache.held());
                 if let Some((key, entry)) = answer
                     && cache.insert(&key, entry, ticket).is_ok()
                 {
-                    (*taken, size) = (*taken + 1, size + bytes.len());
+                    (taken, size) = (taken + 1, size + bytes.len());
                 }
             }
-            DONE if *taken > 0 => log::info!("upgrade: {taken} answers, {size} bytes, come from the process before"),
-            PURGED => {
-                let (purge, manner) = Purge::read(&bytes);
-                for purge in purge.by_rules(&live.load().cache_queries) {
-                    purging::purge(&live.shared, &purge, manner, Now::read());
-                }
+            parts::DONE if taken > 0 => {
+                log::info!("upgrade: {taken} answers, {size} bytes, come from the process before")
             }
-            BYE => return Ok(()),
+            parts::PURGED => parts::hear(shared, Side::Before, &bytes),
+            parts::BYE => return Ok(()),
             _ => {}
         }
     }

@@ -165,7 +165,7 @@ impl BackgroundTasks {
             let relieve = move || predecessor.relieve(&socket, || shared.draining());
             let relieved = tokio::task::spawn_blocking(relieve).await;
             if let Some(stream) = relieved.map_err(|e| e.to_string())?? {
-                answers::take(stream, self.live.clone(), ticket);
+                answers::take(stream, self.live.shared.clone(), ticket);
             }
         }
         if let Err(e) = pid::write(&self.plan.pingora.pid_file) {

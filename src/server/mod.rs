@@ -15,6 +15,7 @@ mod logging;
 mod notify;
 mod opening;
 mod output;
+mod parts;
 mod pid;
 mod place;
 mod purge;

@@ -128,7 +128,9 @@ pub(super) fn follow(
         let under_way = || shared.metrics.requests.in_flight.get();
         // A little before the engine ends its tasks without a word.
         let grace = Duration::from_secs(plan.pingora.grace_period_seconds).saturating_sub(CUT);
-        while begun.elapsed() < grace && (begun.elapsed() < SETTLE || under_way() > 0) {
+        // Of what the process before still does, the successor hears by this one.
+        let busy = || begun.elapsed() < SETTLE || under_way() > 0 || shared.neighbours.has_more_to_tell();
+        while begun.elapsed() < grace && busy() {
             if impatient.is_finished() {
                 break;
             }
@@ -141,7 +143,7 @@ pub(super) fn follow(
             std::thread::sleep(Duration::from_millis(10));
         }
         log::info!("left with {left} under way");
-        shared.successor.leave(HANDING_ON, || impatient.is_finished());
+        shared.neighbours.leave(HANDING_ON, || impatient.is_finished());
         leave(&shared, &plan, &handover);
     });
 }
@@ -164,7 +166,7 @@ pub(super) fn leave(shared: &Shared, plan: &Plan, handover: &Handover) -> ! {
     // Dropping the last handle writes what is left; requests that are cut off may still hold one for a moment.
     drop(shared.access_log.swap(None));
     std::thread::sleep(Duration::from_millis(50));
-    shared.successor.leave(HANDING_ON, || false);
+    shared.neighbours.leave(HANDING_ON, || false);
     if plan.pingora.daemon {
         // Nothing to do for one that has come to serve.
         pid::give_back(&plan.pingora.pid_file);

@@ -46,7 +46,12 @@ impl Backend {
                 let (mut fields, mut body, mut status, mut delay) = (String::new(), String::new(), "200", 0);
                 for part in query.split('&') {
                     match part.split_once('=') {
-                        Some(("h", field)) => fields.extend([&field.replace("%22", "\"").replace("%20", " "), "\r\n"]),
+                        Some(("h", field)) => {
+                            let spelled = [("%22", "\""), ("%20", " "), ("%3F", "?"), ("%26", "&")];
+                            let field =
+                                spelled.iter().fold(field.to_owned(), |text, (from, to)| text.replace(from, to));
+                            fields.extend([&field, "\r\n"]);
+                        }
                         Some(("b", text)) => text.clone_into(&mut body),
                         Some(("s", text)) => status = text,
                         // From the second time on.

@@ -1,6 +1,12 @@
 //! Kept answers after `tollgate -u`: the successor has them, and none that were purged, changed or made by other rules.
 
-use std::{process::Child, thread, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    process::Child,
+    thread,
+    time::Duration,
+};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -150,6 +156,88 @@ fn what_changes_in_the_process_before_goes_in_its_successor_too() {
     assert!(hits(&gw, &other));
     left(&mut predecessor);
     assert!(hits(&gw, &other));
+}
+
+#[test]
+fn what_changes_two_processes_before_goes_too() {
+    let backend = Backend::start();
+    let mut gw = gateway(&backend);
+    let (path, other) = (format!("/a?{FRESH}&b=x&d=4000"), format!("/b?{FRESH}&b=x"));
+    gw.get(&path).expect(200);
+    gw.get(&other).expect(200);
+    let post = post(&gw, &backend, &path);
+    let mut predecessors = [1, 2].map(|count| {
+        let predecessor = gw.upgrade();
+        serves(&gw, count);
+        assert!(hits(&gw, &path) && hits(&gw, &other), "nothing has changed yet");
+        predecessor
+    });
+    assert_eq!(post.join().unwrap(), 200);
+    predecessors.iter_mut().for_each(left);
+    assert!(!hits(&gw, &path), "it has changed since");
+    assert!(hits(&gw, &other), "nothing was missed: {}", gw.errors());
+}
+
+#[test]
+fn what_changes_in_a_process_before_that_keeps_nothing_goes_too() {
+    let backend = Backend::start();
+    let routes = |cache: &str| {
+        format!(
+            "services: {{ a: {{ urls: [\"http://{}\"] }} }}\nroutes: {{ match: {{ path: /* }}, service: a{cache} }}\n",
+            backend.address
+        )
+    };
+    let mut gw = Gateway::start(&routes(""));
+    let path = format!("/a?{FRESH}&b=x");
+    let post = post(&gw, &backend, "/b?d=3000&h=Content-Location:/a%3Fh=Cache-Control:max-age=60%26b=x");
+    let file = gw.path("tollgate.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("service: a }", "service: a, cache: {} }")).unwrap();
+    let mut predecessor = gw.upgrade();
+    serves(&gw, 1);
+    gw.get(&path).expect(200);
+    assert!(hits(&gw, &path));
+    assert_eq!(post.join().unwrap(), 200);
+    left(&mut predecessor);
+    assert!(!hits(&gw, &path), "it has changed since");
+}
+
+/// Asks over a connection that stays.
+fn ask_again(stream: &mut TcpStream, path: &str) -> String {
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n\r\n", stream.peer_addr().unwrap().port()).unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\nx") {
+        let mut byte = [0];
+        assert_eq!(stream.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&answer));
+        answer.push(byte[0]);
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+#[test]
+fn what_is_purged_in_the_successor_is_given_by_nobody() {
+    let backend = Backend::start();
+    let mut gw = gateway(&backend);
+    let paths = ["purged", "changed", "kept"].map(|name| format!("/{name}?{FRESH}&b=x"));
+    let mut connections = paths.clone().map(|path| {
+        gw.get(&path).expect(200);
+        let mut connection = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+        assert!(ask_again(&mut connection, &path).to_lowercase().contains("x-cache: hit"));
+        connection
+    });
+    // What keeps the process before until all has been seen.
+    let post = post(&gw, &backend, &format!("/other?{FRESH}&b=x&d=3000"));
+    let mut predecessor = gw.upgrade();
+    serves(&gw, 1);
+    assert_eq!(purged(&gw, &json!({ "url": format!("http://127.0.0.1:{}{}", gw.port, paths[0]) })), 1);
+    gw.request("PUT", &paths[1]).expect(200);
+    thread::sleep(Duration::from_millis(100));
+    for (number, path) in paths.iter().enumerate() {
+        let answer = ask_again(&mut connections[number], path);
+        assert_eq!(answer.to_lowercase().contains("x-cache: hit"), number == 2, "{path}: {answer}");
+    }
+    assert!(predecessor.try_wait().unwrap().is_none(), "it was the process before that has answered");
+    post.join().unwrap();
 }
 
 #[test]

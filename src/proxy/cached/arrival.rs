@@ -257,7 +257,8 @@ pub(crate) fn complete(shared: &Shared, asked: &RequestHeader, context: &mut Con
 fn invalidate(shared: &Shared, asked: &RequestHeader, head: &ResponseHeader, context: &Context) {
     // What is on its way is not to be kept either: so the purge counts although there may be nothing yet.
     let rules = &context.runtime.cache_queries;
-    if asked.method.is_safe() || (rules.is_empty() && shared.cache_tier.load().is_none()) {
+    let others_keep = || shared.cache_tier.load().is_some() || shared.neighbours.has_successor();
+    if asked.method.is_safe() || (rules.is_empty() && !others_keep()) {
         return;
     }
     let target = Target {

@@ -1,0 +1,68 @@
+//! What a process and its successor say once the successor serves (`answers.rs`): a letter, four bytes of the length of what
+//! follows, and that.
+
+use std::io::{self, Read, Write};
+
+use crate::{
+    cache::purge::{Manner, Purge},
+    runtime::{
+        Shared,
+        neighbours::{Side, Word},
+        purging,
+    },
+};
+
+/// A kept answer.
+pub(super) const ANSWER: u8 = b'a';
+/// These were all.
+pub(super) const DONE: u8 = b'd';
+/// Something was purged.
+pub(super) const PURGED: u8 = b'p';
+/// Nothing more is said.
+pub(super) const BYE: u8 = b'b';
+
+/// Larger than any answer that is kept.
+const LONGEST: u32 = 1 << 30;
+
+pub(super) fn write(out: &mut impl Write, kind: u8, bytes: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+    out.write_all(&[kind])?;
+    out.write_all(&length.to_le_bytes())?;
+    out.write_all(bytes)
+}
+
+/// Reads what is said next into `bytes`; the letter.
+pub(super) fn read(from: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<u8> {
+    let mut head = [0; 5];
+    from.read_exact(&mut head)?;
+    let [kind, length @ ..] = head;
+    let length = u32::from_le_bytes(length);
+    if length > LONGEST {
+        return Err(io::Error::other("it says what cannot be"));
+    }
+    bytes.clear();
+    from.take(length.into()).read_to_end(bytes)?;
+    if bytes.len() as u64 == u64::from(length) { Ok(kind) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+/// Says a word; false when it was the last one.
+pub(super) fn say(out: &mut impl Write, word: &Word) -> io::Result<bool> {
+    match word {
+        Word::Purged(purge, manner) => write(out, PURGED, &purge.write(*manner)).map(|()| true),
+        Word::Bye => Ok(false),
+    }
+}
+
+/// Purges what the process on that side says that it has purged.
+pub(super) fn hear(shared: &Shared, from: Side, bytes: &[u8]) {
+    let (purge, manner) = Purge::read(bytes);
+    purging::heard(shared, from, &purge, manner);
+}
+
+/// Purges everything, for it is not known what the process on that side has purged. Gateways that keep answers in Redis hear of it
+/// there.
+pub(super) fn miss(shared: &Shared, from: Side) {
+    if shared.cache_tier.load().is_none() {
+        purging::heard(shared, from, &Purge::All, Manner::Hard);
+    }
+}
