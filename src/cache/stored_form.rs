@@ -203,7 +203,7 @@ mod tests {
         }
         let beyond = entry.terms.stale_if_unreachable;
         assert_eq!(useful_for(&entry, Made::later(10)), Duration::from_secs(50) + beyond);
-        assert_eq!(useful_for(&entry, Made::later(65)), beyond - Duration::from_secs(5));
+        assert_eq!(useful_for(&entry, Made::later(65)), beyond.saturating_sub(Duration::from_secs(5)));
         assert_eq!(useful_for(&entry, Made::later(3600)), Duration::ZERO);
         let (vary, name) = variant(&entry.selection);
         assert_eq!((vary.as_str(), wanted(&vary, &made.request).unwrap()), ("accept-language", name.clone()));

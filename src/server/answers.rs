@@ -176,7 +176,7 @@ fn take_all(stream: &UnixStream, shared: &Shared, ticket: Ticket) -> io::Result<
                 }
             }
             parts::DONE if taken > 0 => {
-                log::info!("upgrade: {taken} answers, {size} bytes, come from the process before")
+                log::info!("upgrade: {taken} answers, {size} bytes, come from the process before");
             }
             parts::PURGED => parts::hear(shared, Side::Before, &bytes),
             parts::BYE => return Ok(()),
