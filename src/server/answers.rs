@@ -18,6 +18,7 @@
 
 use std::{
     io::{self, BufReader, BufWriter, Write},
+    net::Shutdown,
     os::unix::net::UnixStream,
     sync::{Arc, mpsc::Receiver},
     thread,
@@ -79,6 +80,8 @@ impl Gift {
             let stalls = matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
             let why = if stalls { format!("it has taken nothing for {STALL:?}") } else { e.to_string() };
             log::warn!("upgrade: the successor is not told what is kept, or purged: {why}");
+            // So that it knows; what it says is read on.
+            let _ = self.stream.shutdown(Shutdown::Write);
         }
         shared.neighbours.has_been_told();
     }
@@ -152,13 +155,13 @@ fn ask(mut stream: &UnixStream, shared: &Shared) -> io::Result<()> {
     stream.write_all(format!("{}\n", request(shared)).as_bytes())
 }
 
-/// Tells the process before what is purged here, until one of both ends.
+/// Tells the process before what is purged here, until one of both ends, or it could not be told all in time: then it is to know.
 fn tell(mut stream: &UnixStream, words: &Receiver<Word>) {
-    for word in words {
-        if parts::say(&mut stream, &word).is_err() {
-            return;
-        }
+    let told = words.iter().try_for_each(|word| parts::say(&mut stream, &word).map(drop));
+    if let Err(e) = told {
+        log::debug!("upgrade: the process before is not told what is purged: {e}");
     }
+    let _ = stream.shutdown(Shutdown::Write);
 }
 
 fn take_all(stream: &UnixStream, shared: &Shared, ticket: Ticket) -> io::Result<()> {
@@ -182,5 +185,74 @@ fn take_all(stream: &UnixStream, shared: &Shared, ticket: Ticket) -> io::Result<
             parts::BYE => return Ok(()),
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::{
+        cache::purge::{Manner, Purge},
+        runtime::purging,
+    };
+
+    /// More than can wait to be said.
+    fn purge_much(shared: &Shared) {
+        for _ in 0..2000 {
+            purging::purge(shared, &Purge::All, Manner::Hard, Now::read());
+        }
+    }
+
+    /// What the other end hears until the connection ends, and whether that was all.
+    fn heard(mut other: UnixStream) -> (usize, bool) {
+        other.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let (mut bytes, mut purges, mut farewell) = (Vec::new(), 0, false);
+        let end = loop {
+            match parts::read(&mut other, &mut bytes) {
+                Ok(kind) => {
+                    purges += usize::from(kind == parts::PURGED);
+                    farewell |= kind == parts::BYE;
+                }
+                Err(e) => break e,
+            }
+        };
+        assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof, "it must know that this is the end");
+        (purges, farewell)
+    }
+
+    #[test]
+    fn who_could_not_be_told_all_knows_it() {
+        let shared = Shared::new();
+        let (own, mut other) = UnixStream::pair().unwrap();
+        other.write_all(format!("{}\n", request(&shared)).as_bytes()).unwrap();
+        let gift = Gift::wanted(own, &shared).unwrap();
+        purge_much(&shared);
+        let listener = thread::spawn(move || heard(other));
+        gift.give(&shared);
+        let (purges, farewell) = listener.join().unwrap();
+        assert!(purges < 2000 && !farewell, "{purges}");
+
+        let (own, other) = UnixStream::pair().unwrap();
+        let words = shared.neighbours.follow();
+        purge_much(&shared);
+        let listener = thread::spawn(move || heard(other));
+        tell(&own, &words);
+        assert!(listener.join().unwrap().0 < 2000);
+    }
+
+    #[test]
+    fn a_farewell_is_the_end() {
+        let shared = Shared::new();
+        let (own, mut other) = UnixStream::pair().unwrap();
+        other.write_all(format!("{}\n", request(&shared)).as_bytes()).unwrap();
+        let gift = Gift::wanted(own, &shared).unwrap();
+        purging::purge(&shared, &Purge::All, Manner::Hard, Now::read());
+        shared.neighbours.leave(Duration::ZERO, || false);
+        gift.give(&shared);
+        let mut bytes = Vec::new();
+        let said = [(); 3].map(|()| parts::read(&mut other, &mut bytes).unwrap());
+        assert_eq!(said, [parts::DONE, parts::PURGED, parts::BYE]);
     }
 }
