@@ -80,7 +80,7 @@ impl Neighbours {
         done
     }
 
-    /// There is a process before: what there is to tell it, of all purges that are not done when this returns.
+    /// There is, or will be in a moment, a process before: what there is to tell it, of all purges that are not done when this returns.
     pub fn follow(&self) -> Receiver<Word> {
         *self.owed.lock() = true;
         begin(&self.before)
@@ -92,10 +92,16 @@ impl Neighbours {
         *self.owed.lock() = false;
     }
 
-    /// There is a successor: what there is to tell it, of all purges that are not done when this returns.
+    /// There is, or will be in a moment, a successor: what there is to tell it, of all purges that are not done when this returns.
     pub fn precede(&self) -> Receiver<Word> {
         *self.told.lock() = false;
         begin(&self.after)
+    }
+
+    /// The successor has not taken over, or wants to be told nothing.
+    pub fn has_no_successor(&self) {
+        *self.after.write() = None;
+        self.has_been_told();
     }
 
     /// True while the process before may say something that the successor has to know.
@@ -103,8 +109,12 @@ impl Neighbours {
         *self.owed.lock() && self.has_successor()
     }
 
-    /// True when a successor is told what is purged here.
-    pub fn has_successor(&self) -> bool {
+    /// True when another process is told what is purged here.
+    pub fn are_there(&self) -> bool {
+        self.before.read().is_some() || self.has_successor()
+    }
+
+    fn has_successor(&self) -> bool {
         self.after.read().is_some()
     }
 
@@ -176,6 +186,19 @@ mod tests {
         neighbours.leave(Duration::ZERO, || false);
         let words: Vec<_> = words.iter().collect();
         assert!(words.len() == WAITING && !words.contains(&Word::Bye));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_successor_that_has_not_taken_over() {
+        let neighbours = Neighbours::default();
+        let words = neighbours.precede();
+        assert!(neighbours.are_there());
+        neighbours.has_no_successor();
+        purge(&neighbours, None);
+        assert!(!neighbours.are_there() && words.iter().next().is_none());
+        let begun = Instant::now();
+        neighbours.leave(Duration::from_secs(60), || false);
+        assert!(begun.elapsed() < Duration::from_secs(30));
     }
 
     #[test]

@@ -62,15 +62,16 @@ pub(super) struct Gift {
 }
 
 impl Gift {
-    /// What the successor asks for that has taken over; nothing for one that does not know how.
-    pub(super) fn wanted(stream: UnixStream, shared: &Arc<Shared>) -> Option<Self> {
-        let mut stream = stream;
-        stream.set_read_timeout(Some(PROMPT)).and_then(|()| stream.set_write_timeout(Some(STALL))).ok()?;
-        let asked = line(&mut stream).ok().filter(|asked| asked.starts_with(ANSWERS))?;
+    /// What the successor asks for that has taken over, of which there is `words` to tell; nothing for one that does not know how.
+    pub(super) fn wanted(stream: UnixStream, words: Receiver<Word>, shared: &Arc<Shared>) -> Option<Self> {
+        let asked = asked(&stream).filter(|asked| asked.starts_with(ANSWERS)).zip(stream.try_clone().ok());
+        let Some((asked, other)) = asked else {
+            shared.neighbours.has_no_successor();
+            return None;
+        };
+        listen(other, shared.clone());
         let own = request(shared);
-        stream.set_read_timeout(None).ok()?;
-        listen(stream.try_clone().ok()?, shared.clone());
-        Some(Self { stream, words: shared.neighbours.precede(), gives: asked == own && !own.ends_with(NONE) })
+        Some(Self { stream, words, gives: asked == own && !own.ends_with(NONE) })
     }
 
     /// Hands on what is kept, and then tells of purges until this process ends.
@@ -98,6 +99,13 @@ impl Gift {
         parts::write(out, parts::BYE, &[])?;
         out.flush()
     }
+}
+
+fn asked(mut stream: &UnixStream) -> Option<String> {
+    stream.set_read_timeout(Some(PROMPT)).and_then(|()| stream.set_write_timeout(Some(STALL))).ok()?;
+    let asked = line(&mut stream).ok()?;
+    stream.set_read_timeout(None).ok()?;
+    Some(asked)
 }
 
 /// False when this process is at its end by then.
@@ -133,11 +141,12 @@ fn listen(stream: UnixStream, shared: Arc<Shared>) {
 }
 
 /// Takes over what the process before has kept, and hears what it purges, in threads of their own: what was purged here since the
-/// ticket was taken is not kept.
-pub(super) fn take(stream: UnixStream, shared: Arc<Shared>, ticket: Ticket) {
-    let words = shared.neighbours.follow();
+/// ticket was taken is not kept. `words` is what there is to tell it; there is no stream to one that has ended by itself.
+pub(super) fn take(stream: Option<UnixStream>, words: Receiver<Word>, shared: Arc<Shared>, ticket: Ticket) {
     thread::spawn(move || {
-        let ended = ask(&stream, &shared).and_then(|()| {
+        let stream = stream.ok_or_else(|| io::Error::other("it has ended before"));
+        let ended = stream.and_then(|stream| {
+            ask(&stream, &shared)?;
             let other = stream.try_clone()?;
             thread::spawn(move || tell(&other, &words));
             take_all(&stream, &shared, ticket)
@@ -227,7 +236,7 @@ mod tests {
         let shared = Shared::new();
         let (own, mut other) = UnixStream::pair().unwrap();
         other.write_all(format!("{}\n", request(&shared)).as_bytes()).unwrap();
-        let gift = Gift::wanted(own, &shared).unwrap();
+        let gift = Gift::wanted(own, shared.neighbours.precede(), &shared).unwrap();
         purge_much(&shared);
         let listener = thread::spawn(move || heard(other));
         gift.give(&shared);
@@ -247,7 +256,7 @@ mod tests {
         let shared = Shared::new();
         let (own, mut other) = UnixStream::pair().unwrap();
         other.write_all(format!("{}\n", request(&shared)).as_bytes()).unwrap();
-        let gift = Gift::wanted(own, &shared).unwrap();
+        let gift = Gift::wanted(own, shared.neighbours.precede(), &shared).unwrap();
         purging::purge(&shared, &Purge::All, Manner::Hard, Now::read());
         shared.neighbours.leave(Duration::ZERO, || false);
         gift.give(&shared);

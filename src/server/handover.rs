@@ -9,8 +9,8 @@
 //!                                  <-    sockets 0.0.0.0:80 127.0.0.1:9090\n   with as many descriptors (SCM_RIGHTS)
 //!                                        or: refused REASON\n
 //! binds what is new, looks for backends
-//! if it knows none of some services, some at a time:
-//! without ["SERVICE", ...]\n       ->   (services without backends, key sets without keys)
+//! without ["SERVICE", ...]\n       ->   (services without backends, key sets without keys; some at a time)
+//!                                        keeps in mind what it purges from here on (`answers.rs`)
 //!                                  <-    go on\n
 //!                                        or: refused REASON\n, when backends of one of these are known here
 //! accepts
@@ -37,6 +37,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::Receiver,
     },
     thread,
     time::Duration,
@@ -56,7 +57,10 @@ use super::{
     place::UpgradeSocket,
     sockets::Held,
 };
-use crate::{config::PingoraConfig, runtime::Shared};
+use crate::{
+    config::PingoraConfig,
+    runtime::{Shared, neighbours::Word},
+};
 
 /// What a successor says first.
 pub(super) const HELLO: &str = "tollgate-upgrade 2";
@@ -165,8 +169,8 @@ impl Handover {
                 };
                 let (this, relieved) = (this.clone(), relieved.clone());
                 thread::spawn(move || match this.converse(stream) {
-                    Ok(Some(stream)) => {
-                        let gift = Gift::wanted(stream, &this.shared);
+                    Ok(Some((stream, words))) => {
+                        let gift = Gift::wanted(stream, words, &this.shared);
                         let _ = relieved.blocking_send(());
                         if let Some(gift) = gift {
                             gift.give(&this.shared);
@@ -181,8 +185,8 @@ impl Handover {
         receiver
     }
 
-    /// The whole of it; the connection when the successor serves, nothing when somebody only looked whether there is an answer.
-    fn converse(&self, mut stream: UnixStream) -> Result<Option<UnixStream>, String> {
+    /// The whole of it; the connection and what is to be told when the successor serves, nothing when somebody only looked whether there is an answer.
+    fn converse(&self, mut stream: UnixStream) -> Result<Option<(UnixStream, Receiver<Word>)>, String> {
         let lost = |e: io::Error| format!("the successor cannot be talked to: {e}");
         stream.set_read_timeout(Some(PROMPT)).and_then(|()| stream.set_write_timeout(Some(PROMPT))).map_err(lost)?;
         if !is_ours(&stream, self.user.as_deref()) {
@@ -203,6 +207,7 @@ impl Handover {
         }
         let outcome = self.hand_over(&mut stream);
         if outcome.is_err() {
+            self.shared.neighbours.has_no_successor();
             self.socket.put_back();
             pid::take_back(&self.pid_file);
             self.taken.store(false, Ordering::SeqCst);
@@ -210,7 +215,7 @@ impl Handover {
             thread::sleep(Duration::from_millis(100));
             self.socket.sweep();
         }
-        outcome.map(|()| Some(stream))
+        outcome.map(|words| Some((stream, words)))
     }
 
     /// A successor knows no backend of these services: it must not replace a process that does.
@@ -228,7 +233,8 @@ impl Handover {
         stream.write_all(format!("{GO_ON}\n").as_bytes()).map_err(|e| format!("the successor cannot be talked to: {e}"))
     }
 
-    fn hand_over(&self, stream: &mut UnixStream) -> Result<(), String> {
+    /// What was purged since the successor may accept.
+    fn hand_over(&self, stream: &mut UnixStream) -> Result<Receiver<Word>, String> {
         let lost = |e: io::Error| format!("the successor cannot be talked to: {e}");
         {
             let held = self.held.lock();
@@ -241,19 +247,23 @@ impl Handover {
             send(stream, text.as_bytes(), &descriptors).map_err(lost)?;
         }
         stream.set_read_timeout(Some(START)).map_err(lost)?;
+        let next =
+            |stream: &mut UnixStream| line(stream).map_err(|e| format!("the successor did not begin to serve: {e}"));
+        let mut said = next(stream)?;
+        let words = self.shared.neighbours.precede();
         loop {
-            let said = line(stream).map_err(|e| format!("the successor did not begin to serve: {e}"))?;
             match said.strip_prefix(WITHOUT).map(serde_json::from_str::<Vec<String>>) {
                 Some(Ok(names)) => self.allow_without(&names, stream)?,
                 None if said == SERVING => break,
                 None if said.is_empty() => return Err("the successor has gone before it served".to_owned()),
                 _ => return Err(format!("the successor said '{}'", said.escape_debug())),
             }
+            said = next(stream)?;
         }
         let gone = |e: io::Error| format!("the successor has gone before it took over: {e}");
         stream.set_read_timeout(Some(PROMPT)).map_err(gone)?;
         stream.write_all(format!("{LEAVING}\n").as_bytes()).map_err(gone)?;
-        confirmed(stream)
+        confirmed(stream).map(|()| words)
     }
 }
 

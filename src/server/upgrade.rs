@@ -114,12 +114,14 @@ impl Predecessor {
         Ok(None)
     }
 
-    /// Asks whether this process may replace it although it knows no backend of these services.
+    /// Asks whether this process may replace it although it knows no backend of these services. It asks without any, too: from
+    /// then on the running process keeps in mind what it purges, for this one begins to accept.
     ///
     /// # Errors
     /// It may not: the running process knows one.
     pub(super) fn ask_to_be_without(&mut self, names: &[String]) -> Result<(), String> {
-        for some in names.chunks(MOST_NAMED) {
+        let (first, rest) = names.split_at(names.len().min(MOST_NAMED));
+        for some in std::iter::once(first).chain(rest.chunks(MOST_NAMED)) {
             self.say(&format!("{WITHOUT}{}", serde_json::json!(some))).map_err(|e| e.to_string())?;
             let answer = line(&mut self.stream).map_err(|e| e.to_string())?;
             if answer != GO_ON {

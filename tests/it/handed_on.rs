@@ -3,6 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
+    os::unix::net::UnixStream,
     process::Child,
     thread,
     time::Duration,
@@ -17,6 +18,7 @@ use serde_json::json;
 use crate::{
     auth::sha256,
     cache::{Backend, FRESH, said},
+    handover::{ROUTE, asking, fake, hand_over, read_answer, spawn},
     harness::{Gateway, Request, eventually},
     purge::purged,
 };
@@ -200,6 +202,91 @@ fn what_changes_in_a_process_before_that_keeps_nothing_goes_too() {
     assert_eq!(post.join().unwrap(), 200);
     left(&mut predecessor);
     assert!(!hits(&gw, &path), "it has changed since");
+}
+
+/// What a process says of answers until it ends the connection: the letters.
+fn letters(stream: &mut UnixStream) -> String {
+    let mut letters = String::new();
+    loop {
+        let mut head = [0; 5];
+        if stream.read_exact(&mut head).is_err() {
+            return letters;
+        }
+        letters.push(head[0].into());
+        let mut bytes = vec![0; u32::from_le_bytes(head[1..].try_into().unwrap()) as usize];
+        stream.read_exact(&mut bytes).unwrap();
+    }
+}
+
+#[test]
+fn what_changes_while_a_successor_begins_to_accept_is_told_to_it() {
+    let backend = Backend::start();
+    let gw = gateway(&backend);
+    let path = format!("/a?{FRESH}&b=x");
+    gw.get(&path).expect(200);
+    let (mut stream, _) = asking(&gw);
+    stream.write_all(b"without []\n").unwrap();
+    assert_eq!(read_answer(&mut stream), "go on\n");
+    gw.request("PUT", &path).expect(200);
+    stream.write_all(b"serving\n").unwrap();
+    assert_eq!(read_answer(&mut stream), "leaving\n");
+    stream.write_all(b"taken\nanswers of another build\n").unwrap();
+    assert_eq!(letters(&mut stream), "dpb");
+}
+
+#[test]
+fn what_changes_while_the_process_before_still_serves_is_told_to_it() {
+    let backend = Backend::start();
+    let (_dir, file, socket, fake) = fake();
+    let address = socket.local_addr().unwrap();
+    let text = std::fs::read_to_string(&file).unwrap().replace(ROUTE, "");
+    let rest = format!(
+        "services: {{ a: {{ urls: [\"http://{}\"] }} }}\nroutes: {{ match: {{ path: /* }}, service: a, cache: {{}} }}\n",
+        backend.address
+    );
+    std::fs::write(&file, text + &rest).unwrap();
+    let mut child = spawn(&file);
+    let (mut stream, answer) = hand_over(&fake, &socket, &address.to_string());
+    assert_eq!(answer, "serving\n");
+    Request::new("PUT", format!("http://{address}/a?b=x")).expect(200);
+    stream.write_all(b"leaving\n").unwrap();
+    let mut taken = Vec::new();
+    while !taken.ends_with(b"\n") || taken.iter().filter(|byte| **byte == b'\n').count() < 2 {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        taken.extend(byte);
+    }
+    assert!(taken.starts_with(b"taken\nanswers "));
+    // These were all there are, and it ends.
+    stream.write_all(b"d\0\0\0\0b\0\0\0\0").unwrap();
+    assert_eq!(letters(&mut stream), "p");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn what_changes_in_a_successor_that_keeps_nothing_is_given_by_nobody() {
+    let backend = Backend::start();
+    let mut gw = Gateway::start(&format!(
+        "services: {{ a: {{ urls: [\"http://{}\"] }} }}\nroutes: {{ match: {{ path: /* }}, service: a, cache: {{}} }}\n",
+        backend.address
+    ));
+    let path = format!("/a?{FRESH}&b=x");
+    gw.get(&path).expect(200);
+    let mut connection = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+    let mut is_hit = || ask_again(&mut connection, &path).to_lowercase().contains("x-cache: hit");
+    assert!(is_hit());
+    let post = post(&gw, &backend, &format!("/other?{FRESH}&b=x&d=3000"));
+    let file = gw.path("tollgate.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(", cache: {}", "")).unwrap();
+    let mut predecessor = gw.upgrade();
+    serves(&gw, 1);
+    gw.request("PUT", &path).expect(200);
+    thread::sleep(Duration::from_millis(100));
+    assert!(!is_hit());
+    assert!(predecessor.try_wait().unwrap().is_none(), "it was the process before that has answered");
+    post.join().unwrap();
 }
 
 /// Asks over a connection that stays.

@@ -257,7 +257,7 @@ pub(crate) fn complete(shared: &Shared, asked: &RequestHeader, context: &mut Con
 fn invalidate(shared: &Shared, asked: &RequestHeader, head: &ResponseHeader, context: &Context) {
     // What is on its way is not to be kept either: so the purge counts although there may be nothing yet.
     let rules = &context.runtime.cache_queries;
-    let others_keep = || shared.cache_tier.load().is_some() || shared.neighbours.has_successor();
+    let others_keep = || shared.cache_tier.load().is_some() || shared.neighbours.are_there();
     if asked.method.is_safe() || (rules.is_empty() && !others_keep()) {
         return;
     }
