@@ -142,6 +142,17 @@ impl Disk {
         spots.all.iter().find(|spot| spot.selection.is_of(request)).cloned()
     }
 
+    /// All keys with files, in no order.
+    pub fn keys(&self) -> Vec<Key> {
+        self.spots.iter().map(|(_, spots)| spots.key.clone()).collect()
+    }
+
+    /// The files under a key, the newest first.
+    pub fn files(&self, key: &Key) -> Vec<Arc<Spot>> {
+        let spots = self.spots.peek(&key.hash()).filter(|found| found.key == *key);
+        spots.map(|spots| spots.all.clone()).unwrap_or_default()
+    }
+
     /// True when there is a file for exactly these requests: it holds what memory holds, which is forgotten here otherwise.
     pub fn has(&self, key: &Key, selection: &Selection) -> bool {
         let spots = self.spots.peek(&key.hash()).filter(|found| found.key == *key);

@@ -54,13 +54,13 @@ pub fn read(bytes: &[u8], keys: &Keys, now: Now, held: &Held) -> Option<(Key, En
     (entry.selection.name().as_bytes() == name).then(|| (keys.of_bytes(key), entry))
 }
 
-fn put(out: &mut Vec<u8>, part: &[u8]) -> Option<()> {
+pub(super) fn put(out: &mut Vec<u8>, part: &[u8]) -> Option<()> {
     out.extend(u32::try_from(part.len()).ok()?.to_le_bytes());
     out.extend_from_slice(part);
     Some(())
 }
 
-fn take<'b>(rest: &mut &'b [u8]) -> Option<&'b [u8]> {
+pub(super) fn take<'b>(rest: &mut &'b [u8]) -> Option<&'b [u8]> {
     let (length, after) = rest.split_first_chunk::<LENGTH>()?;
     let (part, after) = after.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
     *rest = after;
@@ -68,7 +68,7 @@ fn take<'b>(rest: &mut &'b [u8]) -> Option<&'b [u8]> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
     use http::HeaderMap;
@@ -78,7 +78,7 @@ mod tests {
         *,
     };
 
-    fn key(keys: &Keys, identity: &[&[u8]]) -> Key {
+    pub(in super::super) fn key(keys: &Keys, identity: &[&[u8]]) -> Key {
         keys.key(&KeyParts {
             route: 7,
             policy: &Made::saying("").policy,

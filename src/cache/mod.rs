@@ -19,6 +19,7 @@ pub mod disk_config;
 pub mod draft;
 pub mod entry;
 pub mod freshness;
+pub mod handed_file;
 pub mod handed_on;
 mod hashed;
 pub mod held;

@@ -132,6 +132,15 @@ impl Cache {
         self.change(|disk| disk.forget(key, &selection), |memory| memory.insert(key, entry, ticket))
     }
 
+    /// Keeps what the process before has kept, unless there is something newer. Its file, if there is one, comes afterwards.
+    ///
+    /// # Errors
+    /// As for [`Memory::insert`].
+    pub fn take_over(&self, key: &Key, entry: Entry, ticket: Ticket) -> Result<Arc<Entry>, Refusal> {
+        self.newest(key, &entry)?;
+        self.memory().insert(key, entry, ticket)
+    }
+
     /// Keeps what a 304 or a HEAD has made of an entry.
     ///
     /// # Errors

@@ -106,14 +106,11 @@ pub fn read(stored: &Stored<'_>, request: &HeaderMap, now: Now, held: &Held) -> 
         return None;
     }
     let age = Duration::from_millis(head.age).saturating_add(stored.kept);
-    // As old as it is here, as far as this process is old enough for that.
-    let here = age.min(now.since_start);
-    let seconds = here.as_secs();
-    let since = Now { since_start: now.since_start.saturating_sub(here), unix: now.unix.saturating_sub(seconds) };
+    let (since, initial_age) = since(age, now);
     let terms = Terms {
         lifetime: Duration::from_millis(head.lifetime),
         basis: head.basis,
-        initial_age: age.saturating_sub(here),
+        initial_age,
         always_validate: head.always_validate,
         for_credentials: head.for_credentials,
         stale_while_revalidate: Duration::from_millis(head.stale_while_revalidate),
@@ -125,6 +122,13 @@ pub fn read(stored: &Stored<'_>, request: &HeaderMap, now: Now, held: &Held) -> 
     let status = StatusCode::from_u16(head.status).ok()?;
     let tags = head.tags.iter().map(|tag| untext(tag).map(Arc::from)).collect::<Option<_>>()?;
     Some(Entry::made_of(status, headers, terms, since, selection, tags, Body::copied(&[body], held)))
+}
+
+/// When it came, and how old it was then, that is so old now: as old as it is here, as far as this process is old enough for that.
+pub(super) fn since(age: Duration, now: Now) -> (Now, Duration) {
+    let here = age.min(now.since_start);
+    let unix = now.unix.saturating_sub(here.as_secs());
+    (Now { since_start: now.since_start.saturating_sub(here), unix }, age.saturating_sub(here))
 }
 
 /// Which of several variants an entry is, and by which fields that is told: for requests with these fields.
@@ -171,7 +175,7 @@ fn untext(text: &str) -> Option<Vec<u8>> {
     text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect()
 }
 
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -28,7 +28,7 @@ const MOST_BYTES: usize = 4096;
 pub struct Selection(Box<[Selector]>);
 
 /// A field, and its value if there was one.
-type Selector = (HeaderName, Option<Box<[u8]>>);
+pub(super) type Selector = (HeaderName, Option<Box<[u8]>>);
 
 /// Fields that the gateway writes for every backend. Host and scheme are in every key, and may be named.
 const OURS: [&str; 5] = ["x-forwarded-for", "x-real-ip", "forwarded", "via", "x-request-id"];
@@ -146,6 +146,16 @@ impl Selection {
             }
         }
         Some(request)
+    }
+
+    /// The fields, and their values.
+    pub(super) fn parts(&self) -> impl Iterator<Item = (&HeaderName, Option<&[u8]>)> {
+        self.0.iter().map(|(name, value)| (name, value.as_deref()))
+    }
+
+    /// Of what [`Self::parts`] has said.
+    pub(super) fn of_parts(parts: Vec<Selector>) -> Self {
+        Self(parts.into())
     }
 
     /// The names of the fields.

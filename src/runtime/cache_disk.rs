@@ -3,6 +3,7 @@
 
 use std::{
     fmt, io,
+    path::Path,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed},
@@ -160,6 +161,21 @@ impl CacheDisk {
             Ok(Ok(Ok(None)) | Err(_)) => self.known.forget(key, &spot.selection),
         }
         None
+    }
+
+    /// Where its files are, when there may be some.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.get().map(|folder| folder.path())
+    }
+
+    /// Takes over a file out of the folder of the process before, which keeps it; false when it has no place (`Disk::add`).
+    ///
+    /// # Errors
+    /// It is not there any more, or cannot be linked to.
+    pub fn take_over(&self, from: &Path, key: &Key, spot: Spot, ticket: u64) -> io::Result<bool> {
+        let folder = self.folder.get().filter(|_| self.is_up()).ok_or(io::ErrorKind::NotConnected)?;
+        folder.link(from, spot.number)?;
+        Ok(self.known.add(key, spot, ticket))
     }
 
     /// Counts a read that hangs, until it ends.

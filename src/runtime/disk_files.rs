@@ -47,7 +47,18 @@ impl Folder {
         }
         let path = directory.join(name);
         fs::rename(&fresh, &path)?;
-        Ok(Self { path, lock, next: AtomicU64::new(0) })
+        // Files of one process keep their numbers in the folder of another: none is to be in the way.
+        Ok(Self { path, lock, next: AtomicU64::new(fastrand::u64(..u64::MAX >> 1)) })
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes over the file with this number in the folder of another process, which keeps it.
+    pub(super) fn link(&self, from: &Path, number: u64) -> io::Result<()> {
+        fs::hard_link(file(from, number), self.file(number))
     }
 
     /// The number of the next file.
@@ -114,8 +125,12 @@ impl Folder {
     }
 
     fn file(&self, number: u64) -> PathBuf {
-        self.path.join((number % FOLDERS).to_string()).join(number.to_string())
+        file(&self.path, number)
     }
+}
+
+fn file(folder: &Path, number: u64) -> PathBuf {
+    folder.join((number % FOLDERS).to_string()).join(number.to_string())
 }
 
 impl Drop for Folder {

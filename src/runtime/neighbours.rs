@@ -3,7 +3,10 @@
 //! one.
 
 use std::{
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::{
+        atomic::{AtomicBool, Ordering::Relaxed},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
     time::{Duration, Instant},
 };
 
@@ -25,6 +28,8 @@ const LOOK: Duration = Duration::from_millis(50);
 pub enum Word {
     /// Something was purged.
     Purged(Purge, Manner),
+    /// The successor would have more files.
+    More,
     /// There is nothing more to be told.
     Bye,
 }
@@ -58,6 +63,8 @@ pub struct Neighbours {
     /// The process before may still say something.
     owed: Mutex<bool>,
     told: Mutex<bool>,
+    /// The successor takes over files.
+    gives: AtomicBool,
     changed: Condvar,
     settings: Mutex<Settings>,
 }
@@ -128,8 +135,33 @@ impl Neighbours {
         self.settings.lock().clone()
     }
 
+    /// Has the process before told that more files would be taken over.
+    pub fn ask_for_more(&self) {
+        if let Some(words) = &*self.before.read() {
+            // With too much to say, it is not said, and no more come.
+            let _ = words.try_send(Word::More);
+        }
+    }
+
+    /// The successor would have more files.
+    pub fn is_asked_for_more(&self) {
+        let asked = self.after.read().as_ref().is_some_and(|words| words.try_send(Word::More).is_ok());
+        self.gives.store(asked, Relaxed);
+    }
+
+    /// There are no more files that the successor could take over.
+    pub fn has_given_all(&self) {
+        self.gives.store(false, Relaxed);
+    }
+
+    /// True while the successor takes over files.
+    pub fn gives_more(&self) -> bool {
+        self.gives.load(Relaxed)
+    }
+
     /// All has been told, or cannot be.
     pub fn has_been_told(&self) {
+        self.has_given_all();
         *self.told.lock() = true;
         self.changed.notify_all();
     }

@@ -5,7 +5,10 @@
 //! successor                              process before
 //! answers FORM SETTINGS\n          ->
 //!                                  <-    a ANSWER                 for each, if both say the same (`cache/handed_on.rs`)
-//!                                  <-    d                        these were all
+//!                                  <-    d                        these were all that are in memory
+//! m                                ->                             some files with answers, too (`files.rs`)
+//!                                  <-    f FILE                   for each of some
+//!                                  <-    s FOLDER                 that is where they are; `s` alone when there are no more
 //!                                  <-    p PURGE                  at any time: this was purged there
 //! p PURGE                          ->                             the same
 //!                                  <-    b                        it ends, and has told of all purges
@@ -26,6 +29,7 @@ use std::{
 };
 
 use super::{
+    files::{Files, Place, Taking},
     line::{PROMPT, line},
     parts,
 };
@@ -88,12 +92,15 @@ impl Gift {
     }
 
     fn give_to(&self, out: &mut impl Write, shared: &Shared) -> io::Result<()> {
-        let mut stays = !self.gives || give_all(out, shared, &self.words)?;
+        let (mut stays, mut files) = (!self.gives || give_all(out, shared, &self.words)?, Files::of(self.gives));
         parts::write(out, parts::DONE, &[])?;
         out.flush()?;
         while stays {
             let word = self.words.recv().map_err(|_| io::Error::other("it could not be told all in time"))?;
-            stays = parts::say(out, &word)?;
+            stays = match word {
+                Word::More => files.give(out, shared).map(|()| true)?,
+                word => parts::say(out, &word)?,
+            };
             out.flush()?;
         }
         parts::write(out, parts::BYE, &[])?;
@@ -132,24 +139,40 @@ fn listen(stream: UnixStream, shared: Arc<Shared>) {
     thread::spawn(move || {
         let (mut stream, mut bytes) = (BufReader::new(stream), Vec::new());
         while let Ok(kind) = parts::read(&mut stream, &mut bytes) {
-            if kind == parts::PURGED {
-                parts::hear(&shared, Side::After, &bytes);
+            match kind {
+                parts::PURGED => parts::hear(&shared, Side::After, &bytes),
+                parts::MORE => shared.neighbours.is_asked_for_more(),
+                _ => {}
             }
         }
+        shared.neighbours.has_given_all();
         parts::miss(&shared, Side::After);
     });
 }
 
-/// Takes over what the process before has kept, and hears what it purges, in threads of their own: what was purged here since the
-/// ticket was taken is not kept. `words` is what there is to tell it; there is no stream to one that has ended by itself.
-pub(super) fn take(stream: Option<UnixStream>, words: Receiver<Word>, shared: Arc<Shared>, ticket: Ticket) {
+/// What may be taken over: not what was purged here since.
+pub(super) struct Tickets {
+    memory: Ticket,
+    disk: Option<Place>,
+}
+
+impl Tickets {
+    /// To be taken before anything can be purged here.
+    pub(super) fn take(shared: &Shared) -> Self {
+        let disk = shared.cache_disk.load_full();
+        Self { memory: shared.cache.memory().ticket(), disk: disk.map(|disk| (disk.clone(), disk.known.ticket())) }
+    }
+}
+
+/// Takes over what the process before has kept, and hears what it purges, in threads of their own. `words` is what there is to tell it; there is no stream to one that has ended by itself.
+pub(super) fn take(stream: Option<UnixStream>, words: Receiver<Word>, shared: Arc<Shared>, tickets: Tickets) {
     thread::spawn(move || {
         let stream = stream.ok_or_else(|| io::Error::other("it has ended before"));
         let ended = stream.and_then(|stream| {
             ask(&stream, &shared)?;
             let other = stream.try_clone()?;
             thread::spawn(move || tell(&other, &words));
-            take_all(&stream, &shared, ticket)
+            take_all(&stream, &shared, tickets)
         });
         if let Err(e) = ended {
             log::warn!("upgrade: the process before has not said all that it has purged: everything is purged: {e}");
@@ -173,23 +196,29 @@ fn tell(mut stream: &UnixStream, words: &Receiver<Word>) {
     let _ = stream.shutdown(Shutdown::Write);
 }
 
-fn take_all(stream: &UnixStream, shared: &Shared, ticket: Ticket) -> io::Result<()> {
+fn take_all(stream: &UnixStream, shared: &Arc<Shared>, tickets: Tickets) -> io::Result<()> {
     let (mut stream, mut bytes) = (BufReader::new(stream), Vec::new());
-    let (mut taken, mut size) = (0, 0);
+    let (mut taken, mut size, mut files) = (0, 0, None);
     loop {
         match parts::read(&mut stream, &mut bytes)? {
             parts::ANSWER => {
                 let cache = &shared.cache;
                 let answer = handed_on::read(&bytes, &cache.keys, Now::read(), cache.held());
                 if let Some((key, entry)) = answer
-                    && cache.insert(&key, entry, ticket).is_ok()
+                    && cache.take_over(&key, entry, tickets.memory).is_ok()
                 {
                     (taken, size) = (taken + 1, size + bytes.len());
                 }
             }
-            parts::DONE if taken > 0 => {
-                log::info!("upgrade: {taken} answers, {size} bytes, come from the process before");
+            parts::DONE => {
+                if taken > 0 {
+                    log::info!("upgrade: {taken} answers, {size} bytes, come from the process before");
+                }
+                files = Taking::begin(tickets.disk.clone(), shared);
             }
+            parts::FILE => files.iter_mut().for_each(|files| files.take(&bytes)),
+            // Nothing is waited for any more when these were all.
+            parts::SOME => drop(files.take_if(|files| !files.link(&bytes))),
             parts::PURGED => parts::hear(shared, Side::Before, &bytes),
             parts::BYE => return Ok(()),
             _ => {}

@@ -17,7 +17,7 @@ use pingora::{
 use tokio::{sync::broadcast, task::JoinSet};
 
 use super::{
-    answers,
+    answers::{self, Tickets},
     daemon::Launcher,
     front::Started,
     handover::Handover,
@@ -156,7 +156,7 @@ impl BackgroundTasks {
     /// Waits until connections are accepted, lets the process before go, and only then says that this one serves.
     async fn begin(&self, predecessor: Option<Predecessor>) -> Result<(), String> {
         // What is purged from here on is not taken over, and told to the process before.
-        let ticket = self.live.shared.cache.memory().ticket();
+        let tickets = Tickets::take(&self.live.shared);
         let words = predecessor.as_ref().map(|_| self.live.shared.neighbours.follow());
         let mut started = self.started.subscribe();
         let all = tokio::time::timeout(BEGIN, started.wait_for(|count| *count >= self.services)).await;
@@ -165,7 +165,7 @@ impl BackgroundTasks {
             let (socket, shared) = (self.handover.socket.clone(), self.live.shared.clone());
             let relieve = move || predecessor.relieve(&socket, || shared.draining());
             let relieved = tokio::task::spawn_blocking(relieve).await.map_err(|e| e.to_string())??;
-            answers::take(relieved, words, self.live.shared.clone(), ticket);
+            answers::take(relieved, words, self.live.shared.clone(), tickets);
         }
         if let Err(e) = pid::write(&self.plan.pingora.pid_file) {
             log::error!("pid file {}: {e}", self.plan.pingora.pid_file);

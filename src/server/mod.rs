@@ -7,6 +7,7 @@ mod cli;
 mod daemon;
 mod demo;
 pub(crate) mod failure;
+mod files;
 mod front;
 mod handover;
 mod hash_password;

@@ -14,10 +14,16 @@ use crate::{
 
 /// A kept answer.
 pub(super) const ANSWER: u8 = b'a';
-/// These were all.
+/// These were all that are in memory.
 pub(super) const DONE: u8 = b'd';
 /// Something was purged.
 pub(super) const PURGED: u8 = b'p';
+/// Some files are asked for.
+pub(super) const MORE: u8 = b'm';
+/// What is known of a file.
+pub(super) const FILE: u8 = b'f';
+/// These were some, in this folder; or, without any, there are no more.
+pub(super) const SOME: u8 = b's';
 /// Nothing more is said.
 pub(super) const BYE: u8 = b'b';
 
@@ -49,6 +55,7 @@ pub(super) fn read(from: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<u8> 
 pub(super) fn say(out: &mut impl Write, word: &Word) -> io::Result<bool> {
     match word {
         Word::Purged(purge, manner) => write(out, PURGED, &purge.write(*manner)).map(|()| true),
+        Word::More => write(out, MORE, &[]).map(|()| true),
         Word::Bye => Ok(false),
     }
 }

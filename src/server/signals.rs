@@ -129,7 +129,8 @@ pub(super) fn follow(
         // A little before the engine ends its tasks without a word.
         let grace = Duration::from_secs(plan.pingora.grace_period_seconds).saturating_sub(CUT);
         // Of what the process before still does, the successor hears by this one.
-        let busy = || begun.elapsed() < SETTLE || under_way() > 0 || shared.neighbours.has_more_to_tell();
+        let gives = || begun.elapsed() < HANDING_ON && shared.neighbours.gives_more();
+        let busy = || begun.elapsed() < SETTLE || under_way() > 0 || shared.neighbours.has_more_to_tell() || gives();
         while begun.elapsed() < grace && busy() {
             if impatient.is_finished() {
                 break;
