@@ -1,5 +1,5 @@
 //! What of the answers on a disk is where. The files themselves are `runtime::disk_files`': here is what is known of them, in
-//! memory, bounded in bytes and in number; it ends with the process, and so do the files.
+//! memory, bounded in bytes and in number; the next process is told (`handed_file`).
 //!
 //! What memory pushes out (`overflow`) is written, and gets its place. A purge that comes meanwhile is remembered, as for
 //! answers on their way into memory; until a purge has been through both stores, nothing gets a place.

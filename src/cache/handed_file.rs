@@ -9,7 +9,7 @@ use super::{
     disk::Spot,
     handed_on::{put, take},
     key::{Key, Keys},
-    stored_form::{millis, since},
+    stored_form::{came, millis},
     tags::Tags,
     vary::Selection,
 };
@@ -38,8 +38,8 @@ pub fn write(key: &Key, spot: &Spot, now: Now) -> Option<Vec<u8>> {
     Some(out)
 }
 
-/// What is known of a file, and its key, as this process has them; `None` for what has not come whole.
-pub fn read(bytes: &[u8], keys: &Keys, now: Now) -> Option<(Key, Spot)> {
+/// What is known of a file, and its key, as this process has them, when that was written so long ago; `None` for what has not come whole.
+pub fn read(bytes: &[u8], keys: &Keys, now: Now, since: Duration) -> Option<(Key, Spot)> {
     let mut rest = bytes;
     let key = keys.of_bytes(take(&mut rest)?);
     let [name, bytes, age] = [number(&mut rest)?, number(&mut rest)?, number(&mut rest)?];
@@ -53,7 +53,7 @@ pub fn read(bytes: &[u8], keys: &Keys, now: Now) -> Option<(Key, Spot)> {
     while !rest.is_empty() {
         tags.push(Arc::from(take(&mut rest)?));
     }
-    let (stored, initial_age) = since(Duration::from_millis(age), now);
+    let (stored, initial_age) = came(Duration::from_millis(age).saturating_add(since), now);
     let (selection, tags) = (Selection::of_parts(fields), Tags::from(tags));
     Some((key, Spot { number: name, bytes, stored, initial_age, selection, tags }))
 }
@@ -87,18 +87,20 @@ mod tests {
         ] {
             let spot = spot(made);
             let bytes = write(&key(&here, &[]), &spot, now).unwrap();
-            let (found, read) = super::read(&bytes, &there, now).unwrap();
+            let (found, read) = super::read(&bytes, &there, now, Duration::ZERO).unwrap();
             assert!(found == key(&there, &[]));
             assert_eq!((read.number, read.bytes), (spot.number, spot.bytes));
             assert_eq!((&read.selection, &read.tags), (&spot.selection, &spot.tags));
             let age = spot.initial_age + Duration::from_secs(10);
             // A process that has begun since, too.
             for now in [now, Now { since_start: Duration::from_secs(1), ..now }] {
-                let (_, read) = super::read(&bytes, &there, now).unwrap();
+                let (_, read) = super::read(&bytes, &there, now, Duration::ZERO).unwrap();
                 let here = now.since_start.saturating_sub(read.stored.since_start);
                 assert_eq!(read.initial_age + here, age, "as old as it was");
             }
-            let whole = (0..bytes.len()).filter(|end| super::read(&bytes[..*end], &there, now).is_some()).count();
+            let whole = (0..bytes.len())
+                .filter(|end| super::read(&bytes[..*end], &there, now, Duration::ZERO).is_some())
+                .count();
             assert_eq!(whole, read.tags.len(), "without its last tags it is another one");
         }
         assert!(write(&key(&here, &[b"alice"]), &spot(Made::saying("max-age=60")), now).is_none());

@@ -124,6 +124,7 @@ impl fmt::Debug for Key {
 }
 
 /// Makes keys; one for each process, because its seed is part of every hash.
+#[derive(Clone)]
 pub struct Keys([RandomState; 2]);
 
 impl Default for Keys {

@@ -106,7 +106,7 @@ pub fn read(stored: &Stored<'_>, request: &HeaderMap, now: Now, held: &Held) -> 
         return None;
     }
     let age = Duration::from_millis(head.age).saturating_add(stored.kept);
-    let (since, initial_age) = since(age, now);
+    let (since, initial_age) = came(age, now);
     let terms = Terms {
         lifetime: Duration::from_millis(head.lifetime),
         basis: head.basis,
@@ -125,7 +125,7 @@ pub fn read(stored: &Stored<'_>, request: &HeaderMap, now: Now, held: &Held) -> 
 }
 
 /// When it came, and how old it was then, that is so old now: as old as it is here, as far as this process is old enough for that.
-pub(super) fn since(age: Duration, now: Now) -> (Now, Duration) {
+pub(super) fn came(age: Duration, now: Now) -> (Now, Duration) {
     let here = age.min(now.since_start);
     let unix = now.unix.saturating_sub(here.as_secs());
     (Now { since_start: now.since_start.saturating_sub(here), unix }, age.saturating_sub(here))

@@ -19,18 +19,21 @@ use tokio::{
     time::timeout,
 };
 
-use super::disk_files::{self, Folder};
+use super::{
+    disk_answer,
+    disk_files::{self, Folder},
+    disk_left::{self, Mark},
+};
 use crate::{
     cache::{
         disk::{Disk, Spot},
         disk_config::DiskConfig,
         entry::Entry,
-        held::Held,
-        key::Key,
+        key::{Key, Keys},
+        memory::Memory,
         metrics::DiskMetrics,
         overflow::Sink,
         shared::Cache,
-        stored_form::{self, Stored},
         variants::Variants,
     },
     clock::Now,
@@ -41,11 +44,6 @@ use crate::{
 const WAITING: usize = 64;
 /// So many files are read at a time; more are left out.
 const READS: usize = 64;
-/// What is known of a file takes at most so many bytes of memory; what would take more, with its URL, tags and what `Vary` names, is not
-/// written.
-const HEAVIEST: usize = 2048;
-/// What would be given for less than this is not written.
-const LEAST_USE: Duration = Duration::from_secs(1);
 /// A file that takes longer to write is a failure, and nothing is tried until it is written.
 const LONGEST_WRITE: Duration = Duration::from_secs(5);
 /// So many failures one after another, and nothing is tried for a while.
@@ -134,7 +132,7 @@ impl CacheDisk {
         let (what, now) = (spot.clone(), Now::read());
         let mut reading = spawn_blocking(move || {
             let _until_it_is_read = permit;
-            read(&folder, &own, &what, &request, now, &held)
+            disk_answer::read(&folder, &own, &what, &request, now, &held)
         });
         let found = timeout(self.config.timeout.0, &mut reading).await;
         drop(room);
@@ -204,24 +202,35 @@ impl CacheDisk {
         self.metrics.up.set(0);
     }
 
-    /// Removes all files, for the process ends.
-    pub fn end(&self) {
+    /// The process ends: its files go, unless there is `somebody` that they are left to, with what is in memory.
+    pub fn end(&self, somebody: Option<&Mark>, memory: &Memory) {
         self.paused.store(true, Relaxed);
-        if let Some(folder) = self.folder.get() {
+        let Some(folder) = self.folder.get() else { return };
+        let left = somebody.map(|mark| disk_left::leave(folder, &self.known, memory, mark));
+        if let Some(Err(e)) = &left {
+            log::warn!(
+                "cache: the answers on disk are not left to the next process: {}: {e}",
+                self.config.path.display()
+            );
+        }
+        if !matches!(left, Some(Ok(()))) {
             folder.clear();
         }
     }
 
     /// Makes the folder, writes what memory pushes out, and removes files that nobody finds any more.
-    pub async fn run_background(&self) {
+    pub async fn run_background(&self, keys: &Keys, mark: &(dyn Fn() -> Option<Mark> + Sync)) {
         let Some(mut pushed) = self.pushed.lock().take() else { return };
-        let (mut swept, mut again) = (None::<Duration>, None::<Duration>);
+        let (mut swept, mut again, mut sweeping) = (None::<Duration>, None::<Duration>, None);
         loop {
             let now = Now::monotonic();
             let often = if self.folder.get().is_some() { SWEEP } else { PAUSE };
             if swept.is_none_or(|swept| now.saturating_sub(swept) >= often) {
                 swept = Some(now);
                 self.make().await;
+                if sweeping.as_ref().is_none_or(JoinHandle::is_finished) {
+                    sweeping = Some(self.sweep(keys.clone(), mark()));
+                }
             }
             if self.paused.load(Relaxed) {
                 let until = *again.get_or_insert(now.saturating_add(PAUSE));
@@ -241,21 +250,26 @@ impl CacheDisk {
         }
     }
 
-    /// Makes the folder unless there is one, sees to its lock, and removes what other processes have left.
+    /// Makes the folder unless there is one, and sees to its lock.
     async fn make(&self) {
         let (path, there) = (self.config.path.clone(), self.folder.get().cloned());
-        let made = spawn_blocking(move || {
-            disk_files::sweep(&path);
-            match there {
-                Some(folder) => folder.keep_lock().map(|()| None),
-                None => Folder::make(&path).map(Some),
-            }
+        let made = spawn_blocking(move || match there {
+            Some(folder) => folder.keep_lock().map(|()| folder),
+            None => Folder::make(&path).map(Arc::new),
         });
         match made.await {
-            Ok(Ok(Some(folder))) => drop(self.folder.set(Arc::new(folder))),
+            Ok(Ok(folder)) => drop(self.folder.set(folder)),
             Ok(Err(e)) => self.failed(&e),
-            Ok(Ok(None)) | Err(_) => {}
+            Err(_) => {}
         }
+    }
+
+    /// Takes over or removes what other processes have left: aside, for there may be much of it.
+    fn sweep(&self, keys: Keys, mark: Option<Mark>) -> JoinHandle<()> {
+        let (path, folder, known) = (self.config.path.clone(), self.folder.get().cloned(), self.known.clone());
+        spawn_blocking(move || {
+            disk_files::sweep(&path, |left| disk_left::look(left, folder.as_deref(), &known, &keys, mark.as_ref()));
+        })
     }
 
     async fn write(&self, pushed: Pushed) {
@@ -263,8 +277,7 @@ impl CacheDisk {
         // The newest last: of several that a request may be given, the one that comes to be first is.
         for entry in pushed.variants.entries().iter().rev() {
             let now = Now::read();
-            let heavy = Spot::weight(key, &entry.selection, &entry.tags) > HEAVIEST;
-            if heavy || stored_form::useful_for(entry, now) < LEAST_USE || self.known.has(key, &entry.selection) {
+            if !disk_answer::is_worth_it(key, entry, now) || self.known.has(key, &entry.selection) {
                 continue;
             }
             let Some(folder) = self.folder.get().filter(|_| self.is_up()).cloned() else {
@@ -272,7 +285,7 @@ impl CacheDisk {
                 continue;
             };
             let (own, what) = (key.clone(), entry.clone());
-            let mut writing = spawn_blocking(move || write(&folder, &own, &what, now));
+            let mut writing = spawn_blocking(move || disk_answer::write(&folder, &own, &what, now));
             let in_time = timeout(LONGEST_WRITE, &mut writing).await;
             if in_time.is_err() {
                 self.failed(&"it was not written in time");
@@ -283,12 +296,10 @@ impl CacheDisk {
                 Err(_) => writing.await,
             };
             match written {
-                Ok(Ok(Some((number, bytes)))) => {
+                Ok(Ok(Some(file))) => {
                     self.failures.store(0, Relaxed);
                     self.metrics.wrote("ok");
-                    let (selection, tags) = (entry.selection.clone(), entry.tags.clone());
-                    let (stored, initial_age) = (entry.stored, entry.terms.initial_age);
-                    self.known.add(key, Spot { number, bytes, stored, initial_age, selection, tags }, pushed.ticket);
+                    self.known.add(key, disk_answer::spot(entry, file), pushed.ticket);
                 }
                 Ok(Err(e)) => {
                     self.metrics.wrote("error");
@@ -305,40 +316,6 @@ impl CacheDisk {
             let _ = spawn_blocking(move || folder.remove(&gone)).await;
         }
     }
-}
-
-/// What a file is about: whoever puts another one in its place, be it an older one of the same answer, does not get it read.
-fn about<'a>(key: &'a Key, variant: &'a str, number: &'a [u8; 8]) -> [&'a [u8]; 3] {
-    [key.bytes(), variant.as_bytes(), number]
-}
-
-fn write(folder: &Folder, key: &Key, entry: &Entry, now: Now) -> io::Result<Option<(u64, u64)>> {
-    let variant = entry.selection.name();
-    let number = folder.number();
-    let Some(bytes) = stored_form::write(entry, now, &about(key, &variant, &number.to_le_bytes())) else {
-        return Ok(None);
-    };
-    folder.write(number, &bytes)?;
-    Ok(Some((number, bytes.len() as u64)))
-}
-
-fn read(
-    folder: &Folder,
-    key: &Key,
-    spot: &Spot,
-    request: &HeaderMap,
-    now: Now,
-    held: &Held,
-) -> io::Result<Option<Entry>> {
-    let bytes = folder.read(spot.number, spot.bytes)?;
-    if bytes.len() as u64 != spot.bytes {
-        return Ok(None);
-    }
-    let variant = spot.selection.name();
-    let number = spot.number.to_le_bytes();
-    let stored = Stored { bytes: &bytes, about: &about(key, &variant, &number), kept: Duration::ZERO };
-    let entry = stored_form::read(&stored, request, now, held).filter(|entry| entry.selection == spot.selection);
-    Ok(entry.map(|entry| entry.as_it_came(spot.stored, spot.initial_age)))
 }
 
 impl fmt::Debug for CacheDisk {

@@ -3,10 +3,10 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read as _, Write as _},
+    io::{self, BufReader, BufWriter, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -15,6 +15,8 @@ use parking_lot::Mutex;
 
 /// How the folders of all processes begin.
 const NAME: &str = "tollgate-cache-";
+/// What is in it, when its process has left it to the next one.
+const LIST: &str = "list";
 /// The file in it that is locked.
 const LOCK: &str = "lock";
 /// Files are spread over so many folders.
@@ -30,6 +32,8 @@ const FORGOTTEN: Duration = Duration::from_secs(180);
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
+    /// It stays when this process ends.
+    left: AtomicBool,
     lock: Mutex<Flock<File>>,
     next: AtomicU64,
 }
@@ -48,7 +52,7 @@ impl Folder {
         let path = directory.join(name);
         fs::rename(&fresh, &path)?;
         // Files of one process keep their numbers in the folder of another: none is to be in the way.
-        Ok(Self { path, lock, next: AtomicU64::new(fastrand::u64(..u64::MAX >> 1)) })
+        Ok(Self { path, left: AtomicBool::new(false), lock, next: AtomicU64::new(fastrand::u64(..u64::MAX >> 1)) })
     }
 
     /// Where it is.
@@ -119,6 +123,17 @@ impl Folder {
         }
     }
 
+    /// Leaves it to the next process, with a list of what is in it.
+    pub(super) fn leave(&self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
+        let unfinished = self.path.join(format!(".{LIST}"));
+        let mut list = BufWriter::new(OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?);
+        write(&mut list)?;
+        list.flush()?;
+        fs::rename(unfinished, self.path.join(LIST))?;
+        self.left.store(true, Relaxed);
+        Ok(())
+    }
+
     /// Removes all of it. What somebody writes meanwhile may stay, until the next process finds it.
     pub(super) fn clear(&self) {
         clear(&self.path);
@@ -135,6 +150,9 @@ fn file(folder: &Path, number: u64) -> PathBuf {
 
 impl Drop for Folder {
     fn drop(&mut self) {
+        if self.left.load(Relaxed) {
+            return;
+        }
         // It may have many files, and whoever had it last may be serving.
         let path = std::mem::take(&mut self.path);
         std::thread::spawn(move || clear(&path));
@@ -151,8 +169,15 @@ fn clear(folder: &Path) {
     let _ = fs::remove_dir(folder);
 }
 
-/// Removes the folders in this directory that processes have left behind, as far as it may.
-pub(super) fn sweep(directory: &Path) {
+/// What a process has left in this folder, and since when; nothing when it has not.
+pub(super) fn list(folder: &Path) -> Option<(BufReader<File>, Duration)> {
+    let list = OpenOptions::new().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(folder.join(LIST)).ok()?;
+    let since = list.metadata().and_then(|metadata| metadata.modified()).ok()?.elapsed().unwrap_or_default();
+    Some((BufReader::new(list), since))
+}
+
+/// Removes the folders in this directory that processes have left behind, as far as it may, and unless one is `kept`.
+pub(super) fn sweep(directory: &Path, kept: impl Fn(&Path) -> bool) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let (name, path) = (entry.file_name(), entry.path());
         let name = name.as_encoded_bytes();
@@ -165,6 +190,7 @@ pub(super) fn sweep(directory: &Path) {
         let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
         let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path.join(LOCK));
         match file.map(lock) {
+            Ok(Ok(_lock)) if kept(&path) => {}
             Ok(Ok(_lock)) => clear(&path),
             // Somebody has removed it. Whoever has the folder still makes it again.
             Err(e) if e.kind() == io::ErrorKind::NotFound && is_unchanged_for(&path, FORGOTTEN) => clear(&path),
@@ -247,7 +273,7 @@ mod tests {
         let elsewhere = tempfile::tempdir().unwrap();
         fs::write(elsewhere.path().join(LOCK), "").unwrap();
         std::os::unix::fs::symlink(elsewhere.path(), directory.path().join(format!("{NAME}15-16"))).unwrap();
-        sweep(directory.path());
+        sweep(directory.path(), |_| false);
         assert!(!left.exists() && !made.exists() && !removed.exists());
         assert!(folder.path.exists() && being_made.exists());
         assert!(!forgotten.exists() && new.exists() && elsewhere.path().join(LOCK).exists());

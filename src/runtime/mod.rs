@@ -4,7 +4,9 @@
 mod built;
 pub mod cache_disk;
 pub mod cache_tier;
+mod disk_answer;
 mod disk_files;
+mod disk_left;
 pub mod flights;
 mod heard;
 mod key_refresh;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +14,8 @@ use pingora::connectors::{ConnectorOptions, http::Connector};
 use tokio::sync::watch;
 
 use super::{
-    Metrics, cache_disk::CacheDisk, cache_tier::CacheTier, flights::Flights, neighbours::Neighbours, untold::Untold,
+    Metrics, cache_disk::CacheDisk, cache_tier::CacheTier, disk_left::Mark, flights::Flights, neighbours::Neighbours,
+    untold::Untold,
 };
 use crate::{
     auth::NonceStores,
@@ -52,6 +54,8 @@ pub struct Shared {
     pub cache_tier: ArcSwapOption<CacheTier>,
     /// Files for those that memory has no room for, of the configuration that serves.
     pub cache_disk: ArcSwapOption<CacheDisk>,
+    /// Tells this gateway from others of this machine: its pid file, if it has one.
+    pub gateway: OnceLock<PathBuf>,
     /// Whether gateways have yet to be told of purges.
     pub untold: Untold,
     /// The processes before and after this one.
@@ -88,6 +92,7 @@ impl Shared {
             cache: Cache::default(),
             cache_tier: ArcSwapOption::empty(),
             cache_disk: ArcSwapOption::empty(),
+            gateway: OnceLock::new(),
             untold: Untold::default(),
             neighbours: Neighbours::default(),
             flights: Arc::default(),
@@ -101,6 +106,11 @@ impl Shared {
             cut: watch::Sender::new(false),
             cut_flag: Arc::default(),
         })
+    }
+
+    /// Whose files in `cache.disk` this process takes over, and leaves; `None`: nobody's.
+    pub fn mark(&self) -> Option<Mark> {
+        Some(Mark { settings: self.neighbours.settings().id?, gateway: self.gateway.get()?.clone() })
     }
 
     /// The service of this name in the configuration that serves.

@@ -62,8 +62,8 @@ impl Owner {
                 Some(Box::pin(async move { tier.run_background(&shared.cache, &shared.untold).await }))
             }
             Self::CacheDisk(disk) => {
-                let disk = disk.clone();
-                Some(Box::pin(async move { disk.run_background().await }))
+                let (disk, shared) = (disk.clone(), shared.clone());
+                Some(Box::pin(async move { disk.run_background(&shared.cache.keys, &|| shared.mark()).await }))
             }
             Self::KeySet(set) => Some(Box::pin(key_refresh::keep(set.clone(), shared.clone()))),
         }

@@ -34,7 +34,10 @@ use super::{
     parts,
 };
 use crate::{
-    cache::{handed_on, memory::Ticket},
+    cache::{
+        handed_on::{self, FORM},
+        memory::Ticket,
+    },
     clock::Now,
     runtime::{
         Shared,
@@ -46,9 +49,6 @@ use crate::{
 const ANSWERS: &str = "answers ";
 /// The settings of one that would have none.
 const NONE: &str = "none";
-/// Another build may mean something else by the same bytes.
-const FORM: &str = concat!("2 ", env!("CARGO_PKG_VERSION"), " (", env!("TOLLGATE_BUILD"), ")");
-
 /// The longest that a successor may take nothing.
 const STALL: Duration = Duration::from_secs(10);
 /// What a successor says when its answers would be made as those here.

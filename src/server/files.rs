@@ -91,7 +91,7 @@ impl Taking {
 
     /// One of some.
     pub(super) fn take(&mut self, file: &[u8]) {
-        self.some.extend(handed_file::read(file, &self.shared.cache.keys, Now::read()));
+        self.some.extend(handed_file::read(file, &self.shared.cache.keys, Now::read(), Duration::ZERO));
     }
 
     /// These were some, in this folder; false when they were all.

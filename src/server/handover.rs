@@ -144,6 +144,11 @@ impl Handover {
         self.begun.1.notify_all();
     }
 
+    /// True when a successor has taken over, or is about to.
+    pub(super) fn has_successor(&self) -> bool {
+        self.taken.load(Ordering::SeqCst)
+    }
+
     /// True when this process was to take over, and has not done so.
     pub(super) fn is_unfinished(&self) -> bool {
         self.succeeds && !*self.begun.0.lock()

@@ -144,6 +144,9 @@ pub(super) fn serve(
     server.bootstrap();
     let _ = shared.connections.set(ConnectorOptions::from_server_conf(&server.configuration));
     shared.untold.keep_beside(&plan.pingora.pid_file);
+    if let Ok(pid_file) = std::path::absolute(&plan.pingora.pid_file) {
+        let _ = shared.gateway.set(pid_file);
+    }
     let live = Live::begin(runtime, shared.clone());
     let started = Started::new(0);
     let services = assemble(&mut server, &live, &plan, bound, &started);

@@ -175,7 +175,9 @@ pub(super) fn leave(shared: &Shared, plan: &Plan, handover: &Handover) -> ! {
     pid::remove(&plan.pingora.pid_file);
     handover.socket.remove();
     if let Some(disk) = shared.cache_disk.swap(None) {
-        disk.end();
+        // A successor has them already; one that has not come to serve must not take them from the process that does.
+        let ends = !handover.has_successor() && !handover.is_unfinished() && !*handover.failed.borrow();
+        disk.end(shared.mark().filter(|_| ends).as_ref(), &shared.cache.memory());
     }
     let mut failed = *handover.failed.borrow();
     // Who has asked for an upgrade must not believe that there was one.
