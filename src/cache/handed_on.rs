@@ -13,7 +13,7 @@ use super::{
 use crate::clock::Now;
 
 /// Another build may mean something else by the same bytes.
-pub const FORM: &str = concat!("2 ", env!("CARGO_PKG_VERSION"), " (", env!("TOLLGATE_BUILD"), ")");
+pub const FORM: &str = concat!("3 ", env!("CARGO_PKG_VERSION"), " (", env!("TOLLGATE_BUILD"), ")");
 
 /// What ends sooner is not worth while.
 const LEAST_USE: Duration = Duration::from_secs(1);

@@ -4,6 +4,8 @@
 //! A hit takes a shared lock of one shard for a look-up and copies nothing. All changes go one at a time through one lock,
 //! which is held for microseconds: they cost a request to a backend anyway.
 
+mod size;
+
 use std::{
     fmt,
     sync::{
@@ -16,6 +18,7 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter, sync::Cache};
 
+use self::size::Size;
 use super::{
     entry::Entry,
     hashed::Hashed,
@@ -31,13 +34,6 @@ use super::{
 };
 use crate::clock::Now;
 
-/// An answer takes about so many bytes: an estimate, by which the number of those is bounded that are remembered after they
-/// have been pushed out.
-const USUAL: u64 = 4096;
-/// The most shards: each has a lock, and its part of the budget.
-const MOST_SHARDS: u64 = 64;
-/// A shard has room for so many of the largest answers.
-const LARGEST_PER_SHARD: u64 = 4;
 /// So many keys are purged under one hold of the lock.
 const BATCH: usize = 256;
 
@@ -98,14 +94,13 @@ impl Memory {
 
     /// The same, before a disk that takes what has no room.
     pub(super) fn before(overflow: Arc<Overflow>, budget: u64, largest: u64) -> Self {
-        let shards = shards(budget, largest);
-        let usual = usize::try_from(budget / USUAL).unwrap_or(usize::MAX).max(1);
+        let Size { room, shards, usual } = Size::of(budget, largest);
         let mut options = OptionsBuilder::new();
-        options.shards(shards).estimated_items_capacity(usual).weight_capacity(budget);
+        options.shards(shards).estimated_items_capacity(usual).weight_capacity(room);
         let cache = match options.build() {
             Ok(options) => Cache::with_options(options, Weight, Hashed, Collect),
             // It only fails when one of the two is not set.
-            Err(_) => Cache::with(usual, budget, Weight, Hashed, Collect),
+            Err(_) => Cache::with(usual, room, Weight, Hashed, Collect),
         };
         let most = cache.shard_capacity() / 2;
         let (purges, evictions) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -317,12 +312,6 @@ impl Memory {
         }
         largest
     }
-}
-
-/// How many shards a store has.
-fn shards(budget: u64, largest: u64) -> usize {
-    let shards = (budget / largest.saturating_mul(LARGEST_PER_SHARD).max(1)).clamp(1, MOST_SHARDS);
-    1 << shards.ilog2()
 }
 
 #[derive(Debug, Clone)]

@@ -79,6 +79,12 @@ impl Purge {
         all
     }
 
+    /// The same with every query, if it is one of a URL.
+    #[must_use]
+    pub fn with_any_query(&self) -> Self {
+        if let Self::Url(url) = self { Self::Under(under(url).to_owned()) } else { self.clone() }
+    }
+
     /// The most bytes of a URL, a prefix or a tag that other processes are told of.
     pub const LONGEST: usize = 512;
 

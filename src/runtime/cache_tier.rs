@@ -97,6 +97,11 @@ impl CacheTier {
         })
     }
 
+    /// Equal for those in one Redis, where gateways hear of one another's purges.
+    pub fn redis_name(&self) -> u64 {
+        self.redis.name()
+    }
+
     /// True while answers are looked for there.
     pub fn is_up(&self) -> bool {
         self.answers.is_up()

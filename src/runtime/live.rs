@@ -76,6 +76,7 @@ fn show(runtime: &Runtime, shared: &Shared) {
     shared.cache_tier.store(runtime.cache_tier.clone());
     shared.neighbours.set_settings(Settings {
         id: runtime.cache_tier.is_none().then_some(runtime.cache_settings),
+        redis: runtime.cache_tier.as_ref().map(|tier| tier.redis_name()),
         queries: runtime.cache_queries.clone(),
     });
     shared.cache_disk.store(runtime.cache_disk.clone());

@@ -18,6 +18,7 @@ mod shared;
 mod tasks;
 pub mod underway;
 pub mod untold;
+pub mod words;
 
 pub(crate) use self::tasks::Tasks;
 pub use self::{built::Runtime, live::Live, metrics::Metrics, shared::Shared};

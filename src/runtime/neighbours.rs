@@ -3,36 +3,20 @@
 //! one.
 
 use std::{
-    sync::{
-        atomic::{AtomicBool, Ordering::Relaxed},
-        mpsc::{Receiver, SyncSender, sync_channel},
-    },
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use super::words::{Listener, Speaker, Word, words};
 use crate::cache::{
     purge::{Manner, Purge},
     query::QueryRule,
 };
 
-/// So many words wait to be said; with more, nothing is said any more.
-const WAITING: usize = 1024;
-
 /// Time between two looks whether somebody is impatient.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// What a neighbour is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Word {
-    /// Something was purged.
-    Purged(Purge, Manner),
-    /// The successor would have more files.
-    More,
-    /// There is nothing more to be told.
-    Bye,
-}
 
 /// One of the neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,12 +32,14 @@ pub enum Side {
 pub struct Settings {
     /// Equal where the same settings hold; `None`: answers are kept where others find them by themselves.
     pub id: Option<u64>,
+    /// Which that is: there, others hear of purges by themselves, too.
+    pub redis: Option<u64>,
     /// Which part of a query counts, by each of the routes that keep answers.
     pub queries: Vec<QueryRule>,
 }
 
 /// Held by purges until they are done.
-type Words = RwLock<Option<SyncSender<Word>>>;
+type Words = RwLock<Option<Speaker>>;
 
 /// The neighbours of this process, where there are any.
 #[derive(Debug, Default)]
@@ -74,21 +60,16 @@ impl Neighbours {
     pub fn purge<R>(&self, from: Option<Side>, purge: &Purge, manner: Manner, act: impl FnOnce() -> R) -> R {
         let (before, after) = (self.before.read(), self.after.read());
         let done = act();
-        let misses = |side: Side, words: &Option<SyncSender<Word>>| {
-            let words = words.as_ref().filter(|_| from != Some(side));
-            words.is_some_and(|words| words.try_send(Word::Purged(purge.clone(), manner)).is_err())
-        };
-        let missed = [misses(Side::Before, &before), misses(Side::After, &after)];
-        drop((before, after));
-        // It hears nothing more, not even a farewell: so it knows that it has missed something.
-        for (words, _) in [&self.before, &self.after].into_iter().zip(missed).filter(|(_, missed)| *missed) {
-            *words.write() = None;
+        for (side, words) in [(Side::Before, &before), (Side::After, &after)] {
+            if let Some(words) = words.as_ref().filter(|_| from != Some(side)) {
+                words.tell(Word::Purged(purge.clone(), manner));
+            }
         }
         done
     }
 
     /// There is, or will be in a moment, a process before: what there is to tell it, of all purges that are not done when this returns.
-    pub fn follow(&self) -> Receiver<Word> {
+    pub fn follow(&self) -> Listener {
         *self.owed.lock() = true;
         begin(&self.before)
     }
@@ -100,7 +81,7 @@ impl Neighbours {
     }
 
     /// There is, or will be in a moment, a successor: what there is to tell it, of all purges that are not done when this returns.
-    pub fn precede(&self) -> Receiver<Word> {
+    pub fn precede(&self) -> Listener {
         *self.told.lock() = false;
         begin(&self.after)
     }
@@ -138,15 +119,16 @@ impl Neighbours {
     /// Has the process before told that more files would be taken over.
     pub fn ask_for_more(&self) {
         if let Some(words) = &*self.before.read() {
-            // With too much to say, it is not said, and no more come.
-            let _ = words.try_send(Word::More);
+            words.tell(Word::More);
         }
     }
 
     /// The successor would have more files.
     pub fn is_asked_for_more(&self) {
-        let asked = self.after.read().as_ref().is_some_and(|words| words.try_send(Word::More).is_ok());
-        self.gives.store(asked, Relaxed);
+        if let Some(words) = &*self.after.read() {
+            self.gives.store(true, Relaxed);
+            words.tell(Word::More);
+        }
     }
 
     /// There are no more files that the successor could take over.
@@ -171,9 +153,11 @@ impl Neighbours {
     pub fn leave(&self, longest: Duration, impatient: impl Fn() -> bool) {
         let owed = *self.owed.lock();
         let Some(words) = self.after.write().take() else { return };
-        if owed || words.try_send(Word::Bye).is_err() {
+        if owed {
             return;
         }
+        words.tell(Word::Bye);
+        drop(words);
         let (begun, mut told) = (Instant::now(), self.told.lock());
         while !*told && begun.elapsed() < longest && !impatient() {
             self.changed.wait_for(&mut told, LOOK);
@@ -181,10 +165,10 @@ impl Neighbours {
     }
 }
 
-fn begin(words: &Words) -> Receiver<Word> {
-    let (sender, receiver) = sync_channel(WAITING);
-    *words.write() = Some(sender);
-    receiver
+fn begin(place: &Words) -> Listener {
+    let (speaker, listener) = words();
+    *place.write() = Some(speaker);
+    listener
 }
 
 #[cfg(test)]
@@ -195,8 +179,12 @@ mod tests {
         neighbours.purge(from, &Purge::All, Manner::Hard, || ());
     }
 
-    fn heard(words: &Receiver<Word>) -> usize {
-        words.try_iter().filter(|word| *word != Word::Bye).count()
+    fn all(words: &Listener) -> Vec<Word> {
+        std::iter::from_fn(|| words.has_heard()).collect()
+    }
+
+    fn heard(words: &Listener) -> usize {
+        all(words).iter().filter(|word| **word != Word::Bye).count()
     }
 
     #[test]
@@ -207,17 +195,7 @@ mod tests {
         neighbours.purge(None, &purge, Manner::Soft, || ());
         neighbours.leave(Duration::ZERO, || false);
         neighbours.purge(None, &purge, Manner::Hard, || ());
-        assert_eq!(words.try_iter().collect::<Vec<_>>(), [Word::Purged(purge, Manner::Soft), Word::Bye]);
-    }
-
-    #[test]
-    fn one_that_has_missed_something_hears_no_farewell() {
-        let neighbours = Neighbours::default();
-        let words = neighbours.precede();
-        (0..=WAITING).for_each(|_| purge(&neighbours, None));
-        neighbours.leave(Duration::ZERO, || false);
-        let words: Vec<_> = words.iter().collect();
-        assert!(words.len() == WAITING && !words.contains(&Word::Bye));
+        assert_eq!(all(&words), [Word::Purged(purge, Manner::Soft), Word::Bye]);
     }
 
     #[test]
@@ -227,7 +205,7 @@ mod tests {
         assert!(neighbours.are_there());
         neighbours.has_no_successor();
         purge(&neighbours, None);
-        assert!(!neighbours.are_there() && words.iter().next().is_none());
+        assert!(!neighbours.are_there() && words.hear().is_none());
         let begun = Instant::now();
         neighbours.leave(Duration::from_secs(60), || false);
         assert!(begun.elapsed() < Duration::from_secs(30));
@@ -259,7 +237,7 @@ mod tests {
                 assert!(!neighbours.has_more_to_tell());
             }
             neighbours.leave(Duration::ZERO, || false);
-            assert_eq!(after.iter().any(|word| word == Word::Bye), ended);
+            assert_eq!(all(&after).contains(&Word::Bye), ended);
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     cache::{
         key::Key,
         purge::{Manner, Purge},
+        query::QueryRule,
         taken_back::TakenBack,
     },
     clock::Now,
@@ -15,10 +16,10 @@ pub fn purge(shared: &Shared, purge: &Purge, manner: Manner, now: Now) -> usize 
     purge_but(shared, None, purge, manner, now)
 }
 
-/// What the process on that side has purged is purged here, and where that one cannot tell of it.
-pub fn heard(shared: &Shared, from: Side, purge: &Purge, manner: Manner) {
+/// What the process on that side has purged, or another one, is purged here, and where that one cannot tell of it.
+pub fn heard(shared: &Shared, from: Option<Side>, purge: &Purge, manner: Manner) {
     for purge in purge.by_rules(&shared.neighbours.settings().queries) {
-        purge_but(shared, Some(from), &purge, manner, Now::read());
+        purge_but(shared, from, &purge, manner, Now::read());
     }
 }
 
@@ -31,14 +32,17 @@ fn purge_but(shared: &Shared, from: Option<Side>, purge: &Purge, manner: Manner,
     })
 }
 
-/// Takes out what a backend has taken back: everywhere, unless it is one client's own, of which nobody else is told.
+/// Takes out what a backend has taken back: everywhere, but gateways that share a Redis are not told of what is one client's own.
 pub fn take_back(shared: &Shared, key: &Key, what: &TakenBack<'_>) {
-    if key.is_one_clients() {
+    if !shared.neighbours.are_there() && key.is_one_clients() {
         return shared.cache.take_back(key, what);
     }
     let purge = Purge::Url(key.url().to_owned());
-    shared.neighbours.purge(None, &purge, Manner::Hard, || {
-        if let Some(tier) = shared.cache_tier.load().as_ref() {
+    // A process with other rules has it under another part of the query, which is not known here any more.
+    let cut = shared.neighbours.settings().queries.iter().any(|rule| *rule != QueryRule::Whole);
+    let told = if cut { purge.with_any_query() } else { purge.clone() };
+    shared.neighbours.purge(None, &told, Manner::Hard, || {
+        if let Some(tier) = shared.cache_tier.load().as_ref().filter(|_| !key.is_one_clients()) {
             tier.purge(&purge, Manner::Hard);
         }
         shared.cache.take_back(key, what);

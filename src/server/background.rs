@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write as _},
+    os::unix::net::UnixStream,
     sync::Arc,
     time::Duration,
 };
@@ -89,7 +90,6 @@ impl BackgroundService for BackgroundTasks {
                 Ok(predecessor) => predecessor,
                 Err(reason) => return self.give_up(&reason),
             };
-            self.started.send_modify(|count| *count += 1);
             if let Err(reason) = self.begin(predecessor).await {
                 return self.give_up(&reason);
             }
@@ -153,19 +153,21 @@ impl BackgroundTasks {
         tokio::task::spawn_blocking(asked).await.map_err(|e| e.to_string())?.map(Some)
     }
 
-    /// Waits until connections are accepted, lets the process before go, and only then says that this one serves.
+    /// Has connections accepted, lets the process before go, and only then says that this one serves.
     async fn begin(&self, predecessor: Option<Predecessor>) -> Result<(), String> {
         // What is purged from here on is not taken over, and told to the process before.
         let tickets = Tickets::take(&self.live.shared);
         let words = predecessor.as_ref().map(|_| self.live.shared.neighbours.follow());
-        let mut started = self.started.subscribe();
-        let all = tokio::time::timeout(BEGIN, started.wait_for(|count| *count >= self.services)).await;
-        all.map_err(|_| "the listeners do not begin to accept")?.map_err(|e| e.to_string())?;
-        if let Some((predecessor, words)) = predecessor.zip(words) {
-            let (socket, shared) = (self.handover.socket.clone(), self.live.shared.clone());
-            let relieve = move || predecessor.relieve(&socket, || shared.draining());
-            let relieved = tokio::task::spawn_blocking(relieve).await.map_err(|e| e.to_string())??;
-            answers::take(relieved, words, self.live.shared.clone(), tickets);
+        self.started.send_modify(|count| *count += 1);
+        let relieved = self.relieve(predecessor).await;
+        match (relieved, words) {
+            (Ok(stream), Some(words)) => answers::take(stream, words, self.live.shared.clone(), tickets),
+            (Err(reason), words) => {
+                let words = words.into_iter();
+                words.for_each(|words| answers::confess(self.plan.pingora.upgrade_sock.clone(), words));
+                return Err(reason);
+            }
+            (Ok(_), None) => {}
         }
         if let Err(e) = pid::write(&self.plan.pingora.pid_file) {
             log::error!("pid file {}: {e}", self.plan.pingora.pid_file);
@@ -179,6 +181,17 @@ impl BackgroundTasks {
             log::info!("listening on {}", listener.address);
         }
         Ok(())
+    }
+
+    /// Waits until connections are accepted, and lets the process before go; the connection to it, if it has not ended by itself.
+    async fn relieve(&self, predecessor: Option<Predecessor>) -> Result<Option<UnixStream>, String> {
+        let mut started = self.started.subscribe();
+        let all = tokio::time::timeout(BEGIN, started.wait_for(|count| *count >= self.services)).await;
+        all.map_err(|_| "the listeners do not begin to accept")?.map_err(|e| e.to_string())?;
+        let Some(predecessor) = predecessor else { return Ok(None) };
+        let (socket, shared) = (self.handover.socket.clone(), self.live.shared.clone());
+        let relieve = move || predecessor.relieve(&socket, || shared.draining());
+        tokio::task::spawn_blocking(relieve).await.map_err(|e| e.to_string())?
     }
 
     /// Ends the process that has not come to serve, when it has finished what it has accepted. A predecessor sees its

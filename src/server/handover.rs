@@ -37,7 +37,6 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::Receiver,
     },
     thread,
     time::Duration,
@@ -51,7 +50,7 @@ use rustix::{
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    answers::Gift,
+    answers::{self, Gift},
     line::{PROMPT, line},
     pid,
     place::UpgradeSocket,
@@ -59,11 +58,13 @@ use super::{
 };
 use crate::{
     config::PingoraConfig,
-    runtime::{Shared, neighbours::Word},
+    runtime::{Shared, words::Listener},
 };
 
 /// What a successor says first.
 pub(super) const HELLO: &str = "tollgate-upgrade 2";
+/// What one says first that has accepted connections, and does not take over: what it changes follows (`answers.rs`).
+pub(super) const CHANGES: &str = "tollgate-changes 1";
 /// What it says when it accepts connections.
 pub(super) const SERVING: &str = "serving";
 /// What it says before that, when there are services of which it knows no backend; their names follow.
@@ -191,7 +192,7 @@ impl Handover {
     }
 
     /// The whole of it; the connection and what is to be told when the successor serves, nothing when somebody only looked whether there is an answer.
-    fn converse(&self, mut stream: UnixStream) -> Result<Option<(UnixStream, Receiver<Word>)>, String> {
+    fn converse(&self, mut stream: UnixStream) -> Result<Option<(UnixStream, Listener)>, String> {
         let lost = |e: io::Error| format!("the successor cannot be talked to: {e}");
         stream.set_read_timeout(Some(PROMPT)).and_then(|()| stream.set_write_timeout(Some(PROMPT))).map_err(lost)?;
         if !is_ours(&stream, self.user.as_deref()) {
@@ -199,6 +200,11 @@ impl Handover {
         }
         let hello = line(&mut stream).map_err(lost)?;
         if hello.is_empty() {
+            return Ok(None);
+        }
+        if hello == CHANGES {
+            let _ = stream.set_read_timeout(None);
+            answers::hear(&stream, &self.shared);
             return Ok(None);
         }
         if hello != HELLO {
@@ -239,7 +245,7 @@ impl Handover {
     }
 
     /// What was purged since the successor may accept.
-    fn hand_over(&self, stream: &mut UnixStream) -> Result<Receiver<Word>, String> {
+    fn hand_over(&self, stream: &mut UnixStream) -> Result<Listener, String> {
         let lost = |e: io::Error| format!("the successor cannot be talked to: {e}");
         {
             let held = self.held.lock();

@@ -1,15 +1,14 @@
 //! What a process and its successor say once the successor serves (`answers.rs`): a letter, four bytes of the length of what
 //! follows, and that.
 
-use std::io::{self, Read, Write};
+use std::{
+    fmt,
+    io::{self, Read, Write},
+};
 
 use crate::{
     cache::purge::{Manner, Purge},
-    runtime::{
-        Shared,
-        neighbours::{Side, Word},
-        purging,
-    },
+    runtime::{Shared, neighbours::Side, purging, words::Word},
 };
 
 /// A kept answer.
@@ -60,16 +59,19 @@ pub(super) fn say(out: &mut impl Write, word: &Word) -> io::Result<bool> {
     }
 }
 
-/// Purges what the process on that side says that it has purged.
-pub(super) fn hear(shared: &Shared, from: Side, bytes: &[u8]) {
+/// Purges what the process on that side says that it has purged, or another one.
+pub(super) fn hear(shared: &Shared, from: Option<Side>, bytes: &[u8]) {
     let (purge, manner) = Purge::read(bytes);
     purging::heard(shared, from, &purge, manner);
 }
 
-/// Purges everything, for it is not known what the process on that side has purged. Gateways that keep answers in Redis hear of it
-/// there.
-pub(super) fn miss(shared: &Shared, from: Side) {
-    if shared.cache_tier.load().is_none() {
-        purging::heard(shared, from, &Purge::All, Manner::Hard);
+/// Purges everything, for it is not known what the process on that side has purged; not if it keeps answers in the `same_redis`: there
+/// it has told of it. Says so.
+pub(super) fn miss(shared: &Shared, from: Side, same_redis: bool, why: &dyn fmt::Display) {
+    let which = if from == Side::Before { "process before" } else { "successor" };
+    if same_redis {
+        return log::debug!("upgrade: the {which} says no more of what it purges, but in redis: {why}");
     }
+    log::warn!("upgrade: the {which} has not said all that it has purged: everything is purged: {why}");
+    purging::heard(shared, Some(from), &Purge::All, Manner::Hard);
 }

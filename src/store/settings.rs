@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use redis::{ConnectionAddr, ConnectionInfo};
 
 use super::config::{RedisConfig, RedisTls};
-use crate::units::{Secret, read_file};
+use crate::units::{Secret, fingerprint, read_file};
 
 /// What is allowed for `timeout`: longer, and requests pile up behind a store that is stuck.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -36,6 +36,13 @@ pub struct RedisSettings {
     pub(super) database: i64,
     pub(super) timeout: Duration,
     by_environment: bool,
+}
+
+impl RedisSettings {
+    /// Equal for those that lead to the same data, as far as that is to be seen.
+    pub fn name(&self) -> u64 {
+        fingerprint(&format!("{:?} {}", self.place, self.database))
+    }
 }
 
 impl fmt::Debug for RedisSettings {

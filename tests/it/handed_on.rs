@@ -31,7 +31,7 @@ fn gateway(backend: &Backend) -> Gateway {
     ))
 }
 
-fn serves(gw: &Gateway, count: usize) {
+pub(crate) fn serves(gw: &Gateway, count: usize) {
     eventually("the successor serves", || gw.errors().matches("listening on").count() > count);
 }
 
@@ -130,7 +130,7 @@ fn nothing_comes_along_that_is_one_clients_own_or_was_purged() {
 }
 
 /// A request that changes something, under way in the process before.
-fn post(gw: &Gateway, backend: &Backend, path: &str) -> thread::JoinHandle<u16> {
+pub(crate) fn post(gw: &Gateway, backend: &Backend, path: &str) -> thread::JoinHandle<u16> {
     let (url, asked) = (format!("http://127.0.0.1:{}{path}", gw.port), backend.asked());
     let post = thread::spawn(move || Request::new("POST", url).send().status);
     eventually("the backend has it", || backend.asked() > asked);
@@ -205,7 +205,7 @@ fn what_changes_in_a_process_before_that_keeps_nothing_goes_too() {
 }
 
 /// What a process says of answers until it ends the connection: the letters.
-fn letters(stream: &mut UnixStream) -> String {
+pub(crate) fn letters(stream: &mut UnixStream) -> String {
     let mut letters = String::new();
     loop {
         let mut head = [0; 5];

@@ -76,6 +76,7 @@ mod stuck;
 mod taken_back;
 mod tls;
 mod tokens;
+mod told;
 mod tunnels;
 mod untold;
 mod upgrade;
