@@ -62,8 +62,9 @@ pub(super) fn build(
     };
     let router = builder.router(&config.routes, problems);
     let cache_queries = caching::queries(&router);
-    let cache_tier =
-        caching::tier(&config.cache, (&config.services, &cache_queries), redis.as_ref(), shared, root, problems);
+    let made_by = (&config.services, via, paths, config.header_names);
+    let cache_tier = caching::tier(&config.cache, (&made_by, &cache_queries), redis.as_ref(), shared, root, problems);
+    let cache_settings = caching::settings(&(&made_by, &config.trusted_proxies, &config.pingora.ca_file));
     let sends = !cache_queries.is_empty() || outbound.is_wanted() || sends(&config);
     let runtime = Runtime {
         reserved: ReservedHeaders::new(router.routes().flat_map(|(_, route)| route.chain.tells_backends())),
@@ -78,7 +79,7 @@ pub(super) fn build(
         cache_queries,
         redis,
         cache_memory: caching::memory(&config.cache, root, problems),
-        cache_settings: caching::settings(&config.services),
+        cache_settings,
         cache_tier,
         cache_disk: caching::disk(&config.cache, shared, root, problems),
         key_sets,

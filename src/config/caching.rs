@@ -52,11 +52,11 @@ pub(super) fn queries(router: &Router<Arc<Route>>) -> Vec<QueryRule> {
     rules
 }
 
-/// The answers that gateways keep together in `redis`, if they do. `services` are those that may answer, `rules`
-/// those by which parts of queries count.
+/// The answers that gateways keep together in `redis`, if they do, made by services and settings of the whole file, which are in no key.
+/// `rules` are those by which parts of queries count.
 pub(super) fn tier(
     config: &StoreConfig,
-    (services, rules): (&impl std::fmt::Debug, &[QueryRule]),
+    (made_by, rules): (&impl std::fmt::Debug, &[QueryRule]),
     redis: Option<&Arc<RedisStore>>,
     shared: &Shared,
     root: &Node,
@@ -71,13 +71,13 @@ pub(super) fn tier(
         problems.push(root.at("cache.redis").place().problem(message));
         return None;
     };
-    let (realm, before) = (settings(services), shared.cache_tier.load_full());
+    let (realm, before) = (settings(made_by), shared.cache_tier.load_full());
     Some(CacheTier::build(redis.settings(), tier, realm, rules, &shared.metrics.cache_tier, before))
 }
 
-/// Differs where services may answer in another way.
-pub(super) fn settings(services: &impl std::fmt::Debug) -> u64 {
-    fingerprint(&format!("{services:?}"))
+/// Differs where answers may be made in another way.
+pub(super) fn settings(made_by: &impl std::fmt::Debug) -> u64 {
+    fingerprint(&format!("{made_by:?}"))
 }
 
 /// The bytes of memory for kept answers.

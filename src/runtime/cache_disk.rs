@@ -202,18 +202,25 @@ impl CacheDisk {
         self.metrics.up.set(0);
     }
 
-    /// The process ends: its files go, unless there is `somebody` that they are left to, with what is in memory.
-    pub fn end(&self, somebody: Option<&Mark>, memory: &Memory) {
+    /// The process ends, and its files go.
+    pub fn end(&self) {
         self.paused.store(true, Relaxed);
-        let Some(folder) = self.folder.get() else { return };
-        let left = somebody.map(|mark| disk_left::leave(folder, &self.known, memory, mark));
-        if let Some(Err(e)) = &left {
+        if let Some(folder) = self.folder.get() {
+            folder.clear();
+        }
+    }
+
+    /// The process ends, and leaves its files to the next one, and what is in memory, too. `announce` makes it known that this number was
+    /// left.
+    pub fn leave(&self, mark: &Mark, memory: &Memory, announce: impl FnOnce(u64) -> io::Result<()>) {
+        self.paused.store(true, Relaxed);
+        let (Some(folder), number) = (self.folder.get(), fastrand::u64(..)) else { return };
+        let left = disk_left::leave(folder, &self.known, memory, mark, number).and_then(|()| announce(number));
+        if let Err(e) = left {
             log::warn!(
                 "cache: the answers on disk are not left to the next process: {}: {e}",
                 self.config.path.display()
             );
-        }
-        if !matches!(left, Some(Ok(()))) {
             folder.clear();
         }
     }

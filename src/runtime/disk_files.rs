@@ -126,7 +126,9 @@ impl Folder {
     /// Leaves it to the next process, with a list of what is in it.
     pub(super) fn leave(&self, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<()> {
         let unfinished = self.path.join(format!(".{LIST}"));
-        let mut list = BufWriter::new(OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
+        let mut list = BufWriter::new(options.open(&unfinished)?);
         write(&mut list)?;
         list.flush()?;
         fs::rename(unfinished, self.path.join(LIST))?;
@@ -171,8 +173,9 @@ fn clear(folder: &Path) {
 
 /// What a process has left in this folder, and since when; nothing when it has not.
 pub(super) fn list(folder: &Path) -> Option<(BufReader<File>, Duration)> {
-    let list = OpenOptions::new().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(folder.join(LIST)).ok()?;
-    let since = list.metadata().and_then(|metadata| metadata.modified()).ok()?.elapsed().unwrap_or_default();
+    let list = open(&folder.join(LIST)).ok()?;
+    let found = list.metadata().ok().filter(fs::Metadata::is_file)?;
+    let since = found.modified().ok()?.elapsed().unwrap_or_default();
     Some((BufReader::new(list), since))
 }
 
@@ -186,10 +189,7 @@ pub(super) fn sweep(directory: &Path, kept: impl Fn(&Path) -> bool) {
         if !is_one || !is_own(&path) {
             continue;
         }
-        // Whatever somebody else has put there must not be waited for, nor followed.
-        let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
-        let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path.join(LOCK));
-        match file.map(lock) {
+        match open(&path.join(LOCK)).map(lock) {
             Ok(Ok(_lock)) if kept(&path) => {}
             Ok(Ok(_lock)) => clear(&path),
             // Somebody has removed it. Whoever has the folder still makes it again.
@@ -199,6 +199,11 @@ pub(super) fn sweep(directory: &Path, kept: impl Fn(&Path) -> bool) {
             Ok(Err(_)) | Err(_) => {}
         }
     }
+}
+
+/// Whatever somebody else has put there must not be waited for, nor followed.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits()).open(path)
 }
 
 /// True for a folder that belongs to whom this process runs as, and for no link to one.

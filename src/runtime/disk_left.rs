@@ -1,8 +1,8 @@
 //! What a process that ends leaves of its files to the one that is started in its place: its folder, with a list of what is in it.
 //! (One that takes over while the other serves is told: `server/files.rs`.)
 //!
-//! The list is a number of parts: the length, sixteen bytes of a SHA-256, and the part. The first says who has left it; all others are
-//! files (`cache/handed_file.rs`). One that was cut off, or altered, ends there.
+//! The list is a number of parts: the length, sixteen bytes of a SHA-256, and the part. The first says who has left it, with a number
+//! (`heir.rs`); all others are files (`cache/handed_file.rs`). One that was cut off, or altered, ends there.
 
 use std::{
     io::{self, Read, Write},
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What is in memory is written for so long.
-const WRITING: Duration = Duration::from_secs(2);
+const WRITING: Duration = Duration::from_secs(1);
 /// What another gateway has left may be removed after this long: it does not come again.
 const FORGOTTEN: Duration = Duration::from_secs(24 * 3600);
 /// More than any part.
@@ -35,6 +35,8 @@ pub struct Mark {
     pub settings: u64,
     /// Equal for the processes of one gateway.
     pub gateway: PathBuf,
+    /// That of what may be taken over.
+    pub number: Option<u64>,
 }
 
 impl Mark {
@@ -48,13 +50,24 @@ impl Mark {
     }
 }
 
-/// Leaves the folder, with what memory has.
-pub(super) fn leave(folder: &Folder, known: &Disk, memory: &Memory, mark: &Mark) -> io::Result<()> {
-    write_memory(folder, known, memory)?;
+/// Leaves the folder under this number, with what memory has, as far as there is room for it.
+pub(super) fn leave(folder: &Folder, known: &Disk, memory: &Memory, mark: &Mark, number: u64) -> io::Result<()> {
+    let (written, result) = write_memory(folder, known, memory);
+    if let Err(e) = result {
+        log::warn!("cache: not all that is in memory is left to the next process: {e}");
+    }
+    write_list(folder, known, mark, number).or_else(|_| {
+        // There is no room for it: what it says of these files is found to be wrong.
+        folder.remove(&written);
+        write_list(folder, known, mark, number)
+    })
+}
+
+fn write_list(folder: &Folder, known: &Disk, mark: &Mark, number: u64) -> io::Result<()> {
     folder.leave(|list| {
-        let now = Now::read();
-        let written = Now::calendar().as_millis();
-        put(list, &[&mark.gateway()[..], mark.settings().as_bytes(), written.to_string().as_bytes()].concat())?;
+        let (now, written) = (Now::read(), Now::calendar().as_millis());
+        let last = format!("{number:016x} {written}");
+        put(list, &[&mark.gateway()[..], mark.settings().as_bytes(), last.as_bytes()].concat())?;
         for key in known.keys() {
             for spot in known.files(&key).iter().rev() {
                 if let Some(file) = handed_file::write(&key, spot, now) {
@@ -66,8 +79,9 @@ pub(super) fn leave(folder: &Folder, known: &Disk, memory: &Memory, mark: &Mark)
     })
 }
 
-fn write_memory(folder: &Folder, known: &Disk, memory: &Memory) -> io::Result<()> {
-    let begun = Instant::now();
+/// Writes what memory has for `WRITING` at most; the numbers of the files, and what went wrong.
+fn write_memory(folder: &Folder, known: &Disk, memory: &Memory) -> (Vec<u64>, io::Result<()>) {
+    let (begun, mut written, mut result) = (Instant::now(), Vec::new(), Ok(()));
     for key in memory.keys().into_iter().filter(|key| !key.is_one_clients()) {
         let Some(variants) = memory.get(&key) else { continue };
         for entry in variants.entries().iter().rev() {
@@ -75,26 +89,32 @@ fn write_memory(folder: &Folder, known: &Disk, memory: &Memory) -> io::Result<()
             if known.has(&key, &entry.selection) || !disk_answer::is_worth_it(&key, entry, now) {
                 continue;
             }
-            if let Some(file) = disk_answer::write(folder, &key, entry, now)? {
-                known.add(&key, disk_answer::spot(entry, file), ticket);
+            match disk_answer::write(folder, &key, entry, now) {
+                Ok(Some(file)) => {
+                    written.push(file.0);
+                    known.add(&key, disk_answer::spot(entry, file), ticket);
+                }
+                Ok(None) => {}
+                Err(e) => result = Err(e),
             }
         }
         if begun.elapsed() > WRITING {
             break;
         }
     }
-    Ok(())
+    (written, result)
 }
 
-/// Takes over the files in a folder that nobody holds, if there is a list with this mark and there are none yet; true when it is not to be
-/// removed.
+/// Takes over the files in a folder that nobody holds, if they were left to this process; true when it is not to be removed.
 pub(super) fn look(left: &Path, own: Option<&Folder>, known: &Disk, keys: &Keys, mark: Option<&Mark>) -> bool {
     let Some((mut list, since)) = disk_files::list(left) else { return false };
     let Some(said) = take(&mut list) else { return false };
     let Some(rest) = mark.and_then(|mark| said.strip_prefix(&mark.gateway()[..])) else { return since < FORGOTTEN };
     let Some(own) = own else { return true };
     let same = mark.and_then(|mark| rest.strip_prefix(mark.settings().as_bytes()));
-    let written = same.and_then(|written| std::str::from_utf8(written).ok()?.parse().ok());
+    let numbers = same.and_then(|rest| std::str::from_utf8(rest).ok()?.split_once(' '));
+    let is_ours = |number: &str| u64::from_str_radix(number, 16).ok() == mark.and_then(|mark| mark.number);
+    let written = numbers.filter(|(number, _)| is_ours(number)).and_then(|(_, written)| written.parse().ok());
     let Some(ago) = written.and_then(|written| Now::calendar().checked_sub(Duration::from_millis(written))) else {
         return false;
     };

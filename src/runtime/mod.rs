@@ -9,6 +9,7 @@ mod disk_files;
 mod disk_left;
 pub mod flights;
 mod heard;
+pub mod heir;
 mod key_refresh;
 mod live;
 mod metrics;

@@ -94,7 +94,12 @@ impl Neighbours {
 
     /// True while the process before may say something that the successor has to know.
     pub fn has_more_to_tell(&self) -> bool {
-        *self.owed.lock() && self.has_successor()
+        self.is_owed() && self.has_successor()
+    }
+
+    /// True while the process before may say something.
+    pub fn is_owed(&self) -> bool {
+        *self.owed.lock()
     }
 
     /// True when another process is told what is purged here.
@@ -151,7 +156,7 @@ impl Neighbours {
     /// Nothing more is purged here; waits so long at most until the successor knows all, and no longer than nobody is
     /// `impatient`. It hears no farewell when the process before may still have something to say.
     pub fn leave(&self, longest: Duration, impatient: impl Fn() -> bool) {
-        let owed = *self.owed.lock();
+        let owed = self.is_owed();
         let Some(words) = self.after.write().take() else { return };
         if owed {
             return;

@@ -56,6 +56,8 @@ pub struct Shared {
     pub cache_disk: ArcSwapOption<CacheDisk>,
     /// Tells this gateway from others of this machine: its pid file, if it has one.
     pub gateway: OnceLock<PathBuf>,
+    /// The number of what the process before has left to this one (`heir.rs`).
+    pub left: OnceLock<u64>,
     /// Whether gateways have yet to be told of purges.
     pub untold: Untold,
     /// The processes before and after this one.
@@ -93,6 +95,7 @@ impl Shared {
             cache_tier: ArcSwapOption::empty(),
             cache_disk: ArcSwapOption::empty(),
             gateway: OnceLock::new(),
+            left: OnceLock::new(),
             untold: Untold::default(),
             neighbours: Neighbours::default(),
             flights: Arc::default(),
@@ -110,7 +113,8 @@ impl Shared {
 
     /// Whose files in `cache.disk` this process takes over, and leaves; `None`: nobody's.
     pub fn mark(&self) -> Option<Mark> {
-        Some(Mark { settings: self.neighbours.settings().id?, gateway: self.gateway.get()?.clone() })
+        let (settings, gateway) = (self.neighbours.settings().id?, self.gateway.get()?.clone());
+        Some(Mark { settings, gateway, number: self.left.get().copied() })
     }
 
     /// The service of this name in the configuration that serves.

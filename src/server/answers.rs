@@ -30,9 +30,8 @@ use std::{
 
 use super::{
     files::{Files, Place, Taking},
-    handover::CHANGES,
     line::{PROMPT, line},
-    parts,
+    parts::{self, CHANGES},
 };
 use crate::{
     cache::{

@@ -31,7 +31,7 @@ use crate::{
     config::Plan,
     downstream::Listener,
     filter::KeySet,
-    runtime::{Live, Shared, Tasks},
+    runtime::{Live, Shared, Tasks, heir::Heir},
 };
 
 /// Time between two looks at certificate files.
@@ -169,7 +169,7 @@ impl BackgroundTasks {
             }
             (Ok(_), None) => {}
         }
-        if let Err(e) = pid::write(&self.plan.pingora.pid_file) {
+        if let Err(e) = self.write_pid() {
             log::error!("pid file {}: {e}", self.plan.pingora.pid_file);
         }
         if self.plan.pingora.daemon {
@@ -181,6 +181,12 @@ impl BackgroundTasks {
             log::info!("listening on {}", listener.address);
         }
         Ok(())
+    }
+
+    fn write_pid(&self) -> io::Result<()> {
+        let (write, shared) = (|| pid::write(&self.plan.pingora.pid_file), &self.live.shared);
+        let Some(gateway) = shared.gateway.get() else { return write() };
+        Heir::beside(gateway).begin(shared.cache_disk.load().is_some(), write)
     }
 
     /// Waits until connections are accepted, and lets the process before go; the connection to it, if it has not ended by itself.

@@ -52,6 +52,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     answers::{self, Gift},
     line::{PROMPT, line},
+    parts::CHANGES,
     pid,
     place::UpgradeSocket,
     sockets::Held,
@@ -63,8 +64,6 @@ use crate::{
 
 /// What a successor says first.
 pub(super) const HELLO: &str = "tollgate-upgrade 2";
-/// What one says first that has accepted connections, and does not take over: what it changes follows (`answers.rs`).
-pub(super) const CHANGES: &str = "tollgate-changes 1";
 /// What it says when it accepts connections.
 pub(super) const SERVING: &str = "serving";
 /// What it says before that, when there are services of which it knows no backend; their names follow.

@@ -11,6 +11,9 @@ use crate::{
     runtime::{Shared, neighbours::Side, purging, words::Word},
 };
 
+/// What one says first that has accepted connections, and does not take over: what it purges follows (`answers.rs`).
+pub(super) const CHANGES: &str = "tollgate-changes 1";
+
 /// A kept answer.
 pub(super) const ANSWER: u8 = b'a';
 /// These were all that are in memory.

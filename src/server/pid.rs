@@ -14,11 +14,16 @@ pub(super) fn write(path: &str) -> io::Result<()> {
     fs::rename(fresh, path)
 }
 
-/// Removes the file, if it is still ours: after an upgrade it names the successor.
+/// Removes the file, if it is still ours.
 pub(super) fn remove(path: &str) {
-    if read(path) == Some(Pid::this()) {
+    if is_ours(path) {
         let _ = fs::remove_file(path);
     }
+}
+
+/// True while it names this process: after an upgrade it names the successor.
+pub(super) fn is_ours(path: &str) -> bool {
+    read(path) == Some(Pid::this())
 }
 
 fn read(path: &str) -> Option<Pid> {
@@ -42,7 +47,7 @@ pub(super) fn forget_old(path: &str) {
 pub(super) fn give_back(path: &str) {
     // Signal 0 asks whether it is there (kill(2)); one of another user is.
     let lives = |pid: &Pid| *pid != Pid::this() && !matches!(signal::kill(*pid, None), Err(Errno::ESRCH));
-    if read(path) != Some(Pid::this()) {
+    if !is_ours(path) {
         return;
     }
     if read(&old(path)).as_ref().is_some_and(lives) {

@@ -43,7 +43,7 @@ use crate::{
     },
     filter::Registry,
     proxy::Gateway,
-    runtime::{Live, Shared},
+    runtime::{Live, Shared, heir::Heir},
     server::{failure::fail, run_args::RunArgs},
     upstream::tunnel::Tunnels,
 };
@@ -145,6 +145,8 @@ pub(super) fn serve(
     let _ = shared.connections.set(ConnectorOptions::from_server_conf(&server.configuration));
     shared.untold.keep_beside(&plan.pingora.pid_file);
     if let Ok(pid_file) = std::path::absolute(&plan.pingora.pid_file) {
+        // Whether this one takes it over or not, nobody else does.
+        let _ = Heir::beside(&pid_file).take().map(|number| shared.left.set(number));
         let _ = shared.gateway.set(pid_file);
     }
     let live = Live::begin(runtime, shared.clone());

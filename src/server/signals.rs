@@ -21,7 +21,11 @@ use tokio::{
 };
 
 use super::{exit, handover::Handover, notify, pid};
-use crate::{config::Plan, runtime::Shared, units::counted};
+use crate::{
+    config::Plan,
+    runtime::{Shared, cache_disk::CacheDisk, heir::Heir},
+    units::counted,
+};
 
 /// Signals that change nothing, or open a log anew, must not end a process that cannot receive them yet: from now on they
 /// wait until somebody does.
@@ -162,23 +166,34 @@ fn impatience() -> std::thread::JoinHandle<()> {
     })
 }
 
+/// Leaves files with answers to the next process: before the pid file goes, for then that may begin. A successor has them already; one that
+/// has not come to serve must not leave what another one still changes, nor one that was still owed a word of the process before.
+fn end_disk(disk: &CacheDisk, shared: &Shared, plan: &Plan, handover: &Handover) {
+    let served = !handover.is_unfinished() && !*handover.failed.borrow();
+    let ends = served && !handover.has_successor() && !shared.neighbours.is_owed();
+    match (shared.mark().filter(|_| ends), shared.gateway.get()) {
+        (Some(mark), Some(gateway)) => disk.leave(&mark, &shared.cache.memory(), |number| {
+            Heir::beside(gateway).leave(number, || pid::is_ours(&plan.pingora.pid_file))
+        }),
+        _ => disk.end(),
+    }
+}
+
 /// Ends the process in order: the log is written out, its own files go.
 pub(super) fn leave(shared: &Shared, plan: &Plan, handover: &Handover) -> ! {
     // Dropping the last handle writes what is left; requests that are cut off may still hold one for a moment.
     drop(shared.access_log.swap(None));
     std::thread::sleep(Duration::from_millis(50));
     shared.neighbours.leave(HANDING_ON, || false);
+    if let Some(disk) = shared.cache_disk.swap(None) {
+        end_disk(&disk, shared, plan, handover);
+    }
     if plan.pingora.daemon {
         // Nothing to do for one that has come to serve.
         pid::give_back(&plan.pingora.pid_file);
     }
     pid::remove(&plan.pingora.pid_file);
     handover.socket.remove();
-    if let Some(disk) = shared.cache_disk.swap(None) {
-        // A successor has them already; one that has not come to serve must not take them from the process that does.
-        let ends = !handover.has_successor() && !handover.is_unfinished() && !*handover.failed.borrow();
-        disk.end(shared.mark().filter(|_| ends).as_ref(), &shared.cache.memory());
-    }
     let mut failed = *handover.failed.borrow();
     // Who has asked for an upgrade must not believe that there was one.
     if !failed && handover.is_unfinished() {

@@ -212,17 +212,7 @@ fn a_full_disk_costs_hits_and_nothing_else() {
     let mut gw = gateway(&backend, "", "{}");
     gw.child.kill().unwrap();
     gw.wait();
-    // No file may have more than 64 KB: a write ends in the middle, with an error.
-    gw.child = Command::new("sh")
-        .args(["-c", "trap '' XFSZ; ulimit -f 128; exec \"$0\" -c \"$1\" 2>\"$2\" >/dev/null", &binary()])
-        .args([gw.path("tollgate.yaml"), gw.path("stderr")])
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
-    eventually("it answers again", || {
-        let live = Request::new("GET", format!("http://127.0.0.1:{}/health/live", gw.admin));
-        live.try_send().is_ok_and(|answer| answer.status == 200)
-    });
+    start_limited(&mut gw);
     eventually("there is a folder", || shown(&gw)["state"] == "up");
     for number in 0..40 {
         gw.get(&path(number)).expect(200);
@@ -235,6 +225,20 @@ fn a_full_disk_costs_hits_and_nothing_else() {
     for number in 0..40 {
         gw.get(&path(number)).expect(200);
     }
+}
+
+/// No file may have more than 64 KB: a write ends in the middle, with an error.
+fn start_limited(gw: &mut Gateway) {
+    gw.child = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -f 128; exec \"$0\" -c \"$1\" 2>\"$2\" >/dev/null", &binary()])
+        .args([gw.path("tollgate.yaml"), gw.path("stderr")])
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("it answers again", || {
+        let live = Request::new("GET", format!("http://127.0.0.1:{}/health/live", gw.admin));
+        live.try_send().is_ok_and(|answer| answer.status == 200)
+    });
 }
 
 /// The successor serves alone; what keeps the process before until it has all is nothing but that.
@@ -377,6 +381,69 @@ fn a_process_that_is_started_in_its_place_has_what_there_was() {
 }
 
 #[test]
+fn whoever_begins_takes_what_was_left_or_nobody_does() {
+    let backend = Backend::start();
+    let mut gw = gateway(&backend, "", "{}");
+    let file = gw.read("tollgate.yaml");
+    let disk = file.lines().find(|line| line.starts_with("cache:")).unwrap().to_owned();
+    let elsewhere = tempfile::tempdir().unwrap();
+    for other in
+        ["cache: { memory: 1MiB }", &disk.replace(gw.dir.path().to_str().unwrap(), elsewhere.path().to_str().unwrap())]
+    {
+        assert_ne!(other, disk);
+        gw.get(&path(1)).expect(200);
+        gw.get(&path(2)).expect(200);
+        ended(&mut gw, Signal::SIGTERM);
+        let left = folders(gw.dir.path());
+        fs::write(gw.path("tollgate.yaml"), file.replace(&disk, other)).unwrap();
+        gw.start_again();
+        purged(&gw, &json!({ "tag": "n1" }));
+        gw.request("POST", &path(2)).expect(200);
+        ended(&mut gw, Signal::SIGTERM);
+        fs::write(gw.path("tollgate.yaml"), &file).unwrap();
+        gw.start_again();
+        eventually("what was left is removed", || !left[0].exists());
+        assert!(!is_hit(&gw, &path(1)) && !is_hit(&gw, &path(2)), "{other}");
+    }
+}
+
+#[test]
+fn one_that_the_process_before_still_owes_a_word_leaves_nothing() {
+    let backend = Backend::start();
+    let mut gw = gateway(&backend, "", "{}");
+    let slow = format!("/slow?{FRESH}&b=x&d=5000");
+    gw.get(&slow).expect(200);
+    let post = crate::handed_on::post(&gw, &backend, &slow);
+    let mut old = gw.upgrade();
+    crate::handed_on::serves(&gw, 1);
+    assert!(is_hit(&gw, &slow));
+    ended(&mut gw, Signal::SIGTERM);
+    gw.start_again();
+    assert!(old.try_wait().unwrap().is_none(), "it still has the request");
+    assert_eq!(post.join().unwrap(), 200);
+    assert!(!is_hit(&gw, &slow));
+    old.wait().unwrap();
+}
+
+#[test]
+fn what_there_is_no_room_for_is_not_left_and_all_else_is() {
+    let backend = Backend::start();
+    let mut gw = gateway(&backend, "", "{}");
+    gw.child.kill().unwrap();
+    gw.wait();
+    start_limited(&mut gw);
+    let small = |number: usize| path(number).replace("b=*100000", "b=*10000");
+    (0..30).for_each(|number| drop(gw.get(&small(number)).expect(200)));
+    (40..43).for_each(|number| drop(gw.get(&path(number)).expect(200)));
+    assert!((0..30).all(|number| is_hit(&gw, &small(number))) && is_hit(&gw, &path(40)));
+    ended(&mut gw, Signal::SIGTERM);
+    assert!(gw.errors().contains("not all that is in memory is left"), "{}", gw.errors());
+    gw.start_again();
+    eventually("it has the others", || shown(&gw)["entries"].as_u64() == Some(30));
+    assert!((0..30).all(|number| is_hit(&gw, &small(number))) && !is_hit(&gw, &path(40)));
+}
+
+#[test]
 fn what_was_left_is_looked_at_before_it_is_taken() {
     let backend = Backend::start();
     let mut gw = gateway(&backend, "", "{}");
@@ -384,10 +451,12 @@ fn what_was_left_is_looked_at_before_it_is_taken() {
     ended(&mut gw, Signal::SIGTERM);
     let [left] = &folders(gw.dir.path())[..] else { panic!("one is left") };
     let list = fs::read(left.join("list")).unwrap();
+    let word = fs::read(gw.path("pid.left")).unwrap();
     let mut altered = list.clone();
     *altered.last_mut().unwrap() ^= 1;
     for (list, least) in [(&list[..list.len() / 2], 5), (&altered, 20), (&[], 0)] {
         fs::write(left.join("list"), list).unwrap();
+        fs::write(gw.path("pid.left"), &word).unwrap();
         let files = files(gw.dir.path()).into_iter().filter(|file| file.starts_with(left));
         let files = files.map(|file| (fs::read(&file).unwrap(), file)).collect::<Vec<_>>();
         gw.start_again();
@@ -402,6 +471,11 @@ fn what_was_left_is_looked_at_before_it_is_taken() {
         }
         fs::write(left.join("lock"), "").unwrap();
     }
+    // A pipe is not waited for.
+    let pipe = gw.dir.path().join("tollgate-cache-1-2");
+    fs::create_dir(&pipe).unwrap();
+    fs::write(pipe.join("lock"), "").unwrap();
+    nix::unistd::mkfifo(&pipe.join("list"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     // Another gateway leaves alone for a day what this one has left.
     fs::write(left.join("list"), &list).unwrap();
     let other = Gateway::start(&format!(

@@ -104,6 +104,10 @@ fn nothing_comes_along_that_other_rules_have_made() {
     change(&gw, "max_attempts: 1", "max_attempts: 2");
     taken_over(&mut gw);
     assert!(!hits(&gw, &same) && !hits(&gw, &other));
+    // What backends are told may be in answers.
+    change(&gw, "services:", "via: false\nservices:");
+    taken_over(&mut gw);
+    assert!(!hits(&gw, &same) && !hits(&gw, &other));
 }
 
 #[test]

@@ -157,11 +157,12 @@ fn what_a_backend_takes_back_goes_in_the_successor_whatever_the_files_say() {
         let file = gw.path("tollgate.yaml");
         let text = std::fs::read_to_string(&file).unwrap();
         std::fs::write(&file, text.replace(&format!("cache: {cache}"), &format!("cache: {after}"))).unwrap();
-        let _predecessor = gw.upgrade();
+        let mut predecessor = gw.upgrade();
         serves(&gw, 1);
         assert_eq!(request(&gw).expect(200).body, "second");
         assert_eq!(said(&request(&gw).expect(200)).1, "HIT");
         assert_eq!(slow.join().unwrap(), 410);
         eventually("it is gone", || request(&gw).header("Cache-Control", "only-if-cached").send().status == 504);
+        predecessor.wait().unwrap();
     }
 }
