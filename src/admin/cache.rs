@@ -71,7 +71,8 @@ async fn show(State(live): State<Arc<Live>>) -> Answer {
         &json!({
             "bytes": stats.bytes,
             "held": live.shared.cache.held_beyond(),
-            "budget": stats.budget,
+            "budget": stats.budget + live.shared.cache.coded().budget(),
+            "coded": coded(&live.shared),
             "entries": stats.entries,
             "evictions": stats.evictions,
             "hit_ratio": hit_ratio(&requests),
@@ -81,6 +82,11 @@ async fn show(State(live): State<Arc<Live>>) -> Answer {
             "redis": live.shared.cache_tier.load().as_ref().map(|tier| if tier.is_up() { "up" } else { "down" }),
         }),
     ))
+}
+
+fn coded(shared: &Shared) -> Value {
+    let (bytes, entries) = shared.cache.coded().stats();
+    json!({ "bytes": bytes, "entries": entries })
 }
 
 fn disk(shared: &Shared) -> Option<Value> {

@@ -28,7 +28,8 @@ pub(super) fn reply(live: &Live) -> Reply {
     // Counted where it happens, shown here: the request path then pays nothing for the copies.
     let evictions = &metrics.filters.evictions;
     evictions.inc_by(live.shared.tables.evictions().saturating_sub(evictions.get()));
-    metrics.cache.take(live.shared.cache.memory().stats(), live.shared.cache.held_beyond());
+    let cache = &live.shared.cache;
+    metrics.cache.take(cache.memory().stats(), cache.coded().stats().0, cache.held_beyond());
     let body = ReplyBody::Bytes(HeaderValue::from_static(MEDIA), metrics.render().into());
     Reply { body, ..Reply::empty(StatusCode::OK) }
 }

@@ -4,7 +4,13 @@
 //! heap they would leave holes, and the allocator would have to give back at once what it is better off keeping for the buffers
 //! of requests.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use bytes::Bytes;
 
@@ -24,6 +30,8 @@ const COPIED: usize = 16 << 10;
 pub struct Body {
     parts: Arc<[Bytes]>,
     len: usize,
+    /// See [`Self::number`].
+    number: u64,
 }
 
 impl Body {
@@ -40,7 +48,12 @@ impl Body {
 
     /// A body of this length whose bytes are to come, by another way.
     pub fn to_come(len: usize) -> Self {
-        Self { parts: Arc::default(), len }
+        Self { parts: Arc::default(), len, number: 0 }
+    }
+
+    /// Tells it from all others, and is that of its clones; nothing for one that is to come, or empty.
+    pub fn number(&self) -> Option<u64> {
+        (self.number > 0).then_some(self.number)
     }
 
     /// What there is from this place on, to the end of its piece.
@@ -151,15 +164,16 @@ impl Filling {
 
     /// The body, now that all of it has come.
     pub fn finish(self) -> Body {
-        let (len, mut parts) = (self.len(), self.parts);
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let (len, mut parts, number) = (self.len(), self.parts, NEXT.fetch_add(1, Relaxed));
         if self.piece.len() > 0 {
             let last = self.held.keep(self.piece.shrunk());
             if parts.is_empty() {
-                return Body { parts: Arc::new([last]), len };
+                return Body { parts: Arc::new([last]), len, number };
             }
             parts.push(last);
         }
-        Body { parts: parts.into(), len }
+        Body { parts: parts.into(), len, number }
     }
 }
 

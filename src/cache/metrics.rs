@@ -16,6 +16,7 @@ use crate::telemetry::registry::{counter, counters, gauge};
 pub struct CacheMetrics {
     requests: IntCounterVec,
     bytes: IntGauge,
+    coded: IntGauge,
     held: IntGauge,
     entries: IntGauge,
     evictions: IntCounter,
@@ -100,6 +101,7 @@ impl CacheMetrics {
         Self {
             requests: counters(r, "gateway_cache_requests_total", help, &["result"]),
             bytes: gauge(r, "gateway_cache_bytes", "Memory that kept answers take."),
+            coded: gauge(r, "gateway_cache_coded_bytes", "Memory that their bodies take once more, compressed."),
             held: gauge(
                 r,
                 "gateway_cache_held_bytes",
@@ -124,8 +126,9 @@ impl CacheMetrics {
         series.map(|series| (result(series), series.get_counter().get_value() as u64)).collect()
     }
 
-    /// Takes what the store counts by itself, when somebody asks, and what is `held` beyond it.
-    pub fn take(&self, stats: Stats, held: u64) {
+    /// Takes what the store counts by itself, when somebody asks, the bytes of `coded` bodies, and what is `held` beyond both.
+    pub fn take(&self, stats: Stats, coded: u64, held: u64) {
+        self.coded.set(i64::try_from(coded).unwrap_or(i64::MAX));
         self.held.set(i64::try_from(held).unwrap_or(i64::MAX));
         self.bytes.set(i64::try_from(stats.bytes).unwrap_or(i64::MAX));
         self.entries.set(i64::try_from(stats.entries).unwrap_or(i64::MAX));

@@ -9,6 +9,7 @@
 pub mod allocated;
 pub mod body;
 pub mod bypass;
+pub mod coded;
 pub mod condition;
 pub mod conditional;
 pub mod config;

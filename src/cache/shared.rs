@@ -8,6 +8,7 @@ use std::sync::{
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 
 use super::{
+    coded::CodedBodies,
     disk::Disk,
     entry::Entry,
     held::Held,
@@ -25,6 +26,9 @@ use crate::clock::Now;
 /// Room for answers, unless the configuration says otherwise: 64 MiB.
 pub const USUAL_BUDGET: u64 = 64 << 20;
 
+/// This part of the room is for coded bodies: what is coded becomes a fourth to a tenth of what it was.
+const CODED: u64 = 8;
+
 /// The largest answer that room is divided by.
 const LARGEST: u64 = 8 << 20;
 
@@ -37,6 +41,7 @@ pub struct Cache {
     /// Bytes of answers that are on their way into the store.
     arriving: Arc<AtomicU64>,
     held: Held,
+    coded: ArcSwap<CodedBodies>,
     disk: ArcSwapOption<Disk>,
     overflow: Arc<Overflow>,
 }
@@ -48,6 +53,7 @@ pub struct Room {
     arriving: Arc<AtomicU64>,
     own: u64,
     memory: Arc<Memory>,
+    coded: Arc<CodedBodies>,
     held: Held,
 }
 
@@ -66,13 +72,13 @@ impl Room {
         let most = self.memory.budget();
         // What the store has is asked for when it makes a difference: it is a look at each of its parts.
         arriving.saturating_add(self.held.bytes()) <= most
-            || arriving.saturating_add(beyond(&self.held, &self.memory)) <= most
+            || arriving.saturating_add(beyond(&self.held, &self.memory, &self.coded)) <= most
     }
 }
 
 /// Bytes of bodies that are not in the store, and that somebody has still.
-fn beyond(held: &Held, memory: &Memory) -> u64 {
-    held.bytes().saturating_sub(memory.stats().bytes)
+fn beyond(held: &Held, memory: &Memory, coded: &CodedBodies) -> u64 {
+    held.bytes().saturating_sub(memory.stats().bytes).saturating_sub(coded.stats().0)
 }
 
 impl Drop for Room {
@@ -86,7 +92,8 @@ impl Default for Cache {
         let overflow: Arc<Overflow> = Arc::default();
         let memory = ArcSwap::from_pointee(Memory::before(overflow.clone(), USUAL_BUDGET, LARGEST));
         let (arriving, held, disk) = (Arc::default(), Held::default(), ArcSwapOption::empty());
-        Self { keys: Keys::default(), memory, arriving, held, disk, overflow }
+        let coded = ArcSwap::from_pointee(CodedBodies::new(0));
+        Self { keys: Keys::default(), memory, arriving, held, coded, disk, overflow }
     }
 }
 
@@ -98,7 +105,8 @@ impl Cache {
 
     /// Room for an answer that is on its way.
     pub fn room(&self) -> Room {
-        Room { arriving: self.arriving.clone(), own: 0, memory: self.memory.load_full(), held: self.held.clone() }
+        let (memory, coded) = (self.memory.load_full(), self.coded.load_full());
+        Room { arriving: self.arriving.clone(), own: 0, memory, coded, held: self.held.clone() }
     }
 
     /// Where bodies are counted.
@@ -108,7 +116,12 @@ impl Cache {
 
     /// Bytes of bodies that are kept no longer, and that clients are still given.
     pub fn held_beyond(&self) -> u64 {
-        beyond(&self.held, &self.memory.load())
+        beyond(&self.held, &self.memory.load(), &self.coded.load())
+    }
+
+    /// Bodies in the codings that clients take.
+    pub fn coded(&self) -> Guard<Arc<CodedBodies>> {
+        self.coded.load()
     }
 
     /// What is known of answers on disk, if they are kept there.
@@ -190,9 +203,13 @@ impl Cache {
         purging.as_ref().map_or(0, |purging| purging.count) + memory.purge(purge, manner, now)
     }
 
-    /// Gives it so many bytes; with another number than before, it begins empty.
-    pub fn set_budget(&self, bytes: u64) {
-        let before = self.memory.load();
+    /// Gives it so many bytes, of which some are for coded bodies if it `codes`; with another number than before, it begins empty.
+    pub fn set_budget(&self, bytes: u64, codes: bool) {
+        let coded = if codes { bytes / CODED } else { 0 };
+        if self.coded.load().budget() != coded {
+            self.coded.store(Arc::new(CodedBodies::new(coded)));
+        }
+        let (before, bytes) = (self.memory.load(), bytes - coded);
         if before.stats().budget != bytes {
             self.memory.store(Arc::new(Memory::in_place_of(&before, bytes, LARGEST)));
         }
@@ -215,7 +232,7 @@ mod tests {
     #[test]
     fn answers_on_their_way_share_their_room() {
         let cache = Cache::default();
-        cache.set_budget(1 << 20);
+        cache.set_budget(1 << 20, false);
         let (mut one, mut other) = (cache.room(), cache.room());
         assert!(one.grow(1 << 19) && other.grow(1 << 19));
         assert!(!one.grow(1), "there is none left");

@@ -62,6 +62,8 @@ pub(super) fn build(
     };
     let router = builder.router(&config.routes, problems);
     let cache_queries = caching::queries(&router);
+    let compresses = |route: &Route| route.cache.is_some() && route.chain.names().any(|name| name == "compression");
+    let cache_codes = router.routes().any(|(_, route)| compresses(route));
     let made_by = (&config.services, via, paths, config.header_names);
     let cache_tier = caching::tier(&config.cache, (&made_by, &cache_queries), redis.as_ref(), shared, root, problems);
     let cache_settings = caching::settings(&(&made_by, &config.trusted_proxies, &config.pingora.ca_file));
@@ -79,6 +81,7 @@ pub(super) fn build(
         cache_queries,
         redis,
         cache_memory: caching::memory(&config.cache, root, problems),
+        cache_codes,
         cache_settings,
         cache_tier,
         cache_disk: caching::disk(&config.cache, shared, root, problems),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::fields::{self, items};
 
 /// A coding that answers can be given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 pub enum ContentCoding {
     /// Zstandard (RFC 8878).
     #[serde(rename = "zstd")]

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, header};
 use pingora::{
     http::{RequestHeader, ResponseHeader},
     modules::http::{HttpModule, HttpModuleBuilder, HttpModuleCtx, HttpModules, Module},
@@ -14,12 +14,18 @@ use pingora::{
     proxy::Session,
 };
 
-use super::request;
+use super::{context::Context, request};
 use crate::{
+    cache::{
+        body::{Body, Filling},
+        coded::Form,
+        shared::Cache,
+    },
     downstream::ConnectionInfo,
     message::{
         coding_terms::CodingTerms,
         content_coding::{self, ContentCoding},
+        fields::number,
     },
 };
 
@@ -51,7 +57,7 @@ struct Plan {
 struct Compressor {
     plan: Option<Plan>,
     /// While a body is under way.
-    encoder: Option<Box<dyn Encode + Send + Sync>>,
+    encoder: Option<Encoder>,
 }
 
 /// Compresses the answer with this head by these `terms`, if the client takes it; true when it does.
@@ -97,17 +103,81 @@ pub(super) fn modules(
     Ok(Some(modules))
 }
 
-impl Compressor {
-    /// Encodes the last part of the body, if there is an encoder that has not ended.
-    fn end(&mut self, last: &[u8]) -> pingora::Result<Option<Bytes>> {
-        let Some(mut encoder) = self.encoder.take() else { return Ok(None) };
-        let coded = encoder.encode(last, true)?;
-        if !self.plan.as_ref().is_some_and(|plan| plan.coding == ContentCoding::Brotli) {
-            return Ok(Some(coded));
+/// The body of a kept answer as its client takes it, which is made once; its head is changed to say so. Nothing when the client takes
+/// it as it is, or it is not to be kept coded.
+///
+/// # Errors
+/// It cannot be coded, or a field cannot be set.
+pub(super) fn kept(
+    asked: &RequestHeader,
+    head: &mut ResponseHeader,
+    terms: &CodingTerms,
+    context: &Context,
+) -> pingora::Result<Option<Body>> {
+    if request::is_old(asked) || !terms.cover(head) {
+        return Ok(None);
+    }
+    let Some(coding) = content_coding::wanted(&asked.headers, &terms.algorithms) else { return Ok(None) };
+    let body = context.cached.as_ref().and_then(|cached| cached.body());
+    let form = body.and_then(|body| Some((body, Form::of(body, coding, terms.level)?)));
+    let Some((body, form)) = form else { return Ok(None) };
+    let cache = &context.shared.cache;
+    let known = cache.coded().get(&form);
+    let Some(coded) = known.map_or_else(|| code(body, form, cache), |known| Ok(Some(known)))? else { return Ok(None) };
+    content_coding::announce(head, coding, false)?;
+    head.insert_header(header::CONTENT_LENGTH, number(coded.len() as u64))?;
+    Ok(Some(coded))
+}
+
+/// Codes a body, and keeps it for the next clients.
+fn code(body: &Body, form: Form, cache: &Cache) -> pingora::Result<Option<Body>> {
+    let Some(mut encoder) = Encoder::of(form.coding, form.level) else { return Ok(None) };
+    let mut coded = Filling::new(None, cache.held());
+    for part in body.parts() {
+        coded.extend(&encoder.encode(part)?);
+    }
+    coded.extend(&encoder.end(&[])?);
+    let coded = coded.finish();
+    cache.coded().keep(form, &coded);
+    Ok(Some(coded))
+}
+
+/// An encoder that has not ended.
+struct Encoder {
+    coding: ContentCoding,
+    inner: Box<dyn Encode + Send + Sync>,
+}
+
+impl Encoder {
+    fn of(coding: ContentCoding, level: u32) -> Option<Self> {
+        let algorithm = match coding {
+            ContentCoding::Zstd => Algorithm::Zstd,
+            ContentCoding::Brotli => Algorithm::Brotli,
+            ContentCoding::Gzip => Algorithm::Gzip,
+        };
+        algorithm.compressor(level).map(|inner| Self { coding, inner })
+    }
+
+    fn encode(&mut self, part: &[u8]) -> pingora::Result<Bytes> {
+        self.inner.encode(part, false)
+    }
+
+    /// Encodes the last part of the body.
+    fn end(mut self, last: &[u8]) -> pingora::Result<Bytes> {
+        let coded = self.inner.encode(last, true)?;
+        if self.coding != ContentCoding::Brotli {
+            return Ok(coded);
         }
         // Pingora's encoder flushes here, and never says the end: that is an empty last block (RFC 7932 §9.2). A flush ends
         // with a whole byte.
-        Ok(Some([&coded[..], &[3]].concat().into()))
+        Ok([&coded[..], &[3]].concat().into())
+    }
+}
+
+impl Compressor {
+    /// Encodes the last part of the body, if there is an encoder that has not ended.
+    fn end(&mut self, last: &[u8]) -> pingora::Result<Option<Bytes>> {
+        self.encoder.take().map(|encoder| encoder.end(last)).transpose()
     }
 }
 
@@ -128,12 +198,7 @@ impl HttpModule for Compressor {
             return Ok(());
         }
         if !plan.head_only {
-            let algorithm = match plan.coding {
-                ContentCoding::Zstd => Algorithm::Zstd,
-                ContentCoding::Brotli => Algorithm::Brotli,
-                ContentCoding::Gzip => Algorithm::Gzip,
-            };
-            self.encoder = algorithm.compressor(plan.terms.level);
+            self.encoder = Encoder::of(plan.coding, plan.terms.level);
         }
         content_coding::announce(head, plan.coding, !plan.head_only && plan.http2.is_none())
     }
@@ -143,7 +208,7 @@ impl HttpModule for Compressor {
         let coded = match &mut self.encoder {
             None => return Ok(()),
             Some(_) if end => self.end(part)?,
-            Some(encoder) => Some(encoder.encode(part, false)?),
+            Some(encoder) => Some(encoder.encode(part)?),
         };
         // To HTTP/1 an empty part would be the last chunk.
         *body = coded.filter(|coded| !coded.is_empty());

@@ -64,7 +64,7 @@ async fn give(
     served: Served,
     connection: &mut (dyn AsyncWrite + Send + Unpin),
 ) -> pingora::Result<()> {
-    let Served { head: answer_head, parts, rest } = served;
+    let Served { head: answer_head, mut parts, whole, rest } = served;
     let mut answer_head = reply::finish(context, answer_head)?;
     let bodiless = parts.is_empty() && rest.is_none();
     let info = context.info.as_ref();
@@ -73,10 +73,14 @@ async fn give(
     {
         info.close_after_this();
     }
-    let mut modules = match context.state.compress.take() {
-        Some(terms) => compression::modules(head, &mut answer_head, terms, None)?,
-        None => None,
-    };
+    let mut modules = None;
+    if let Some(terms) = context.state.compress.take() {
+        let coded = if whole { compression::kept(head, &mut answer_head, &terms, context)? } else { None };
+        match coded {
+            Some(coded) => parts = coded.parts().to_vec(),
+            None => modules = compression::modules(head, &mut answer_head, terms, None)?,
+        }
+    }
     if let Some(modules) = &mut modules {
         modules.response_header_filter(&mut answer_head, bodiless).await?;
     }

@@ -55,10 +55,14 @@ pub(crate) async fn give(session: &mut Session, context: &mut Context, served: S
     if session.req_header().headers.contains_key(header::EXPECT) {
         keep_alive::end(session);
     }
-    let Served { head, parts, rest } = served;
+    let Served { head, mut parts, whole, rest } = served;
     let mut head = finish(context, head)?;
     if let Some(terms) = context.state.compress.take() {
-        let _ = compression::begin(session, &mut head, terms)?;
+        let coded = if whole { compression::kept(session.req_header(), &mut head, &terms, context)? } else { None };
+        match coded {
+            Some(coded) => parts = coded.parts().to_vec(),
+            None => drop(compression::begin(session, &mut head, terms)?),
+        }
     }
     let bodiless = parts.is_empty() && rest.is_none();
     if bodiless && request::is_http2(session) {

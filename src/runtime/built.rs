@@ -41,6 +41,8 @@ pub struct Runtime {
     pub cache_queries: Vec<QueryRule>,
     /// Bytes of memory for the answers that it keeps.
     pub cache_memory: u64,
+    /// Some of it is compressed.
+    pub cache_codes: bool,
     /// Differs between configurations whose services may answer in another way.
     pub cache_settings: u64,
     /// The answers that gateways keep together, if they do.

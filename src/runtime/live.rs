@@ -72,7 +72,7 @@ fn show(runtime: &Runtime, shared: &Shared) {
     shared.tables.commit(&runtime.tables);
     shared.redis.store(runtime.redis.clone());
     shared.key_sets.commit(&runtime.key_sets);
-    shared.cache.set_budget(runtime.cache_memory);
+    shared.cache.set_budget(runtime.cache_memory, runtime.cache_codes);
     shared.cache_tier.store(runtime.cache_tier.clone());
     shared.neighbours.set_settings(Settings {
         id: runtime.cache_tier.is_none().then_some(runtime.cache_settings),

@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn nobody_is_let_in_unless_there_is_room_for_all_of_it() {
         let cache = Cache::default();
-        cache.set_budget(1 << 20);
+        cache.set_budget(1 << 20, false);
         let (one, other) = (bringer(&cache, 600 << 10), bringer(&cache, 600 << 10));
         assert!(one.extend(&[0; 100]) && other.extend(&[0; 100]));
         let gone = bringer(&cache, 10);

@@ -1,6 +1,12 @@
 //! Answers made smaller: for whom, which, and that they can be read back to the last byte.
 
-use std::io::{Read as _, Write as _};
+use std::{
+    io::{Read as _, Write as _},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
 
 use axum::http::{HeaderMap, Response};
 use bytes::Bytes;
@@ -216,7 +222,7 @@ fn what_is_kept_is_coded_for_each_client_as_it_wants() {
         stream.write_all((request + &head).as_bytes()).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
-        let (first, body, last) = split(&answer, !coding.is_empty());
+        let (first, body, last) = split(&answer);
         assert!(decoded(coding, &body).unwrap() == expected, "{accepts} over HTTP/1");
         for head in [first.to_lowercase(), last.to_lowercase()] {
             assert_eq!(head.contains("content-encoding: "), !coding.is_empty(), "{head}");
@@ -228,24 +234,55 @@ fn what_is_kept_is_coded_for_each_client_as_it_wants() {
     assert_eq!((part.status, part.get("content-encoding"), part.body.as_str()), (206, "", "xxxxxxxxxx"));
     assert_eq!(part.get("vary"), "Accept-Encoding", "as on the whole (RFC 9110 15.3.7)");
     assert_eq!(backend.asked(), 1);
+    let coded = |gw: &Gateway| gw.admin("/api/v1/cache").expect(200).json()["coded"]["entries"].as_u64();
+    assert_eq!(coded(&gw), Some(3), "each is made once");
+    // What is large is coded for each.
+    let large = path.replace("300000", "3000000");
+    for _ in 0..2 {
+        let answer = h2_request(gw.port, "GET", &large, &[("host", "h"), ("accept-encoding", "gzip")]);
+        assert!(decoded("gzip", &answer.body).unwrap().len() == 3_000_000);
+    }
+    assert_eq!(coded(&gw), Some(3));
 }
 
-/// The first head, its body (in chunks or as long as it says), and what follows.
-fn split(answer: &[u8], chunked: bool) -> (String, Vec<u8>, String) {
+#[test]
+fn what_was_coded_goes_with_what_it_was_made_of() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let backend = raw_backend(move |mut stream| {
+        while !read_head(&mut stream).is_empty() {
+            let body = format!("{} {}", count.fetch_add(1, SeqCst), text());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nCache-Control: max-age=60\r\nVary: X-Kind\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            );
+            stream.write_all([head, body].concat().as_bytes()).unwrap();
+        }
+    });
+    let gw = Gateway::start(&format!(
+        "listeners: [ {{ address: \"127.0.0.1:{{port}}\", h2c: true }} ]\nservices: {{ a: {{ urls: [\"http://{backend}\"] }} }}\nroutes: [ {{ match: {{ path: /* }}, service: a, filters: [ compression ], cache: {{}} }} ]\n"
+    ));
+    let number = |kind: &str| {
+        let fields = [("host", "h"), ("accept-encoding", "gzip"), ("x-kind", kind)];
+        let answer = h2_request(gw.port, "GET", "/a", &fields);
+        let text = decoded("gzip", &answer.body).unwrap();
+        let hit = field(answer.head.headers(), "x-cache") == "HIT";
+        (text.split(' ').next().unwrap().parse::<usize>().unwrap(), hit)
+    };
+    for kind in ["a", "b"] {
+        let (first, _) = number(kind);
+        assert_eq!([number(kind), number(kind)], [(first, true); 2]);
+    }
+    assert_eq!([number("a"), number("b")], [(0, true), (1, true)]);
+    assert_eq!(crate::purge::purged(&gw, &serde_json::json!({ "all": true })), 2);
+    assert_eq!([number("a"), number("a"), number("b")], [(2, false), (2, true), (3, false)]);
+}
+
+/// The first head, its body, and what follows.
+fn split(answer: &[u8]) -> (String, Vec<u8>, String) {
     let end = |from: &[u8], what: &[u8]| from.windows(what.len()).position(|part| part == what).unwrap() + what.len();
-    let (head, mut rest) = answer.split_at(end(answer, b"\r\n\r\n"));
-    let (head, mut body) = (String::from_utf8(head.to_vec()).unwrap(), Vec::new());
-    let mut size = usize::from(chunked);
-    while size > 0 {
-        let (line, more) = rest.split_at(end(rest, b"\r\n"));
-        size = usize::from_str_radix(std::str::from_utf8(line).unwrap().trim(), 16).unwrap();
-        body.extend_from_slice(&more[..size]);
-        rest = &more[size + 2..];
-    }
-    if !chunked {
-        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
-        let (whole, more) = rest.split_at(length.parse().unwrap());
-        (body, rest) = (whole.to_vec(), more);
-    }
-    (head, body, String::from_utf8(rest.to_vec()).unwrap())
+    let (head, rest) = answer.split_at(end(answer, b"\r\n\r\n"));
+    let head = String::from_utf8(head.to_vec()).unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap();
+    let (body, rest) = rest.split_at(length.parse().unwrap());
+    (head, body.to_vec(), String::from_utf8(rest.to_vec()).unwrap())
 }

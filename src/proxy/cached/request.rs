@@ -201,6 +201,11 @@ impl Cached {
         self.served.is_some()
     }
 
+    /// The body of what was stored, if the client is given that.
+    pub(crate) fn body(&self) -> Option<&Body> {
+        self.served.as_ref().map(|(entry, _)| &entry.body)
+    }
+
     /// The word for metrics and the access log.
     pub(crate) fn label(&self) -> Option<&'static str> {
         self.outcome.map(Outcome::label)

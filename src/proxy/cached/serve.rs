@@ -21,6 +21,8 @@ use crate::{
 pub(crate) struct Served {
     pub(crate) head: ResponseHeader,
     pub(crate) parts: Vec<Bytes>,
+    /// They are all of a body that is kept.
+    pub(crate) whole: bool,
     /// Brings the rest of the body, which is still to come.
     pub(crate) rest: Option<Follower>,
 }
@@ -41,7 +43,7 @@ impl Served {
     fn part_of(entry: &Entry, method: &Method, request: &HeaderMap) -> (Self, Range<usize>) {
         if conditional::is_not_modified(method, request, entry) {
             let head = fields(entry, StatusCode::NOT_MODIFIED).into();
-            return (Self { head, parts: Vec::new(), rest: None }, 0..0);
+            return (Self { head, parts: Vec::new(), whole: false, rest: None }, 0..0);
         }
         let whole = 0..entry.body.len();
         let (status, range, content_range) = match range::part(method, request, entry) {
@@ -61,8 +63,9 @@ impl Served {
         if status != StatusCode::NO_CONTENT {
             head.headers.insert(header::CONTENT_LENGTH, number(range.len() as u64));
         }
+        let whole = range == whole && method == Method::GET && !parts.is_empty();
         let parts = if method == Method::HEAD { Vec::new() } else { parts };
-        (Self { head: head.into(), parts, rest: None }, range)
+        (Self { head: head.into(), parts, whole, rest: None }, range)
     }
 }
 
