@@ -42,7 +42,11 @@ pub(super) fn write(out: &mut impl Write, kind: u8, bytes: &[u8]) -> io::Result<
 /// Reads what is said next into `bytes`; the letter.
 pub(super) fn read(from: &mut impl Read, bytes: &mut Vec<u8>) -> io::Result<u8> {
     let mut head = [0; 5];
-    from.read_exact(&mut head)?;
+    let ended = |e: io::Error| {
+        let ended = e.kind() == io::ErrorKind::UnexpectedEof;
+        if ended { io::Error::new(e.kind(), "it has ended") } else { e }
+    };
+    from.read_exact(&mut head).map_err(ended)?;
     let [kind, length @ ..] = head;
     let length = u32::from_le_bytes(length);
     if length > LONGEST {

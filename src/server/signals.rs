@@ -14,6 +14,7 @@ use std::{
 
 use async_trait::async_trait;
 use nix::sys::signal::{SigSet, Signal};
+use parking_lot::Mutex;
 use pingora::server::{ExecutionPhase, ShutdownSignal, ShutdownSignalWatch};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -181,6 +182,9 @@ fn end_disk(disk: &CacheDisk, shared: &Shared, plan: &Plan, handover: &Handover)
 
 /// Ends the process in order: the log is written out, its own files go.
 pub(super) fn leave(shared: &Shared, plan: &Plan, handover: &Handover) -> ! {
+    // Whoever comes second waits for the end: it would come before files have been written.
+    static LEAVING: Mutex<()> = Mutex::new(());
+    let _leaving = LEAVING.lock();
     // Dropping the last handle writes what is left; requests that are cut off may still hold one for a moment.
     drop(shared.access_log.swap(None));
     std::thread::sleep(Duration::from_millis(50));

@@ -73,7 +73,7 @@ fn an_empty_cache_has_room_and_nothing_to_purge() {
     }
     let empty = json!({
         "bytes": 0, "held": 0, "budget": 3 << 20, "entries": 0, "evictions": 0, "hit_ratio": null, "requests": {}, "largest": [],
-        "redis": null, "disk": null,
+        "redis": null, "disk": null, "coded": { "bytes": 0, "entries": 0 },
     });
     assert_eq!(shown(&gw), empty);
     for metric in ["gateway_cache_bytes", "gateway_cache_entries", "gateway_cache_evictions_total"] {
