@@ -5,7 +5,7 @@ use std::{
     net::TcpStream,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -18,10 +18,12 @@ use crate::{
 };
 
 /// A backend that answers as its query says: `?h=Name:value` are fields, `?b=` is the body, `?s=` the status, `?d=` a delay in
-/// milliseconds; its body ends with how often it has been asked. To `If-None-Match: "same"` it says 304.
+/// milliseconds; its body ends with how often it has been asked. To `If-None-Match: "same"` it says 304. With `?hold`, what is
+/// neither GET nor HEAD is answered when it is let go.
 pub(crate) struct Backend {
     pub(crate) address: String,
     asked: Arc<AtomicUsize>,
+    let_go: Arc<AtomicBool>,
     /// The most requests at once.
     pub(crate) most: Arc<AtomicUsize>,
 }
@@ -30,6 +32,8 @@ impl Backend {
     pub(crate) fn start() -> Self {
         let [asked, most, under_way] = std::array::from_fn(|_| Arc::new(AtomicUsize::new(0)));
         let (count, highest) = (asked.clone(), most.clone());
+        let let_go = Arc::new(AtomicBool::new(false));
+        let may_answer = let_go.clone();
         let address = raw_backend(move |mut stream| {
             loop {
                 let head = read_head(&mut stream);
@@ -47,10 +51,7 @@ impl Backend {
                 for part in query.split('&') {
                     match part.split_once('=') {
                         Some(("h", field)) => {
-                            let spelled = [("%22", "\""), ("%20", " "), ("%3F", "?"), ("%26", "&")];
-                            let field =
-                                spelled.iter().fold(field.to_owned(), |text, (from, to)| text.replace(from, to));
-                            fields.extend([&field, "\r\n"]);
+                            fields.extend([&spelled(field), "\r\n"]);
                         }
                         Some(("b", text)) => text.clone_into(&mut body),
                         Some(("s", text)) => status = text,
@@ -72,6 +73,7 @@ impl Backend {
                 }
                 highest.fetch_max(under_way.fetch_add(1, SeqCst) + 1, SeqCst);
                 std::thread::sleep(Duration::from_millis(delay));
+                hold(&head, query, &may_answer);
                 under_way.fetch_sub(1, SeqCst);
                 let lower = head.to_lowercase();
                 let body = if let Some(size) = body.strip_prefix('*') {
@@ -81,21 +83,37 @@ impl Backend {
                 };
                 let sent = if lower.contains("if-none-match: \"same\"") {
                     write!(stream, "HTTP/1.1 304 Not Modified\r\n{fields}\r\n")
-                } else if lower.starts_with("head ") {
-                    write!(stream, "HTTP/1.1 {status} S\r\n{fields}Content-Length: {}\r\n\r\n", body.len())
                 } else {
-                    write!(stream, "HTTP/1.1 {status} S\r\n{fields}Content-Length: {}\r\n\r\n{body}", body.len())
+                    let sent = if lower.starts_with("head ") { "" } else { &body };
+                    write!(stream, "HTTP/1.1 {status} S\r\n{fields}Content-Length: {}\r\n\r\n{sent}", body.len())
                 };
                 if sent.is_err() {
                     return;
                 }
             }
         });
-        Self { address, asked, most }
+        Self { address, asked, let_go, most }
+    }
+
+    /// From now on, `?hold` holds nothing.
+    pub(crate) fn let_go(&self) {
+        self.let_go.store(true, SeqCst);
     }
 
     pub(crate) fn asked(&self) -> usize {
         self.asked.load(SeqCst)
+    }
+}
+
+fn spelled(field: &str) -> String {
+    let codes = [("%22", "\""), ("%20", " "), ("%3F", "?"), ("%26", "&")];
+    codes.iter().fold(field.to_owned(), |text, (from, to)| text.replace(from, to))
+}
+
+fn hold(head: &str, query: &str, may_answer: &AtomicBool) {
+    let holds = query.contains("&hold") && !head.starts_with("GET ") && !head.starts_with("HEAD ");
+    while holds && !may_answer.load(SeqCst) {
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

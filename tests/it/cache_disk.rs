@@ -411,7 +411,7 @@ fn whoever_begins_takes_what_was_left_or_nobody_does() {
 fn one_that_the_process_before_still_owes_a_word_leaves_nothing() {
     let backend = Backend::start();
     let mut gw = gateway(&backend, "", "{}");
-    let slow = format!("/slow?{FRESH}&b=x&d=5000");
+    let slow = format!("/slow?{FRESH}&b=x&hold");
     gw.get(&slow).expect(200);
     let post = crate::handed_on::post(&gw, &backend, &slow);
     let mut old = gw.upgrade();
@@ -420,6 +420,7 @@ fn one_that_the_process_before_still_owes_a_word_leaves_nothing() {
     ended(&mut gw, Signal::SIGTERM);
     gw.start_again();
     assert!(old.try_wait().unwrap().is_none(), "it still has the request");
+    backend.let_go();
     assert_eq!(post.join().unwrap(), 200);
     assert!(!is_hit(&gw, &slow));
     old.wait().unwrap();

@@ -146,14 +146,15 @@ fn what_changes_in_the_process_before_goes_in_its_successor_too() {
     let backend = Backend::start();
     let mut gw = gateway(&backend);
     let (path, other) = (format!("/a?{FRESH}&b=x"), format!("/b?{FRESH}&b=x"));
-    let slow = |path: &str| path.replace("b=x", "b=x&d=2500");
-    // The URL is the same without what makes it slow: each is purged under its own name.
+    let slow = |path: &str| path.replace("b=x", "b=x&hold");
+    // The URL is another one with what holds it: each is purged under its own name.
     gw.get(&slow(&path)).expect(200);
     gw.get(&other).expect(200);
     let post = post(&gw, &backend, &slow(&path));
     let mut predecessor = gw.upgrade();
     serves(&gw, 1);
     assert!(hits(&gw, &slow(&path)) && hits(&gw, &other), "nothing has changed yet");
+    backend.let_go();
     assert_eq!(post.join().unwrap(), 200);
     eventually("it is gone", || {
         let only = gw.get(&slow(&path)).header("Cache-Control", "only-if-cached").send();
@@ -168,7 +169,7 @@ fn what_changes_in_the_process_before_goes_in_its_successor_too() {
 fn what_changes_two_processes_before_goes_too() {
     let backend = Backend::start();
     let mut gw = gateway(&backend);
-    let (path, other) = (format!("/a?{FRESH}&b=x&d=4000"), format!("/b?{FRESH}&b=x"));
+    let (path, other) = (format!("/a?{FRESH}&b=x&hold"), format!("/b?{FRESH}&b=x"));
     gw.get(&path).expect(200);
     gw.get(&other).expect(200);
     let post = post(&gw, &backend, &path);
@@ -178,6 +179,7 @@ fn what_changes_two_processes_before_goes_too() {
         assert!(hits(&gw, &path) && hits(&gw, &other), "nothing has changed yet");
         predecessor
     });
+    backend.let_go();
     assert_eq!(post.join().unwrap(), 200);
     predecessors.iter_mut().for_each(left);
     assert!(!hits(&gw, &path), "it has changed since");
@@ -195,7 +197,7 @@ fn what_changes_in_a_process_before_that_keeps_nothing_goes_too() {
     };
     let mut gw = Gateway::start(&routes(""));
     let path = format!("/a?{FRESH}&b=x");
-    let post = post(&gw, &backend, "/b?d=3000&h=Content-Location:/a%3Fh=Cache-Control:max-age=60%26b=x");
+    let post = post(&gw, &backend, "/b?x&hold&h=Content-Location:/a%3Fh=Cache-Control:max-age=60%26b=x");
     let file = gw.path("tollgate.yaml");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace("service: a }", "service: a, cache: {} }")).unwrap();
@@ -203,6 +205,7 @@ fn what_changes_in_a_process_before_that_keeps_nothing_goes_too() {
     serves(&gw, 1);
     gw.get(&path).expect(200);
     assert!(hits(&gw, &path));
+    backend.let_go();
     assert_eq!(post.join().unwrap(), 200);
     left(&mut predecessor);
     assert!(!hits(&gw, &path), "it has changed since");
@@ -280,7 +283,7 @@ fn what_changes_in_a_successor_that_keeps_nothing_is_given_by_nobody() {
     let mut connection = TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
     let mut is_hit = || ask_again(&mut connection, &path).to_lowercase().contains("x-cache: hit");
     assert!(is_hit());
-    let post = post(&gw, &backend, &format!("/other?{FRESH}&b=x&d=3000"));
+    let post = post(&gw, &backend, &format!("/other?{FRESH}&b=x&hold"));
     let file = gw.path("tollgate.yaml");
     let text = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, text.replace(", cache: {}", "")).unwrap();
@@ -290,6 +293,7 @@ fn what_changes_in_a_successor_that_keeps_nothing_is_given_by_nobody() {
     thread::sleep(Duration::from_millis(100));
     assert!(!is_hit());
     assert!(predecessor.try_wait().unwrap().is_none(), "it was the process before that has answered");
+    backend.let_go();
     post.join().unwrap();
 }
 
@@ -317,7 +321,7 @@ fn what_is_purged_in_the_successor_is_given_by_nobody() {
         connection
     });
     // What keeps the process before until all has been seen.
-    let post = post(&gw, &backend, &format!("/other?{FRESH}&b=x&d=3000"));
+    let post = post(&gw, &backend, &format!("/other?{FRESH}&b=x&hold"));
     let mut predecessor = gw.upgrade();
     serves(&gw, 1);
     assert_eq!(purged(&gw, &json!({ "url": format!("http://127.0.0.1:{}{}", gw.port, paths[0]) })), 1);
@@ -328,6 +332,7 @@ fn what_is_purged_in_the_successor_is_given_by_nobody() {
         assert_eq!(answer.to_lowercase().contains("x-cache: hit"), number == 2, "{path}: {answer}");
     }
     assert!(predecessor.try_wait().unwrap().is_none(), "it was the process before that has answered");
+    backend.let_go();
     post.join().unwrap();
 }
 
@@ -337,7 +342,7 @@ fn of_a_process_that_is_killed_nothing_stays() {
     let mut gw = gateway(&backend);
     let path = format!("/a?{FRESH}&b=x");
     gw.get(&path).expect(200);
-    let post = post(&gw, &backend, &path.replace("b=x", "b=x&d=5000"));
+    let post = post(&gw, &backend, &path.replace("b=x", "b=x&hold"));
     let mut predecessor = gw.upgrade();
     serves(&gw, 1);
     assert!(hits(&gw, &path));
@@ -345,5 +350,6 @@ fn of_a_process_that_is_killed_nothing_stays() {
     left(&mut predecessor);
     eventually("it may have been purged", || gw.errors().contains("everything is purged"));
     assert!(!hits(&gw, &path));
+    backend.let_go();
     drop(post);
 }

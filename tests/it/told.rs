@@ -96,7 +96,7 @@ fn what_was_missed_is_purged_also_where_redis_has_come_with_the_upgrade() {
         let with = format!("redis: {{ url: \"{}\" }}\ncache: {{ redis: {{}} }}\n", redis.url());
         let mut gw = Gateway::start(&format!("{}{}", if before { &with } else { "" }, route(&backend)));
         let path = format!("/a?{FRESH}&b=x");
-        let post = post(&gw, &backend, &format!("/other?{FRESH}&b=x&d=6000"));
+        let post = post(&gw, &backend, &format!("/other?{FRESH}&b=x&hold"));
         let file = gw.path("tollgate.yaml");
         let text = std::fs::read_to_string(&file).unwrap();
         if !before {

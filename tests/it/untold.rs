@@ -70,7 +70,7 @@ fn the_word_is_there_before_a_purge_is_answered() {
 fn what_a_leaving_process_could_tell_nobody_empties_its_successor_s_memory() {
     let (backend, redis) = (Backend::start(), Redis::start(&[]));
     let mut gateway = gateway(&backend, &redis);
-    let path = format!("/p?{FRESH}&b=n&d=3000");
+    let path = format!("/p?{FRESH}&b=n&hold");
     let (port, target) = (gateway.port, path.clone());
     let post = std::thread::spawn(move || {
         let url = format!("http://127.0.0.1:{port}{target}");
@@ -81,9 +81,10 @@ fn what_a_leaving_process_could_tell_nobody_empties_its_successor_s_memory() {
     eventually("the successor serves", || gateway.errors().matches("listening on").count() > 1);
     up(&gateway, 1.0);
     // Kept by the successor. What was changed is not in the word: it stands for everything.
-    let quick = path.replace("&d=3000", "&d=0");
+    let quick = path.replace("&hold", "");
     let old = get(&gateway, &quick);
     redis.signal(Signal::SIGSTOP);
+    backend.let_go();
     assert_eq!(post.join().unwrap(), 200);
     eventually("the old one has left", || before.try_wait().unwrap().is_some());
     up(&gateway, 0.0);
