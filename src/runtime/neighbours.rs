@@ -107,7 +107,8 @@ impl Neighbours {
         self.before.read().is_some() || self.has_successor()
     }
 
-    fn has_successor(&self) -> bool {
+    /// True while there is a successor that is to know what is purged here.
+    pub fn has_successor(&self) -> bool {
         self.after.read().is_some()
     }
 

@@ -151,7 +151,10 @@ fn listen(stream: UnixStream, shared: Arc<Shared>, same_redis: bool) {
             }
         };
         shared.neighbours.has_given_all();
-        parts::miss(&shared, Side::After, same_redis, &end);
+        // After this one's farewell nothing is to come, and nobody is given anything here.
+        if shared.neighbours.has_successor() {
+            parts::miss(&shared, Side::After, same_redis, &end);
+        }
     });
 }
 

@@ -142,6 +142,18 @@ pub(crate) fn post(gw: &Gateway, backend: &Backend, path: &str) -> thread::JoinH
 }
 
 #[test]
+fn a_process_that_has_said_farewell_misses_nothing() {
+    let backend = Backend::start();
+    let mut gw = gateway(&backend);
+    for count in 1..3 {
+        let mut predecessor = gw.upgrade();
+        serves(&gw, count);
+        left(&mut predecessor);
+    }
+    assert!(!gw.errors().contains("WARN"), "{}", gw.errors());
+}
+
+#[test]
 fn what_changes_in_the_process_before_goes_in_its_successor_too() {
     let backend = Backend::start();
     let mut gw = gateway(&backend);
