@@ -5,19 +5,27 @@
 //! which for `Expires` means "stale" (RFC 9111 §5.3).
 
 use http::HeaderValue;
-use jiff::{Timestamp, civil::DateTime, fmt::rfc2822, tz::TimeZone};
+use jiff::{Timestamp, civil::DateTime, fmt::rfc2822, tz::Offset};
 
 const MONTHS: [&[u8]; 12] =
     [b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec"];
 const DAYS: [&[u8]; 7] = [b"mon", b"tue", b"wed", b"thu", b"fri", b"sat", b"sun"];
 const LONG_DAYS: [&[u8]; 7] = [b"monday", b"tuesday", b"wednesday", b"thursday", b"friday", b"saturday", b"sunday"];
 
+/// No date has more bytes: `Wednesday, 18-Aug-50 02:01:18 GMT`.
+const LONGEST: usize = 33;
+
 /// The most years that a date with two digits of its year can be ahead; beyond that, it was in the century before.
 const AHEAD: i64 = 50;
 
 /// Reads a date; `now` (seconds since 1970) tells which century two digits of a year mean.
 pub fn parse(value: &[u8], now: u64) -> Option<u64> {
-    let text = value.trim_ascii().to_ascii_lowercase();
+    let mut text = [0; LONGEST];
+    let value = value.trim_ascii();
+    let text = text.get_mut(..value.len())?;
+    text.copy_from_slice(value);
+    text.make_ascii_lowercase();
+    let text = &*text;
     let (date, short_year) = if let Some(comma) = text.iter().position(|byte| *byte == b',') {
         let rest = text[comma + 1..].strip_prefix(b" ")?;
         if DAYS.contains(&&text[..comma]) {
@@ -28,13 +36,13 @@ pub fn parse(value: &[u8], now: u64) -> Option<u64> {
             return None;
         }
     } else {
-        (asctime(&text)?, false)
+        (asctime(text)?, false)
     };
     let civil = |year: i16| {
         // A leap second is the end of the second before.
         let second = date.second.min(59);
         let time = DateTime::new(year, date.month, date.day, date.hour, date.minute, second, 0).ok()?;
-        Some(time.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second())
+        Some(Offset::UTC.to_timestamp(time).ok()?.as_second())
     };
     let mut second = civil(date.year)?;
     let latest = i64::try_from(now).ok()?.saturating_add(AHEAD * 31_556_952);

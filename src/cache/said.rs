@@ -1,6 +1,6 @@
 //! What an answer says about the cache: `Cache-Status` (RFC 9211), `Age` (RFC 9111 §5.1), `X-Cache` and `X-Cache-Age`.
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -134,7 +134,7 @@ impl Outcome {
                 detail = Some(if self == Self::Stale(StaleBecause::Request) { "max-stale" } else { "revalidating" });
             }
             Self::Stale(StaleBecause::Error(status)) => {
-                let _ = write!(out, "; fwd=stale; fwd-status={}", status.as_u16());
+                out.extend(["; fwd=stale; fwd-status=", status.as_str()]);
                 detail = Some("stale-if-error");
             }
             Self::Stale(StaleBecause::NoAnswer) => {
@@ -143,9 +143,9 @@ impl Outcome {
             }
             Self::Revalidated => out.push_str("; fwd=stale; fwd-status=304"),
             Self::Miss { forwarded, status, stored } => {
-                let _ = write!(out, "; fwd={}", forwarded.word());
+                out.extend(["; fwd=", forwarded.word()]);
                 if let Some(status) = status {
-                    let _ = write!(out, "; fwd-status={}", status.as_u16());
+                    out.extend(["; fwd-status=", status.as_str()]);
                 }
                 detail = forwarded.detail();
                 match stored {
@@ -158,13 +158,13 @@ impl Outcome {
             Self::Unavailable => detail = Some("only-if-cached"),
         }
         if let Some(ttl) = ttl {
-            let _ = write!(out, "; ttl={ttl}");
+            out.extend(["; ttl=", itoa::Buffer::new().format(ttl)]);
         }
         if collapsed {
             out.push_str("; collapsed");
         }
         if let Some(detail) = detail {
-            let _ = write!(out, "; detail={detail}");
+            out.extend(["; detail=", detail]);
         }
         // Made of words and numbers alone.
         HeaderValue::try_from(out).unwrap_or(HeaderValue::from_static(NAME))

@@ -195,12 +195,12 @@ fn useful(terms: &Terms, said: &ResponseDirectives, candidate: &Candidate<'_>) -
     if terms.basis == Basis::Nothing && said.no_cache.is_none() {
         return Err(Refusal::NoLifetime);
     }
-    let validators = [header::ETAG, header::LAST_MODIFIED];
-    let can_be_validated = validators.iter().any(|field| candidate.response.contains_key(field));
     let fresh = terms.initial_age < terms.lifetime && !terms.always_validate;
     let stale = terms.stale_while_revalidate.max(terms.stale_if_error);
     let later = terms.initial_age < terms.lifetime.saturating_add(stale) && !stale.is_zero();
-    if fresh || later || can_be_validated { Ok(()) } else { Err(Refusal::Stale) }
+    let can_be_validated =
+        || [header::ETAG, header::LAST_MODIFIED].iter().any(|field| candidate.response.contains_key(field));
+    if fresh || later || can_be_validated() { Ok(()) } else { Err(Refusal::Stale) }
 }
 
 impl Terms {

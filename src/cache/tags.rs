@@ -6,9 +6,11 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::refusal::Refusal;
+use crate::message::fields;
 
 const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
+static FIELDS: [HeaderName; 2] = [SURROGATE_KEY, CACHE_TAG];
 
 /// The most tags of an answer: one that has more could not be found by all of them, and is not kept.
 const MOST: usize = 128;
@@ -23,6 +25,9 @@ pub type Tags = Box<[Arc<[u8]>]>;
 /// # Errors
 /// It has too many, or too long ones.
 pub fn check(response: &HeaderMap) -> Result<(), Refusal> {
+    if has_none(response) {
+        return Ok(());
+    }
     let (mut count, mut longest) = (0, 0);
     for tag in read(response) {
         count += 1;
@@ -33,10 +38,17 @@ pub fn check(response: &HeaderMap) -> Result<(), Refusal> {
 
 /// The tags of an answer, each once.
 pub fn of(response: &HeaderMap) -> Tags {
+    if has_none(response) {
+        return Tags::default();
+    }
     let mut tags: Vec<Arc<[u8]>> = read(response).map(Arc::from).collect();
     tags.sort_unstable();
     tags.dedup();
     tags.into()
+}
+
+fn has_none(response: &HeaderMap) -> bool {
+    fields::present(response, &FIELDS) == [false; 2]
 }
 
 fn read(response: &HeaderMap) -> impl Iterator<Item = &[u8]> {

@@ -9,11 +9,14 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::directives::{ResponseDirectives, scope, widen};
+use crate::message::fields;
 
 /// For this gateway alone; not sent on.
 pub const TOLLGATE_CACHE_CONTROL: HeaderName = HeaderName::from_static("tollgate-cache-control");
 /// For all caches that stand before the backend.
 pub const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+
+static FIELDS: [HeaderName; 2] = [TOLLGATE_CACHE_CONTROL, CDN_CACHE_CONTROL];
 
 /// What the answer with these fields says to this cache: `Tollgate-Cache-Control`, or else `CDN-Cache-Control`, or else
 /// `Cache-Control`. The first that is there, not empty and without a mistake counts, and no other.
@@ -22,11 +25,9 @@ pub fn read(headers: &HeaderMap) -> ResponseDirectives {
 }
 
 fn of(headers: &HeaderMap) -> Option<ResponseDirectives> {
-    [TOLLGATE_CACHE_CONTROL, CDN_CACHE_CONTROL].iter().find_map(|field| {
+    let there = fields::present(headers, &FIELDS);
+    FIELDS.iter().zip(there).filter(|(_, there)| *there).find_map(|(field, _)| {
         let lines: Vec<&[u8]> = headers.get_all(field).iter().map(HeaderValue::as_bytes).collect();
-        if lines.is_empty() {
-            return None;
-        }
         directives(dictionary(&lines.join(&b", "[..]))?)
     })
 }

@@ -78,10 +78,11 @@ pub(crate) fn options(line: &[u8], count: &mut usize, mut each: impl FnMut(&[u8]
     if *count > MOST_OPTIONS { Err("the Connection field names too much") } else { Ok(()) }
 }
 
-/// The fields that `Connection` names.
+/// The fields that `Connection` names, but `Keep-Alive`, which nearly every message names and no other hop is to see either way.
 pub(crate) fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     let lines = headers.get_all(header::CONNECTION).iter();
-    lines.flat_map(|line| items(line.as_bytes())).filter_map(|name| HeaderName::from_bytes(name).ok()).collect()
+    let names = lines.flat_map(|line| items(line.as_bytes())).filter(|name| !name.eq_ignore_ascii_case(b"keep-alive"));
+    names.filter_map(|name| HeaderName::from_bytes(name).ok()).collect()
 }
 
 /// Takes off a copy of a request what was meant for the client's connection. Of requests that Pingora forwards, it does so

@@ -118,13 +118,13 @@ fn keep(news: &Candidate<'_>, cached: &mut Cached, shared: &Shared) {
     };
     let memory = shared.cache.memory();
     let room = shared.cache.room();
-    let too_large = || {
-        let length = storable::content_length(news.response).unwrap_or_default();
+    let too_large = |draft: &Draft| {
+        let length = draft.length().unwrap_or_default();
         length > memory.most() || !room.has(length)
     };
     let purged = || memory.has_purged(&place.key, news.response, place.tickets.memory);
     let refusal = match Draft::of(news, &cached.plan.policy) {
-        Ok(_) if too_large() => Refusal::TooLarge,
+        Ok(draft) if too_large(&draft) => Refusal::TooLarge,
         Ok(_) if purged() => Refusal::Purged,
         Ok(draft) => {
             cached.outcome = Some(Outcome::Miss { forwarded: cached.forwarded, status: None, stored: Some(Ok(())) });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderName, StatusCode, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::keep::Tickets;
@@ -24,12 +24,15 @@ use crate::{
         targeted::TOLLGATE_CACHE_CONTROL,
     },
     clock::Now,
-    message::{edit::Edit as _, reserved::ReservedHeaders},
+    message::{edit::Edit as _, fields, reserved::ReservedHeaders},
     runtime::{
         flights::Flight,
         underway::{Bringer, Underway},
     },
 };
+
+/// What backends say to this cache alone.
+static OF_THIS_CACHE: [HeaderName; 1] = [TOLLGATE_CACHE_CONTROL];
 
 /// A request on a route with a cache.
 #[derive(Debug)]
@@ -240,7 +243,7 @@ impl Cached {
 
     /// Says on an answer what has been done, and takes off what was said to this cache alone.
     pub(crate) fn say(&self, head: &mut ResponseHeader) -> pingora::Result<()> {
-        if head.headers.contains_key(TOLLGATE_CACHE_CONTROL) {
+        if fields::present(&head.headers, &OF_THIS_CACHE) == [true] {
             head.remove_header(&TOLLGATE_CACHE_CONTROL);
         }
         let miss = || Outcome::Miss { forwarded: self.forwarded, status: None, stored: None };
