@@ -70,25 +70,9 @@ impl Key {
 
     /// The URL, as [`url`] writes it, with the part of the query that counts.
     pub fn url(&self) -> &str {
-        std::str::from_utf8(self.url_bytes()).unwrap_or_default()
-    }
-
-    /// The bytes of the URL, by which keys are put in order: looking at them as text costs more than comparing them.
-    pub(super) fn url_bytes(&self) -> &[u8] {
         let length = self.bytes.first_chunk::<PREFIX>().map_or(0, |length| u32::from_le_bytes(*length));
         let end = PREFIX.saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
-        self.bytes.get(PREFIX..end).unwrap_or_default()
-    }
-
-    /// What comes before all keys with this URL, in the order of URLs and hashes.
-    pub(super) fn before(url: &str) -> Self {
-        let length = u32::try_from(url.len()).unwrap_or(u32::MAX).to_le_bytes();
-        Self { hash: 0, bytes: [&length, url.as_bytes()].concat().into(), one_client: false }
-    }
-
-    /// A key of which only the hash counts.
-    pub(super) fn hashed(hash: u128) -> Self {
-        Self { hash, ..Self::before("") }
+        std::str::from_utf8(self.bytes.get(PREFIX..end).unwrap_or_default()).unwrap_or_default()
     }
 
     /// The bytes of one with the hash of another.
