@@ -19,21 +19,22 @@ pub enum Part {
     Unsatisfiable,
 }
 
-/// What of the entry's body the request is for. Conditions are looked at before (RFC 9110 §13.2.2).
-pub fn part(method: &Method, request: &HeaderMap, entry: &Entry) -> Part {
+/// What of the entry's body the request is for. Conditions are looked at before (RFC 9110 §13.2.2). Whoever `takes_coded` bodies may
+/// have the beginning of one.
+pub fn part(method: &Method, request: &HeaderMap, entry: &Entry, takes_coded: impl FnOnce() -> bool) -> Part {
     if method != Method::GET || entry.status != StatusCode::OK {
         return Part::Whole;
     }
     let Some(range) = single(request, header::RANGE) else { return Part::Whole };
-    if request.contains_key(header::IF_RANGE) && !is_same(single(request, header::IF_RANGE), entry) {
+    if request.contains_key(header::IF_RANGE) && !is_same(single(request, header::IF_RANGE), entry, takes_coded) {
         return Part::Whole;
     }
     read(range.as_bytes(), entry.body.len())
 }
 
 /// `If-Range`: a strong entity-tag, or exactly the date of `Last-Modified`, if that is older than the answer by a second at
-/// least (RFC 9110 §13.1.5, §8.8.2.2).
-fn is_same(condition: Option<&HeaderValue>, entry: &Entry) -> bool {
+/// least (RFC 9110 §13.1.5, §8.8.2.2), and is not that of its coded form, too (§8.8.1).
+fn is_same(condition: Option<&HeaderValue>, entry: &Entry, takes_coded: impl FnOnce() -> bool) -> bool {
     let Some(condition) = condition.map(HeaderValue::as_bytes) else { return false };
     if condition.starts_with(b"\"") || condition.starts_with(b"W/") {
         return single(&entry.headers, header::ETAG).is_some_and(|stored| strongly_same(condition, stored.as_bytes()));
@@ -41,7 +42,7 @@ fn is_same(condition: Option<&HeaderValue>, entry: &Entry) -> bool {
     let now = entry.stored.unix;
     let modified = dated(&entry.headers, &header::LAST_MODIFIED, now);
     let made = dated(&entry.headers, &header::DATE, now).unwrap_or(now);
-    modified.is_some() && date::parse(condition, now) == modified && modified < Some(made)
+    modified.is_some() && date::parse(condition, now) == modified && modified < Some(made) && !takes_coded()
 }
 
 /// Reads `bytes=1-5`, `bytes=1-` or `bytes=-5`; what is none of these is not there (RFC 9110 §14.2).
@@ -141,13 +142,20 @@ mod tests {
             let made = Made::saying("max-age=9").with("etag", etag).with("last-modified", modified);
             let made = made.asked_with("range", "bytes=0-1");
             let made = condition.iter().fold(made, |made, condition| made.asked_with("if-range", condition));
-            let found = part(&Method::GET, &made.request, &made.entry());
+            let part = |method, made: &Made, coded| part(&method, &made.request, &made.entry(), || coded);
+            let found = part(Method::GET, &made, false);
             assert_eq!(found == Part::Bytes(0..2), expected, "{condition:?}");
-            assert_eq!(part(&Method::HEAD, &made.request, &made.entry()), Part::Whole);
-            assert_eq!(part(&Method::GET, &made.request, &made.clone().status(404).entry()), Part::Whole);
+            let by_date = condition.is_some_and(|condition| condition.starts_with('@'));
+            assert_eq!(
+                part(Method::GET, &made, true) == Part::Bytes(0..2),
+                expected && !by_date,
+                "coded {condition:?}"
+            );
+            assert_eq!(part(Method::HEAD, &made, false), Part::Whole);
+            assert_eq!(part(Method::GET, &made.clone().status(404), false), Part::Whole);
         }
         let two = Made::saying("max-age=9").asked_with("range", "bytes=0-1").asked_with("range", "bytes=0-2");
-        assert_eq!(part(&Method::GET, &two.request, &two.entry()), Part::Whole);
+        assert_eq!(part(&Method::GET, &two.request, &two.entry(), || false), Part::Whole);
     }
 
     proptest! {

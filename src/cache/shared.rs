@@ -42,6 +42,8 @@ pub struct Cache {
     arriving: Arc<AtomicU64>,
     held: Held,
     coded: ArcSwap<CodedBodies>,
+    /// Where their bytes are counted: apart from those of answers, which are kept whoever reads coded ones.
+    coded_held: Held,
     disk: ArcSwapOption<Disk>,
     overflow: Arc<Overflow>,
 }
@@ -53,7 +55,6 @@ pub struct Room {
     arriving: Arc<AtomicU64>,
     own: u64,
     memory: Arc<Memory>,
-    coded: Arc<CodedBodies>,
     held: Held,
 }
 
@@ -72,13 +73,13 @@ impl Room {
         let most = self.memory.budget();
         // What the store has is asked for when it makes a difference: it is a look at each of its parts.
         arriving.saturating_add(self.held.bytes()) <= most
-            || arriving.saturating_add(beyond(&self.held, &self.memory, &self.coded)) <= most
+            || arriving.saturating_add(beyond(&self.held, &self.memory)) <= most
     }
 }
 
 /// Bytes of bodies that are not in the store, and that somebody has still.
-fn beyond(held: &Held, memory: &Memory, coded: &CodedBodies) -> u64 {
-    held.bytes().saturating_sub(memory.stats().bytes).saturating_sub(coded.stats().0)
+fn beyond(held: &Held, memory: &Memory) -> u64 {
+    held.bytes().saturating_sub(memory.stats().bytes)
 }
 
 impl Drop for Room {
@@ -92,8 +93,9 @@ impl Default for Cache {
         let overflow: Arc<Overflow> = Arc::default();
         let memory = ArcSwap::from_pointee(Memory::before(overflow.clone(), USUAL_BUDGET, LARGEST));
         let (arriving, held, disk) = (Arc::default(), Held::default(), ArcSwapOption::empty());
-        let coded = ArcSwap::from_pointee(CodedBodies::new(0));
-        Self { keys: Keys::default(), memory, arriving, held, coded, disk, overflow }
+        let coded_held = Held::default();
+        let coded = ArcSwap::from_pointee(CodedBodies::new(0, coded_held.clone()));
+        Self { keys: Keys::default(), memory, arriving, held, coded, coded_held, disk, overflow }
     }
 }
 
@@ -105,8 +107,7 @@ impl Cache {
 
     /// Room for an answer that is on its way.
     pub fn room(&self) -> Room {
-        let (memory, coded) = (self.memory.load_full(), self.coded.load_full());
-        Room { arriving: self.arriving.clone(), own: 0, memory, coded, held: self.held.clone() }
+        Room { arriving: self.arriving.clone(), own: 0, memory: self.memory.load_full(), held: self.held.clone() }
     }
 
     /// Where bodies are counted.
@@ -116,7 +117,7 @@ impl Cache {
 
     /// Bytes of bodies that are kept no longer, and that clients are still given.
     pub fn held_beyond(&self) -> u64 {
-        beyond(&self.held, &self.memory.load(), &self.coded.load())
+        beyond(&self.held, &self.memory.load()).saturating_add(self.coded.load().held_beyond())
     }
 
     /// Bodies in the codings that clients take.
@@ -207,7 +208,7 @@ impl Cache {
     pub fn set_budget(&self, bytes: u64, codes: bool) {
         let coded = if codes { bytes / CODED } else { 0 };
         if self.coded.load().budget() != coded {
-            self.coded.store(Arc::new(CodedBodies::new(coded)));
+            self.coded.store(Arc::new(CodedBodies::new(coded, self.coded_held.clone())));
         }
         let (before, bytes) = (self.memory.load(), bytes - coded);
         if before.stats().budget != bytes {

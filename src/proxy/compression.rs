@@ -17,9 +17,8 @@ use pingora::{
 use super::{context::Context, request};
 use crate::{
     cache::{
-        body::{Body, Filling},
-        coded::Form,
-        shared::Cache,
+        body::Body,
+        coded::{CodedBodies, Form},
     },
     downstream::ConnectionInfo,
     message::{
@@ -119,26 +118,56 @@ pub(super) fn kept(
     }
     let Some(coding) = content_coding::wanted(&asked.headers, &terms.algorithms) else { return Ok(None) };
     let body = context.cached.as_ref().and_then(|cached| cached.body());
-    let form = body.and_then(|body| Some((body, Form::of(body, coding, terms.level)?)));
+    let bodies = context.shared.cache.coded();
+    let form = body.and_then(|body| Some((body, bodies.form(body, coding, terms.level)?)));
     let Some((body, form)) = form else { return Ok(None) };
-    let cache = &context.shared.cache;
-    let known = cache.coded().get(&form);
-    let Some(coded) = known.map_or_else(|| code(body, form, cache), |known| Ok(Some(known)))? else { return Ok(None) };
+    let known = bodies.get(&form);
+    let coded = known.map_or_else(|| code(body, form, &bodies), |known| Ok(Some(known)))?;
+    let Some(coded) = coded else { return Ok(None) };
     content_coding::announce(head, coding, false)?;
     head.insert_header(header::CONTENT_LENGTH, number(coded.len() as u64))?;
     Ok(Some(coded))
 }
 
+/// True when an answer to a request with these fields would be compressed, if it is one that is.
+pub(super) fn would_code(asked: &HeaderMap, context: &Context) -> bool {
+    let terms = context.state.compress.as_ref();
+    terms.is_some_and(|terms| content_coding::wanted(asked, &terms.algorithms).is_some())
+}
+
+/// Compresses what was kept and takes the place of a backend's answer: its body is with the connection. One that is not to be kept coded
+/// stays as it is.
+///
+/// # Errors
+/// It cannot be coded, or a field cannot be set.
+pub(super) fn instead(
+    asked: &RequestHeader,
+    head: &mut ResponseHeader,
+    terms: &CodingTerms,
+    context: &Context,
+) -> pingora::Result<()> {
+    if head.status == StatusCode::NOT_MODIFIED {
+        return content_coding::recall(head, &asked.headers);
+    }
+    let Some(info) = context.info.as_ref().filter(|_| asked.method == Method::GET) else { return Ok(()) };
+    if let Some(coded) = kept(asked, head, terms, context)? {
+        info.leave_body(coded.parts().to_vec());
+    }
+    Ok(())
+}
+
 /// Codes a body, and keeps it for the next clients.
-fn code(body: &Body, form: Form, cache: &Cache) -> pingora::Result<Option<Body>> {
-    let Some(mut encoder) = Encoder::of(form.coding, form.level) else { return Ok(None) };
-    let mut coded = Filling::new(None, cache.held());
+fn code(body: &Body, form: Form, bodies: &CodedBodies) -> pingora::Result<Option<Body>> {
+    let (Some(mut encoder), Some(mut coded)) = (Encoder::of(form.coding, form.level), bodies.filling(body.len()))
+    else {
+        return Ok(None);
+    };
     for part in body.parts() {
         coded.extend(&encoder.encode(part)?);
     }
     coded.extend(&encoder.end(&[])?);
     let coded = coded.finish();
-    cache.coded().keep(form, &coded);
+    bodies.keep(form, &coded);
     Ok(Some(coded))
 }
 

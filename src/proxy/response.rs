@@ -99,7 +99,8 @@ pub(super) fn head(
         if cached.serves() {
             // Its body does not come this way.
             context.answered_by = ResponseSource::Cache;
-            return Ok(());
+            let terms = context.state.compress.take();
+            return terms.map_or(Ok(()), |terms| compression::instead(session.req_header(), head, &terms, context));
         }
     }
     let compressed = match context.state.compress.take() {

@@ -203,10 +203,7 @@ fn trailers_follow_a_coded_answer() {
 #[test]
 fn what_is_kept_is_coded_for_each_client_as_it_wants() {
     let backend = crate::cache::Backend::start();
-    let gw = Gateway::start(&format!(
-        "listeners: [ {{ address: \"127.0.0.1:{{port}}\", h2c: true }} ]\nservices: {{ a: {{ urls: [\"http://{}\"] }} }}\nroutes: [ {{ match: {{ path: /* }}, service: a, filters: [ compression ], cache: {{}} }} ]\n",
-        backend.address
-    ));
+    let gw = kept_and_coded(&backend.address, "64MiB");
     let path = format!("/c?{}&h=Content-Type:text/plain&h=ETag:%22a%22&b=*300000", crate::cache::FRESH);
     let expected = "x".repeat(300_000);
     for (accepts, coding) in [("identity", ""), ("gzip", "gzip"), ("br", "br"), ("zstd", "zstd"), ("gzip", "gzip")] {
@@ -258,9 +255,7 @@ fn what_was_coded_goes_with_what_it_was_made_of() {
             stream.write_all([head, body].concat().as_bytes()).unwrap();
         }
     });
-    let gw = Gateway::start(&format!(
-        "listeners: [ {{ address: \"127.0.0.1:{{port}}\", h2c: true }} ]\nservices: {{ a: {{ urls: [\"http://{backend}\"] }} }}\nroutes: [ {{ match: {{ path: /* }}, service: a, filters: [ compression ], cache: {{}} }} ]\n"
-    ));
+    let gw = kept_and_coded(&backend, "64MiB");
     let number = |kind: &str| {
         let fields = [("host", "h"), ("accept-encoding", "gzip"), ("x-kind", kind)];
         let answer = h2_request(gw.port, "GET", "/a", &fields);
@@ -275,6 +270,99 @@ fn what_was_coded_goes_with_what_it_was_made_of() {
     assert_eq!([number("a"), number("b")], [(0, true), (1, true)]);
     assert_eq!(crate::purge::purged(&gw, &serde_json::json!({ "all": true })), 2);
     assert_eq!([number("a"), number("a"), number("b")], [(2, false), (2, true), (3, false)]);
+}
+
+#[test]
+fn what_is_found_to_be_good_or_given_instead_of_an_error_is_coded_too() {
+    let path = |said: &str, tag: &str| {
+        format!("/c?h=Cache-Control:{said}&h=Content-Type:text/plain&h=ETag:%22{tag}%22&b=*3000")
+    };
+    let failing = path("max-age=0,%20stale-if-error=60", "a") + "&later=503";
+    for (path, word, tag) in [(&path("no-cache", "same"), "REVALIDATED", "\"same\""), (&failing, "STALE", "\"a\"")] {
+        let backend = crate::cache::Backend::start();
+        let (gw, weak) = (kept_and_coded(&backend.address, "64MiB"), format!("W/{tag}"));
+        for (number, accepts) in ["gzip", "gzip", "br", "zstd", "identity"].into_iter().enumerate() {
+            // Their own tag would be answered with 304.
+            let two = h2_request(gw.port, "GET", path, &[("host", "h"), ("accept-encoding", accepts)]);
+            let headers = two.head.headers();
+            let word = if number == 0 { "MISS" } else { word };
+            assert_eq!(field(headers, "x-cache"), word, "{accepts}");
+            let coding = if accepts == "identity" { "" } else { accepts };
+            assert_eq!((field(headers, "content-encoding"), field(headers, "vary")), (coding, "Accept-Encoding"));
+            assert_eq!(field(headers, "etag"), if coding.is_empty() { tag } else { &weak }, "{word}");
+            assert!(decoded(coding, &two.body).unwrap() == "x".repeat(3000), "{accepts} {word}");
+        }
+        let has =
+            |tag: &str| gw.get(path).header("host", "h").header("accept-encoding", "gzip").header("if-none-match", tag);
+        for tag in [tag, &weak] {
+            let known = has(tag).send();
+            assert_eq!((known.status, known.get("etag"), known.get("x-cache")), (304, tag, word));
+        }
+    }
+}
+
+#[test]
+fn the_date_of_one_form_is_not_that_of_another() {
+    let backend = crate::cache::Backend::start();
+    let gw = kept_and_coded(&backend.address, "64MiB");
+    let date = "Wed, 01 Jan 2020 00:00:00 GMT";
+    let modified = date.replace(' ', "%20");
+    let path = format!("/c?{}&h=Content-Type:text/plain&h=Last-Modified:{modified}&b=*3000", crate::cache::FRESH);
+    gw.get(&path).expect(200);
+    let part = |accepts| {
+        let asked =
+            gw.get(&path).header("accept-encoding", accepts).header("range", "bytes=0-9").header("if-range", date);
+        asked.send().status
+    };
+    assert_eq!((part("gzip"), part("identity")), (200, 206));
+}
+
+#[test]
+fn slow_readers_of_coded_answers_hold_no_more_than_their_part() {
+    let backend = raw_backend(|mut stream| {
+        loop {
+            let head = read_head(&mut stream);
+            let Some(number) = head.split(['/', ' ']).nth(2).and_then(|number| number.parse::<u64>().ok()) else {
+                return;
+            };
+            let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+            let mut random = number + 1;
+            let body: Vec<u8> = (0..400_000)
+                .map(|_| {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    digits[usize::try_from(random >> 58).unwrap()]
+                })
+                .collect();
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nCache-Control: max-age=60\r\nContent-Length: 400000\r\n\r\n";
+            stream.write_all(&[head.as_bytes(), &body].concat()).unwrap();
+        }
+    });
+    let gw = kept_and_coded(&backend, "8MiB");
+    let urls = 8;
+    (0..urls).for_each(|number| drop(gw.get(&format!("/{number}")).expect(200)));
+    let readers: Vec<_> = (0..8 * urls)
+        .map(|reader| {
+            let mut stream = std::net::TcpStream::connect(("127.0.0.1", gw.port)).unwrap();
+            let request = format!("GET /{} HTTP/1.1\r\nHost: h\r\nAccept-Encoding: gzip\r\n\r\n", reader % urls);
+            // More than the sockets take.
+            stream.write_all(request.repeat(60).as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let held = || gw.metric("gateway_cache_held_bytes").unwrap();
+    let mut before = -1.0;
+    crate::harness::eventually("all of them wait", || std::mem::replace(&mut before, held()) >= held() && before > 0.0);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert!(held() <= f64::from(3 << 20), "{}", held());
+    assert_eq!(gw.get("/100").send().get("x-cache"), "MISS");
+    assert_eq!(gw.get("/100").send().get("x-cache"), "HIT", "they do not keep others from the cache");
+    drop(readers);
+}
+
+fn kept_and_coded(backend: &str, memory: &str) -> Gateway {
+    Gateway::start(&format!(
+        "listeners: [ {{ address: \"127.0.0.1:{{port}}\", h2c: true }} ]\ncache: {{ memory: {memory} }}\nservices: {{ a: {{ urls: [\"http://{backend}\"], retry: {{ max_attempts: 1 }} }} }}\nroutes: [ {{ match: {{ path: /* }}, service: a, filters: [ compression ], cache: {{}} }} ]\n"
+    ))
 }
 
 /// The first head, its body, and what follows.

@@ -96,7 +96,7 @@ fn give(
     now: Now,
     context: &Context,
 ) {
-    let served = Served::of(&entry, &asked.method, &asked.headers);
+    let served = Served::of(&entry, &asked.method, &asked.headers, context);
     *head = served.head;
     if let Some(info) = &context.info {
         info.leave_body(served.parts);
@@ -275,13 +275,14 @@ fn invalidate(shared: &Shared, asked: &RequestHeader, head: &ResponseHeader, con
 
 /// What may be given while no backend answers.
 pub(crate) fn in_place_of_nothing(asked: &RequestHeader, context: &mut Context) -> Option<Served> {
-    let cached = context.cached.as_mut()?;
+    let cached = context.cached.as_ref()?;
     let entry =
         instead::of_failure(&context.shared, cached.place.as_ref()?, &asked.headers, &cached.plan.policy, |or| {
             or.nothing
         })?;
     let now = Now::read();
-    let served = Served::of(&entry, &asked.method, &asked.headers);
+    let served = Served::of(&entry, &asked.method, &asked.headers, context);
+    let cached = context.cached.as_mut()?;
     cached.outcome = Some(Outcome::Stale(StaleBecause::NoAnswer));
     cached.served = Some((entry, now));
     Some(served)

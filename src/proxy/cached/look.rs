@@ -215,7 +215,7 @@ fn join(plan: Arc<CachePlan>, follower: Follower, head: &RequestHeader, context:
     let mut cached = Cached::collapsed(plan, true);
     cached.outcome = Some(Outcome::Hit);
     let entry = follower.head().clone();
-    let served = Served::following(follower, &head.method, &head.headers);
+    let served = Served::following(follower, &head.method, &head.headers, context);
     cached.served = Some((entry, Now::read()));
     context.cached = Some(cached);
     Found::Answer(Box::new(served))
@@ -238,7 +238,7 @@ fn answer(
     now: Now,
 ) -> Found {
     cached.outcome = Some(outcome);
-    let served = Served::of(&entry, &head.method, &head.headers);
+    let served = Served::of(&entry, &head.method, &head.headers, context);
     cached.served = Some((entry, now));
     context.cached = Some(cached);
     Found::Answer(Box::new(served))

@@ -13,6 +13,7 @@ use crate::{
         range::{self, Part},
     },
     message::fields::number,
+    proxy::{compression, context::Context},
     runtime::underway::Follower,
 };
 
@@ -29,31 +30,32 @@ pub(crate) struct Served {
 
 impl Served {
     /// Of an entry, for a request with this method and these fields.
-    pub(super) fn of(entry: &Entry, method: &Method, request: &HeaderMap) -> Self {
-        Self::part_of(entry, method, request).0
+    pub(super) fn of(entry: &Entry, method: &Method, request: &HeaderMap, context: &Context) -> Self {
+        Self::part_of(entry, method, request, context).0
     }
 
     /// Of an entry whose body is still to come.
-    pub(super) fn following(follower: Follower, method: &Method, request: &HeaderMap) -> Self {
-        let (served, part) = Self::part_of(follower.head(), method, request);
+    pub(super) fn following(follower: Follower, method: &Method, request: &HeaderMap, context: &Context) -> Self {
+        let (served, part) = Self::part_of(follower.head(), method, request, context);
         Self { rest: (!part.is_empty()).then(|| follower.only(part)), ..served }
     }
 
     /// The same, and which part of the body it is.
-    fn part_of(entry: &Entry, method: &Method, request: &HeaderMap) -> (Self, Range<usize>) {
+    fn part_of(entry: &Entry, method: &Method, request: &HeaderMap, context: &Context) -> (Self, Range<usize>) {
         if conditional::is_not_modified(method, request, entry) {
             let head = fields(entry, StatusCode::NOT_MODIFIED).into();
             return (Self { head, parts: Vec::new(), whole: false, rest: None }, 0..0);
         }
         let whole = 0..entry.body.len();
-        let (status, range, content_range) = match range::part(method, request, entry) {
-            Part::Whole => (entry.status, whole.clone(), None),
-            Part::Bytes(range) => {
-                let said = range::content_range(&range, whole.end);
-                (StatusCode::PARTIAL_CONTENT, range, Some(said))
-            }
-            Part::Unsatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, 0..0, Some(range::unsatisfiable(whole.end))),
-        };
+        let (status, range, content_range) =
+            match range::part(method, request, entry, || compression::would_code(request, context)) {
+                Part::Whole => (entry.status, whole.clone(), None),
+                Part::Bytes(range) => {
+                    let said = range::content_range(&range, whole.end);
+                    (StatusCode::PARTIAL_CONTENT, range, Some(said))
+                }
+                Part::Unsatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, 0..0, Some(range::unsatisfiable(whole.end))),
+            };
         let parts =
             if range == whole { entry.body.parts().to_vec() } else { entry.body.slice(range.clone()).collect() };
         let mut head = fields(entry, status);
