@@ -229,7 +229,7 @@ impl Memory {
     }
 
     /// Purges, and says how many answers; from now on no request is given one of them as it was, and no answer that is on
-    /// its way is kept. It takes a microsecond for each, and a look at every key for a prefix, or a path without a host.
+    /// its way is kept. It takes a microsecond for each, and a look at every folder for a path without a host.
     pub fn purge(&self, purge: &Purge, manner: Manner, now: Now) -> usize {
         self.purges.store(self.changes.lock().purged.add(purge), Relaxed);
         let (mut count, mut cursor) = (0, Cursor::Start);
