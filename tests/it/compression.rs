@@ -302,6 +302,26 @@ fn what_is_found_to_be_good_or_given_instead_of_an_error_is_coded_too() {
 }
 
 #[test]
+fn a_stale_answer_that_takes_the_place_of_an_error_is_coded_as_what_it_is() {
+    let backend = crate::cache::Backend::start();
+    let gw = Gateway::start(&format!(
+        "listeners: [ {{ address: \"127.0.0.1:{{port}}\", h2c: true }} ]\nservices: {{ a: {{ urls: [\"http://{}\"], retry: {{ max_attempts: 1 }} }} }}\nroutes: [ {{ match: {{ path: /* }}, service: a, filters: [ compression ], cache: {{ query: {{ include: [k] }}, stale_if_error: 1m }} }} ]\n",
+        backend.address
+    ));
+    let ask = |query: &str| {
+        let path = format!("/c?k=1&h=Content-Type:text/plain&{query}");
+        h2_request(gw.port, "GET", &path, &[("host", "h"), ("accept-encoding", "gzip")])
+    };
+    ask("h=Cache-Control:max-age=1&b=*5000");
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let stale = ask("s=503&b=*9000");
+    let headers = stale.head.headers();
+    assert_eq!((field(headers, "content-encoding"), field(headers, "x-cache")), ("gzip", "STALE"));
+    assert_eq!(field(headers, "content-length"), stale.body.len().to_string());
+    assert!(decoded("gzip", &stale.body).unwrap() == "x".repeat(5000));
+}
+
+#[test]
 fn the_date_of_one_form_is_not_that_of_another() {
     let backend = crate::cache::Backend::start();
     let gw = kept_and_coded(&backend.address, "64MiB");
