@@ -64,12 +64,14 @@ pub(super) fn build(
     let cache_queries = caching::queries(&router);
     let compresses = |route: &Route| route.cache.is_some() && route.chain.names().any(|name| name == "compression");
     let cache_codes = router.routes().any(|(_, route)| compresses(route));
-    let made_by = (&config.services, via, paths, config.header_names);
+    let reserved = ReservedHeaders::new(router.routes().flat_map(|(_, route)| route.chain.tells_backends()));
+    let from = [&config.pingora.client_bind_to_ipv4, &config.pingora.client_bind_to_ipv6];
+    let made_by = (&config.services, via, paths, config.header_names, &reserved, from);
     let cache_tier = caching::tier(&config.cache, (&made_by, &cache_queries), redis.as_ref(), shared, root, problems);
     let cache_settings = caching::settings(&(&made_by, &config.trusted_proxies, &config.pingora.ca_file));
     let sends = !cache_queries.is_empty() || outbound.is_wanted() || sends(&config);
     let runtime = Runtime {
-        reserved: ReservedHeaders::new(router.routes().flat_map(|(_, route)| route.chain.tells_backends())),
+        reserved,
         router,
         services,
         trusted: TrustedProxies(config.trusted_proxies),

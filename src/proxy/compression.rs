@@ -129,10 +129,15 @@ pub(super) fn kept(
     Ok(Some(coded))
 }
 
-/// True when an answer to a request with these fields would be compressed, if it is one that is.
-pub(super) fn would_code(asked: &HeaderMap, context: &Context) -> bool {
+/// True when the kept answer with these fields would be compressed for a request with those.
+pub(super) fn would_code(asked: &HeaderMap, (status, kept): (StatusCode, &HeaderMap), context: &Context) -> bool {
     let terms = context.state.compress.as_ref();
-    terms.is_some_and(|terms| content_coding::wanted(asked, &terms.algorithms).is_some())
+    let wants = |terms: &CodingTerms| content_coding::wanted(asked, &terms.algorithms).is_some();
+    let Some(terms) = terms.filter(|terms| wants(terms)) else { return false };
+    ResponseHeader::build(status, None).is_ok_and(|mut head| {
+        kept.iter().for_each(|(name, value)| drop(head.append_header(name, value.clone())));
+        terms.cover(&head)
+    })
 }
 
 /// Compresses what was kept and takes the place of a backend's answer: its body is with the connection. One that is not to be kept coded
@@ -149,8 +154,9 @@ pub(super) fn instead(
     if head.status == StatusCode::NOT_MODIFIED {
         return content_coding::recall(head, &asked.headers);
     }
-    let Some(info) = context.info.as_ref().filter(|_| asked.method == Method::GET) else { return Ok(()) };
-    if let Some(coded) = kept(asked, head, terms, context)? {
+    // An answer to HEAD says what one to GET would.
+    let coded = kept(asked, head, terms, context)?.filter(|_| asked.method == Method::GET);
+    if let (Some(coded), Some(info)) = (coded, &context.info) {
         info.leave_body(coded.parts().to_vec());
     }
     Ok(())

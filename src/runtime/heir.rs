@@ -6,13 +6,23 @@
 
 use std::{
     ffi::OsString,
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg, OFlag},
+};
+
+/// Nobody keeps the lock longer, unless it hangs.
+const TURN: Duration = Duration::from_secs(1);
+/// Time between two looks whether it is free.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The file of this gateway.
 #[derive(Debug)]
@@ -44,8 +54,10 @@ impl Heir {
     pub fn begin(&self, leaves: bool, says: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let held = self.open(leaves);
         says()?;
-        if let Ok(mut file) = held {
-            let _ = empty(&mut file);
+        match held {
+            Ok(mut file) => drop(empty(&mut file)),
+            // Whoever keeps it for so long writes into what nobody finds.
+            Err(_) => drop(fs::remove_file(&self.0)),
         }
         Ok(())
     }
@@ -67,7 +79,15 @@ impl Heir {
         let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(create).truncate(false).mode(0o600).custom_flags(flags.bits());
-        Flock::lock(options.open(&self.0)?, FlockArg::LockExclusive).map_err(|(_, e)| e.into())
+        let (mut file, begun) = (options.open(&self.0)?, Instant::now());
+        loop {
+            file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(held) => return Ok(held),
+                Err((file, Errno::EWOULDBLOCK)) if begun.elapsed() < TURN => file,
+                Err((_, e)) => return Err(e.into()),
+            };
+            thread::sleep(LOOK);
+        }
     }
 }
 
@@ -97,5 +117,18 @@ mod tests {
         assert!(heir.leave(8, || false).is_err() && heir.take().is_none());
         std::fs::write(&heir.0, "no number").unwrap();
         assert_eq!(heir.take(), None);
+    }
+
+    #[test]
+    fn nobody_waits_for_one_that_hangs() {
+        let directory = tempfile::tempdir().unwrap();
+        let heir = Heir::beside(&directory.path().join("pid"));
+        heir.leave(7, || true).unwrap();
+        let hangs = heir.open(false).unwrap();
+        assert!(heir.take().is_none() && heir.leave(8, || true).is_err());
+        heir.begin(true, || Ok(())).unwrap();
+        (&*hangs).write_all(b"9").unwrap();
+        drop(hangs);
+        assert_eq!(heir.take(), None, "what it writes is found by nobody");
     }
 }

@@ -30,7 +30,7 @@ use std::{
 
 use super::{
     files::{Files, Place, Taking},
-    line::{PROMPT, line},
+    line::line,
     parts::{self, CHANGES},
 };
 use crate::{
@@ -113,10 +113,8 @@ impl Gift {
 }
 
 fn asked(mut stream: &UnixStream) -> Option<String> {
-    stream.set_read_timeout(Some(PROMPT)).and_then(|()| stream.set_write_timeout(None)).ok()?;
-    let asked = line(&mut stream).ok()?;
-    stream.set_read_timeout(None).ok()?;
-    Some(asked)
+    stream.set_read_timeout(None).and_then(|()| stream.set_write_timeout(None)).ok()?;
+    line(&mut stream).ok()
 }
 
 /// False when this process is at its end by then.
@@ -219,14 +217,17 @@ pub(super) fn confess(upgrade_sock: String, words: Listener) {
     });
 }
 
-/// Hears what such a process has purged, until it ends.
+/// Hears what such a process has purged, until it ends. Whether that was all, nobody says.
 pub(super) fn hear(stream: &UnixStream, shared: &Shared) {
     let (mut stream, mut bytes) = (BufReader::new(stream), Vec::new());
-    while let Ok(kind) = parts::read(&mut stream, &mut bytes) {
-        if kind == parts::PURGED {
-            parts::hear(shared, None, &bytes);
+    let end = loop {
+        match parts::read(&mut stream, &mut bytes) {
+            Ok(parts::PURGED) => parts::hear(shared, None, &bytes),
+            Ok(_) => {}
+            Err(e) => break e,
         }
-    }
+    };
+    parts::miss(shared, Side::After, false, &end);
 }
 
 fn take_all(stream: &UnixStream, shared: &Arc<Shared>, tickets: Tickets, same_redis: &mut bool) -> io::Result<()> {

@@ -52,14 +52,14 @@ use tokio::sync::{mpsc, watch};
 use super::{
     answers::{self, Gift},
     line::{PROMPT, line},
-    parts::CHANGES,
+    parts::{self, CHANGES},
     pid,
     place::UpgradeSocket,
     sockets::Held,
 };
 use crate::{
     config::PingoraConfig,
-    runtime::{Shared, words::Listener},
+    runtime::{Shared, neighbours::Side, words::Listener},
 };
 
 /// What a successor says first.
@@ -175,9 +175,8 @@ impl Handover {
                 let (this, relieved) = (this.clone(), relieved.clone());
                 thread::spawn(move || match this.converse(stream) {
                     Ok(Some((stream, words))) => {
-                        let gift = Gift::wanted(stream, words, &this.shared);
                         let _ = relieved.blocking_send(());
-                        if let Some(gift) = gift {
+                        if let Some(gift) = Gift::wanted(stream, words, &this.shared) {
                             gift.give(&this.shared);
                         }
                     }
@@ -215,9 +214,14 @@ impl Handover {
         if self.taken.swap(true, Ordering::SeqCst) {
             return Err(refuse(&mut stream, "another successor is taking over"));
         }
-        let outcome = self.hand_over(&mut stream);
-        if outcome.is_err() {
+        let mut may_accept = false;
+        let outcome = self.hand_over(&mut stream, &mut may_accept);
+        if let Err(reason) = &outcome {
             self.shared.neighbours.has_no_successor();
+            if may_accept {
+                // Requests to it may have changed something.
+                parts::miss(&self.shared, Side::After, false, reason);
+            }
             self.socket.put_back();
             pid::take_back(&self.pid_file);
             self.taken.store(false, Ordering::SeqCst);
@@ -243,8 +247,8 @@ impl Handover {
         stream.write_all(format!("{GO_ON}\n").as_bytes()).map_err(|e| format!("the successor cannot be talked to: {e}"))
     }
 
-    /// What was purged since the successor may accept.
-    fn hand_over(&self, stream: &mut UnixStream) -> Result<Listener, String> {
+    /// What was purged since the successor may accept, which is noted as soon as it may.
+    fn hand_over(&self, stream: &mut UnixStream, may_accept: &mut bool) -> Result<Listener, String> {
         let lost = |e: io::Error| format!("the successor cannot be talked to: {e}");
         {
             let held = self.held.lock();
@@ -263,7 +267,10 @@ impl Handover {
         let words = self.shared.neighbours.precede();
         loop {
             match said.strip_prefix(WITHOUT).map(serde_json::from_str::<Vec<String>>) {
-                Some(Ok(names)) => self.allow_without(&names, stream)?,
+                Some(Ok(names)) => {
+                    self.allow_without(&names, stream)?;
+                    *may_accept = true;
+                }
                 None if said == SERVING => break,
                 None if said.is_empty() => return Err("the successor has gone before it served".to_owned()),
                 _ => return Err(format!("the successor said '{}'", said.escape_debug())),

@@ -145,8 +145,9 @@ pub(super) fn serve(
     let _ = shared.connections.set(ConnectorOptions::from_server_conf(&server.configuration));
     shared.untold.keep_beside(&plan.pingora.pid_file);
     if let Ok(pid_file) = std::path::absolute(&plan.pingora.pid_file) {
-        // Whether this one takes it over or not, nobody else does.
-        let _ = Heir::beside(&pid_file).take().map(|number| shared.left.set(number));
+        // Whether this one takes it over or not, nobody else does. With a process before, it is older than what that one may have purged.
+        let left = Heir::beside(&pid_file).take().filter(|_| predecessor.is_none());
+        let _ = left.map(|number| shared.left.set(number));
         let _ = shared.gateway.set(pid_file);
     }
     let live = Live::begin(runtime, shared.clone());

@@ -408,6 +408,22 @@ fn whoever_begins_takes_what_was_left_or_nobody_does() {
 }
 
 #[test]
+fn whoever_takes_over_from_another_process_does_not_take_what_was_left_before_that() {
+    let backend = Backend::start();
+    let mut gw = gateway(&backend, "", "{}");
+    gw.get(&path(1)).expect(200);
+    ended(&mut gw, Signal::SIGTERM);
+    let file = gw.read("tollgate.yaml");
+    fs::write(gw.path("tollgate.yaml"), file.replace("/pid,", "/other,")).unwrap();
+    gw.start_again();
+    purged(&gw, &json!({ "all": true }));
+    fs::write(gw.path("tollgate.yaml"), &file).unwrap();
+    taken_over(&mut gw);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert!(!is_hit(&gw, &path(1)));
+}
+
+#[test]
 fn one_that_the_process_before_still_owes_a_word_leaves_nothing() {
     let backend = Backend::start();
     let mut gw = gateway(&backend, "", "{}");

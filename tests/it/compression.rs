@@ -291,6 +291,10 @@ fn what_is_found_to_be_good_or_given_instead_of_an_error_is_coded_too() {
             assert_eq!((field(headers, "content-encoding"), field(headers, "vary")), (coding, "Accept-Encoding"));
             assert_eq!(field(headers, "etag"), if coding.is_empty() { tag } else { &weak }, "{word}");
             assert!(decoded(coding, &two.body).unwrap() == "x".repeat(3000), "{accepts} {word}");
+            let head = h2_request(gw.port, "HEAD", path, &[("host", "h"), ("accept-encoding", accepts)]);
+            if field(head.head.headers(), "x-cache") == "STALE" {
+                assert_eq!(field(head.head.headers(), "content-encoding"), coding, "HEAD");
+            }
         }
         let has =
             |tag: &str| gw.get(path).header("host", "h").header("accept-encoding", "gzip").header("if-none-match", tag);
@@ -335,6 +339,11 @@ fn the_date_of_one_form_is_not_that_of_another() {
         asked.send().status
     };
     assert_eq!((part("gzip"), part("identity")), (200, 206));
+    // Of what is not compressed there is one form only.
+    let picture = path.replace("text/plain", "image/png");
+    gw.get(&picture).expect(200);
+    let asked = gw.get(&picture).header("accept-encoding", "gzip").header("range", "bytes=0-9");
+    assert_eq!(asked.header("if-range", date).send().status, 206);
 }
 
 #[test]

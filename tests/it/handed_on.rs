@@ -105,9 +105,16 @@ fn nothing_comes_along_that_other_rules_have_made() {
     taken_over(&mut gw);
     assert!(!hits(&gw, &same) && !hits(&gw, &other));
     // What backends are told may be in answers.
-    change(&gw, "services:", "via: false\nservices:");
-    taken_over(&mut gw);
-    assert!(!hits(&gw, &same) && !hits(&gw, &other));
+    // So may a field of a client, until another route makes it one that backends are told who it is by.
+    for (from, to) in [
+        ("services:", "via: false\nservices:"),
+        ("filters: [api_key]", "filters: [ { api_key: { identity_header: X-Role } } ]"),
+        ("pingora: {", "pingora: { client_bind_to_ipv4: [127.0.0.1],"),
+    ] {
+        change(&gw, from, to);
+        taken_over(&mut gw);
+        assert!(!hits(&gw, &same) && !hits(&gw, &other), "{to}");
+    }
 }
 
 #[test]

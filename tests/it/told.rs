@@ -90,6 +90,52 @@ fn what_a_process_changes_that_does_not_come_to_serve_is_told() {
 }
 
 #[test]
+fn of_a_successor_that_is_gone_when_it_has_accepted_nobody_knows_what_it_has_changed() {
+    let backend = Backend::start();
+    let gw = Gateway::start(&route(&backend));
+    let path = format!("/a?{FRESH}&b=x");
+    for accepts in [false, true] {
+        gw.get(&path).expect(200);
+        assert!(is_hit(&gw, &path));
+        let (mut stream, _) = asking(&gw);
+        if accepts {
+            stream.write_all(b"without []\n").unwrap();
+            assert_eq!(read_answer(&mut stream), "go on\n");
+        }
+        let before = gw.errors().matches("this process goes on serving").count();
+        drop(stream);
+        eventually("it is gone", || gw.errors().matches("this process goes on serving").count() > before);
+        assert_eq!(is_hit(&gw, &path), !accepts);
+    }
+    // One that has told of something, and then no more.
+    assert!(is_hit(&gw, &path));
+    let mut stream = UnixStream::connect(gw.path("sock")).unwrap();
+    stream.write_all(b"tollgate-changes 1\n").unwrap();
+    drop(stream);
+    eventually("it may have purged", || gw.get(&path).header("Cache-Control", "only-if-cached").send().status == 504);
+}
+
+#[test]
+fn a_successor_that_stands_still_when_it_has_taken_over_is_told_all_the_same() {
+    let backend = Backend::start();
+    let gw = Gateway::start(&route(&backend));
+    let path = format!("/a?{FRESH}&b=x&hold");
+    let post = post(&gw, &backend, &path);
+    let (mut stream, _) = asking(&gw);
+    stream.write_all(b"without []\n").unwrap();
+    assert_eq!(read_answer(&mut stream), "go on\n");
+    stream.write_all(b"serving\n").unwrap();
+    assert_eq!(read_answer(&mut stream), "leaving\n");
+    stream.write_all(b"taken\n").unwrap();
+    thread::sleep(Duration::from_millis(6500));
+    stream.write_all(b"answers of another build\n").unwrap();
+    backend.let_go();
+    assert_eq!(post.join().unwrap(), 200);
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(letters(&mut stream), "dpb");
+}
+
+#[test]
 fn what_was_missed_is_purged_also_where_redis_has_come_with_the_upgrade() {
     let (backend, redis) = (Backend::start(), Redis::start(&[]));
     for before in [false, true] {

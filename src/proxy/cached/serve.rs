@@ -47,15 +47,16 @@ impl Served {
             return (Self { head, parts: Vec::new(), whole: false, rest: None }, 0..0);
         }
         let whole = 0..entry.body.len();
-        let (status, range, content_range) =
-            match range::part(method, request, entry, || compression::would_code(request, context)) {
-                Part::Whole => (entry.status, whole.clone(), None),
-                Part::Bytes(range) => {
-                    let said = range::content_range(&range, whole.end);
-                    (StatusCode::PARTIAL_CONTENT, range, Some(said))
-                }
-                Part::Unsatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, 0..0, Some(range::unsatisfiable(whole.end))),
-            };
+        let (status, range, content_range) = match range::part(method, request, entry, || {
+            compression::would_code(request, (entry.status, &entry.headers), context)
+        }) {
+            Part::Whole => (entry.status, whole.clone(), None),
+            Part::Bytes(range) => {
+                let said = range::content_range(&range, whole.end);
+                (StatusCode::PARTIAL_CONTENT, range, Some(said))
+            }
+            Part::Unsatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, 0..0, Some(range::unsatisfiable(whole.end))),
+        };
         let parts =
             if range == whole { entry.body.parts().to_vec() } else { entry.body.slice(range.clone()).collect() };
         let mut head = fields(entry, status);
