@@ -74,6 +74,7 @@ impl Maker {
             secure: false,
             host: "bench.test",
             path: &path,
+            spelled: None,
             query: None,
             identity: &[],
             request: &request,

@@ -326,7 +326,18 @@ mod tests {
             let none = HeaderMap::new();
             let (policy, identity, told) = (&made.policy, &[][..], &[][..]);
             let (route, secure, host, query) = (0, false, "h", None);
-            self.keys.key(&KeyParts { route, policy, secure, host, path, query, identity, request: &none, told })
+            self.keys.key(&KeyParts {
+                route,
+                policy,
+                secure,
+                host,
+                path,
+                spelled: None,
+                query,
+                identity,
+                request: &none,
+                told,
+            })
         }
 
         fn add(&self, path: &str, number: u64, language: Option<&str>, ticket: u64) -> bool {

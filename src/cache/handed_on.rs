@@ -13,7 +13,7 @@ use super::{
 use crate::clock::Now;
 
 /// Another build may mean something else by the same bytes.
-pub const FORM: &str = concat!("3 ", env!("CARGO_PKG_VERSION"), " (", env!("TOLLGATE_BUILD"), ")");
+pub const FORM: &str = concat!("4 ", env!("CARGO_PKG_VERSION"), " (", env!("TOLLGATE_BUILD"), ")");
 
 /// What ends sooner is not worth while.
 const LEAST_USE: Duration = Duration::from_secs(1);
@@ -88,6 +88,7 @@ pub(super) mod tests {
             secure: true,
             host: "a.test",
             path: "/x",
+            spelled: None,
             query: Some("b"),
             identity,
             request: &HeaderMap::new(),

@@ -240,7 +240,18 @@ mod tests {
         let policy = serde_yaml::from_str::<CacheConfig>("{}").unwrap().policy().unwrap();
         let (host, request) = ("a.test", &HeaderMap::new());
         let (identity, told): (&[&[u8]], &[&[u8]]) = (&[], &[]);
-        keys.key(&KeyParts { route: 1, policy: &policy, secure: false, host, path, query, identity, request, told })
+        keys.key(&KeyParts {
+            route: 1,
+            policy: &policy,
+            secure: false,
+            host,
+            path,
+            spelled: None,
+            query,
+            identity,
+            request,
+            told,
+        })
     }
 
     /// What is found, in batches of this size; none of it twice.
@@ -308,7 +319,7 @@ mod tests {
                 let (request, identity, told): (_, &[&[u8]], &[&[u8]]) = (&HeaderMap::new(), &[], &[]);
                 let query = query.as_deref();
                 let (route, policy, secure) = (1, &policy, *secure);
-                keys.key(&KeyParts { route, policy, secure, host, path, query, identity, request, told })
+                keys.key(&KeyParts { route, policy, secure, host, path, spelled: None, query, identity, request, told })
             };
             let mut all: Vec<Key> = urls.iter().map(of).collect();
             all.iter().chain(&all[..1]).for_each(|key| index.add(key, std::iter::empty()));

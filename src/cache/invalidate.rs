@@ -82,8 +82,7 @@ fn named(target: &Target<'_>, response: &HeaderMap, field: &HeaderName) -> Optio
     };
     let (path, query) = rest.split_once('?').map_or((rest.as_str(), None), |(path, query)| (path, Some(query)));
     let reading = path::read(path).ok()?;
-    let sent = reading.sent.as_deref().unwrap_or(&reading.path);
-    Some(target.urls(sent, query).collect())
+    Some(target.urls(&reading.path, query).collect())
 }
 
 #[cfg(test)]

@@ -23,8 +23,10 @@ pub struct KeyParts<'a> {
     pub secure: bool,
     /// The host as it was sent, with its port: backends get it so, and may answer each spelling as they like.
     pub host: &'a str,
-    /// The path as the client has it (`message::path`), without the query.
+    /// The path as it is compared (`message::path`), without the query.
     pub path: &'a str,
+    /// As backends get it, where that is spelled differently: they may answer each spelling as they like.
+    pub spelled: Option<&'a str>,
     /// The query without its `?`.
     pub query: Option<&'a str>,
     /// Who asks, in as many parts as there are: the kind of credential, the name. Empty for nobody. Who has shown a
@@ -148,7 +150,7 @@ impl Keys {
         out.extend_from_slice(&policy.fingerprint.to_le_bytes());
         let identity = if policy.shared { &[] } else { parts.identity };
         put_all(&mut out, identity.iter().copied());
-        put_all(&mut out, [parts.host.as_bytes()].into_iter());
+        put_all(&mut out, [parts.host.as_bytes()].into_iter().chain(parts.spelled.map(str::as_bytes)));
         put_all(&mut out, parts.told.iter().copied());
         for field in &policy.key_headers {
             put_all(&mut out, parts.request.get_all(field).iter().map(HeaderValue::as_bytes));
@@ -229,6 +231,7 @@ mod tests {
             secure: false,
             host: "a.test",
             path: "/x",
+            spelled: None,
             query: None,
             identity: &[],
             request,
@@ -252,6 +255,7 @@ mod tests {
             KeyParts { host: "b.test", ..base },
             KeyParts { host: "a.test:8080", ..base },
             KeyParts { path: "/X", ..base },
+            KeyParts { spelled: Some("/%78"), ..base },
             KeyParts { query: Some(""), ..base },
             KeyParts { query: Some("a=1&b=2"), ..base },
             KeyParts { query: Some("b=2&a=1"), ..base },
@@ -264,10 +268,12 @@ mod tests {
             }
         }
         // A purge of the one is a purge of the other.
-        let other = keys.key(&KeyParts { host: "A.Test.:80", ..base });
-        assert!(keys.key(&base) != other && keys.key(&base).url() == other.url());
+        for other in [KeyParts { host: "A.Test.:80", ..base }, KeyParts { spelled: Some("/%78"), ..base }] {
+            let other = keys.key(&other);
+            assert!(keys.key(&base) != other && keys.key(&base).url() == other.url());
+        }
         assert_eq!(keys.key(&base).url(), "http://a.test/x");
-        assert_eq!(format!("{:?}", keys.key(&all[10])), "Key(http://a.test/x)");
+        assert_eq!(format!("{:?}", keys.key(&all[11])), "Key(http://a.test/x)");
         assert_ne!(keys.key(&base).hash(), Keys::default().key(&base).hash());
     }
 

@@ -42,7 +42,7 @@ impl Purge {
         let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
         let (path, query) = rest.split_once('?').map_or((rest.as_str(), None), |(path, query)| (path, Some(query)));
         let reading = path::read(path).map_err(|e| e.detail().to_owned())?;
-        let path = reading.sent.as_deref().unwrap_or(&reading.path);
+        let path = &*reading.path;
         let Some((secure, host)) = origin else {
             return Ok(Self::Url(query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"))));
         };
@@ -167,7 +167,7 @@ fn split(text: &str) -> Result<(Option<Origin<'_>>, &str), String> {
 fn begun(rest: &str) -> Result<String, String> {
     if let Some((path, query)) = rest.split_once('?') {
         let reading = path::read(if path.is_empty() { "/" } else { path }).map_err(|e| e.detail().to_owned())?;
-        return Ok(format!("{}?{query}", reading.sent.as_deref().unwrap_or(&reading.path)));
+        return Ok(format!("{}?{query}", reading.path));
     }
     if let Some((_, cut)) = rest.rsplit_once('%')
         && cut.len() < 2
@@ -179,8 +179,7 @@ fn begun(rest: &str) -> Result<String, String> {
     let (before, last) = rest.rsplit_once('/').unwrap_or_default();
     let marked = format!("{before}/{MARK}{last}");
     let reading = path::read(&marked).map_err(|e| e.detail().to_owned())?;
-    let sent = reading.sent.as_deref().unwrap_or(&reading.path);
-    let (before, last) = sent.rsplit_once('/').unwrap_or_default();
+    let (before, last) = reading.path.rsplit_once('/').unwrap_or_default();
     Ok(format!("{before}/{}", last.strip_prefix(MARK).unwrap_or(last)))
 }
 
@@ -264,7 +263,7 @@ mod tests {
             ("http://[::1]:80/%7ex/../y?%7e", "http://[::1]/y?%7e", "http://[::1]/y?%7e"),
             ("/a//b?c", "/a/b?c", "/a/b?c"),
             ("/a//b/%7Ec", "/a/b/~c", "/a/b/~c"),
-            ("/a/./%2fB/%2e", "/a/%2fB/", "/a/%2fB/."),
+            ("/a/./%2fB/%2e%21", "/a/%2FB/.!", "/a/%2FB/.!"),
             ("/a/b/..", "/a/", "/a/b/.."),
             ("/_", "/_", "/_"),
         ] {

@@ -115,6 +115,7 @@ mod tests {
             secure: false,
             host: "h",
             path: "/",
+            spelled: None,
             query: None,
             identity: &[],
             request: &made.request,

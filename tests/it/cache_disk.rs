@@ -93,7 +93,7 @@ fn variants_that_memory_has_no_room_for_are_given_from_there() {
     let ask = |number: usize| gw.get(&path).header("X-Kind", &number.to_string()).expect(200);
     for number in 0..20 {
         ask(number);
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(std::time::Duration::from_millis(60));
     }
     for number in 0..20 {
         let hit = ask(number);

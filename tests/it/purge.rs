@@ -83,6 +83,39 @@ fn an_empty_cache_has_room_and_nothing_to_purge() {
 }
 
 #[test]
+fn a_path_may_be_spelled_in_another_way() {
+    let backend = crate::cache::Backend::start();
+    let gw = crate::cache::gateway(&backend, "{}");
+    let path = |path: &str| format!("/r/{path}?{}&b=x", crate::cache::FRESH);
+    let all = ["a%2Fb", "a%2fb", "c!d", "c%21d", "c%21%64"].map(path);
+    let is_hit = |path: &String| gw.get(path).send().get("x-cache") == "HIT";
+    let fill = || assert!(all.iter().all(|path| gw.get(path).send().status == 200));
+    let url = |path: &str| json!({ "url": format!("http://127.0.0.1:{}{path}", gw.port) });
+    for (purge, count, gone) in [
+        (url(&all[0]), 2, [0, 1].as_slice()),
+        (url(&all[3]), 2, &[2, 3, 4]),
+        (json!({ "url": all[2] }), 2, &[2, 3, 4]),
+        (json!({ "prefix": "/r/a%2f" }), 2, &[0, 1]),
+        (json!({ "prefix": "/r/c%21" }), 2, &[2, 3, 4]),
+    ] {
+        fill();
+        assert!(all.iter().all(is_hit));
+        assert_eq!(purged(&gw, &purge), count, "{purge}");
+        for (number, path) in all.iter().enumerate() {
+            let only = gw.get(path).header("Cache-Control", "only-if-cached").send();
+            assert_eq!(only.status == 504, gone.contains(&number), "{purge}: {path}");
+        }
+    }
+    // A request that changes something says it in its own way, too.
+    fill();
+    gw.request("PUT", &all[0]).expect(200);
+    assert_eq!(all.iter().map(is_hit).collect::<Vec<_>>(), [false, false, true, true, true]);
+    // Each is answered as it is spelled: a backend may see a difference.
+    let asked = backend.asked();
+    assert!(all.iter().all(is_hit) && backend.asked() == asked);
+}
+
+#[test]
 fn a_purge_that_is_not_clear_is_refused() {
     let origin = Origin::start("o");
     let gw = gateway(&origin.url(), "{}", "");

@@ -28,6 +28,7 @@ impl Store {
             secure: false,
             host,
             path,
+            spelled: None,
             query: None,
             identity: &[],
             request: &made.request,

@@ -264,7 +264,7 @@ fn invalidate(shared: &Shared, asked: &RequestHeader, head: &ResponseHeader, con
     let target = Target {
         secure: context.state.secure,
         host: host_and_port(asked),
-        path: context.path.spelled.as_deref().unwrap_or(asked.uri.path()),
+        path: asked.uri.path(),
         query: asked.uri.query(),
         rules,
     };
